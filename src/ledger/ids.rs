@@ -1,0 +1,185 @@
+//! Identifiers and quantities, checked once at the edge so that nothing deeper has to.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Longest id (order, SKU, return, adjustment) in UTF-8 bytes.
+///
+/// Ids are index keys: a longer one would make every look-up pay for it, and
+/// a PostgreSQL index row ends near 2,700 bytes anyway.
+pub const MAX_ID_BYTES: usize = 128;
+
+/// Largest quantity of one order line, one level and one adjustment.
+///
+/// Far above any real stock, and small enough that [`MAX_LINES`] of them
+/// cannot overflow an `i64` whatever the sum.
+pub const MAX_QUANTITY: i64 = 1_000_000_000_000;
+
+/// Most lines one order may have.
+pub const MAX_LINES: usize = 1_000;
+
+/// Why a text cannot be an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("must not be empty")]
+    Empty,
+    /// The text is longer than [`MAX_ID_BYTES`].
+    #[error("is {0} bytes long, at most {MAX_ID_BYTES} are allowed")]
+    TooLong(usize),
+    /// The text holds a control character. NUL cannot be stored by PostgreSQL at all; the others only hide in logs.
+    #[error("must not contain control characters")]
+    ControlCharacter,
+}
+
+fn check_id(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        Err(IdError::Empty)
+    } else if text.len() > MAX_ID_BYTES {
+        Err(IdError::TooLong(text.len()))
+    } else if text.chars().any(char::is_control) {
+        Err(IdError::ControlCharacter)
+    } else {
+        Ok(())
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(#[schemars(length(min = 1, max = 128))] Arc<str>);
+
+        impl $name {
+            /// Checks a text and makes an id of it.
+            ///
+            /// # Errors
+            /// [`IdError`] when it is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                check_id(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The id as it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+    };
+}
+
+id!(
+    /// A stock keeping unit: what is counted.
+    Sku
+);
+id!(
+    /// The id a producer gave to a command's subject: an order id, or an adjustment id.
+    Id
+);
+
+/// How many pieces: at least 1, at most [`MAX_QUANTITY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Quantity(i64);
+
+/// Why a number cannot be a quantity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be between 1 and {MAX_QUANTITY}, is {0}")]
+pub struct QuantityError(pub i64);
+
+impl Quantity {
+    /// Checks a number and makes a quantity of it.
+    ///
+    /// # Errors
+    /// [`QuantityError`] when it is below 1 or above [`MAX_QUANTITY`].
+    pub fn new(pieces: i64) -> Result<Self, QuantityError> {
+        if (1..=MAX_QUANTITY).contains(&pieces) {
+            Ok(Self(pieces))
+        } else {
+            Err(QuantityError(pieces))
+        }
+    }
+
+    /// The number of pieces.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Quantity {
+    type Error = QuantityError;
+    fn try_from(pieces: i64) -> Result<Self, QuantityError> {
+        Self::new(pieces)
+    }
+}
+
+impl From<Quantity> for i64 {
+    fn from(quantity: Quantity) -> i64 {
+        quantity.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_bounded_and_printable() {
+        assert_eq!(Sku::new(""), Err(IdError::Empty));
+        assert_eq!(Sku::new(&"x".repeat(129)), Err(IdError::TooLong(129)));
+        assert_eq!(Sku::new("a\0b"), Err(IdError::ControlCharacter));
+        assert_eq!(Sku::new("Größe 42 / 红").unwrap().as_str(), "Größe 42 / 红");
+    }
+
+    #[test]
+    fn a_quantity_is_positive_and_bounded() {
+        assert_eq!(Quantity::new(0), Err(QuantityError(0)));
+        assert_eq!(Quantity::new(-1), Err(QuantityError(-1)));
+        assert!(Quantity::new(MAX_QUANTITY).is_ok());
+        assert!(Quantity::new(MAX_QUANTITY + 1).is_err());
+    }
+
+    #[test]
+    fn no_order_can_overflow_a_sum() {
+        let most = i64::try_from(MAX_LINES).unwrap();
+        assert!(MAX_QUANTITY.checked_mul(most).is_some());
+    }
+}

@@ -1,0 +1,171 @@
+//! The ledger's databases. All SQL of the project lives in this room.
+//!
+//! A store applies a batch in one transaction: it locks and reads, hands
+//! what it read to the pure [`crate::ledger::decide`], and writes what came
+//! back. Every store passes the same suite, `tests/conformance`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::ledger::{Level, NextOffset, Outcome, Request, Sku, TopicPartition};
+
+pub mod postgres;
+pub mod sqlite;
+
+/// Most commands one batch may have. Each batch draws this many places in
+/// the ledger's order at once, so that a place costs no round trip.
+pub const MAX_BATCH: usize = 100_000;
+
+/// How far a batch takes one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Where the ledger must be at least: what the caller has already applied.
+    pub expected: NextOffset,
+    /// Where the ledger is when this batch is applied.
+    pub next: NextOffset,
+}
+
+/// What is applied in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// One entry for each partition the batch has records of. Records no
+    /// command could be read from move the position too.
+    pub advances: Vec<Advance>,
+    /// The commands, each partition's in offset order. At most [`MAX_BATCH`].
+    pub requests: Vec<Request>,
+}
+
+/// What a batch did.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// One for each request, in the same order.
+    pub outcomes: Vec<Outcome>,
+    /// The newest level of each SKU that moved; sorted by SKU, each once.
+    pub levels: Vec<(Sku, Level)>,
+}
+
+/// Why a store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The ledger is behind what this process applied or Kafka committed: the database went back in time.
+    #[error(
+        "the ledger's position for {at} is {found}, but {expected} was already applied: the database \
+         went back in time (a restored backup, or a failover that lost commits?)"
+    )]
+    LedgerBehind {
+        /// Which partition.
+        at: TopicPartition,
+        /// Where the ledger should have been at least.
+        expected: NextOffset,
+        /// Where it is.
+        found: NextOffset,
+    },
+    /// The database has no tables of this program.
+    #[error("the database has no stock ledger yet: run `stock-verifier migrate`, or start with --migrate")]
+    Unmigrated,
+    /// The database lacks migrations this program needs.
+    #[error(
+        "the stock ledger is at version {found}, this program needs {needed}: run `stock-verifier migrate`"
+    )]
+    Outdated {
+        /// The newest migration applied.
+        found: i64,
+        /// The newest migration of this program.
+        needed: i64,
+    },
+    /// The database was migrated by a newer program.
+    #[error(
+        "the stock ledger is at version {found}, newer than this program's {known}: run the newer program"
+    )]
+    Newer {
+        /// The newest migration applied.
+        found: i64,
+        /// The newest migration of this program.
+        known: i64,
+    },
+    /// Commits would not be durable before results are published.
+    #[error(
+        "synchronous_commit is off on this database, so a published result could be lost in a crash: set it \
+         to on for this role (ALTER ROLE … SET synchronous_commit = on) or in the URL's options"
+    )]
+    NotDurable,
+    /// What is stored cannot be what this program wrote.
+    #[error("the ledger holds {what}: run `stock-verifier audit`")]
+    Damaged {
+        /// What was found, and where.
+        what: String,
+    },
+    /// The database refused or could not be reached.
+    #[error("{doing}: {source}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// What the driver says.
+        #[source]
+        source: sqlx::Error,
+        /// Whether doing the same again may work.
+        retry: bool,
+    },
+}
+
+impl StoreError {
+    /// Whether doing the same again may work: a deadlock, a lost connection, a server starting up.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Database { retry: true, .. })
+    }
+}
+
+/// A level as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkuLevel {
+    /// Which SKU.
+    pub sku: Sku,
+    /// How much there is.
+    pub level: Level,
+}
+
+/// A ledger database.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates or updates the tables.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Checks that the tables are those of this program and that commits are durable.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// The positions of these partitions; one the ledger never saw is absent.
+    async fn positions(
+        &self,
+        of: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;
+
+    /// States the position of a partition, whatever it was: for one the ledger never saw, and for accepted data loss.
+    async fn place(&self, at: &TopicPartition, next: NextOffset) -> Result<(), StoreError>;
+
+    /// Applies a batch in one transaction, once: retries what is transient
+    /// a bounded number of times within, and is safe to call again with the
+    /// same batch after any error, since positions and decisions make a
+    /// second time a no-op that tells the same.
+    ///
+    /// # Errors
+    /// [`StoreError::LedgerBehind`] when a position is below what the batch expects; [`StoreError::Database`] else.
+    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
+
+    /// Levels of these SKUs, or of all, sorted by SKU; unknown ones are absent.
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError>;
+
+    /// Ends every connection.
+    async fn close(&self);
+}
+
+/// How often a batch that met a transient failure (deadlock, serialisation, lost connection) is tried within one call.
+pub(crate) const APPLY_TRIES: usize = 5;
+/// The first pause between tries; it doubles up to [`APPLY_PAUSE_MAX`].
+pub(crate) const APPLY_PAUSE: Duration = Duration::from_millis(5);
+/// The longest pause between tries within one call.
+pub(crate) const APPLY_PAUSE_MAX: Duration = Duration::from_millis(200);
