@@ -101,7 +101,7 @@ pub enum StoreError {
         what: String,
     },
     /// The database refused or could not be reached.
-    #[error("{doing}: {source}")]
+    #[error("{doing}")]
     Database {
         /// What was being done.
         doing: &'static str,
