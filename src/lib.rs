@@ -10,5 +10,6 @@
 //! * [`publish`]: results to Kafka, transactionally.
 //! * [`verifier`]: the loop that joins them.
 
+pub mod event;
 pub mod ledger;
 pub mod store;
