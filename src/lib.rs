@@ -10,6 +10,7 @@
 //! * [`publish`]: results to Kafka, transactionally.
 //! * [`verifier`]: the loop that joins them.
 
+pub mod cli;
 pub mod event;
 pub mod ledger;
 pub mod store;

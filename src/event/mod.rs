@@ -28,6 +28,7 @@ mod fault;
 mod json;
 mod order_created;
 mod outgoing;
+pub mod schema;
 pub mod wire;
 
 pub use fault::{Fault, FaultCode};

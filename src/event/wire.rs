@@ -227,6 +227,36 @@ fn example_sku(text: &str) -> Sku {
     Sku::new(text).expect("the examples' SKUs are short, printable constants")
 }
 
+/// The headers of an order: none is needed. Each value is UTF-8 text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "order headers", example = OrderHeaders::example())]
+pub struct OrderHeaders {
+    /// The event's type in `CloudEvents` binary mode; then the value may leave `type` out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OrderCreatedType")]
+    pub ce_type: Option<OrderCreatedType>,
+    /// `application/cloudevents+json` says that the value is a structured `CloudEvent` with the order in `data` or `data_base64`.
+    #[serde(rename = "content-type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub content_type: Option<String>,
+    /// A W3C trace context, passed on to the order's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = super::MAX_TRACEPARENT_BYTES))]
+    pub traceparent: Option<String>,
+}
+
+impl OrderHeaders {
+    /// The headers shown in the documentation.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            ce_type: Some(OrderCreatedType::OrderCreated),
+            content_type: Some("application/json".to_owned()),
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        }
+    }
+}
+
 /// The headers of a result: `CloudEvents` 1.0, Kafka binary mode. Each value is UTF-8 text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "result headers", example = ResultHeaders::example())]
