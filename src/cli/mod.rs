@@ -2,6 +2,7 @@
 
 pub mod migrate;
 pub mod run;
+pub mod schema;
 pub mod settings_file;
 pub mod topics;
 
@@ -56,6 +57,8 @@ enum Command {
     Topics(topics::TopicsCommand),
     /// Create or update the ledger's tables
     Migrate(migrate::MigrateArgs),
+    /// Print the JSON Schemas and the AsyncAPI document
+    Schema(schema::Args),
 }
 
 /// Runs the command that the arguments name. Exit status: 0 done, 1 failed or refused, 2 wrong arguments.
@@ -85,6 +88,7 @@ fn start() -> Result<ExitCode> {
             Command::Run(args) => run::run(args).await,
             Command::Topics(command) => topics::run(command).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
     // A call into librdkafka that hangs must not keep the process: what is decided is in the ledger.
