@@ -95,14 +95,15 @@ fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 /// The one place that says which errors may pass when the same is done again.
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
         // A connection cut in the middle of an answer.
-        sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(database) => match database.code().as_deref() {
             // Serialisation failure, deadlock, lock not available, statement cancelled by its time-out.
-            Some("40001" | "40P01" | "55P03" | "57014") => true,
-            // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after a failover.
-            Some("57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
+            Some("40001" | "40P01" | "55P03" | "57014"
+            // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after
+            // a failover.
+            | "57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
             // Another instance decided one of the batch's command ids meanwhile: it will be read next time.
             Some("23505") => database.constraint() == Some("decisions_pkey"),
             Some(code) => code.starts_with("08"),
