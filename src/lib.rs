@@ -3,12 +3,21 @@
 //!
 //! The rooms, in the order an order walks through them:
 //!
+//! * [`cli`]: arguments to commands, one file each.
+//! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events.
 //! * [`intake`]: Kafka to batches.
 //! * [`ledger`]: the rules, pure.
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`publish`]: results to Kafka, transactionally.
-//! * [`verifier`]: the loop that joins them.
+//! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
+pub mod cli;
+pub mod config;
+pub mod event;
+pub mod intake;
 pub mod ledger;
+pub mod publish;
 pub mod store;
+pub mod tally;
+pub mod verifier;

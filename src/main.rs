@@ -1,1 +1,7 @@
-fn main() {}
+//! Arguments to commands, nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stock_verifier::cli::main()
+}

@@ -59,24 +59,24 @@ pub struct Changes {
 
 /// Decides requests in their order, as if each were alone.
 ///
-/// `below_position(i)` says whether the `i`-th request's record lies below
-/// the ledger's position: such a record was applied before and is answered
+/// `below_position` says whether a request's record lies below the ledger's
+/// position: such a record was applied before and is answered
 /// from its stored decision, never decided. `first` is the ledger place of
 /// the first decision made here; `now` is when.
 pub fn decide(
     mut view: View,
     requests: &[Request],
-    below_position: impl Fn(usize) -> bool,
+    below_position: impl Fn(&Request) -> bool,
     first: Seq,
     now: Stamp,
 ) -> Changes {
     let mut changes = Changes { outcomes: Vec::with_capacity(requests.len()), ..Changes::default() };
     let mut seq = first;
-    for (index, request) in requests.iter().enumerate() {
+    for request in requests {
         let command = &request.command;
         let outcome = if let Some(first) = view.decisions.get(&command.key) {
             meet_again(first, request)
-        } else if below_position(index) {
+        } else if below_position(request) {
             Outcome::Undecided
         } else {
             let verdict = apply(&mut view.levels, &command.action);

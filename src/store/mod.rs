@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable};
 
 use crate::ledger::{Level, NextOffset, Outcome, Request, Sku, TopicPartition};
 
@@ -101,7 +102,7 @@ pub enum StoreError {
         what: String,
     },
     /// The database refused or could not be reached.
-    #[error("{doing}: {source}")]
+    #[error("{doing}")]
     Database {
         /// What was being done.
         doing: &'static str,
@@ -164,9 +165,51 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// How often a batch that met a transient failure (deadlock, serialisation, lost connection) is tried within one call.
-pub(crate) const APPLY_TRIES: usize = 5;
+/// Most tries of a batch that meets a transient failure (deadlock, serialisation, lost connection) within one call.
+const APPLY_TRIES: usize = 5;
 /// The first pause between tries; it doubles up to [`APPLY_PAUSE_MAX`].
-pub(crate) const APPLY_PAUSE: Duration = Duration::from_millis(5);
+const APPLY_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause between tries within one call.
-pub(crate) const APPLY_PAUSE_MAX: Duration = Duration::from_millis(200);
+const APPLY_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Tries a whole batch again after a transient failure, a bounded number of times.
+async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
+    doing: &'static str,
+    attempt: impl FnMut() -> F,
+) -> Result<T, StoreError> {
+    attempt
+        .retry(
+            ExponentialBuilder::default()
+                .with_min_delay(APPLY_PAUSE)
+                .with_max_delay(APPLY_PAUSE_MAX)
+                .with_max_times(APPLY_TRIES - 1)
+                .with_jitter(),
+        )
+        .when(StoreError::is_transient)
+        .notify(|error, pause| tracing::info!(%error, ?pause, "{doing}: trying again"))
+        .await
+}
+
+/// The position of each partition of a batch, where a partition the ledger never saw stands where it is expected.
+///
+/// # Errors
+/// [`StoreError::LedgerBehind`] when one is below what the caller has already applied.
+fn find_positions(
+    mut found: HashMap<TopicPartition, NextOffset>,
+    advances: &[Advance],
+) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+    for Advance { at, expected, .. } in advances {
+        let found = *found.entry(at.clone()).or_insert(*expected);
+        if found < *expected {
+            return Err(StoreError::LedgerBehind { at: at.clone(), expected: *expected, found });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a request's record was applied before, by the positions read under the batch's locks.
+fn is_below(positions: &HashMap<TopicPartition, NextOffset>, request: &Request) -> bool {
+    request.source.as_ref().is_some_and(|source| {
+        positions.get(&source.at).is_some_and(|position| position.covers(source.offset))
+    })
+}

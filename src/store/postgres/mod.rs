@@ -1,1 +1,209 @@
 //! The ledger in PostgreSQL.
+//!
+//! # Round trips of one batch, whatever its size
+//!
+//! | # | statement | why |
+//! |---|---|---|
+//! | 1 | `BEGIN` | |
+//! | 2 | lock and read the levels, in SKU order | one order for all, so no two batches deadlock |
+//! | 3 | lock and read the positions | the batch's place in its partitions |
+//! | 4 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote |
+//! | 5 | write levels and positions | one statement |
+//! | 6, 7 | `COPY` the decisions | two trips each: open, then send and end |
+//! | 8, 9 | `COPY` the movements | |
+//! | 10 | `COMMIT` | |
+//!
+//! Steps with nothing to do are left out. Two batches that share a SKU run
+//! one after the other from step 2 on. Two that share only a command id
+//! (the same id on two partitions, with other SKUs) meet at the primary key
+//! of `decisions` in step 7: the later one fails, is tried again, and then
+//! reads the earlier one's decision in step 4.
+
+mod apply;
+mod copy;
+mod rows;
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+
+use super::{Applied, Batch, SkuLevel, Store, StoreError};
+use crate::ledger::{NextOffset, Sku, TopicPartition};
+
+/// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a lock: another batch holds its SKUs for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest a transaction of ours may sit idle, should this process hang: its locks block every other instance.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for a free or new connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A ledger in PostgreSQL, 15 or newer.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+}
+
+impl PostgresStore {
+    /// Connects with at most `connections` at once.
+    ///
+    /// Time-outs are the server's own, never a dropped future, which could leave a pooled connection in
+    /// the middle of an answer (sqlx#4385).
+    ///
+    /// # Errors
+    /// When the URL is wrong, the server cannot be reached, or it refuses the user.
+    pub async fn open(url: &str, connections: u32) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| failed("reading the database URL")(error))?
+            .application_name("stock-verifier")
+            .options([
+                ("statement_timeout", STATEMENT_TIMEOUT.as_millis().to_string()),
+                ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
+                ("idle_in_transaction_session_timeout", IDLE_TIMEOUT.as_millis().to_string()),
+            ])
+            .disable_statement_logging();
+        // The pool would try a refused connection until it times out, and then not say why.
+        sqlx::PgConnection::connect_with(&options)
+            .await
+            .map_err(failed("connecting to PostgreSQL"))?
+            .close()
+            .await
+            .map_err(failed("connecting to PostgreSQL"))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A broken connection is found by the batch that meets it, which is then tried on a new one.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+}
+
+/// Turns a driver's error into the store's, with what was being done.
+fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| {
+        let retry = is_transient(&source);
+        StoreError::Database { doing, source, retry }
+    }
+}
+
+/// The one place that says which errors may pass when the same is done again.
+fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        // A connection cut in the middle of an answer.
+        sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(database) => match database.code().as_deref() {
+            // Serialisation failure, deadlock, lock not available, statement cancelled by its time-out.
+            Some("40001" | "40P01" | "55P03" | "57014") => true,
+            // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after a failover.
+            Some("57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
+            // Another instance decided one of the batch's command ids meanwhile: it will be read next time.
+            Some("23505") => database.constraint() == Some("decisions_pkey"),
+            Some(code) => code.starts_with("08"),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATIONS.run(&self.pool).await.map_err(|error| failed("migrating the database")(error.into()))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("checking the database"))?;
+        if !exists {
+            return Err(StoreError::Unmigrated);
+        }
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(&self.pool)
+                .await
+                .map_err(failed("checking the database"))?;
+        match found {
+            None => return Err(StoreError::Unmigrated),
+            Some(found) if found < known => return Err(StoreError::Outdated { found, needed: known }),
+            Some(found) if found > known => return Err(StoreError::Newer { found, known }),
+            Some(_) => {}
+        }
+        let durability: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("checking the database"))?;
+        if durability == "off" { Err(StoreError::NotDurable) } else { Ok(()) }
+    }
+
+    async fn positions(
+        &self,
+        of: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+        let (topics, partitions) = rows::partition_columns(of.iter());
+        sqlx::query(
+            "SELECT topic, partition, next_offset FROM positions
+             JOIN UNNEST($1::text[], $2::int[]) AS wanted (topic, partition) USING (topic, partition)",
+        )
+        .bind(topics)
+        .bind(partitions)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("reading the positions"))?
+        .iter()
+        .map(|row| rows::position(row).map_err(failed("reading the positions")))
+        .collect()
+    }
+
+    async fn place(&self, at: &TopicPartition, next: NextOffset) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO positions (topic, partition, next_offset) VALUES ($1, $2, $3)
+             ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
+        )
+        .bind(at.topic.as_ref())
+        .bind(at.partition)
+        .bind(next.0)
+        .execute(&self.pool)
+        .await
+        .map_err(failed("placing a position"))?;
+        Ok(())
+    }
+
+    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        super::retry("applying a batch", || apply::attempt(&self.pool, batch)).await
+    }
+
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError> {
+        let wanted: Option<Vec<&str>> = of.map(|skus| skus.iter().map(Sku::as_str).collect());
+        sqlx::query(
+            "SELECT sku, available, version FROM levels
+             WHERE $1::text[] IS NULL OR sku = ANY($1) ORDER BY sku",
+        )
+        .bind(wanted)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("reading the levels"))?
+        .iter()
+        .map(|row| {
+            let (sku, level) = rows::level(row)?;
+            Ok(SkuLevel { sku, level })
+        })
+        .collect()
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// The migrations this program was built with.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");

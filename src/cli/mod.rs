@@ -1,0 +1,132 @@
+//! One file a command; here is what they share: arguments, the settings file, logging, exit statuses.
+
+pub mod migrate;
+pub mod run;
+pub mod schema;
+pub mod settings_file;
+pub mod topics;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use secrecy::ExposeSecret as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::DatabaseArgs;
+use crate::store::postgres::PostgresStore;
+use crate::store::{Store, StoreError};
+
+/// Connections to PostgreSQL for a command that does one thing at a time.
+const FEW_CONNECTIONS: u32 = 2;
+
+/// Verifies stock for orders from Kafka: never oversold, each order decided once, every deduction in a ledger.
+#[derive(Debug, Parser)]
+#[command(name = "stock-verifier", version, about, propagate_version = true)]
+struct Cli {
+    /// A TOML file of settings, under the names of the flags; flags and environment are stronger
+    #[arg(long, env = "STOCK_VERIFIER_CONFIG", value_name = "FILE", global = true)]
+    config: Option<std::path::PathBuf>,
+
+    /// How the log looks
+    #[arg(long, env = "STOCK_VERIFIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, global = true)]
+    log_format: LogFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify orders until stopped
+    Run(run::RunArgs),
+    /// Create the topics
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
+    /// Create or update the ledger's tables
+    Migrate(migrate::MigrateArgs),
+    /// Print the JSON Schemas and the AsyncAPI document
+    Schema(schema::Args),
+}
+
+/// Runs the command that the arguments name. Exit status: 0 done, 1 failed or refused, 2 wrong arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<ExitCode> {
+    let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    log_to_stderr(cli.log_format);
+    // Two threads wait on the database; librdkafka and the stages have their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(args).await,
+            Command::Topics(command) => topics::run(command).await,
+            Command::Migrate(args) => migrate::run(args).await,
+            Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
+        }
+    });
+    // A call into librdkafka that hangs must not keep the process: what is decided is in the ledger.
+    runtime.shutdown_background();
+    code
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,rdkafka=warn,librdkafka=warn,sqlx=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Pretty => {
+            log.with_ansi(std::io::stderr().is_terminal()).with_target(false).finish().init();
+        }
+        LogFormat::Json => log.json().flatten_event(true).finish().init(),
+    }
+}
+
+/// Opens the ledger that the settings name, ready for use.
+///
+/// A SQLite file is created and migrated as needed, since nobody else could;
+/// PostgreSQL is migrated only when asked.
+async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Result<Arc<dyn Store>> {
+    let url = args.url()?;
+    let url = url.expose_secret();
+    let embedded = url.starts_with("sqlite:");
+    let store: Arc<dyn Store> = if embedded {
+        todo!()
+    } else {
+        Arc::new(PostgresStore::open(url, connections).await?)
+    };
+    match store.check().await {
+        Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {
+            store.migrate().await?;
+            store.check().await?;
+        }
+        checked => checked?,
+    }
+    Ok(store)
+}

@@ -1,0 +1,163 @@
+//! The settings file: its values become the defaults of the flags, so flags and environment stay stronger.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Command;
+use toml::{Table, Value};
+
+/// The environment variable that names the file when no flag does.
+const FILE_VARIABLE: &str = "STOCK_VERIFIER_CONFIG";
+/// The variable that other tools name their database with, read when the verifier's own is not set.
+const PLAIN_DATABASE_VARIABLE: &str = "DATABASE_URL";
+
+/// Lays the settings file, where one is named, under the command's flags.
+///
+/// # Errors
+/// When the file cannot be read, is no TOML, or names a setting that does not exist.
+pub fn with_defaults(command: Command, arguments: impl Iterator<Item = OsString>) -> Result<Command> {
+    let command = with_plain_database_url(command);
+    let Some(file) = named_file(arguments) else { return Ok(command) };
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("cannot read the settings file {}", file.display()))?;
+    let settings: Table =
+        text.parse().with_context(|| format!("the settings file {} is not TOML", file.display()))?;
+    lay_under(command, &settings).with_context(|| format!("in the settings file {}", file.display()))
+}
+
+fn with_plain_database_url(command: Command) -> Command {
+    let own = "STOCK_VERIFIER_DATABASE_URL";
+    if std::env::var_os(own).is_some() || std::env::var_os(PLAIN_DATABASE_VARIABLE).is_none() {
+        return command;
+    }
+    each_command(command, &|command| {
+        if has_argument(&command, "database-url") {
+            command.mut_arg("database_url", |argument| argument.env(PLAIN_DATABASE_VARIABLE))
+        } else {
+            command
+        }
+    })
+}
+
+/// `--config FILE`, `--config=FILE`, else the environment's.
+fn named_file(arguments: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    let mut arguments = arguments.skip(1);
+    while let Some(argument) = arguments.next() {
+        let Some(text) = argument.to_str() else { continue };
+        if text == "--config" {
+            return arguments.next().map(PathBuf::from);
+        }
+        if let Some(file) = text.strip_prefix("--config=") {
+            return Some(PathBuf::from(file));
+        }
+    }
+    std::env::var_os(FILE_VARIABLE).map(PathBuf::from)
+}
+
+fn lay_under(mut command: Command, settings: &Table) -> Result<Command> {
+    for (name, value) in settings {
+        let name = name.replace('_', "-");
+        let values = match value {
+            // Properties, the one setting with names of its own: [property] "linger.ms" = 5
+            Value::Table(table) => table
+                .iter()
+                .map(|(key, value)| Ok(format!("{key}={}", scalar(key, value)?)))
+                .collect::<Result<Vec<_>>>()?,
+            Value::Array(items) => {
+                items.iter().map(|item| scalar(&name, item)).collect::<Result<Vec<_>>>()?
+            }
+            single => vec![scalar(&name, single)?],
+        };
+        if !knows(&command, &name) {
+            bail!("{name} is not a setting; settings have the names of the flags (see --help)");
+        }
+        command = each_command(command, &|command| {
+            if !has_argument(&command, &name) {
+                return command;
+            }
+            let values = values.clone();
+            let id = command
+                .get_arguments()
+                .find(|argument| argument.get_long() == Some(&name))
+                .map(|argument| argument.get_id().to_string())
+                // Holds because has_argument just found it.
+                .expect("the argument is there");
+            command.mut_arg(id, move |argument| argument.default_values(values))
+        });
+    }
+    Ok(command)
+}
+
+fn scalar(name: &str, value: &Value) -> Result<String> {
+    Ok(match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Boolean(truth) => truth.to_string(),
+        Value::Float(number) => number.to_string(),
+        other => bail!("{name} is a {}, expected a text, a number, or true or false", other.type_str()),
+    })
+}
+
+fn has_argument(command: &Command, long: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_long() == Some(long))
+}
+
+fn knows(command: &Command, long: &str) -> bool {
+    has_argument(command, long) || command.get_subcommands().any(|inner| knows(inner, long))
+}
+
+fn each_command(command: Command, change: &dyn Fn(Command) -> Command) -> Command {
+    change(command).mut_subcommands(|inner| each_command(inner, change))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, ArgAction};
+
+    use super::*;
+
+    fn command() -> Command {
+        Command::new("t").subcommand(
+            Command::new("run")
+                .arg(Arg::new("group").long("group").default_value("built-in"))
+                .arg(Arg::new("property").long("property").short('X').action(ArgAction::Append)),
+        )
+    }
+
+    fn group(settings: &str, arguments: &[&str]) -> String {
+        let command = lay_under(command(), &settings.parse().unwrap()).unwrap();
+        let matches = command.get_matches_from(arguments);
+        matches.subcommand().unwrap().1.get_one::<String>("group").unwrap().clone()
+    }
+
+    #[test]
+    fn the_file_is_stronger_than_the_built_in_default_and_weaker_than_a_flag() {
+        assert_eq!(group("", &["t", "run"]), "built-in");
+        assert_eq!(group("group = 'file'", &["t", "run"]), "file");
+        assert_eq!(group("group = 'file'", &["t", "run", "--group", "flag"]), "flag");
+    }
+
+    #[test]
+    fn properties_are_a_table() {
+        let settings = "[property]\n\"linger.ms\" = 5\nacks = 'all'".parse().unwrap();
+        let matches = lay_under(command(), &settings).unwrap().get_matches_from(["t", "run"]);
+        let run = matches.subcommand().unwrap().1;
+        let mut properties: Vec<_> = run.get_many::<String>("property").unwrap().collect();
+        properties.sort();
+        assert_eq!(properties, ["acks=all", "linger.ms=5"]);
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_named() {
+        let error = lay_under(command(), &"grup = 'x'".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("grup"), "{error}");
+    }
+
+    #[test]
+    fn the_file_is_named_by_a_flag() {
+        let arguments = |texts: &[&str]| texts.iter().map(OsString::from).collect::<Vec<_>>().into_iter();
+        assert_eq!(named_file(arguments(&["t", "run", "--config", "a.toml"])), Some("a.toml".into()));
+        assert_eq!(named_file(arguments(&["t", "--config=b.toml", "run"])), Some("b.toml".into()));
+    }
+}

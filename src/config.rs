@@ -1,0 +1,258 @@
+//! Settings, parsed once into typed parts.
+//!
+//! Every setting is a flag, an environment variable and a key of one TOML
+//! file, under the same name and in that order of strength:
+//! `--batch-max-orders`, `STOCK_VERIFIER_BATCH_MAX_ORDERS`, `batch-max-orders = …`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use rdkafka::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::store::MAX_BATCH;
+
+/// How to reach Kafka.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kafka")]
+pub struct KafkaArgs {
+    /// Kafka brokers to begin with: HOST:PORT[,HOST:PORT…]
+    #[arg(long, env = "STOCK_VERIFIER_BROKERS", value_name = "LIST", default_value = "127.0.0.1:9092")]
+    pub brokers: String,
+
+    /// A file that holds the SASL password (sasl.password), so that it is on no command line
+    #[arg(long, env = "STOCK_VERIFIER_KAFKA_PASSWORD_FILE", value_name = "FILE")]
+    pub kafka_password_file: Option<PathBuf>,
+
+    /// Any librdkafka property, as kcat has it; may be given many times (in the environment: one a line)
+    #[arg(short = 'X', long = "property", env = "STOCK_VERIFIER_PROPERTY", value_name = "KEY=VALUE",
+          value_parser = parse_property, value_delimiter = '\n')]
+    pub properties: Vec<Property>,
+}
+
+/// One librdkafka property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its name in librdkafka's CONFIGURATION.md.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Properties that the protocol rests on.
+const OWN_PROPERTIES: [&str; 9] = [
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "transactional.id",
+    "enable.idempotence",
+    "delivery.report.only.error",
+];
+
+fn parse_property(text: &str) -> Result<Property, String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    if OWN_PROPERTIES.contains(&key) {
+        return Err(format!("{key} is set by the verifier itself and cannot be changed"));
+    }
+    Ok(Property { key: key.to_owned(), value: value.to_owned() })
+}
+
+impl KafkaArgs {
+    /// The client configuration that every consumer, producer and admin client starts from.
+    ///
+    /// # Errors
+    /// When the password file cannot be read.
+    pub fn client(&self) -> Result<ClientConfig> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.software.name", "stock-verifier");
+        if let Some(file) = &self.kafka_password_file {
+            config.set("sasl.password", read_secret(file)?.expose_secret());
+        }
+        Ok(config)
+    }
+
+    /// Lays the user's properties over a finished configuration.
+    pub fn overlay(&self, config: &mut ClientConfig) {
+        for Property { key, value } in &self.properties {
+            config.set(key, value);
+        }
+    }
+}
+
+/// A secret from a file, without the line's end.
+fn read_secret(file: &PathBuf) -> Result<SecretString> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the password file {}", file.display()))?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// The names of the topics.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Topics")]
+pub struct TopicArgs {
+    /// Orders in, keyed by order id
+    #[arg(long, env = "STOCK_VERIFIER_ORDERS_TOPIC", value_name = "TOPIC", default_value = "orders")]
+    pub orders_topic: String,
+
+    /// Accept events out
+    #[arg(long, env = "STOCK_VERIFIER_ACCEPTED_TOPIC", value_name = "TOPIC", default_value = "stock.accepted")]
+    pub accepted_topic: String,
+
+    /// Reject events out
+    #[arg(long, env = "STOCK_VERIFIER_REJECTED_TOPIC", value_name = "TOPIC", default_value = "stock.rejected")]
+    pub rejected_topic: String,
+
+    /// Stock levels out, compacted
+    #[arg(long, env = "STOCK_VERIFIER_LEVELS_TOPIC", value_name = "TOPIC", default_value = "stock.levels")]
+    pub levels_topic: String,
+
+    /// Records no command could be read from, or that conflict with one already decided
+    #[arg(long, env = "STOCK_VERIFIER_DEAD_LETTER_TOPIC", value_name = "TOPIC", default_value = "orders.dlq")]
+    pub dead_letter_topic: String,
+}
+
+/// The consumer group and this instance's place in it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Group")]
+pub struct GroupArgs {
+    /// The consumer group that shares the orders
+    #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
+    pub group: String,
+
+    /// Names this instance; must differ between instances that run at once, and stay the same over a restart
+    #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID", default_value_t = default_instance())]
+    pub instance_id: String,
+
+    /// Transactional id; default: the group and the instance id. Each worker adds its number
+    #[arg(long, env = "STOCK_VERIFIER_TRANSACTIONAL_ID", value_name = "ID")]
+    pub transactional_id: Option<String>,
+
+    /// Rebalance protocol: cooperative-sticky on the classic one, or KIP-848's
+    #[arg(long, env = "STOCK_VERIFIER_GROUP_PROTOCOL", value_enum, default_value_t = GroupProtocol::Classic)]
+    pub group_protocol: GroupProtocol,
+}
+
+/// The host's name: stable over a restart, and different for each container of a deployment.
+fn default_instance() -> String {
+    std::fs::read_to_string("/etc/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_else(|| "instance".to_owned())
+}
+
+impl GroupArgs {
+    /// The transactional id of one worker.
+    #[must_use]
+    pub fn transactional_id(&self, worker: usize) -> String {
+        match &self.transactional_id {
+            Some(id) => format!("{id}-{worker}"),
+            None => format!("{}-{}-{worker}", self.group, self.instance_id),
+        }
+    }
+}
+
+/// How group members agree on their partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GroupProtocol {
+    /// The classic protocol, cooperative-sticky.
+    Classic,
+    /// KIP-848, assigned by the broker.
+    Consumer,
+}
+
+/// What bounds a batch: the first bound reached closes it.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Batches")]
+pub struct BatchArgs {
+    /// Most records of a batch
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N", default_value = "2000",
+          value_parser = parse_batch_size)]
+    pub batch_max_orders: usize,
+
+    /// Most bytes of keys, values and headers in a batch; one larger record is a batch of its own
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_BYTES", value_name = "SIZE", default_value = "4MiB")]
+    pub batch_max_bytes: ByteSize,
+
+    /// Longest time a record waits for others to join its batch
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_AGE", value_name = "TIME", default_value = "10ms",
+          value_parser = humantime::parse_duration)]
+    pub batch_max_age: Duration,
+}
+
+fn parse_batch_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (1..=MAX_BATCH).contains(&size) => Ok(size),
+        _ => Err(format!("expected a number from 1 to {MAX_BATCH}")),
+    }
+}
+
+/// Where the ledger is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseArgs {
+    /// The ledger: postgres://USER@HOST/DB or sqlite://FILE; plain DATABASE_URL is read too
+    #[arg(long, env = "STOCK_VERIFIER_DATABASE_URL", value_name = "URL", value_parser = parse_database_url,
+          hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// A file that holds the database password, so that it is in no URL
+    #[arg(long, env = "STOCK_VERIFIER_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
+}
+
+/// A database's URL; its password is never printed.
+#[derive(Debug, Clone)]
+pub struct DatabaseUrl(SecretString);
+
+fn parse_database_url(text: &str) -> Result<DatabaseUrl, String> {
+    match text.split_once(':').map(|(scheme, _)| scheme) {
+        Some("postgres" | "postgresql" | "sqlite") => Ok(DatabaseUrl(SecretString::from(text.to_owned()))),
+        _ => Err("expected postgres://… or sqlite://…".to_owned()),
+    }
+}
+
+impl DatabaseArgs {
+    /// The URL, with the password from its file.
+    ///
+    /// # Errors
+    /// When no URL is given, or the password file cannot be read.
+    pub fn url(&self) -> Result<SecretString> {
+        let Some(DatabaseUrl(url)) = &self.database_url else {
+            bail!("no database is named: give --database-url, or set STOCK_VERIFIER_DATABASE_URL");
+        };
+        let Some(file) = &self.database_password_file else { return Ok(url.clone()) };
+        let password = read_secret(file)?;
+        let mut url = url::Url::parse(url.expose_secret()).context("the database URL is not a URL")?;
+        url.set_password(Some(password.expose_secret()))
+            .map_err(|()| anyhow::anyhow!("the database URL has no place for a password"))?;
+        Ok(SecretString::from(String::from(url)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_password_is_not_in_the_debug_text() {
+        let url = parse_database_url("postgres://shop:hunter2@db/stock").unwrap();
+        assert!(!format!("{url:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn properties_the_protocol_rests_on_cannot_be_changed() {
+        assert!(parse_property("enable.auto.commit=true").unwrap_err().contains("cannot be changed"));
+        assert_eq!(
+            parse_property("sasl.jaas=a=b").unwrap(),
+            Property { key: "sasl.jaas".into(), value: "a=b".into() }
+        );
+    }
+}

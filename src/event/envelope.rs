@@ -1,0 +1,217 @@
+//! From a record to its type and its payload.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::fault::{MAX_ECHO_CHARS, echo};
+use super::json::{self, Field, Kind, NoFields};
+use super::{Fault, FaultCode, Record, Text};
+
+/// What a schema registry's serializers put before a value.
+const FRAME_MARK: u8 = 0;
+/// The mark and a big-endian schema id.
+const FRAME_BYTES: usize = 5;
+
+/// A record's payload, and the type its envelope gives it.
+pub(super) struct Envelope<'a> {
+    /// The type from a header or from a structured `CloudEvent`.
+    pub(super) kind: Option<Text<'a>>,
+    /// The command's own text.
+    pub(super) payload: Text<'a>,
+    /// The id of the schema the value was framed with.
+    schema_id: Option<u32>,
+}
+
+impl Envelope<'_> {
+    /// Adds to a fault what a person would else have to find out.
+    pub(super) fn explain(&self, fault: Fault) -> Fault {
+        explain(self.schema_id, fault)
+    }
+}
+
+fn explain(schema_id: Option<u32>, fault: Fault) -> Fault {
+    match schema_id {
+        Some(id) if matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8) => Fault::new(
+            fault.code,
+            format_args!("{} (it is framed with schema id {id}: only JSON is read)", fault.detail),
+        ),
+        _ => fault,
+    }
+}
+
+/// Opens whatever a record's payload is wrapped in.
+pub(super) fn open(record: &Record) -> Result<Envelope<'_>, Fault> {
+    let value = match record.value.as_deref() {
+        None => return Err(Fault::new(FaultCode::EmptyValue, "the record has no value (a tombstone)")),
+        Some([]) => return Err(Fault::new(FaultCode::EmptyValue, "the record's value is empty")),
+        Some(value) => value,
+    };
+    let (schema_id, value) = unframe(value)?;
+    let text = text(value).map_err(|fault| explain(schema_id, fault))?;
+    let (media, header) = headers(record)?;
+    match media {
+        Media::Plain => {
+            Ok(Envelope { kind: header.map(Cow::Borrowed), payload: Cow::Borrowed(text), schema_id })
+        }
+        Media::Structured => {
+            let (kind, payload) = structured(text).map_err(|fault| explain(schema_id, fault))?;
+            if let Some(header) = header.filter(|header| *header != kind) {
+                return Err(conflict("the ce_type header", header, "the CloudEvent", &kind));
+            }
+            Ok(Envelope { kind: Some(kind), payload, schema_id })
+        }
+    }
+}
+
+/// Takes off a schema registry's frame. JSON never starts with a zero byte, so a frame cannot be mistaken.
+fn unframe(value: &[u8]) -> Result<(Option<u32>, &[u8]), Fault> {
+    if value.first() != Some(&FRAME_MARK) {
+        return Ok((None, value));
+    }
+    let Some((&[_, a, b, c, d], rest)) = value.split_first_chunk::<FRAME_BYTES>() else {
+        return Err(Fault::new(
+            FaultCode::BadFraming,
+            "the value starts with 0x00 as a schema registry's frame does, but is shorter than one (5 bytes)",
+        ));
+    };
+    if rest.is_empty() {
+        return Err(Fault::new(FaultCode::EmptyValue, "there is nothing after the schema registry's frame"));
+    }
+    Ok((Some(u32::from_be_bytes([a, b, c, d])), rest))
+}
+
+/// The value as text. A leading byte order mark is dropped, as RFC 8259 allows: some platforms write one.
+fn text(value: &[u8]) -> Result<&str, Fault> {
+    let text = str::from_utf8(value).map_err(|error| {
+        Fault::new(
+            FaultCode::NotUtf8,
+            format_args!("the value is not UTF-8: byte {} is wrong", error.valid_up_to() + 1),
+        )
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+enum Media {
+    Plain,
+    Structured,
+}
+
+/// What the headers say: how the value is to be read, and its type.
+fn headers(record: &Record) -> Result<(Media, Option<&str>), Fault> {
+    let mut media = Media::Plain;
+    let mut kind: Option<&str> = None;
+    for header in &record.headers {
+        if header.name == "ce_type" {
+            let text = header.value.as_deref().and_then(|value| str::from_utf8(value).ok());
+            let Some(text) = text else {
+                return Err(Fault::new(FaultCode::BadEnvelope, "the ce_type header is not UTF-8 text"));
+            };
+            if let Some(first) = kind.filter(|first| *first != text) {
+                return Err(conflict("a ce_type header", first, "another", text));
+            }
+            kind = Some(text);
+        } else if header.name.eq_ignore_ascii_case("content-type") {
+            media = media_of(header.value.as_deref().unwrap_or_default())?;
+        }
+    }
+    Ok((media, kind))
+}
+
+/// Any other content type is no envelope: what counts is whether the value is JSON.
+fn media_of(content_type: &[u8]) -> Result<Media, Fault> {
+    let bare = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let event = b"application/cloudevents";
+    if bare.eq_ignore_ascii_case(b"application/cloudevents+json") {
+        Ok(Media::Structured)
+    } else if bare.get(..event.len()).is_some_and(|start| start.eq_ignore_ascii_case(event)) {
+        Err(Fault::new(
+            FaultCode::BadEnvelope,
+            format_args!(
+                "CloudEvents come one a record and as JSON (application/cloudevents+json); content-type is {}",
+                echo(&String::from_utf8_lossy(bare.get(..256).unwrap_or(bare)), MAX_ECHO_CHARS),
+            ),
+        ))
+    } else {
+        Ok(Media::Plain)
+    }
+}
+
+/// The type and the data of a structured `CloudEvent`.
+fn structured(text: &str) -> Result<(Text<'_>, Text<'_>), Fault> {
+    let found = json::fields(text, ["type", "data", "data_base64"]).map_err(no_fields)?;
+    if let Some(field) = found.iter().find(|field| field.repeated) {
+        return Err(repeated(field));
+    }
+    let bad = |detail: &str| Err(Fault::new(FaultCode::BadEnvelope, detail));
+    let [kind, data, base64] = found;
+    let kind = match kind.kind() {
+        Some(Kind::String(Some(kind))) => kind,
+        Some(_) => return bad("the CloudEvent's type is not a string"),
+        None => return bad("the CloudEvent has no type"),
+    };
+    let payload = match (data.value, base64.kind()) {
+        (Some(_), Some(_)) => return bad("the CloudEvent has both data and data_base64"),
+        (None, None) => return bad("the CloudEvent has no data"),
+        (Some(data), None) => Cow::Borrowed(data.get()),
+        (None, Some(Kind::String(Some(encoded)))) => {
+            let Ok(decoded) = BASE64_STANDARD.decode(encoded.as_bytes()) else {
+                return bad("the CloudEvent's data_base64 is not base64");
+            };
+            Cow::Owned(self::text(&decoded)?.to_owned())
+        }
+        (None, Some(_)) => return bad("the CloudEvent's data_base64 is not a string"),
+    };
+    Ok((kind, payload))
+}
+
+/// The type of a payload, from its envelope or from itself.
+pub(super) fn kind_of<'a>(declared: Option<&'a str>, payload: &'a str) -> Result<Text<'a>, Fault> {
+    let [kind] = json::fields(payload, ["type"]).map_err(no_fields)?;
+    if kind.repeated {
+        return Err(repeated(&kind));
+    }
+    match (declared, kind.kind()) {
+        (None, Some(Kind::String(Some(own)))) => Ok(own),
+        (None, None) => Err(Fault::new(
+            FaultCode::MissingType,
+            "nothing says what this is: no ce_type header, no structured CloudEvent, no \"type\" in the value",
+        )),
+        (None, Some(other)) => Err(Fault::new(
+            FaultCode::UnknownType,
+            format_args!("\"type\" must be a string, is {}", other.name()),
+        )),
+        (Some(declared), None) => Ok(Cow::Borrowed(declared)),
+        (Some(declared), Some(Kind::String(Some(own)))) if own == declared => Ok(own),
+        (Some(declared), Some(other)) => {
+            let own = if let Kind::String(Some(own)) = &other { own } else { other.name() };
+            Err(conflict("the envelope", declared, "the value", own))
+        }
+    }
+}
+
+fn conflict(here: &str, one: &str, there: &str, other: &str) -> Fault {
+    let (one, other) = (echo(one, MAX_ECHO_CHARS), echo(other, MAX_ECHO_CHARS));
+    Fault::new(
+        FaultCode::TypeConflict,
+        format_args!("{here} gives the type as \"{one}\", {there} as \"{other}\""),
+    )
+}
+
+/// The fault of a field that says which command this is and comes more than once.
+pub(super) fn repeated(field: &Field<'_>) -> Fault {
+    Fault::new(FaultCode::DuplicateField, format_args!("\"{}\" comes more than once", field.name))
+}
+
+/// The fault of a text that is no JSON object.
+pub(super) fn no_fields(why: NoFields) -> Fault {
+    match why {
+        NoFields::NotJson(error) => {
+            Fault::new(FaultCode::NotJson, format_args!("the value is not JSON: {error}"))
+        }
+        NoFields::NotAnObject(what) => {
+            Fault::new(FaultCode::NotAnObject, format_args!("the value must be a JSON object, is {what}"))
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The wire: commands in, results and dead letters out.
+//!
+//! [`read_command`] makes a [`Command`] of a [`Record`] or says by a
+//! [`Fault`] why none can be made; [`result`] makes the event that tells a
+//! decision, [`dead_letter`] the record that keeps what could not be read.
+//! The shapes themselves are in [`wire`]; [`schema`] publishes them.
+//!
+//! What a record is, is found in this order:
+//!
+//! 1. A schema registry's frame (0x00 and a 4-byte id) is taken off, then a
+//!    byte order mark.
+//! 2. A `content-type` of `application/cloudevents+json` makes it a
+//!    structured `CloudEvent`: its `type` is the type, its `data` or
+//!    `data_base64` the payload.
+//! 3. A `ce_type` header gives the type (`CloudEvents` binary mode).
+//! 4. The payload's own top-level `type`.
+//!
+//! All of them that are there must agree: of two types one is wrong, and
+//! stock is not taken on a guess. No field is needed twice, though: with a
+//! type in the envelope the payload needs none.
+
+use std::borrow::Cow;
+
+use crate::ledger::{Command, Source};
+
+mod envelope;
+mod fault;
+mod json;
+mod order_created;
+mod outgoing;
+pub mod schema;
+pub mod wire;
+
+pub use fault::{Fault, FaultCode};
+pub use outgoing::{CE_SOURCE, Channel, Outgoing, OutgoingHeader, dead_letter, result};
+
+/// One header of a record. Kafka allows a name more than once, and a header without a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Its value, if it has one.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A record as it came, owned: a borrowed Kafka message would pin its whole fetch buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it stood.
+    pub source: Source,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers, in their order.
+    pub headers: Vec<Header>,
+    /// Its timestamp in milliseconds since 1970-01-01 UTC, where it has one. No rule reads it.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Longest `traceparent` passed on. The W3C's has 55 bytes; later versions may be longer, but not by much.
+const MAX_TRACEPARENT_BYTES: usize = 256;
+
+impl Record {
+    /// The record's trace context, to be passed on to its result.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&[u8]> {
+        let of = |name: &str| {
+            self.headers.iter().rfind(|header| header.name == name).and_then(|header| header.value.as_deref())
+        };
+        of("traceparent")
+            .or_else(|| of("ce_traceparent"))
+            .filter(|value| value.len() <= MAX_TRACEPARENT_BYTES)
+    }
+}
+
+/// Reads the command a record asks for.
+///
+/// An order whose id can be read is a command even when the rest of it is
+/// wrong: it then asks for nothing and carries a reason for every line at
+/// fault, so that it gets a result. Only a record that cannot be told by an
+/// id is a fault.
+///
+/// Time and memory are bounded by a small multiple of the value's length, and
+/// nesting of any depth is passed over without recursion.
+///
+/// # Errors
+/// [`Fault`] when no command, or no one command, can be read.
+pub fn read_command(record: &Record) -> Result<Command, Fault> {
+    let envelope = envelope::open(record)?;
+    let declared = envelope.kind.as_deref();
+    let payload = envelope.payload.as_ref();
+    // Nearly every record is a good order, so it is read as one before anything else is asked.
+    if declared.is_none_or(|kind| kind == wire::ORDER_CREATED)
+        && let Some(command) = order_created::read(payload, declared.is_some())
+    {
+        return Ok(command);
+    }
+    match envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?.as_ref() {
+        wire::ORDER_CREATED => order_created::read_faulty(payload),
+        unknown => Err(Fault::new(
+            FaultCode::UnknownType,
+            format_args!(
+                "the type \"{}\" is unknown; known is \"{}\"",
+                fault::echo(unknown, fault::MAX_ECHO_CHARS),
+                wire::ORDER_CREATED,
+            ),
+        )),
+    }
+}
+
+/// Text of a record, borrowed where it could be.
+type Text<'a> = Cow<'a, str>;
+
+#[cfg(test)]
+mod tests;

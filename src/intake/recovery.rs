@@ -1,0 +1,173 @@
+//! Where to begin a partition: pure, from the two positions and what the log still holds.
+
+use crate::ledger::NextOffset;
+
+/// What is known of a partition when it is assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Positions {
+    /// What the group committed; `None` when it never did, or Kafka forgot.
+    pub committed: Option<NextOffset>,
+    /// How far the ledger applied it; `None` when it never saw it.
+    pub ledger: Option<NextOffset>,
+    /// The first record the log still holds.
+    pub low: NextOffset,
+    /// The end of the log.
+    pub high: NextOffset,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// The first record to read.
+    pub from: NextOffset,
+    /// The ledger's position. Records from `from` up to here are told from
+    /// their stored decisions; from here on they are decided.
+    pub ledger: NextOffset,
+    /// Whether the ledger must be told this position first: it never saw the
+    /// partition, or its records are gone and that was accepted.
+    pub place: bool,
+}
+
+/// Why not to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The database went back in time, or it is another one.
+    #[error(
+        "Kafka has committed offset {committed}, but the ledger is only at {}: the database went back in time \
+         (a restored backup?) or is not the one this group used. Results may be out that the ledger does not \
+         know, so nothing is decided. Look with `stock-verifier audit`; bring the ledger level again with \
+         `stock-verifier replay`, or use a new group for a new ledger",
+        Shown(*.ledger)
+    )]
+    LedgerBehind {
+        /// What the group committed.
+        committed: NextOffset,
+        /// Where the ledger is.
+        ledger: Option<NextOffset>,
+    },
+    /// The log no longer holds what comes next.
+    #[error(
+        "the next record to read is {from}, but the topic holds {low} to {high}: records were {}. Start with \
+         --accept-data-loss to go on from {low}",
+        if from < low { "deleted before they were read (retention?)" } else { "lost, or the topic was made anew" }
+    )]
+    OutOfRange {
+        /// The next record to read.
+        from: NextOffset,
+        /// The first record the log still holds.
+        low: NextOffset,
+        /// The end of the log.
+        high: NextOffset,
+    },
+}
+
+struct Shown(Option<NextOffset>);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(position) => position.fmt(f),
+            None => f.write_str("no position at all"),
+        }
+    }
+}
+
+/// Decides where to begin.
+///
+/// # Errors
+/// [`Refusal`] when going on could lose or repeat a result.
+pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refusal> {
+    let Positions { committed, ledger, low, high } = positions;
+    let (from, expected) = match (committed, ledger) {
+        (Some(committed), Some(ledger)) if committed <= ledger => (committed, ledger),
+        // A group that committed the very beginning has told nothing.
+        (Some(NextOffset(0)), None) => (NextOffset(0), NextOffset(0)),
+        (Some(committed), _) => return Err(Refusal::LedgerBehind { committed, ledger }),
+        (None, Some(ledger)) => (ledger, ledger),
+        (None, None) => (low, low),
+    };
+    let place = ledger.is_none();
+    if (low..=high).contains(&from) {
+        Ok(Start { from, ledger: expected, place })
+    } else if !accept_data_loss {
+        Err(Refusal::OutOfRange { from, low, high })
+    } else if from < low && low <= expected {
+        // What is gone was decided already; only its telling may be lost.
+        Ok(Start { from: low, ledger: expected, place })
+    } else {
+        // From the earliest record left, whether retention took some or the topic was made anew: a command
+        // decided before is known by its id and not decided again.
+        Ok(Start { from: low, ledger: low, place: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(committed: Option<i64>, ledger: Option<i64>) -> Positions {
+        Positions {
+            committed: committed.map(NextOffset),
+            ledger: ledger.map(NextOffset),
+            low: NextOffset(10),
+            high: NextOffset(100),
+        }
+    }
+
+    fn start(from: i64, ledger: i64, place: bool) -> Result<Start, Refusal> {
+        Ok(Start { from: NextOffset(from), ledger: NextOffset(ledger), place })
+    }
+
+    #[test]
+    fn equal_positions_go_on() {
+        assert_eq!(begin(at(Some(50), Some(50)), false), start(50, 50, false));
+    }
+
+    #[test]
+    fn a_ledger_ahead_begins_at_the_committed_offset_and_tells_from_the_ledger() {
+        assert_eq!(begin(at(Some(40), Some(50)), false), start(40, 50, false));
+    }
+
+    #[test]
+    fn a_ledger_behind_is_refused_even_when_data_loss_is_accepted() {
+        for accept in [false, true] {
+            let refusal = begin(at(Some(51), Some(50)), accept).unwrap_err();
+            assert!(matches!(refusal, Refusal::LedgerBehind { .. }));
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_never_saw_a_committed_partition_is_refused() {
+        let refusal = begin(at(Some(51), None), false).unwrap_err();
+        assert!(refusal.to_string().contains("no position at all"), "{refusal}");
+    }
+
+    #[test]
+    fn without_a_committed_offset_the_ledger_says_where() {
+        assert_eq!(begin(at(None, Some(50)), false), start(50, 50, false));
+    }
+
+    #[test]
+    fn without_any_position_it_begins_at_the_earliest_record() {
+        assert_eq!(begin(at(None, None), false), start(10, 10, true));
+    }
+
+    #[test]
+    fn deleted_records_need_accepted_data_loss() {
+        let refusal = begin(at(Some(5), Some(5)), false).unwrap_err();
+        assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
+        assert_eq!(begin(at(Some(5), Some(5)), true), start(10, 10, true));
+    }
+
+    #[test]
+    fn deleted_records_that_were_decided_leave_the_ledger_where_it_is() {
+        assert_eq!(begin(at(Some(5), Some(50)), true), start(10, 50, false));
+    }
+
+    #[test]
+    fn a_topic_made_anew_needs_accepted_data_loss_and_begins_at_its_first_record() {
+        let refusal = begin(at(Some(500), Some(500)), false).unwrap_err();
+        assert!(refusal.to_string().contains("made anew"), "{refusal}");
+        assert_eq!(begin(at(Some(500), Some(500)), true), start(10, 10, true));
+    }
+}

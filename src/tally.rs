@@ -1,0 +1,110 @@
+//! What a verifier did, counted for people: in the log, and by the demo.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+
+/// Longest latency kept apart, in milliseconds; a longer one counts as this long. An hour of backlog is a backlog.
+const LATENCY_MAX_MS: u64 = 3_600_000;
+
+/// What became of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// An accept event.
+    Accepted,
+    /// A reject event.
+    Rejected,
+    /// A result told again after a crash.
+    Again,
+    /// A dead letter.
+    DeadLetter,
+    /// Nothing: a repetition.
+    Absorbed,
+}
+
+/// Counts since the start, or of one batch.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    /// Accept events told.
+    pub accepted: u64,
+    /// Reject events told.
+    pub rejected: u64,
+    /// Results told again from the ledger.
+    pub told_again: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Repetitions absorbed.
+    pub absorbed: u64,
+    produced_ms: Vec<i64>,
+}
+
+impl Tally {
+    /// Counts one record, produced at this time (milliseconds since 1970).
+    pub fn count(&mut self, told: Told, produced_ms: Option<i64>) {
+        match told {
+            Told::Accepted => self.accepted += 1,
+            Told::Rejected => self.rejected += 1,
+            Told::Again => self.told_again += 1,
+            Told::DeadLetter => self.dead_letters += 1,
+            Told::Absorbed => self.absorbed += 1,
+        }
+        self.produced_ms.extend(produced_ms);
+    }
+
+    /// Records counted.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.accepted + self.rejected + self.told_again + self.dead_letters + self.absorbed
+    }
+}
+
+/// The running counts of a process, over all its workers.
+#[derive(Debug)]
+pub struct Totals {
+    inner: Mutex<(Tally, Histogram<u64>)>,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        // Holds because the bounds are constants the library accepts: 1 < LATENCY_MAX_MS, 3 digits.
+        let latency = Histogram::new_with_max(LATENCY_MAX_MS, 3).expect("valid histogram bounds");
+        Self { inner: Mutex::new((Tally::default(), latency)) }
+    }
+}
+
+impl Totals {
+    fn lock(&self) -> MutexGuard<'_, (Tally, Histogram<u64>)> {
+        // Sums only: a panic between two of them leaves a count short, nothing worse.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a batch that was told just now.
+    pub fn add(&self, batch: &Tally) {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let mut inner = self.lock();
+        let (total, latency) = &mut *inner;
+        total.accepted += batch.accepted;
+        total.rejected += batch.rejected;
+        total.told_again += batch.told_again;
+        total.dead_letters += batch.dead_letters;
+        total.absorbed += batch.absorbed;
+        for produced_ms in &batch.produced_ms {
+            latency.saturating_record(u64::try_from(now_ms - produced_ms).unwrap_or(0));
+        }
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn so_far(&self) -> Tally {
+        self.lock().0.clone()
+    }
+
+    /// The latency from produced to told at a quantile (0 to 1). Clocks of producer and verifier compare only
+    /// where they are the same or in step.
+    #[must_use]
+    pub fn latency(&self, quantile: f64) -> Duration {
+        Duration::from_millis(self.lock().1.value_at_quantile(quantile))
+    }
+}

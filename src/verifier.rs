@@ -1,0 +1,206 @@
+//! The loop that joins the rooms: gather, decide, tell.
+//!
+//! Each worker is one pipeline of three stages with bounded queues between
+//! them, so that batch N+1 is decided while batch N is told. Anything that
+//! goes wrong while telling ends in a *rewind*: what is under way is dropped,
+//! the partitions are read again from their committed offsets, and what the
+//! ledger already decided is told from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{BatchArgs, GroupArgs, KafkaArgs, TopicArgs};
+use crate::intake::batch::{Batch, Bounds};
+use crate::intake::{Assignment, Intake, Membership, consumer_config};
+use crate::publish::{Decided, Publisher, TellError, Telling};
+use crate::store::{self, Applied, Store, StoreError};
+use crate::tally::Totals;
+
+/// Batches that wait between two stages. One is enough to keep both busy; each more is only latency and memory.
+const STAGE_QUEUE: usize = 1;
+/// The longest pause between tries of a batch while the database is away.
+const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pause before reading again what could not be told.
+const RETELL_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a verifier needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How to reach Kafka.
+    pub kafka: KafkaArgs,
+    /// The topics' names.
+    pub topics: TopicArgs,
+    /// The consumer group.
+    pub group: GroupArgs,
+    /// What bounds a batch.
+    pub batch: BatchArgs,
+    /// How many pipelines, each a member of the group.
+    pub workers: usize,
+    /// Whether to go on where records are gone.
+    pub accept_data_loss: bool,
+}
+
+/// Runs until `stop`, then finishes what is in hand and leaves the group.
+///
+/// # Errors
+/// The first failure of a worker; the others are stopped in good order.
+pub async fn run(
+    settings: Settings,
+    store: Arc<dyn Store>,
+    totals: Arc<Totals>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let mut workers = JoinSet::new();
+    for worker in 0..settings.workers {
+        let (settings, store) = (settings.clone(), Arc::clone(&store));
+        workers.spawn(pipeline(settings, worker, store, Arc::clone(&totals), stop.clone()));
+    }
+    let mut first = Ok(());
+    while let Some(ended) = workers.join_next().await {
+        let ended = ended.context("a worker panicked").flatten();
+        stop.cancel();
+        first = first.and(ended);
+    }
+    first
+}
+
+/// One worker: three stages, joined by bounded queues.
+async fn pipeline(
+    settings: Settings,
+    worker: usize,
+    store: Arc<dyn Store>,
+    totals: Arc<Totals>,
+    stop: CancellationToken,
+) -> Result<()> {
+    // Cancelled when any stage ends, so that the others do.
+    let stop = stop.child_token();
+    // Fence first: only then do the committed offsets hold all that a predecessor told.
+    let id = settings.group.transactional_id(worker);
+    let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
+    let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
+
+    let assignment = Assignment::new(Arc::clone(&store), Handle::current(), settings.accept_data_loss);
+    let config = consumer_config(&settings.kafka, &settings.group)?;
+    let bounds = Bounds::from(settings.batch);
+    let intake = Intake::join(&config, &settings.topics.orders_topic, bounds, assignment)?;
+    let membership = intake.membership();
+
+    let (gathered, batches) = mpsc::channel(STAGE_QUEUE);
+    let (decided, tellings) = mpsc::channel(STAGE_QUEUE);
+    let gathering = spawn_blocking({
+        let stop = stop.clone();
+        move || intake.run(gathered, &stop)
+    });
+    let telling = spawn_blocking({
+        let (membership, stop) = (membership.clone(), stop.clone());
+        move || {
+            let _ended = stop.clone().drop_guard();
+            tell(publisher, &membership, tellings, &totals, &stop)
+        }
+    });
+    let deciding = decide(&*store, membership, batches, decided, &stop).await;
+    stop.cancel();
+
+    let telling = telling.await.context("the telling stage panicked").flatten();
+    let gathering = gathering.await.context("the gathering stage panicked").flatten();
+    telling.and(deciding).and(gathering)
+}
+
+/// The deciding stage.
+async fn decide(
+    store: &dyn Store,
+    membership: Membership,
+    mut batches: mpsc::Receiver<Batch>,
+    decided: mpsc::Sender<Decided>,
+    stop: &CancellationToken,
+) -> Result<()> {
+    while let Some(mut batch) = batches.recv().await {
+        if !batch.drop_ended(&membership.assignment().ownership) {
+            continue;
+        }
+        let (questions, waiting) = batch.ask();
+        let applied = apply_patiently(store, &questions, stop).await?;
+        if decided.send(Decided::new(waiting, applied)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Applies a batch, however long the database is away; a stop ends the waiting.
+async fn apply_patiently(
+    store: &dyn Store,
+    questions: &store::Batch,
+    stop: &CancellationToken,
+) -> Result<Applied, StoreError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match store.apply(questions).await {
+            Err(error) if error.is_transient() && !stop.is_cancelled() => {
+                tracing::warn!(%error, ?pause, "the database is away; the batch waits");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(DATABASE_PAUSE_MAX);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// The telling stage. Blocks: runs on a thread of its own.
+fn tell(
+    mut publisher: Publisher,
+    membership: &Membership,
+    mut batches: mpsc::Receiver<Decided>,
+    totals: &Totals,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let assignment = membership.assignment();
+    while let Some(mut batch) = batches.blocking_recv() {
+        // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
+        let group = membership.now().ok_or_else(|| anyhow!("not a member of any group"))?;
+        if !batch.drop_ended(&assignment.ownership) {
+            continue;
+        }
+        let offsets = batch.offsets();
+        let (events, tally) = batch.events();
+        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: &group }) {
+            Ok(()) => totals.add(&tally),
+            Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
+            Err(error) => {
+                tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
+                assignment.request_rewind();
+                std::thread::sleep(RETELL_PAUSE);
+                if matches!(error, TellError::Renew(_)) {
+                    renew(&mut publisher, stop)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the producer anew, however long Kafka is away; a stop ends the waiting.
+fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
+    loop {
+        match publisher.fence() {
+            Err(error) if !stop.is_cancelled() => tracing::warn!("the producer could not be made anew: {error:#}"),
+            done => return done,
+        }
+    }
+}
+
+impl From<BatchArgs> for Bounds {
+    fn from(batch: BatchArgs) -> Self {
+        Self {
+            records: batch.batch_max_orders,
+            bytes: usize::try_from(batch.batch_max_bytes.as_u64()).unwrap_or(usize::MAX),
+            age: batch.batch_max_age,
+        }
+    }
+}

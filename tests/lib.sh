@@ -1,0 +1,178 @@
+# shellcheck shell=bash
+# What tests/services, tests/run, tests/check-compose and .ci/run share. Sourced, never run.
+
+# Versions of the servers that the tests use. Kafka comes from Maven Central; log4j must be the version
+# of the log4j-core that this Kafka brings.
+KAFKA_VERSION=4.3.1
+LOG4J_VERSION=2.25.4
+POSTGRES_IMAGE=postgres:17
+KAFKA_IMAGE=apache/kafka:$KAFKA_VERSION
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "$@"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command and shows its output only when it fails.
+quietly() {
+  local log status=0
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 </dev/null || status=$?
+  [ $status -eq 0 ] || { cat "$log" >&2; say "failed ($status): $*"; }
+  rm -f "$log"
+  return $status
+}
+
+# install_packages PACKAGE... : with apt-get where that is possible, else says what is missing and fails.
+# Packages that bring a server must not start it: a policy-rc.d that says no stands in meanwhile.
+install_packages() {
+  if ! have apt-get || [ "$(id -u)" -ne 0 ]; then
+    die "missing: $*. Install these packages (names as in Debian), or run this as root on Debian, then try again."
+  fi
+  say "installing with apt-get: $*"
+  (
+    exec 8>/var/lock/stock-verifier-apt.lock
+    flock 8
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      printf '#!/bin/sh\nexit 101\n' >$policy
+      chmod +x $policy
+      trap 'rm -f $policy' EXIT
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    quietly apt-get update -qq || exit 1
+    quietly apt-get install -y -qq --no-install-recommends "$@" 8>&-
+  ) || die "apt-get could not install: $*"
+}
+
+# What `cargo build` needs besides Rust: librdkafka is compiled from C, OpenSSL is linked from the system.
+ensure_build_tools() {
+  local missing=()
+  have cc || missing+=(gcc)
+  have c++ || missing+=(g++)
+  have make || missing+=(make)
+  have pkg-config || missing+=(pkg-config)
+  { have pkg-config && pkg-config --exists openssl; } || missing+=(libssl-dev)
+  [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+  have cargo || die "cargo is missing: install Rust (see rust-version in Cargo.toml)"
+}
+
+# free_port OWNER : prints a TCP port of the loopback interface that nobody listens on and that no other start on this
+# machine has been promised. Below 32768, where Linux begins to take the ports of outgoing connections.
+PORT_RESERVATIONS=${TMPDIR:-/tmp}/stock-verifier-ports-$(id -u)
+free_port() {
+  local port tries
+  for ((tries = 0; tries < 500; tries++)); do
+    port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+    reserve_port "$1" "$port" && { echo "$port"; return; }
+  done
+  die "found no free port"
+}
+# reserve_port OWNER PORT : false when it is somebody else's. The owner is a directory, to which a link named as the
+# port points: making one is the atomic test-and-set between starts that run at once, and one whose directory has
+# gone counts no more.
+reserve_port() {
+  local link=$PORT_RESERVATIONS/$2
+  mkdir -p "$PORT_RESERVATIONS"
+  [ -e "$link" ] || rm -f "$link"
+  ln -sn "$1" "$link" 2>/dev/null || [ "$(readlink "$link")" = "$1" ] || return 1
+  port_listens "$2" || return 0
+  release_port "$1" "$2"
+  return 1
+}
+release_port() { [ "$(readlink "$PORT_RESERVATIONS/$2")" != "$1" ] || rm -f "$PORT_RESERVATIONS/$2"; }
+port_listens() { (exec 7<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
+
+# random_uuid : a Kafka cluster id: 16 bytes, base64 for URLs, no dash in front, where it would look like an option.
+random_uuid() {
+  local id=-
+  while [ "${id:0:1}" = - ]; do
+    id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n')
+  done
+  echo "$id"
+}
+
+# ensure_java, ensure_kafka_libs : Java 17 or newer; the jars of a Kafka server, gathered once per machine by Maven.
+ensure_java() {
+  have java || install_packages openjdk-17-jre-headless
+}
+kafka_cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/kafka-$KAFKA_VERSION"; }
+ensure_kafka_libs() {
+  local cache work
+  cache=$(kafka_cache)
+  KAFKA_LIBS=$cache/libs
+  [ -d "$KAFKA_LIBS" ] && return
+  have mvn || install_packages maven
+  mkdir -p "$cache"
+  (
+    exec 8>"$cache/.lock"
+    flock 8
+    [ -d "$KAFKA_LIBS" ] && exit 0
+    say "gathering the jars of Kafka $KAFKA_VERSION with Maven into $KAFKA_LIBS (about 45 MB, once per machine)"
+    work=$(mktemp -d "$cache/.work.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    kafka_pom >"$work/pom.xml"
+    quietly mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
+      -DoutputDirectory="$work/libs" 8>&- || exit 1
+    mv "$work/libs" "$KAFKA_LIBS"
+  ) || die "Maven could not gather Kafka $KAFKA_VERSION"
+}
+kafka_pom() {
+  cat <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>stock-verifier</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>$KAFKA_VERSION</version>
+    </dependency>
+    <!-- The command-line tools, without Connect, which only its own tools need. -->
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
+      <version>$KAFKA_VERSION</version>
+      <exclusions>
+        <exclusion><groupId>org.apache.kafka</groupId><artifactId>connect-runtime</artifactId></exclusion>
+      </exclusions>
+    </dependency>
+    <!-- Kafka brings slf4j 1.7 and no binding: this one, not log4j-slf4j2-impl. -->
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>$LOG4J_VERSION</version>
+    </dependency>
+  </dependencies>
+</project>
+XML
+}
+
+# kafka_java CLASS ARGUMENT... : a short-lived Kafka tool. The small compiler alone is quickest for these.
+kafka_java() {
+  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 ${KAFKA_LOG4J:+-Dlog4j2.configurationFile="$KAFKA_LOG4J"} \
+    -cp "$KAFKA_LIBS/*" "$@"
+}
+
+# postgres_bin : the directory of the newest PostgreSQL server installed here, 14 or newer, or nothing.
+postgres_bin() {
+  local dir
+  for dir in $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5,5nr) "$(pg_config --bindir 2>/dev/null)"; do
+    [ -x "$dir/initdb" ] && { echo "$dir"; return; }
+  done
+}
+ensure_postgres() {
+  PG_BIN=$(postgres_bin)
+  [ -n "$PG_BIN" ] && return
+  if apt-cache show postgresql-15 >/dev/null 2>&1; then
+    install_packages postgresql-15
+  else
+    install_packages postgresql
+  fi
+  PG_BIN=$(postgres_bin)
+  [ -n "$PG_BIN" ] || die "no PostgreSQL server found under /usr/lib/postgresql after installing it"
+}
