@@ -14,6 +14,7 @@ use crate::ledger::{Level, NextOffset, Outcome, Request, Sku, TopicPartition};
 
 pub mod postgres;
 pub mod sqlite;
+mod version;
 
 /// Most commands one batch may have. Each batch draws this many places in
 /// the ledger's order at once, so that a place costs no round trip.
