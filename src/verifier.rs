@@ -190,7 +190,7 @@ fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
     loop {
         match publisher.fence() {
             Err(error) if !stop.is_cancelled() => {
-                tracing::warn!("the producer could not be made anew: {error:#}")
+                tracing::warn!("the producer could not be made anew: {error:#}");
             }
             done => return done,
         }

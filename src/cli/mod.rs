@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::DatabaseArgs;
 use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// Connections to PostgreSQL for a command that does one thing at a time.
@@ -116,8 +117,11 @@ async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Re
     let url = args.url()?;
     let url = url.expose_secret();
     let embedded = url.starts_with("sqlite:");
-    let store: Arc<dyn Store> =
-        if embedded { todo!() } else { Arc::new(PostgresStore::open(url, connections).await?) };
+    let store: Arc<dyn Store> = if embedded {
+        Arc::new(SqliteStore::open(url).await?)
+    } else {
+        Arc::new(PostgresStore::open(url, connections).await?)
+    };
     match store.check().await {
         Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {
             store.migrate().await?;

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Batch, SkuLevel, Store, StoreError};
+use super::{Applied, Batch, SkuLevel, Store, StoreError, version};
 use crate::ledger::{NextOffset, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
@@ -82,6 +82,21 @@ impl PostgresStore {
             .connect_lazy_with(options);
         Ok(Self { pool })
     }
+
+    async fn newest_migration(&self) -> Result<Option<i64>, StoreError> {
+        let doing = failed("reading the ledger's version");
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&doing)?;
+        if !exists {
+            return Ok(None);
+        }
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&doing)
+    }
 }
 
 /// Turns a driver's error into the store's, with what was being done.
@@ -116,29 +131,12 @@ fn is_transient(error: &sqlx::Error) -> bool {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
+        version::check_not_newer(&MIGRATIONS, self.newest_migration().await?)?;
         MIGRATIONS.run(&self.pool).await.map_err(|error| failed("migrating the database")(error.into()))
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("checking the database"))?;
-        if !exists {
-            return Err(StoreError::Unmigrated);
-        }
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(&self.pool)
-                .await
-                .map_err(failed("checking the database"))?;
-        match found {
-            None => return Err(StoreError::Unmigrated),
-            Some(found) if found < known => return Err(StoreError::Outdated { found, needed: known }),
-            Some(found) if found > known => return Err(StoreError::Newer { found, known }),
-            Some(_) => {}
-        }
+        version::check(&MIGRATIONS, self.newest_migration().await?)?;
         let durability: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
             .fetch_one(&self.pool)
             .await

@@ -32,9 +32,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{
-    APPLY_PAUSE, APPLY_PAUSE_MAX, APPLY_TRIES, Advance, Applied, Batch, SkuLevel, Store, StoreError, version,
-};
+use super::{Applied, Batch, SkuLevel, Store, StoreError, find_positions, is_below, version};
 use crate::ledger::{self, CommandKey, NextOffset, Sku, Stamp, TopicPartition, View};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -147,18 +145,7 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        let mut pause = APPLY_PAUSE;
-        for _ in 1..APPLY_TRIES {
-            match self.apply_once(batch).await {
-                Err(error) if error.is_transient() => {
-                    tracing::debug!(%error, "trying the batch again");
-                    tokio::time::sleep(pause).await;
-                    pause = APPLY_PAUSE_MAX.min(pause * 2);
-                }
-                done => return done,
-            }
-        }
-        self.apply_once(batch).await
+        super::retry("applying a batch", || self.apply_once(batch)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError> {
@@ -199,7 +186,7 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
     let found = rows::read_positions(conn, batch.advances.iter().map(|advance| &advance.at))
         .await
         .map_err(database("reading positions"))?;
-    let positions = compare(&batch.advances, &found)?;
+    let positions = find_positions(found, &batch.advances)?;
 
     let skus: BTreeSet<&Sku> = batch.requests.iter().flat_map(|request| request.command.skus()).collect();
     let keys: BTreeSet<&CommandKey> = batch.requests.iter().map(|request| &request.command.key).collect();
@@ -210,42 +197,15 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
     // The write lock is held, so nobody else draws the same places.
     let first = rows::next_seq(conn).await.map_err(database("drawing places in the order"))?;
 
-    let below = |index: usize| {
-        let source = batch.requests[index].source.as_ref();
-        source.is_some_and(|source| {
-            positions.get(&source.at).is_some_and(|position| position.found.covers(source.offset))
-        })
-    };
-    let changes = ledger::decide(view, &batch.requests, below, first, now());
+    let changes =
+        ledger::decide(view, &batch.requests, |request| is_below(&positions, request), first, now());
 
     rows::write_levels(conn, &changes.levels).await?;
     rows::write_decisions(conn, &changes.decisions).await?;
     rows::write_movements(conn, &changes.movements).await?;
-    rows::write_positions(conn, &positions.iter().map(|(at, position)| (*at, position.next)).collect())
-        .await?;
+    let next = batch.advances.iter().map(|advance| (&advance.at, advance.next.max(positions[&advance.at])));
+    rows::write_positions(conn, &next.collect()).await?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
-}
-
-/// A partition's position as this batch met it and as it leaves it.
-struct Position {
-    found: NextOffset,
-    next: NextOffset,
-}
-
-/// Compares what the batch expects with what was found. A partition the ledger never saw stands where it is expected.
-fn compare<'a>(
-    advances: &'a [Advance],
-    stored: &HashMap<TopicPartition, NextOffset>,
-) -> Result<BTreeMap<&'a TopicPartition, Position>, StoreError> {
-    let mut positions = BTreeMap::new();
-    for Advance { at, expected, next } in advances {
-        let found = stored.get(at).copied().unwrap_or(*expected);
-        if found < *expected {
-            return Err(StoreError::LedgerBehind { at: at.clone(), expected: *expected, found });
-        }
-        positions.insert(at, Position { found, next: found.max(*next) });
-    }
-    Ok(positions)
 }
 
 /// This machine's clock, which is the database's: they are one process. Before 1970 it says 1970.
