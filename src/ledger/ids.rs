@@ -130,7 +130,11 @@ impl Quantity {
     /// # Errors
     /// [`QuantityError`] when it is below 1 or above [`MAX_QUANTITY`].
     pub fn new(pieces: i64) -> Result<Self, QuantityError> {
-        if (1..=MAX_QUANTITY).contains(&pieces) { Ok(Self(pieces)) } else { Err(QuantityError(pieces)) }
+        if (1..=MAX_QUANTITY).contains(&pieces) {
+            Ok(Self(pieces))
+        } else {
+            Err(QuantityError(pieces))
+        }
     }
 
     /// The number of pieces.
