@@ -1,3 +1,5 @@
+mod audit;
 mod bad_input;
 mod conformance;
+mod stock;
 mod support;

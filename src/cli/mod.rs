@@ -1,9 +1,11 @@
 //! One file a command; here is what they share: arguments, the settings file, logging, exit statuses.
 
+pub mod audit;
 pub mod migrate;
 pub mod run;
 pub mod schema;
 pub mod settings_file;
+pub mod stock;
 pub mod topics;
 
 use std::io::IsTerminal as _;
@@ -58,6 +60,10 @@ enum Command {
     Topics(topics::TopicsCommand),
     /// Create or update the ledger's tables
     Migrate(migrate::MigrateArgs),
+    /// Load and show levels
+    Stock(stock::StockArgs),
+    /// Prove that the ledger's invariants hold
+    Audit(audit::AuditArgs),
     /// Print the JSON Schemas and the AsyncAPI document
     Schema(schema::Args),
 }
@@ -89,6 +95,8 @@ fn start() -> Result<ExitCode> {
             Command::Run(args) => run::run(args).await,
             Command::Topics(command) => topics::run(command).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Stock(args) => stock::run(args).await,
+            Command::Audit(args) => audit::run(args).await,
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
