@@ -38,6 +38,7 @@ pub(super) struct Check {
 }
 
 /// What to bind to a [`Check`]: one more than is reported, to know whether there are more.
+#[expect(clippy::cast_possible_wrap, reason = "a small constant")]
 pub(super) const LIMIT: i64 = MOST_FINDINGS as i64 + 1;
 
 impl Audit {
