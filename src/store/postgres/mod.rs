@@ -21,6 +21,7 @@
 
 mod apply;
 mod copy;
+mod read;
 mod rows;
 
 use std::collections::HashMap;
@@ -31,8 +32,8 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Batch, SkuLevel, Store, StoreError, version};
-use crate::ledger::{NextOffset, Sku, TopicPartition};
+use super::{Applied, Batch, SkuLevel, Store, StoreError, StoredMovement, version};
+use crate::ledger::{Decision, NextOffset, Seq, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -197,6 +198,14 @@ impl Store for PostgresStore {
             Ok(SkuLevel { sku, level })
         })
         .collect()
+    }
+
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        read::decisions_after(&self.pool, after, limit).await
+    }
+
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
+        read::movements_between(&self.pool, after, through).await
     }
 
     async fn close(&self) {

@@ -32,8 +32,8 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{Applied, Batch, SkuLevel, Store, StoreError, find_positions, is_below, version};
-use crate::ledger::{self, CommandKey, NextOffset, Sku, Stamp, TopicPartition, View};
+use super::{Applied, Batch, SkuLevel, Store, StoreError, StoredMovement, find_positions, is_below, version};
+use crate::ledger::{self, CommandKey, Decision, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -158,6 +158,16 @@ impl Store for SqliteStore {
             None => rows::read_all_levels(&mut conn).await?,
         };
         Ok(levels.into_iter().map(|(sku, level)| SkuLevel { sku, level }).collect())
+    }
+
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading decisions"))?;
+        rows::read_decisions_after(&mut conn, after, limit).await
+    }
+
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading movements"))?;
+        rows::read_movements_between(&mut conn, after, through).await
     }
 
     async fn close(&self) {
