@@ -1,1 +1,2 @@
 mod bad_input;
+mod demo;
