@@ -107,7 +107,7 @@ ensure() {
         have java || missing+=(openjdk-17-jre-headless)
         [ -d "$(kafka_cache)/libs" ] || have mvn || missing+=(maven)
         ;;
-      postgres) [ -n "$(postgres_bin)" ] || missing+=("$(postgres_package)") ;;
+      postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
       redis) have redis-server || missing+=(redis-server) ;;
       kcat | openssl) have "$name" || missing+=("$name") ;;
       *) die "ensure: unknown: $name" ;;
@@ -193,10 +193,6 @@ postgres_bin() {
     [ -x "$dir/initdb" ] && { echo "$dir"; return; }
   done
   return 0
-}
-# The version that the tests are made with where there is that package, else whatever the system has.
-postgres_package() {
-  if apt-cache show postgresql-15 >/dev/null 2>&1; then echo postgresql-15; else echo postgresql; fi
 }
 
 # The server that tests/run starts with Docker, as the environment of the apache/kafka image, one NAME=VALUE a line.

@@ -170,7 +170,7 @@ fn a_trace_context_is_passed_on_unless_it_is_none() {
     assert_eq!(traced.traceparent(), Some(&b"extension"[..]));
     traced.headers.push(header("traceparent", b"00-1-2-01"));
     assert_eq!(traced.traceparent(), Some(&b"00-1-2-01"[..]));
-    traced.headers.push(header("traceparent", &[b'x'; 1_000_000]));
+    traced.headers.push(header("traceparent", &vec![b'x'; 1_000_000]));
     assert_eq!(traced.traceparent(), None);
 }
 
@@ -207,7 +207,7 @@ fn headers_as_json(outgoing: &Outgoing) -> serde_json::Value {
 
 #[test]
 fn every_example_in_a_schema_is_valid_by_it() {
-    for document in schema::documents().iter().filter(|document| document.file.ends_with(".json")) {
+    for document in schema::documents().iter().filter(|document| document.name != "asyncapi") {
         let schema: serde_json::Value = serde_json::from_str(&document.text).unwrap();
         let examples = schema["examples"].as_array().unwrap();
         assert!(!examples.is_empty(), "{} has no example", document.name);

@@ -93,11 +93,15 @@ pub fn decide(
 }
 
 /// A command id that already has its decision.
+///
+/// The record that made it comes first: it is told again whatever its content
+/// reads as today, so that a new version of this program that reads a record
+/// otherwise still tells what an older one decided of it.
 fn meet_again(first: &Arc<Decision>, request: &Request) -> Outcome {
-    if first.digest != request.command.digest {
-        Outcome::Conflict { first: first.source.clone() }
-    } else if first.source.is_some() && first.source == request.source {
+    if first.source.is_some() && first.source == request.source {
         Outcome::ToldAgain(Arc::clone(first))
+    } else if first.digest != request.command.digest {
+        Outcome::Conflict { first: first.source.clone() }
     } else {
         Outcome::Repeated
     }

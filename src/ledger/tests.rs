@@ -102,10 +102,10 @@ impl Model {
             }
         };
         if let Some((first, source)) = self.decided.get(&key) {
-            return if *first != content {
-                Said::Conflict(source.clone())
-            } else if item.source.is_some() && *source == item.source {
+            return if item.source.is_some() && *source == item.source {
                 Said::ToldAgain
+            } else if *first != content {
+                Said::Conflict(source.clone())
             } else {
                 Said::Repeated
             };
@@ -200,7 +200,16 @@ fn run(start: &BTreeMap<String, i64>, items: &[Item], cuts: &[usize]) -> Run {
             .iter()
             .map(|item| Request { command: item.ask.command(), source: item.source.clone() })
             .collect();
-        let changes = decide(view.clone(), &requests, |index| batch[index].below, seq, Stamp(5));
+        let changes = decide(
+            view.clone(),
+            &requests,
+            |request| {
+                let index = requests.iter().position(|known| std::ptr::eq(known, request));
+                batch[index.expect("one of the requests")].below
+            },
+            seq,
+            Stamp(5),
+        );
         assert_eq!(changes.outcomes.len(), batch.len(), "one outcome for each request");
         assert!(changes.levels.is_sorted_by(|a, b| a.0 < b.0), "levels are sorted, each once");
         seq.0 += i64::try_from(changes.decisions.len()).unwrap();

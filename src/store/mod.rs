@@ -10,10 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 
+pub use audit::{Audit, Finding};
+
 use crate::ledger::{
     CommandKey, Decision, Level, NextOffset, Offset, Outcome, Request, Seq, Sku, TopicPartition,
 };
 
+mod audit;
 pub mod postgres;
 pub mod sqlite;
 mod version;
@@ -181,6 +184,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Levels of these SKUs, or of all, sorted by SKU; unknown ones are absent.
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError>;
+
+    /// Proves, or names where it does not hold, what the database alone can prove of the design's invariants 1 to 3;
+    /// for 6 it returns the positions. Looks at one moment of the ledger, and holds up no batch.
+    async fn audit(&self) -> Result<Audit, StoreError>;
 
     /// The next decisions after a place in the ledger's order, in that order: at least one where there is one,
     /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].

@@ -8,7 +8,6 @@ use sqlx::{ConnectOptions, Connection};
 use stock_verifier::cli::demo::readback::Evidence;
 use stock_verifier::cli::demo::{DemoArgs, play, proof};
 use stock_verifier::config::BatchArgs;
-use stock_verifier::ledger::Seq;
 use stock_verifier::store::Store;
 use stock_verifier::store::sqlite::SqliteStore;
 
@@ -95,7 +94,10 @@ const DAMAGES: &[(&str, u8)] = &[
     ("UPDATE movements SET balance = balance - 1 WHERE seq = (SELECT max(seq) FROM movements)", 2),
     ("DELETE FROM movements WHERE seq = (SELECT max(seq) FROM movements)", 2),
     ("DELETE FROM decisions WHERE seq = (SELECT max(seq) FROM decisions WHERE accepted)", 3),
-    ("UPDATE decisions SET accepted = 0, detail = '[]' WHERE seq = (SELECT max(seq) FROM decisions WHERE accepted)", 3),
+    (
+        "UPDATE decisions SET accepted = 0, detail = '[]' WHERE seq = (SELECT max(seq) FROM decisions WHERE accepted)",
+        3,
+    ),
     (
         "UPDATE decisions SET detail = replace(detail, '\"available\":', '\"available\":1')
          WHERE seq = (SELECT max(seq) FROM decisions WHERE detail LIKE '%\"available\":%')",
@@ -142,30 +144,4 @@ async fn lost_repeated_and_forged_events_fail_the_proof() {
     assert_eq!(broken(&file, &evidence).await, [4], "a lost dead letter");
     evidence.letters.insert(of, letters);
     assert_eq!(broken(&file, &evidence).await, [], "all as it was");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ledger_reads_the_same_in_pages_of_any_size() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("sound.db");
-    played(&file).await;
-    let store = open(&file).await;
-    let all = store.decisions_after(Seq::START, usize::MAX).await.unwrap();
-    let movements = store.movements_between(Seq::START, Seq::END).await.unwrap();
-    assert!(all.is_sorted_by(|a, b| a.seq < b.seq));
-    assert!(movements.is_sorted_by(|a, b| (a.seq, &a.sku) < (b.seq, &b.sku)));
-    for size in [1, 7, 500] {
-        let (mut after, mut decided, mut moved) = (Seq::START, Vec::new(), Vec::new());
-        loop {
-            let page = store.decisions_after(after, size).await.unwrap();
-            assert!(page.len() <= size);
-            let Some(last) = page.last().map(|decision| decision.seq) else { break };
-            moved.extend(store.movements_between(after, last).await.unwrap());
-            decided.extend(page);
-            after = last;
-        }
-        assert_eq!(decided, all);
-        assert_eq!(moved, movements);
-    }
-    store.close().await;
 }

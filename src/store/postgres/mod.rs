@@ -20,6 +20,7 @@
 //! reads the earlier one's decision in step 4.
 
 mod apply;
+mod audit;
 mod copy;
 mod read;
 mod rows;
@@ -32,7 +33,7 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Batch, SkuLevel, Store, StoreError, StoredMovement, version};
+use super::{Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, version};
 use crate::ledger::{Decision, NextOffset, Seq, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
@@ -120,8 +121,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
             // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after
             // a failover.
             | "57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
-            // Another instance decided one of the batch's command ids meanwhile: it will be read next time.
-            Some("23505") => database.constraint() == Some("decisions_pkey"),
+            // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
+            // meanwhile: it will be read next time.
+            Some("23505") => matches!(database.constraint(), Some("decisions_pkey" | "levels_pkey")),
             Some(code) => code.starts_with("08"),
             None => false,
         },
@@ -198,6 +200,15 @@ impl Store for PostgresStore {
             Ok(SkuLevel { sku, level })
         })
         .collect()
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
+        let audit = audit::audit(&mut connection).await;
+        if audit.is_err() {
+            connection.close_on_drop();
+        }
+        audit
     }
 
     async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {

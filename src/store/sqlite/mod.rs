@@ -19,6 +19,7 @@
 //! Rows travel as one JSON text that `jsonb_each` takes apart, so that the
 //! statements are static and stay prepared.
 
+mod audit;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,7 +33,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{Applied, Batch, SkuLevel, Store, StoreError, StoredMovement, find_positions, is_below, version};
+use super::{
+    Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, find_positions, is_below, version,
+};
 use crate::ledger::{self, CommandKey, Decision, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -158,6 +161,11 @@ impl Store for SqliteStore {
             None => rows::read_all_levels(&mut conn).await?,
         };
         Ok(levels.into_iter().map(|(sku, level)| SkuLevel { sku, level }).collect())
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("auditing the ledger"))?;
+        audit::audit(&mut conn).await
     }
 
     async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {

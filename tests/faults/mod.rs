@@ -1,0 +1,3 @@
+//! The program when processes, servers and networks fail.
+
+mod killed;

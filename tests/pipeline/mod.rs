@@ -1,0 +1,1 @@
+//! The program on real servers, when all goes well.

@@ -1,0 +1,13 @@
+//! What tests of several rooms share.
+
+pub mod database;
+pub mod kafka;
+pub mod process;
+pub mod proof;
+pub mod scene;
+pub mod servers;
+mod stores;
+pub mod stream;
+pub mod wait;
+
+pub use stores::*;
