@@ -113,7 +113,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the configuration is refused.
-    pub fn new(broker: &Broker, seen: Arc<Seen>) -> Result<Self> {
+    pub(super) fn new(broker: &Broker, seen: Arc<Seen>) -> Result<Self> {
         let consumer = consumer(&broker.kafka)?;
         let mut partitions = Vec::new();
         let mut assignment = TopicPartitionList::new();
