@@ -101,11 +101,21 @@ pub struct TopicArgs {
     pub orders_topic: String,
 
     /// Accept events out
-    #[arg(long, env = "STOCK_VERIFIER_ACCEPTED_TOPIC", value_name = "TOPIC", default_value = "stock.accepted")]
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_ACCEPTED_TOPIC",
+        value_name = "TOPIC",
+        default_value = "stock.accepted"
+    )]
     pub accepted_topic: String,
 
     /// Reject events out
-    #[arg(long, env = "STOCK_VERIFIER_REJECTED_TOPIC", value_name = "TOPIC", default_value = "stock.rejected")]
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_REJECTED_TOPIC",
+        value_name = "TOPIC",
+        default_value = "stock.rejected"
+    )]
     pub rejected_topic: String,
 
     /// Stock levels out, compacted
@@ -113,7 +123,12 @@ pub struct TopicArgs {
     pub levels_topic: String,
 
     /// Records no command could be read from, or that conflict with one already decided
-    #[arg(long, env = "STOCK_VERIFIER_DEAD_LETTER_TOPIC", value_name = "TOPIC", default_value = "orders.dlq")]
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_DEAD_LETTER_TOPIC",
+        value_name = "TOPIC",
+        default_value = "orders.dlq"
+    )]
     pub dead_letter_topic: String,
 }
 
@@ -198,8 +213,9 @@ fn parse_batch_size(text: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
-    /// The ledger: postgres://USER@HOST/DB or sqlite://FILE; plain DATABASE_URL is read too
-    #[arg(long, env = "STOCK_VERIFIER_DATABASE_URL", value_name = "URL", value_parser = parse_database_url,
+    /// Where the ledger is.
+    #[arg(long, help = "The ledger: postgres://USER@HOST/DB or sqlite://FILE; plain DATABASE_URL is read too",
+          env = "STOCK_VERIFIER_DATABASE_URL", value_name = "URL", value_parser = parse_database_url,
           hide_env_values = true)]
     pub database_url: Option<DatabaseUrl>,
 

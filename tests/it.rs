@@ -1,6 +1,10 @@
 //! The one integration test binary: it links librdkafka once.
 
+// The helpers are public to the binary's own modules; nothing outside can reach them.
+#![allow(unreachable_pub)]
+
 mod bad_input;
+mod conformance;
 mod faults;
 mod pipeline;
 mod support;

@@ -5,7 +5,9 @@
 # of the log4j-core that this Kafka brings.
 KAFKA_VERSION=4.3.1
 LOG4J_VERSION=2.25.4
+# shellcheck disable=SC2034 # used by tests/run
 POSTGRES_IMAGE=postgres:17
+# shellcheck disable=SC2034 # likewise
 KAFKA_IMAGE=apache/kafka:$KAFKA_VERSION
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -61,6 +63,8 @@ ensure_build_tools() {
 PORT_RESERVATIONS=${TMPDIR:-/tmp}/stock-verifier-ports-$(id -u)
 free_port() {
   local port tries
+  mkdir -p "$PORT_RESERVATIONS"
+  find -L "$PORT_RESERVATIONS" -maxdepth 1 -type l -delete # links to nothing: their owners have gone
   for ((tries = 0; tries < 500; tries++)); do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
     reserve_port "$1" "$port" && { echo "$port"; return; }
@@ -93,17 +97,41 @@ random_uuid() {
   echo "$id"
 }
 
-# ensure_java, ensure_kafka_libs : Java 17 or newer; the jars of a Kafka server, gathered once per machine by Maven.
-ensure_java() {
-  have java || install_packages openjdk-17-jre-headless
+# ensure NAME... : each of kafka, postgres, redis, kcat and openssl that a script needs. Installs the packages that are
+# missing in one go, and sets KAFKA_LIBS and PG_BIN.
+ensure() {
+  local name missing=()
+  for name in "$@"; do
+    case $name in
+      kafka)
+        have java || missing+=(openjdk-17-jre-headless)
+        [ -d "$(kafka_cache)/libs" ] || have mvn || missing+=(maven)
+        ;;
+      postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
+      redis) have redis-server || missing+=(redis-server) ;;
+      kcat | openssl) have "$name" || missing+=("$name") ;;
+      *) die "ensure: unknown: $name" ;;
+    esac
+  done
+  [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+  for name in "$@"; do
+    case $name in
+      kafka) ensure_kafka_libs ;;
+      postgres)
+        PG_BIN=$(postgres_bin)
+        [ -n "$PG_BIN" ] || die "no PostgreSQL server found under /usr/lib/postgresql"
+        ;;
+    esac
+  done
 }
+
+# The jars of a Kafka server, gathered once per machine by Maven.
 kafka_cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/kafka-$KAFKA_VERSION"; }
 ensure_kafka_libs() {
   local cache work
   cache=$(kafka_cache)
   KAFKA_LIBS=$cache/libs
   [ -d "$KAFKA_LIBS" ] && return
-  have mvn || install_packages maven
   mkdir -p "$cache"
   (
     exec 8>"$cache/.lock"
@@ -120,7 +148,7 @@ ensure_kafka_libs() {
 }
 kafka_pom() {
   cat <<XML
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>stock-verifier</groupId>
   <artifactId>kafka-for-tests</artifactId>
@@ -158,21 +186,44 @@ kafka_java() {
     -cp "$KAFKA_LIBS/*" "$@"
 }
 
-# postgres_bin : the directory of the newest PostgreSQL server installed here, 14 or newer, or nothing.
+# postgres_bin : the directory of the newest PostgreSQL server installed here, or nothing.
 postgres_bin() {
   local dir
-  for dir in $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5,5nr) "$(pg_config --bindir 2>/dev/null)"; do
+  for dir in $(compgen -G '/usr/lib/postgresql/*/bin' | sort -t/ -k5,5nr) "$(pg_config --bindir 2>/dev/null)"; do
     [ -x "$dir/initdb" ] && { echo "$dir"; return; }
   done
+  return 0
 }
-ensure_postgres() {
-  PG_BIN=$(postgres_bin)
-  [ -n "$PG_BIN" ] && return
-  if apt-cache show postgresql-15 >/dev/null 2>&1; then
-    install_packages postgresql-15
-  else
-    install_packages postgresql
-  fi
-  PG_BIN=$(postgres_bin)
-  [ -n "$PG_BIN" ] || die "no PostgreSQL server found under /usr/lib/postgresql after installing it"
+
+# The server that tests/run starts with Docker, as the environment of the apache/kafka image, one NAME=VALUE a line.
+# tests/check-compose boots a real broker with the same. docker_kafka_env PORT, where clients on this machine connect.
+docker_kafka_env() {
+  cat <<ENVIRONMENT
+KAFKA_NODE_ID=1
+KAFKA_PROCESS_ROLES=broker,controller
+KAFKA_CONTROLLER_QUORUM_VOTERS=1@localhost:9093
+KAFKA_CONTROLLER_LISTENER_NAMES=CONTROLLER
+KAFKA_LISTENERS=PLAINTEXT://0.0.0.0:$1,CONTROLLER://localhost:9093
+KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://127.0.0.1:$1
+KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR=1
+KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS=8
+KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR=1
+KAFKA_TRANSACTION_STATE_LOG_MIN_ISR=1
+KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS=8
+KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR=1
+KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR=1
+KAFKA_AUTO_CREATE_TOPICS_ENABLE=false
+KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS=0
+KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS=1000
+KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS=1000
+KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS=6000
+KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS=500
+KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS=1000
+KAFKA_TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS=1000
+ENVIRONMENT
+}
+# docker_postgres_settings : for the same purpose, the settings that tests/services writes, for `postgres -c`.
+docker_postgres_settings() {
+  printf '%s\n' fsync=on synchronous_commit=on shared_buffers=1GB max_wal_size=8GB max_connections=200
 }

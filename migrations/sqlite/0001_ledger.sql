@@ -22,18 +22,20 @@ CREATE TABLE decisions (
     UNIQUE (id, kind)
 ) STRICT;
 
--- One line for each change of a level; never changed.
+-- One line for each change of a level; never changed. In the ledger's order, so that a batch appends to its end:
+-- kept by SKU instead, each movement of a batch would rewrite a page of its own. The audit proves that the
+-- versions of a SKU are 1, 2, 3 …
 CREATE TABLE movements (
-    sku       TEXT    NOT NULL,      -- stock keeping unit
+    seq       INTEGER NOT NULL,      -- the decision that made it
+    sku       TEXT    NOT NULL,      -- stock keeping unit; a decision moves each SKU once
     version   INTEGER NOT NULL,      -- the version it gave the level: 1, 2, 3 … for each SKU
     quantity  INTEGER NOT NULL,      -- pieces added (positive) or taken (negative)
     balance   INTEGER NOT NULL,      -- the level after it
-    seq       INTEGER NOT NULL,      -- the decision that made it
     kind      INTEGER NOT NULL,      -- the command that caused it: decisions.kind and decisions.id
     id        TEXT    NOT NULL,
     partition INTEGER,               -- the record the command came from
     "offset"  INTEGER,
-    PRIMARY KEY (sku, version)
+    PRIMARY KEY (seq, sku)
 ) STRICT, WITHOUT ROWID;
 
 -- How far each source partition is applied.

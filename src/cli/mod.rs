@@ -1,5 +1,6 @@
 //! One file a command; here is what they share: arguments, the settings file, logging, exit statuses.
 
+pub mod demo;
 pub mod migrate;
 pub mod run;
 pub mod schema;
@@ -18,6 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::DatabaseArgs;
 use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// Connections to PostgreSQL for a command that does one thing at a time.
@@ -57,6 +59,8 @@ enum Command {
     Topics(topics::TopicsCommand),
     /// Create or update the ledger's tables
     Migrate(migrate::MigrateArgs),
+    /// Show it all at work with nothing installed: a broker in this process, a SQLite file, sample orders
+    Demo(demo::DemoArgs),
     /// Print the JSON Schemas and the AsyncAPI document
     Schema(schema::Args),
 }
@@ -88,6 +92,7 @@ fn start() -> Result<ExitCode> {
             Command::Run(args) => run::run(args).await,
             Command::Topics(command) => topics::run(command).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
@@ -117,7 +122,7 @@ async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Re
     let url = url.expose_secret();
     let embedded = url.starts_with("sqlite:");
     let store: Arc<dyn Store> = if embedded {
-        todo!()
+        Arc::new(SqliteStore::open(url).await?)
     } else {
         Arc::new(PostgresStore::open(url, connections).await?)
     };

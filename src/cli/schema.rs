@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 
 use crate::event::schema::{Document, documents};
 
-/// Print the JSON Schemas and the AsyncAPI document of every event.
+/// Print the JSON Schema of an event, or the document that joins them all (asyncapi).
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Which document, as --list names them.

@@ -53,8 +53,7 @@ fn read_id(field: &Field<'_>) -> Result<Id, Fault> {
     let Some(kind) = field.kind() else {
         return Err(Fault::new(FaultCode::MissingId, "\"order_id\" is missing"));
     };
-    text(&kind, |text| Id::new(text))
-        .map_err(|fault| Fault::new(FaultCode::InvalidId, format_args!("order_id {fault}")))
+    text(&kind, Id::new).map_err(|fault| Fault::new(FaultCode::InvalidId, format_args!("order_id {fault}")))
 }
 
 fn read_lines(field: &Field<'_>) -> Result<Vec<(Sku, Quantity)>, Vec<Reason>> {
@@ -107,7 +106,7 @@ fn read_line(line: &RawValue) -> Result<(Sku, Quantity), String> {
 
 fn read_sku(field: &Field<'_>) -> Result<Sku, String> {
     let kind = once(field)?;
-    text(&kind, |text| Sku::new(text)).map_err(|fault| format!("sku {fault}"))
+    text(&kind, Sku::new).map_err(|fault| format!("sku {fault}"))
 }
 
 fn read_quantity(field: &Field<'_>) -> Result<Quantity, String> {

@@ -3,8 +3,7 @@ use proptest::prelude::*;
 use super::wire::{OrderAccepted, OrderCreated, OrderRejected};
 use super::*;
 use crate::ledger::{
-    Action, CommandKey, CommandKind, Decision, Digest, Id, Offset, Quantity, Reason, Seq, Sku, Stamp,
-    TopicPartition,
+    Action, CommandKey, CommandKind, Decision, Digest, Id, Offset, Quantity, Seq, Sku, Stamp, TopicPartition,
 };
 
 fn record(value: impl Into<Vec<u8>>) -> Record {
@@ -116,4 +115,251 @@ __connect.errors.exception.class.name: not_json
 __connect.errors.exception.message: the value is not JSON: EOF while parsing an object at line 1 column 1
 {"
     );
+}
+
+#[test]
+fn an_orders_result_names_no_source_when_it_came_from_no_record() {
+    let operators = Decision { source: None, ..decision(true, "[]") };
+    let value = result(&operators, None, None).unwrap().value.unwrap();
+    assert_eq!(value, br#"{"type":"order.accepted","order_id":"o-1001","lines":[]}"#);
+}
+
+#[test]
+fn an_adjustment_has_no_result() {
+    let mut set = decision(true, "[]");
+    set.key.kind = CommandKind::Adjustment;
+    assert_eq!(result(&set, None, None), None);
+}
+
+#[test]
+fn a_decisions_time_cannot_sink_its_result() {
+    for (micros, shown) in [
+        (i64::MIN, "1970-01-01T00:00:00.000000Z"),
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (i64::MAX, "9999-12-31T23:59:59.999999Z"),
+    ] {
+        let odd = Decision { decided_at: Stamp(micros), ..decision(true, "[]") };
+        let told = result(&odd, None, None).unwrap();
+        let time = told.headers.iter().find(|header| header.name == "ce_time").unwrap();
+        assert_eq!(time.value.as_deref(), Some(shown.as_bytes()));
+    }
+}
+
+#[test]
+fn a_dead_letter_sent_again_tells_of_its_newest_failure_only() {
+    let mut again = record("{");
+    again.headers = vec![
+        header("__connect.errors.topic", b"older"),
+        header("__connect.errors.task.id", b"0"),
+        header("__connect.errors.exception.message", b"older"),
+    ];
+    let fault = read_command(&again).unwrap_err();
+    let letter = dead_letter(again, &fault, "read");
+    let of = |name: &str| letter.headers.iter().filter(|header| header.name == name).collect::<Vec<_>>();
+    assert_eq!(of("__connect.errors.topic").len(), 1);
+    assert_eq!(of("__connect.errors.topic")[0].value.as_deref(), Some(&b"orders"[..]));
+    assert_eq!(of("__connect.errors.exception.message").len(), 1);
+    assert_eq!(of("__connect.errors.task.id").len(), 1);
+}
+
+#[test]
+fn a_trace_context_is_passed_on_unless_it_is_none() {
+    let mut traced = record("{}");
+    assert_eq!(traced.traceparent(), None);
+    traced.headers.push(header("ce_traceparent", b"extension"));
+    assert_eq!(traced.traceparent(), Some(&b"extension"[..]));
+    traced.headers.push(header("traceparent", b"00-1-2-01"));
+    assert_eq!(traced.traceparent(), Some(&b"00-1-2-01"[..]));
+    traced.headers.push(header("traceparent", &vec![b'x'; 1_000_000]));
+    assert_eq!(traced.traceparent(), None);
+}
+
+#[test]
+fn the_contracts_results_are_read_back_as_they_were_written() {
+    let accepted = OrderAccepted::example();
+    let told = decision(true, &serde_json::to_string(&accepted.lines).unwrap());
+    assert_eq!(result(&told, None, None).unwrap().value.unwrap(), serde_json::to_vec(&accepted).unwrap());
+
+    for rejected in [OrderRejected::example(), OrderRejected::invalid_example()] {
+        let mut told = decision(false, &serde_json::to_string(&rejected.reasons).unwrap());
+        told.key.id = rejected.order_id.clone();
+        told.source.as_mut().unwrap().offset = rejected.source.as_ref().unwrap().offset;
+        assert_eq!(result(&told, None, None).unwrap().value.unwrap(), serde_json::to_vec(&rejected).unwrap());
+    }
+}
+
+/// The schema of this name, ready to validate.
+fn validator(name: &str) -> jsonschema::Validator {
+    let document = schema::documents().into_iter().find(|document| document.name == name).unwrap();
+    jsonschema::validator_for(&serde_json::from_str(&document.text).unwrap()).unwrap()
+}
+
+fn assert_valid(validator: &jsonschema::Validator, value: &serde_json::Value) {
+    let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{value}: {errors:?}");
+}
+
+fn headers_as_json(outgoing: &Outgoing) -> serde_json::Value {
+    let text =
+        |header: &OutgoingHeader| String::from_utf8(header.value.clone().unwrap().into_owned()).unwrap();
+    outgoing.headers.iter().map(|header| (header.name.to_string(), text(header))).collect()
+}
+
+#[test]
+fn every_example_in_a_schema_is_valid_by_it() {
+    for document in schema::documents().iter().filter(|document| document.name != "asyncapi") {
+        let schema: serde_json::Value = serde_json::from_str(&document.text).unwrap();
+        let examples = schema["examples"].as_array().unwrap();
+        assert!(!examples.is_empty(), "{} has no example", document.name);
+        for example in examples {
+            assert_valid(&validator(document.name), example);
+        }
+    }
+}
+
+#[test]
+fn what_is_told_is_valid_by_the_schemas() {
+    let (accepted, rejected) = (OrderAccepted::example(), OrderRejected::example());
+    for (schema, decision) in [
+        ("order.accepted", decision(true, &serde_json::to_string(&accepted.lines).unwrap())),
+        ("order.rejected", decision(false, &serde_json::to_string(&rejected.reasons).unwrap())),
+    ] {
+        for traceparent in [None, Some(&b"00-4bf9-00f0-01"[..])] {
+            let told = result(&decision, None, traceparent).unwrap();
+            let value = serde_json::from_slice(told.value.as_deref().unwrap()).unwrap();
+            assert_valid(&validator(schema), &value);
+            assert_valid(&validator("result.headers"), &headers_as_json(&told));
+        }
+    }
+    let bad = record("{");
+    let fault = read_command(&bad).unwrap_err();
+    assert_valid(&validator("dead-letter.headers"), &headers_as_json(&dead_letter(bad, &fault, "read")));
+}
+
+#[test]
+fn the_order_schema_refuses_what_the_reader_refuses() {
+    let validator = validator("order.created");
+    for bad in [
+        r#"{"order_id":"","lines":[{"sku":"MUG","quantity":1}]}"#,
+        r#"{"order_id":"a\u0000b","lines":[{"sku":"MUG","quantity":1}]}"#,
+        r#"{"order_id":7,"lines":[{"sku":"MUG","quantity":1}]}"#,
+        r#"{"lines":[{"sku":"MUG","quantity":1}]}"#,
+        r#"{"order_id":"o","lines":[]}"#,
+        r#"{"order_id":"o"}"#,
+        r#"{"order_id":"o","lines":[{"sku":"MUG","quantity":0}]}"#,
+        r#"{"order_id":"o","lines":[{"sku":"MUG","quantity":1000000000001}]}"#,
+        r#"{"order_id":"o","lines":[{"sku":"MUG","quantity":"2"}]}"#,
+        r#"{"order_id":"o","lines":[{"quantity":1}]}"#,
+        r#"{"type":"order.cancelled","order_id":"o","lines":[{"sku":"MUG","quantity":1}]}"#,
+    ] {
+        assert!(!validator.is_valid(&serde_json::from_str(bad).unwrap()), "{bad}");
+        let mut typed = record(bad);
+        typed.headers.push(header("ce_type", b"order.created"));
+        let read = read_command(&typed);
+        assert!(!matches!(read, Ok(Command { action: Action::Take(_), .. })), "{bad}");
+    }
+}
+
+#[test]
+fn the_asyncapi_document_points_only_at_what_it_has() {
+    let documents = schema::documents();
+    let text = &documents.iter().find(|document| document.name == "asyncapi").unwrap().text;
+    for target in text.lines().filter_map(|line| line.split_once("$ref: ").map(|(_, target)| target)) {
+        let last = target.trim_matches('"').rsplit('/').next().unwrap();
+        assert!(text.lines().any(|line| line.trim() == format!("{last}:")), "{target} points at nothing");
+    }
+}
+
+/// An order's JSON, its content in the ledger's words.
+fn good_order() -> impl Strategy<Value = (String, Command)> {
+    let id = "[a-zA-Z0-9 äß\"\\\\/-]{1,20}";
+    let line = ("[a-zA-Z0-9é\"-]{1,12}", 1..=crate::ledger::MAX_QUANTITY);
+    (id, prop::collection::vec(line, 1..8)).prop_map(|(id, lines)| {
+        let value = OrderCreated {
+            kind: Some(wire::OrderCreatedType::OrderCreated),
+            order_id: Cow::Borrowed(&id),
+            lines: lines
+                .iter()
+                .map(|(sku, quantity)| wire::OrderCreatedLine {
+                    sku: Cow::Borrowed(sku),
+                    quantity: *quantity,
+                })
+                .collect(),
+        };
+        let lines: Vec<_> = lines.iter().map(|(sku, quantity)| (sku.as_str(), *quantity)).collect();
+        (serde_json::to_string(&value).unwrap(), order(&id, &lines))
+    })
+}
+
+/// Whatever came out can be told.
+fn tell(record: &Record) {
+    match read_command(record) {
+        Err(fault) => {
+            let letter = dead_letter(record.clone(), &fault, "read");
+            assert_eq!((letter.key, letter.value), (record.key.clone(), record.value.clone()));
+        }
+        Ok(Command { key, digest, action }) => {
+            if let Action::Refuse(reasons) = &action {
+                assert!(!reasons.is_empty());
+            }
+            let told = Decision { key, digest, ..decision(false, "[]") };
+            let value = result(&told, None, None).unwrap().value.unwrap();
+            serde_json::from_slice::<serde_json::Value>(&value).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn a_good_order_is_read_alike_by_the_quick_and_the_careful_reader((text, command) in good_order()) {
+        prop_assert_eq!(order_created::read(&text, false), Some(command.clone()));
+        prop_assert_eq!(order_created::read_faulty(&text), Ok(command.clone()));
+        prop_assert_eq!(read_command(&record(text)), Ok(command));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..4) {
+        let mut any = record(bytes);
+        match kind {
+            1 => any.headers.push(header("ce_type", b"order.created")),
+            2 => any.headers.push(header("content-type", b"application/cloudevents+json")),
+            3 => any.headers.push(Header { name: "ce_type".to_owned(), value: None }),
+            _ => {}
+        }
+        tell(&any);
+    }
+
+    #[test]
+    fn no_damage_to_a_good_order_makes_it_panic(
+        (text, _) in good_order(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4), 1..6),
+        framed in any::<bool>(),
+    ) {
+        let mut bytes = text.into_bytes();
+        for (at, byte, how) in damage {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                2 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at),
+            }
+        }
+        if framed {
+            bytes.splice(0..0, [0, 0, 0, 0, 1]);
+        }
+        tell(&record(bytes));
+    }
+
+    #[test]
+    fn json_of_any_shape_does_not_make_it_panic(
+        text in r#"\{("(type|order_id|lines|sku|quantity)":(null|1|-1|1.5|"order.created"|"x"|\[\]|\[\{"sku":"x","quantity":1\},\{"sku":2\}\]|\{\}),){0,5}"type":"order.created"\}"#,
+    ) {
+        tell(&record(text));
+    }
 }

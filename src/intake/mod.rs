@@ -141,7 +141,9 @@ impl Intake {
                             continue;
                         }
                         // Again each time round: a partition assigned meanwhile is not paused yet.
-                        assignment.pause(&self.consumer)?;
+                        self.consumer
+                            .pause(&self.consumer.assignment()?)
+                            .context("cannot pause the partitions")?;
                         paused = true;
                     }
                     // Old enough but not full: grow while the next stage is busy.
@@ -166,7 +168,9 @@ impl Intake {
         match polled {
             None => Ok(()),
             Some(Ok(message)) => {
-                if let Some((slice, source)) = assignment.admit(message.topic(), message.partition(), message.offset()) {
+                if let Some((slice, source)) =
+                    assignment.admit(message.topic(), message.partition(), message.offset())
+                {
                     let (record, bytes) = own(&message, source);
                     let command = read_command(&record);
                     self.gathering.push(Item { record, command }, bytes, slice, Instant::now());

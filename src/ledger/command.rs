@@ -82,7 +82,7 @@ struct DigestBuilder(blake3::Hasher);
 
 impl DigestBuilder {
     fn bytes(&mut self, part: &[u8]) -> &mut Self {
-        self.number(part.len() as i64);
+        self.0.update(&(part.len() as u64).to_le_bytes());
         self.0.update(part);
         self
     }

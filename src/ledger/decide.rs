@@ -93,11 +93,15 @@ pub fn decide(
 }
 
 /// A command id that already has its decision.
+///
+/// The record that made it comes first: it is told again whatever its content
+/// reads as today, so that a new version of this program that reads a record
+/// otherwise still tells what an older one decided of it.
 fn meet_again(first: &Arc<Decision>, request: &Request) -> Outcome {
-    if first.digest != request.command.digest {
-        Outcome::Conflict { first: first.source.clone() }
-    } else if first.source.is_some() && first.source == request.source {
+    if first.source.is_some() && first.source == request.source {
         Outcome::ToldAgain(Arc::clone(first))
+    } else if first.digest != request.command.digest {
+        Outcome::Conflict { first: first.source.clone() }
     } else {
         Outcome::Repeated
     }
@@ -148,11 +152,12 @@ fn set(levels: &mut HashMap<Sku, Level>, sku: &Sku, available: i64, expected: Op
     Ok(vec![shift(levels, sku, available - level.available)])
 }
 
-/// Moves a level by a quantity the caller has checked; quantities and levels are bounded far below overflow.
+/// Moves a level by a quantity the caller has checked.
 fn shift(levels: &mut HashMap<Sku, Level>, sku: &Sku, quantity: i64) -> Change {
     let level = levels.entry(sku.clone()).or_insert(Level { available: 0, version: 0 });
-    level.available += quantity;
-    level.version += 1;
+    // Holds because levels stay within 0..=MAX_QUANTITY, sums of lines far below i64, and a version grows by one.
+    level.available = level.available.checked_add(quantity).expect("a level is bounded");
+    level.version = level.version.checked_add(1).expect("a version counts movements");
     Change { sku: sku.clone(), quantity, level: *level }
 }
 

@@ -14,6 +14,13 @@ use super::{CommandKey, Digest, Sku, Source};
 #[serde(transparent)]
 pub struct Seq(pub i64);
 
+impl Seq {
+    /// Before every decision.
+    pub const START: Self = Self(0);
+    /// After every decision.
+    pub const END: Self = Self(i64::MAX);
+}
+
 /// When a decision was made, by the database's clock: microseconds since 1970-01-01 UTC.
 ///
 /// For people and for `--since`; no rule reads it.
@@ -55,6 +62,7 @@ pub struct AcceptedLine {
     /// Which SKU.
     pub sku: Sku,
     /// Pieces taken, lines of one SKU summed.
+    #[schemars(range(min = 1))]
     pub quantity: i64,
     /// The level right after this order took its pieces.
     pub balance: i64,
@@ -69,6 +77,7 @@ pub enum Reason {
         /// Which SKU.
         sku: Sku,
         /// Pieces asked for, lines of one SKU summed.
+        #[schemars(range(min = 1))]
         requested: i64,
         /// Pieces there were at that moment.
         available: i64,
@@ -78,12 +87,14 @@ pub enum Reason {
         /// Which SKU.
         sku: Sku,
         /// Pieces asked for.
+        #[schemars(range(min = 1))]
         requested: i64,
     },
     /// The order's content breaks the contract.
     InvalidOrder {
         /// The line at fault, counted from 1; absent when the fault is not in one line.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "u32", range(min = 1))]
         line: Option<u32>,
         /// What is wrong and what is allowed.
         detail: String,

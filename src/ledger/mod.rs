@@ -16,3 +16,6 @@ pub use decide::{Changes, Outcome, Request, View, decide};
 pub use decision::{AcceptedLine, Decision, Level, Movement, Reason, Seq, Stamp};
 pub use ids::{Id, IdError, MAX_ID_BYTES, MAX_LINES, MAX_QUANTITY, Quantity, QuantityError, Sku};
 pub use source::{NextOffset, Offset, Source, TopicPartition};
+
+#[cfg(test)]
+mod tests;

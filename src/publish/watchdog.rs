@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Exit status when a call hung: EX_UNAVAILABLE of sysexits.h, so that a supervisor starts the process again.
+/// Exit status when a call hung: `EX_UNAVAILABLE` of `sysexits.h`, so that a supervisor starts the process again.
 pub const EXIT_HUNG: i32 = 69;
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -51,7 +51,9 @@ fn watch(name: &str, watched: &Weak<Shared>) {
     while let Some(shared) = watched.upgrade() {
         let overdue_at = shared.overdue_at.load(Ordering::SeqCst);
         if overdue_at != 0 && shared.started.elapsed().as_millis() > u128::from(overdue_at) {
-            tracing::error!("a Kafka call of {name} hangs; ending the process: what it decided is told after the restart");
+            tracing::error!(
+                "a Kafka call of {name} hangs; ending the process: what it decided is told after the restart"
+            );
             std::process::exit(EXIT_HUNG);
         }
         drop(shared);

@@ -150,7 +150,7 @@ fn identity() -> Vec<Case> {
     longest.order_id = "i".repeat(MAX_ID_BYTES);
     longest.value = Some(GOOD.replace("ID", &longest.order_id).into_bytes());
     let mut unicode = bytes("an id with escapes and other scripts", "", good());
-    unicode.order_id = "Größe \"42\" \\ 红 🦀".to_owned();
+    unicode.order_id = String::from("Größe \"42\" \\ 红 🦀");
     unicode.value = Some(GOOD.replace("ID", r#"Gr\u00f6\u00dfe \"42\" \\ 红 \ud83e\udd80"#).into_bytes());
     vec![
         text("no id", r#"{"type":"order.created","lines":[{"sku":"MUG","quantity":1}]}"#, dead(MissingId)),

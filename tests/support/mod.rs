@@ -1,4 +1,4 @@
-//! What the tests on real servers share.
+//! What tests of several rooms share.
 
 pub mod database;
 pub mod kafka;
@@ -6,5 +6,8 @@ pub mod process;
 pub mod proof;
 pub mod scene;
 pub mod servers;
+mod stores;
 pub mod stream;
 pub mod wait;
+
+pub use stores::*;

@@ -20,7 +20,9 @@
 //! reads the earlier one's decision in step 4.
 
 mod apply;
+mod audit;
 mod copy;
+mod read;
 mod rows;
 
 use std::collections::HashMap;
@@ -31,8 +33,8 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Batch, SkuLevel, Store, StoreError};
-use crate::ledger::{NextOffset, Sku, TopicPartition};
+use super::{Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, version};
+use crate::ledger::{Decision, NextOffset, Seq, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,6 +84,21 @@ impl PostgresStore {
             .connect_lazy_with(options);
         Ok(Self { pool })
     }
+
+    async fn newest_migration(&self) -> Result<Option<i64>, StoreError> {
+        let doing = failed("reading the ledger's version");
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&doing)?;
+        if !exists {
+            return Ok(None);
+        }
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&doing)
+    }
 }
 
 /// Turns a driver's error into the store's, with what was being done.
@@ -95,16 +112,18 @@ fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 /// The one place that says which errors may pass when the same is done again.
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
         // A connection cut in the middle of an answer.
-        sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(database) => match database.code().as_deref() {
             // Serialisation failure, deadlock, lock not available, statement cancelled by its time-out.
-            Some("40001" | "40P01" | "55P03" | "57014") => true,
-            // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after a failover.
-            Some("57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
-            // Another instance decided one of the batch's command ids meanwhile: it will be read next time.
-            Some("23505") => database.constraint() == Some("decisions_pkey"),
+            Some("40001" | "40P01" | "55P03" | "57014"
+            // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after
+            // a failover.
+            | "57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
+            // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
+            // meanwhile: it will be read next time.
+            Some("23505") => matches!(database.constraint(), Some("decisions_pkey" | "levels_pkey")),
             Some(code) => code.starts_with("08"),
             None => false,
         },
@@ -115,29 +134,12 @@ fn is_transient(error: &sqlx::Error) -> bool {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
+        version::check_not_newer(&MIGRATIONS, self.newest_migration().await?)?;
         MIGRATIONS.run(&self.pool).await.map_err(|error| failed("migrating the database")(error.into()))
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("checking the database"))?;
-        if !exists {
-            return Err(StoreError::Unmigrated);
-        }
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(&self.pool)
-                .await
-                .map_err(failed("checking the database"))?;
-        match found {
-            None => return Err(StoreError::Unmigrated),
-            Some(found) if found < known => return Err(StoreError::Outdated { found, needed: known }),
-            Some(found) if found > known => return Err(StoreError::Newer { found, known }),
-            Some(_) => {}
-        }
+        version::check(&MIGRATIONS, self.newest_migration().await?)?;
         let durability: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
             .fetch_one(&self.pool)
             .await
@@ -198,6 +200,23 @@ impl Store for PostgresStore {
             Ok(SkuLevel { sku, level })
         })
         .collect()
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
+        let audit = audit::audit(&mut connection).await;
+        if audit.is_err() {
+            connection.close_on_drop();
+        }
+        audit
+    }
+
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        read::decisions_after(&self.pool, after, limit).await
+    }
+
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
+        read::movements_between(&self.pool, after, through).await
     }
 
     async fn close(&self) {

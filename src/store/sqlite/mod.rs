@@ -1,1 +1,258 @@
-//! The ledger in SQLite.
+//! The ledger in one SQLite file: no server to install.
+//!
+//! A batch is one `BEGIN IMMEDIATE` transaction of a fixed number of
+//! statements, whatever its size. SQLite answers from the same process, yet
+//! each statement hops to the driver's thread and back, so a statement per
+//! order would cost more than deciding it:
+//!
+//! | # | statement | carries |
+//! |---|---|---|
+//! | 1 | `BEGIN IMMEDIATE` | the file's write lock: one writer at a time, so nothing can deadlock |
+//! | 2 | read positions | all partitions of the batch, one JSON text |
+//! | 3 | read levels | all SKUs |
+//! | 4 | read decisions | all command ids |
+//! | 5 | next place in the order | – |
+//! | 6 to 8 | write levels, decisions, movements | all rows, one JSON text each |
+//! | 9 | write positions | all partitions |
+//! | 10 | `COMMIT` | one fsync |
+//!
+//! Rows travel as one JSON text that `jsonb_each` takes apart, so that the
+//! statements are static and stay prepared.
+
+mod audit;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use super::{
+    Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, find_positions, is_below, version,
+};
+use crate::ledger::{self, CommandKey, Decision, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for another process's transaction on the same
+/// file. Far above any batch, and short enough for the retries above it to
+/// end within half a minute.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call waits for its turn among the calls of this process.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connections that only read: look-ups by operators beside the one that writes.
+const READERS: u32 = 2;
+
+/// The writer's page cache, in KiB (SQLite reads a negative number so). Room
+/// for the upper levels of the indexes of some ten million decisions, whose
+/// keys come in no order, and far below the memory bound of the program.
+const WRITER_CACHE: &str = "-32768";
+
+/// Pages of write-ahead log (64 MiB) after which a commit copies them into the
+/// file. A page changed many times is copied once, and order ids in no order
+/// change almost as many index pages as there are orders: measured, a log
+/// four times smaller costs a third of the speed with such ids.
+const WAL_PAGES: &str = "16384";
+
+/// A stock ledger in a SQLite file.
+pub struct SqliteStore {
+    /// One connection: SQLite has one writer at a time anyway, and queueing for it here is fairer than its busy wait.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the ledger in the file a `sqlite://path/to/file.db` URL names, and creates the file if there is none.
+    ///
+    /// Commits are durable (`synchronous = FULL`): results are published
+    /// after the commit, and with `NORMAL` a power failure could take back a
+    /// commit whose results were read already.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the URL names no file, or the file cannot be opened or is no SQLite database.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(database("opening the SQLite ledger")(sqlx::Error::Configuration(
+                "a ledger in memory is no ledger: name a file, as in sqlite://stock.db".into(),
+            )));
+        }
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(database("reading the SQLite URL"))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", WAL_PAGES)
+            .disable_statement_logging();
+        let writer = pool(1)
+            .connect_with(options.clone().pragma("cache_size", WRITER_CACHE))
+            .await
+            .map_err(database("opening the SQLite ledger"))?;
+        let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
+        Ok(Self { writer, readers })
+    }
+
+    async fn apply_once(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        let mut conn = self.writer.acquire().await.map_err(database("waiting to write the ledger"))?;
+        let result = apply(&mut conn, batch).await;
+        if matches!(result, Err(StoreError::Database { .. })) {
+            // Its state is unknown; the next try gets a new one. What closing says adds nothing to the error in hand.
+            let _ = conn.close().await;
+        }
+        result
+    }
+}
+
+/// A pool whose connections stay: reopening would drop the cache and the prepared statements.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(TURN_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let found = rows::newest_migration(&self.readers).await.map_err(database("reading its version"))?;
+        version::check_not_newer(&MIGRATOR, found)?;
+        MIGRATOR.run(&self.writer).await.map_err(|e| database("migrating the ledger")(e.into()))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let found = rows::newest_migration(&self.readers).await.map_err(database("reading its version"))?;
+        version::check(&MIGRATOR, found)
+    }
+
+    async fn positions(
+        &self,
+        of: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading positions"))?;
+        rows::read_positions(&mut conn, of.iter()).await.map_err(database("reading positions"))
+    }
+
+    async fn place(&self, at: &TopicPartition, next: NextOffset) -> Result<(), StoreError> {
+        let mut conn = self.writer.acquire().await.map_err(database("placing a position"))?;
+        rows::write_positions(&mut conn, &BTreeMap::from([(at, next)])).await
+    }
+
+    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        super::retry("applying a batch", || self.apply_once(batch)).await
+    }
+
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
+        let levels = match of {
+            Some(skus) => {
+                let skus: BTreeSet<&Sku> = skus.iter().collect();
+                rows::read_levels(&mut conn, &skus).await?
+            }
+            None => rows::read_all_levels(&mut conn).await?,
+        };
+        Ok(levels.into_iter().map(|(sku, level)| SkuLevel { sku, level }).collect())
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("auditing the ledger"))?;
+        audit::audit(&mut conn).await
+    }
+
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading decisions"))?;
+        rows::read_decisions_after(&mut conn, after, limit).await
+    }
+
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading movements"))?;
+        rows::read_movements_between(&mut conn, after, through).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// One transaction around [`decide_and_write`].
+async fn apply(conn: &mut SqliteConnection, batch: &Batch) -> Result<Applied, StoreError> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database("beginning a batch"))?;
+    match decide_and_write(&mut tx, batch).await {
+        Ok(applied) => {
+            tx.commit().await.map_err(database("committing a batch"))?;
+            Ok(applied)
+        }
+        Err(error) => {
+            // The first error is the one to tell; a failed rollback ends with the connection.
+            let _ = tx.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<Applied, StoreError> {
+    let found = rows::read_positions(conn, batch.advances.iter().map(|advance| &advance.at))
+        .await
+        .map_err(database("reading positions"))?;
+    let positions = find_positions(found, &batch.advances)?;
+
+    let skus: BTreeSet<&Sku> = batch.requests.iter().flat_map(|request| request.command.skus()).collect();
+    let keys: BTreeSet<&CommandKey> = batch.requests.iter().map(|request| &request.command.key).collect();
+    let view = View {
+        levels: rows::read_levels(conn, &skus).await?.into_iter().collect(),
+        decisions: rows::read_decisions(conn, &keys).await?,
+    };
+    // The write lock is held, so nobody else draws the same places.
+    let first = rows::next_seq(conn).await.map_err(database("drawing places in the order"))?;
+
+    let changes =
+        ledger::decide(view, &batch.requests, |request| is_below(&positions, request), first, now());
+
+    rows::write_levels(conn, &changes.levels).await?;
+    rows::write_decisions(conn, &changes.decisions).await?;
+    rows::write_movements(conn, &changes.movements).await?;
+    let next = batch.advances.iter().map(|advance| (&advance.at, advance.next.max(positions[&advance.at])));
+    rows::write_positions(conn, &next.collect()).await?;
+    Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
+}
+
+/// This machine's clock, which is the database's: they are one process. Before 1970 it says 1970.
+fn now() -> Stamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Stamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Says what was being done when the driver failed, and whether doing it again may work: the one place that knows.
+fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |source| {
+        let retry = is_transient(&source);
+        StoreError::Database { doing, source, retry }
+    }
+}
+
+/// Whether the same call may work later: another process holds the file, or the queue for the writer was long.
+fn is_transient(error: &sqlx::Error) -> bool {
+    /// `SQLITE_BUSY`: another connection holds the lock.
+    const BUSY: i32 = 5;
+    /// `SQLITE_LOCKED`: another statement of this process holds the table.
+    const LOCKED: i32 = 6;
+    match error {
+        sqlx::Error::Database(error) => {
+            // The driver gives the extended code; its low byte is the primary one.
+            let primary = error.code().and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+            matches!(primary, Some(BUSY | LOCKED))
+        }
+        sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}

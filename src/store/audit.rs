@@ -1,0 +1,60 @@
+//! What the audit finds, whatever the database. Each store brings its own [`Check`]s in SQL.
+
+use std::collections::HashMap;
+
+use crate::ledger::{NextOffset, TopicPartition};
+
+/// Most findings one check reports: enough to see a pattern, and a ledger damaged everywhere stays readable.
+pub(super) const MOST_FINDINGS: usize = 20;
+
+/// A place where an invariant of the design does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which invariant: 1 to 6.
+    pub invariant: u8,
+    /// What was found, and where.
+    pub what: String,
+}
+
+/// What an audit looked at, and what it found.
+#[derive(Debug, Clone, Default)]
+pub struct Audit {
+    /// How many SKUs have a level.
+    pub skus: u64,
+    /// How many movements there are.
+    pub movements: u64,
+    /// How many decisions there are.
+    pub decisions: u64,
+    /// The position of every partition, to be compared with Kafka's committed offsets.
+    pub positions: HashMap<TopicPartition, NextOffset>,
+    /// Where invariants do not hold; at most some twenty for each check, which then says that there are more.
+    pub findings: Vec<Finding>,
+}
+
+/// A set-wise look for what must not be: a query of one text column, a row for each finding, bounded by its one parameter.
+pub(super) struct Check {
+    pub invariant: u8,
+    pub sql: &'static str,
+}
+
+/// What to bind to a [`Check`]: one more than is reported, to know whether there are more.
+pub(super) const LIMIT: i64 = MOST_FINDINGS as i64 + 1;
+
+impl Audit {
+    /// Adds what one check found.
+    pub(super) fn add(&mut self, invariant: u8, mut found: Vec<String>) {
+        let more = found.len() > MOST_FINDINGS;
+        found.truncate(MOST_FINDINGS);
+        if more {
+            found.push("… and more of this kind".to_owned());
+        }
+        self.findings.extend(found.into_iter().map(|what| Finding { invariant, what }));
+    }
+
+    /// Sets the counts, which a database gives signed.
+    pub(super) fn count(&mut self, (skus, movements, decisions): (i64, i64, i64)) {
+        self.skus = skus.unsigned_abs();
+        self.movements = movements.unsigned_abs();
+        self.decisions = decisions.unsigned_abs();
+    }
+}

@@ -1,0 +1,376 @@
+//! Rows to and from SQLite: each statement beside what it carries.
+//!
+//! Every writer asserts how many rows were written: a JSON text that does
+//! not mean what it should must never pass silently.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::Serialize;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::database;
+use crate::ledger::{
+    CommandKey, CommandKind, Decision, Digest, Id, Level, Movement, NextOffset, Offset, Seq, Sku, Source,
+    Stamp, TopicPartition,
+};
+use crate::store::{StoreError, StoredMovement};
+
+/// The newest migration applied, if any was.
+pub(super) async fn newest_migration(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
+            .fetch_one(pool)
+            .await?;
+    if tables == 0 {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await
+}
+
+/// The positions of these partitions; one the ledger never saw is absent.
+pub(super) async fn read_positions(
+    conn: &mut SqliteConnection,
+    of: impl Iterator<Item = &TopicPartition>,
+) -> Result<HashMap<TopicPartition, NextOffset>, sqlx::Error> {
+    let keys: Vec<(&str, i32)> = of.map(|at| (&*at.topic, at.partition)).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(String, i32, i64)> = sqlx::query_as(
+        "SELECT p.topic, p.partition, p.next_offset
+         FROM jsonb_each(?1) AS k
+         CROSS JOIN positions AS p ON p.topic = k.value ->> 0 AND p.partition = k.value ->> 1",
+    )
+    .bind(json(&keys))
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(topic, partition, next)| (TopicPartition::new(topic, partition), NextOffset(next)))
+        .collect())
+}
+
+/// States these positions, whatever they were.
+pub(super) async fn write_positions(
+    conn: &mut SqliteConnection,
+    positions: &BTreeMap<&TopicPartition, NextOffset>,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = positions.iter().map(|(at, next)| (&*at.topic, at.partition, next.0)).collect();
+    write(
+        conn,
+        "writing positions",
+        "INSERT INTO positions (topic, partition, next_offset)
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM jsonb_each(?1) AS r WHERE true
+         ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
+        &rows,
+    )
+    .await
+}
+
+/// The levels of these SKUs, sorted; unknown ones are absent.
+pub(super) async fn read_levels(
+    conn: &mut SqliteConnection,
+    skus: &BTreeSet<&Sku>,
+) -> Result<Vec<(Sku, Level)>, StoreError> {
+    if skus.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_as(
+        "SELECT l.sku, l.available, l.version FROM jsonb_each(?1) AS k CROSS JOIN levels AS l ON l.sku = k.value",
+    )
+    .bind(json(skus))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading levels"))?;
+    rows.into_iter().map(level).collect()
+}
+
+/// Every level, sorted by SKU.
+pub(super) async fn read_all_levels(conn: &mut SqliteConnection) -> Result<Vec<(Sku, Level)>, StoreError> {
+    let rows = sqlx::query_as("SELECT sku, available, version FROM levels ORDER BY sku")
+        .fetch_all(conn)
+        .await
+        .map_err(database("reading levels"))?;
+    rows.into_iter().map(level).collect()
+}
+
+fn level((sku, available, version): (String, i64, i64)) -> Result<(Sku, Level), StoreError> {
+    Ok((stored_sku(&sku)?, Level { available, version }))
+}
+
+fn stored_sku(sku: &str) -> Result<Sku, StoreError> {
+    Sku::new(sku).map_err(|error| StoreError::Damaged { what: format!("the SKU {sku:?}, which {error}") })
+}
+
+/// States the levels that changed.
+pub(super) async fn write_levels(
+    conn: &mut SqliteConnection,
+    levels: &[(Sku, Level)],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = levels.iter().map(|(sku, level)| (sku, level.available, level.version)).collect();
+    write(
+        conn,
+        "writing levels",
+        "INSERT INTO levels (sku, available, version)
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM jsonb_each(?1) AS r WHERE true
+         ON CONFLICT (sku) DO UPDATE SET available = excluded.available, version = excluded.version",
+        &rows,
+    )
+    .await
+}
+
+/// A stored decision.
+#[derive(sqlx::FromRow)]
+struct DecisionRow {
+    seq: i64,
+    id: String,
+    kind: i16,
+    accepted: bool,
+    digest: Vec<u8>,
+    detail: String,
+    topic: Option<String>,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    decided_at: i64,
+}
+
+impl DecisionRow {
+    /// `topics` keeps one copy of each topic's name.
+    fn read(self, topics: &mut HashMap<String, Arc<str>>) -> Result<Decision, StoreError> {
+        let Some(kind) = CommandKind::from_number(self.kind) else {
+            return Err(damaged(&self.id, &format!("of the unknown kind {}", self.kind)));
+        };
+        let Ok(digest) = <[u8; 16]>::try_from(self.digest.as_slice()) else {
+            return Err(damaged(&self.id, "whose digest is not 16 bytes"));
+        };
+        let source = match (self.topic, self.partition, self.offset) {
+            (Some(topic), Some(partition), Some(offset)) => {
+                let topic = topics.entry(topic).or_insert_with_key(|name| Arc::from(name.as_str()));
+                Some(Source { at: TopicPartition::new(Arc::clone(topic), partition), offset: Offset(offset) })
+            }
+            (None, None, None) => None,
+            _ => return Err(damaged(&self.id, "with half a source")),
+        };
+        let id = Id::new(&self.id).map_err(|error| damaged(&self.id, &format!("whose id {error}")))?;
+        Ok(Decision {
+            key: CommandKey { id, kind },
+            seq: Seq(self.seq),
+            digest: Digest(digest),
+            accepted: self.accepted,
+            detail: self.detail,
+            source,
+            decided_at: Stamp(self.decided_at),
+        })
+    }
+}
+
+fn damaged(id: &str, what: &str) -> StoreError {
+    StoreError::Damaged { what: format!("a decision for {id:?} {what}") }
+}
+
+/// The decisions of these commands; undecided ones are absent.
+pub(super) async fn read_decisions(
+    conn: &mut SqliteConnection,
+    keys: &BTreeSet<&CommandKey>,
+) -> Result<HashMap<CommandKey, Arc<Decision>>, StoreError> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let keys: Vec<(&Id, i16)> = keys.iter().map(|key| (&key.id, key.kind.number())).collect();
+    let rows: Vec<DecisionRow> = sqlx::query_as(
+        "SELECT d.seq, d.id, d.kind, d.accepted, d.digest, d.detail, d.topic, d.partition, d.\"offset\", d.decided_at
+         FROM jsonb_each(?1) AS k
+         CROSS JOIN decisions AS d ON d.id = k.value ->> 0 AND d.kind = k.value ->> 1",
+    )
+    .bind(json(&keys))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading decisions"))?;
+    let mut topics = HashMap::new();
+    rows.into_iter()
+        .map(|row| {
+            let decision = row.read(&mut topics)?;
+            Ok((decision.key.clone(), Arc::new(decision)))
+        })
+        .collect()
+}
+
+/// The next decisions in the ledger's order, which is the table's own.
+pub(super) async fn read_decisions_after(
+    conn: &mut SqliteConnection,
+    after: Seq,
+    limit: usize,
+) -> Result<Vec<Decision>, StoreError> {
+    let rows: Vec<DecisionRow> = sqlx::query_as(
+        "SELECT seq, id, kind, accepted, digest, detail, topic, partition, \"offset\", decided_at
+         FROM decisions WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )
+    .bind(after.0)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading decisions"))?;
+    let mut topics = HashMap::new();
+    rows.into_iter().map(|row| row.read(&mut topics)).collect()
+}
+
+/// A stored movement.
+#[derive(sqlx::FromRow)]
+struct MovementRow {
+    seq: i64,
+    sku: String,
+    version: i64,
+    quantity: i64,
+    balance: i64,
+    kind: i16,
+    id: String,
+    partition: Option<i32>,
+    offset: Option<i64>,
+}
+
+impl MovementRow {
+    fn read(self) -> Result<StoredMovement, StoreError> {
+        let damaged = |what: &str| StoreError::Damaged {
+            what: format!("a movement of {:?} by {:?} {what}", self.sku, self.id),
+        };
+        let kind = CommandKind::from_number(self.kind).ok_or_else(|| damaged("of an unknown kind"))?;
+        let id = Id::new(&self.id).map_err(|error| damaged(&format!("whose id {error}")))?;
+        Ok(StoredMovement {
+            sku: stored_sku(&self.sku)?,
+            version: self.version,
+            quantity: self.quantity,
+            balance: self.balance,
+            cause: CommandKey { id, kind },
+            seq: Seq(self.seq),
+            place: self.partition.zip(self.offset.map(Offset)),
+        })
+    }
+}
+
+/// A stretch of movements in the ledger's order, which is the table's own.
+pub(super) async fn read_movements_between(
+    conn: &mut SqliteConnection,
+    after: Seq,
+    through: Seq,
+) -> Result<Vec<StoredMovement>, StoreError> {
+    let rows: Vec<MovementRow> = sqlx::query_as(
+        "SELECT seq, sku, version, quantity, balance, kind, id, partition, \"offset\"
+         FROM movements WHERE seq > ?1 AND seq <= ?2 ORDER BY seq, sku",
+    )
+    .bind(after.0)
+    .bind(through.0)
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading movements"))?;
+    rows.into_iter().map(MovementRow::read).collect()
+}
+
+/// The first free place in the ledger's order. The caller holds the write lock, so it stays free.
+pub(super) async fn next_seq(conn: &mut SqliteConnection) -> Result<Seq, sqlx::Error> {
+    // The key of decisions is their place, so this reads one leaf.
+    sqlx::query_scalar("SELECT coalesce(max(seq), 0) + 1 FROM decisions").fetch_one(conn).await.map(Seq)
+}
+
+/// Appends decisions.
+pub(super) async fn write_decisions(
+    conn: &mut SqliteConnection,
+    decisions: &[Arc<Decision>],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = decisions
+        .iter()
+        .map(|decision| {
+            let source = decision.source.as_ref();
+            (
+                decision.seq.0,
+                &decision.key.id,
+                decision.key.kind.number(),
+                i16::from(decision.accepted),
+                hex(decision.digest),
+                &decision.detail,
+                source.map(|source| &*source.at.topic),
+                source.map(|source| source.at.partition),
+                source.map(|source| source.offset.0),
+                decision.decided_at.0,
+            )
+        })
+        .collect();
+    write(
+        conn,
+        "writing decisions",
+        "INSERT INTO decisions (seq, id, kind, accepted, digest, detail, topic, partition, \"offset\", decided_at)
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, unhex(r.value ->> 4),
+                r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9
+         FROM jsonb_each(?1) AS r",
+        &rows,
+    )
+    .await
+}
+
+fn hex(digest: Digest) -> String {
+    digest.0.iter().fold(String::with_capacity(32), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Appends movements.
+pub(super) async fn write_movements(
+    conn: &mut SqliteConnection,
+    movements: &[Movement],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = movements
+        .iter()
+        .map(|movement| {
+            let source = movement.source.as_ref();
+            (
+                &movement.sku,
+                movement.version,
+                movement.quantity,
+                movement.balance,
+                movement.seq.0,
+                movement.cause.kind.number(),
+                &movement.cause.id,
+                source.map(|source| source.at.partition),
+                source.map(|source| source.offset.0),
+            )
+        })
+        .collect();
+    write(
+        conn,
+        "writing movements",
+        "INSERT INTO movements (sku, version, quantity, balance, seq, kind, id, partition, \"offset\")
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
+                r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8
+         FROM jsonb_each(?1) AS r",
+        &rows,
+    )
+    .await
+}
+
+/// Runs a statement that writes one row for each of `rows`; none at all when there are none.
+async fn write(
+    conn: &mut SqliteConnection,
+    doing: &'static str,
+    sql: &'static str,
+    rows: &[impl Serialize],
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let written = sqlx::query(sql).bind(json(rows)).execute(conn).await.map_err(database(doing))?;
+    let meant = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    if written.rows_affected() != meant {
+        return Err(StoreError::Damaged {
+            what: format!("{} rows after {doing}, {meant} were meant", written.rows_affected()),
+        });
+    }
+    Ok(())
+}
+
+fn json(value: &(impl Serialize + ?Sized)) -> String {
+    // Holds because only tuples and lists of strings and integers come here.
+    serde_json::to_string(value).expect("plain data is always valid JSON")
+}
