@@ -101,11 +101,21 @@ pub struct TopicArgs {
     pub orders_topic: String,
 
     /// Accept events out
-    #[arg(long, env = "STOCK_VERIFIER_ACCEPTED_TOPIC", value_name = "TOPIC", default_value = "stock.accepted")]
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_ACCEPTED_TOPIC",
+        value_name = "TOPIC",
+        default_value = "stock.accepted"
+    )]
     pub accepted_topic: String,
 
     /// Reject events out
-    #[arg(long, env = "STOCK_VERIFIER_REJECTED_TOPIC", value_name = "TOPIC", default_value = "stock.rejected")]
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_REJECTED_TOPIC",
+        value_name = "TOPIC",
+        default_value = "stock.rejected"
+    )]
     pub rejected_topic: String,
 
     /// Stock levels out, compacted
@@ -113,7 +123,12 @@ pub struct TopicArgs {
     pub levels_topic: String,
 
     /// Records no command could be read from, or that conflict with one already decided
-    #[arg(long, env = "STOCK_VERIFIER_DEAD_LETTER_TOPIC", value_name = "TOPIC", default_value = "orders.dlq")]
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_DEAD_LETTER_TOPIC",
+        value_name = "TOPIC",
+        default_value = "orders.dlq"
+    )]
     pub dead_letter_topic: String,
 }
 

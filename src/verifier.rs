@@ -189,7 +189,9 @@ fn tell(
 fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
     loop {
         match publisher.fence() {
-            Err(error) if !stop.is_cancelled() => tracing::warn!("the producer could not be made anew: {error:#}"),
+            Err(error) if !stop.is_cancelled() => {
+                tracing::warn!("the producer could not be made anew: {error:#}")
+            }
             done => return done,
         }
     }

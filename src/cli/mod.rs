@@ -116,11 +116,8 @@ async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Re
     let url = args.url()?;
     let url = url.expose_secret();
     let embedded = url.starts_with("sqlite:");
-    let store: Arc<dyn Store> = if embedded {
-        todo!()
-    } else {
-        Arc::new(PostgresStore::open(url, connections).await?)
-    };
+    let store: Arc<dyn Store> =
+        if embedded { todo!() } else { Arc::new(PostgresStore::open(url, connections).await?) };
     match store.check().await {
         Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {
             store.migrate().await?;

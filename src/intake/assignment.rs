@@ -110,7 +110,8 @@ impl Assignment {
     /// Waits until the next stage has room, or for so long.
     pub(super) fn wait_for_room(&self, batches: &mpsc::Sender<Batch>, limit: Duration) {
         // Elapsed or closed: the caller's next try tells which. No database future is dropped here.
-        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, batches.reserve()).await.map(drop) });
+        let _ =
+            self.runtime.block_on(async { tokio::time::timeout(limit, batches.reserve()).await.map(drop) });
     }
 
     /// Takes a record in: the slice it belongs to and its place. `None` when its partition is not being read.
@@ -159,7 +160,9 @@ impl Assignment {
             seek.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
         }
         for element in consumer.seek_partitions(seek, SEEK_LIMIT).context("cannot seek")?.elements() {
-            element.error().with_context(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
+            element
+                .error()
+                .with_context(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
         }
         consumer.pause(&assigned).context("cannot pause the partitions")?;
         self.resume(consumer)
@@ -255,7 +258,9 @@ impl Assignment {
         if consumer.assignment_lost() {
             tracing::warn!("partitions were lost: this member was silent for too long");
         } else if !self.wait_until_idle(HANDOVER_LIMIT) {
-            tracing::warn!("batches are still under way after {HANDOVER_LIMIT:?}; their results are told by the next owner");
+            tracing::warn!(
+                "batches are still under way after {HANDOVER_LIMIT:?}; their results are told by the next owner"
+            );
         }
         for element in partitions.elements() {
             let at = TopicPartition::new(element.topic(), element.partition());

@@ -166,7 +166,9 @@ impl Intake {
         match polled {
             None => Ok(()),
             Some(Ok(message)) => {
-                if let Some((slice, source)) = assignment.admit(message.topic(), message.partition(), message.offset()) {
+                if let Some((slice, source)) =
+                    assignment.admit(message.topic(), message.partition(), message.offset())
+                {
                     let (record, bytes) = own(&message, source);
                     let command = read_command(&record);
                     self.gathering.push(Item { record, command }, bytes, slice, Instant::now());

@@ -87,7 +87,9 @@ fn tell(record: Record, answer: Answer) -> (Told, Option<Outgoing>) {
             let decided = first.map_or_else(|| "an operator".to_owned(), |source| source.to_string());
             let fault = Fault::new(
                 FaultCode::OrderConflict,
-                format_args!("this id was decided before with other content, by {decided}; that decision stands"),
+                format_args!(
+                    "this id was decided before with other content, by {decided}; that decision stands"
+                ),
             );
             (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
         }

@@ -210,7 +210,9 @@ impl Publisher {
         for _ in 0..CALL_TRIES {
             last = self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, &call);
             match &last {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.txn_requires_abort() => {
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && !error.txn_requires_abort() =>
+                {
                     tracing::info!(%error, "a transactional call is made again");
                 }
                 _ => break,
@@ -228,7 +230,9 @@ impl Publisher {
     fn judge(&self, error: KafkaError) -> TellError {
         let KafkaError::Transaction(inner) = &error else { return TellError::Renew(error) };
         match inner.code() {
-            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
                 if !inner.txn_requires_abort() =>
             {
                 TellError::Fenced(self.transactional_id.clone())
@@ -262,7 +266,9 @@ fn drain(producer: &ThreadedProducer<Log>) -> Result<(), TellError> {
 fn record<'a>(event: &'a Outgoing, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
     let headers = event.headers.iter().fold(
         OwnedHeaders::new_with_capacity(event.headers.len()),
-        |headers, OutgoingHeader { name, value }| headers.insert(Header { key: name, value: value.as_deref() }),
+        |headers, OutgoingHeader { name, value }| {
+            headers.insert(Header { key: name, value: value.as_deref() })
+        },
     );
     let mut record = BaseRecord::to(topic).headers(headers);
     record.key = event.key.as_deref();

@@ -51,7 +51,9 @@ fn watch(name: &str, watched: &Weak<Shared>) {
     while let Some(shared) = watched.upgrade() {
         let overdue_at = shared.overdue_at.load(Ordering::SeqCst);
         if overdue_at != 0 && shared.started.elapsed().as_millis() > u128::from(overdue_at) {
-            tracing::error!("a Kafka call of {name} hangs; ending the process: what it decided is told after the restart");
+            tracing::error!(
+                "a Kafka call of {name} hangs; ending the process: what it decided is told after the restart"
+            );
             std::process::exit(EXIT_HUNG);
         }
         drop(shared);
