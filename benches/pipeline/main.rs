@@ -45,6 +45,7 @@ const DEFAULT_BATCH: usize = 2_000;
 /// What was found to be best for a contestant, so that it is searched for once.
 #[derive(Default)]
 pub struct Best {
+    /// The best client count of contestant 3, by shape.
     pub clients: HashMap<Shape, usize>,
     pub procedure_batch: HashMap<Shape, usize>,
     pub connections: HashMap<(Shape, bool), usize>,

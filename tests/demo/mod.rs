@@ -111,7 +111,7 @@ async fn a_damaged_ledger_fails_the_proof() {
     let directory = tempfile::tempdir().unwrap();
     let (sound, damaged) = (directory.path().join("sound.db"), directory.path().join("damaged.db"));
     let evidence = played(&sound).await;
-    assert_eq!(broken(&sound, &evidence).await, []);
+    assert_eq!(broken(&sound, &evidence).await, [0_u8; 0]);
     for (sql, invariant) in DAMAGES {
         std::fs::copy(&sound, &damaged).unwrap();
         damage(&damaged, sql).await;
