@@ -1,3 +1,4 @@
 //! The program when processes, servers and networks fail.
 
 mod killed;
+mod recovery;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 use stock_verifier::store::Store as _;
 use stock_verifier::store::postgres::PostgresStore;
@@ -42,8 +42,10 @@ impl Database {
         run_on(server, &format!("CREATE DATABASE {name} {clause}"));
         let url = url_of(server, &name);
         // Inside the runtime, where the pool's own tasks live.
-        let pool = wait_for(async { PgPoolOptions::new().max_connections(4).connect_lazy(&url) });
-        let pool = pool.expect("a database URL");
+        let options: PgConnectOptions = url.parse().expect("a database URL");
+        // Compiling a proof's queries takes longer than running them.
+        let options = options.options([("jit", "off")]);
+        let pool = wait_for(async { PgPoolOptions::new().max_connections(4).connect_lazy_with(options) });
         Self { server: server.to_owned(), name, pool }
     }
 
@@ -84,6 +86,17 @@ impl Database {
     /// Does something for its effect.
     pub fn run(&self, sql: &str) {
         wait_for(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool)).expect(sql);
+    }
+
+    /// Does something while a transaction that has made this query stays open.
+    pub fn holding(&self, sql: &str, work: impl FnOnce()) {
+        let transaction = wait_for(async {
+            let mut transaction = self.pool.begin().await.expect("a transaction");
+            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *transaction).await.expect(sql);
+            transaction
+        });
+        work();
+        wait_for(transaction.rollback()).expect("rolled back");
     }
 
     /// All rows of a query.

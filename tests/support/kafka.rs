@@ -1,6 +1,8 @@
 //! Kafka as a producer, a consumer and an operator see it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -59,9 +61,14 @@ pub fn order(id: &str, lines: &[(&str, i64)]) -> Sent {
     sent(id, value.to_string())
 }
 
-/// A cluster, by its bootstrap servers.
-#[derive(Debug, Clone)]
-pub struct Cluster(pub String);
+/// A cluster.
+pub struct Cluster {
+    /// Its bootstrap servers.
+    pub brokers: String,
+    /// Clients that ask and never read, by isolation level and group: connecting anew for each question takes longer
+    /// than the answer.
+    asking: Mutex<HashMap<(String, String), Arc<BaseConsumer>>>,
+}
 
 /// Counts what was not delivered.
 #[derive(Default)]
@@ -77,9 +84,14 @@ impl ProducerContext for Failed {
 }
 
 impl Cluster {
+    /// The cluster of these bootstrap servers.
+    pub fn new(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), asking: Mutex::default() }
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.0);
+        config.set("bootstrap.servers", &self.brokers);
         config
     }
 
@@ -95,8 +107,18 @@ impl Cluster {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("fetch.message.max.bytes", "8388608")
+            // How soon an empty partition says that it has ended.
+            .set("fetch.wait.max.ms", "10")
             .create()
             .expect("a consumer")
+    }
+
+    fn asking(&self, isolation: &str, group: &str) -> Arc<BaseConsumer> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = asking
+            .entry((isolation.to_owned(), group.to_owned()))
+            .or_insert_with(|| Arc::new(self.consumer(isolation, group)));
+        Arc::clone(client)
     }
 
     /// Creates a topic.
@@ -142,7 +164,7 @@ impl Cluster {
 
     /// The number of a topic's partitions; 0 when there is no such topic.
     pub fn partitions(&self, topic: &str) -> i32 {
-        let metadata = self.consumer("read_committed", "nobody").fetch_metadata(Some(topic), LIMIT);
+        let metadata = self.asking("read_committed", "nobody").fetch_metadata(Some(topic), LIMIT);
         let metadata = metadata.expect("Kafka answers");
         let topic = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
         topic.map_or(0, |topic| i32::try_from(topic.partitions().len()).expect("few"))
@@ -150,13 +172,13 @@ impl Cluster {
 
     /// The first offset of a partition.
     pub fn first(&self, topic: &str, partition: i32) -> i64 {
-        let consumer = self.consumer("read_uncommitted", "nobody");
+        let consumer = self.asking("read_uncommitted", "nobody");
         consumer.fetch_watermarks(topic, partition, LIMIT).expect("Kafka answers").0
     }
 
     /// The end of each partition, or with `read_committed` the last stable offset: what open transactions leave.
     pub fn ends(&self, topic: &str, isolation: &str) -> Vec<i64> {
-        let consumer = self.consumer(isolation, "nobody");
+        let consumer = self.asking(isolation, "nobody");
         (0..self.partitions(topic))
             .map(|partition| consumer.fetch_watermarks(topic, partition, LIMIT).expect("Kafka answers").1)
             .collect()
@@ -171,13 +193,13 @@ impl Cluster {
     pub fn try_committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, KafkaError> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition_range(topic, 0, self.partitions(topic) - 1);
-        let found = self.consumer("read_uncommitted", group).committed_offsets(wanted, LIMIT)?;
+        let found = self.asking("read_uncommitted", group).committed_offsets(wanted, LIMIT)?;
         Ok(found.elements().iter().map(|e| e.offset().to_raw().filter(|offset| *offset >= 0)).collect())
     }
 
     /// The members of a group: the client id of each, and the number of bytes of its assignment.
     pub fn members(&self, group: &str) -> Vec<String> {
-        let consumer = self.consumer("read_committed", "nobody");
+        let consumer = self.asking("read_committed", "nobody");
         let groups = consumer.fetch_group_list(Some(group), LIMIT).expect("Kafka answers");
         let members = groups.groups().iter().flat_map(|group| group.members());
         members.map(|member| member.client_id().to_owned()).collect()

@@ -32,7 +32,7 @@ impl Scene {
     /// On these servers.
     pub fn on(servers: &Servers, partitions: i32) -> Self {
         let scene = Self {
-            kafka: Cluster(servers.brokers.clone()),
+            kafka: Cluster::new(&servers.brokers),
             database: Database::fresh(&servers.database_url),
             name: unique("t"),
             directory: tempfile::tempdir().expect("a directory"),
@@ -88,7 +88,7 @@ impl Scene {
         let mut command = program();
         command
             .arg("run")
-            .args(["--brokers", &self.kafka.0])
+            .args(["--brokers", &self.kafka.brokers])
             .args(["--database-url", &self.database.url()])
             .args(["--group", &self.name, "--instance-id", instance])
             .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])
