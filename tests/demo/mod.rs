@@ -87,7 +87,7 @@ async fn played(file: &Path) -> Evidence {
     played.evidence
 }
 
-/// Each damage, and the first invariant that must show it. Orders with these ids are in every play of this seed.
+/// Each damage, and the first invariant that must show it.
 const DAMAGES: &[(&str, u8)] = &[
     ("UPDATE levels SET available = available + 1 WHERE sku = 'FLASH-CONSOLE'", 2),
     ("UPDATE positions SET next_offset = next_offset - 1 WHERE partition = 3", 6),
