@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod conformance;
+mod demo;
 mod faults;
 mod pipeline;
 mod support;

@@ -80,7 +80,9 @@ pub fn main() -> ExitCode {
 fn start() -> Result<ExitCode> {
     let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    log_to_stderr(cli.log_format);
+    // The demo tells its own story; only what goes wrong belongs in between.
+    let level = if matches!(cli.command, Command::Demo(_)) { DEMO_LOG } else { USUAL_LOG };
+    log_to_stderr(cli.log_format, level);
     // Two threads wait on the database; librdkafka and the stages have their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -101,9 +103,13 @@ fn start() -> Result<ExitCode> {
     code
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,rdkafka=warn,librdkafka=warn,sqlx=warn"));
+/// What is logged, unless `RUST_LOG` says otherwise.
+const USUAL_LOG: &str = "info,rdkafka=warn,librdkafka=warn,sqlx=warn";
+/// What the demo logs. A producer's warning that a consumer's property is not for it is of no use to anybody.
+const DEMO_LOG: &str = "warn,rdkafka=error,librdkafka=error";
+
+fn log_to_stderr(format: LogFormat, usual: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Pretty => {

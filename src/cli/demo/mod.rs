@@ -292,12 +292,11 @@ async fn tell_all(
                 );
                 break;
             }
-            Some(_) => {}
             None if feeding.is_finished() => {
                 fed = Some((&mut feeding).await.context("producing panicked")??);
                 continue;
             }
-            None => {}
+            _ => {}
         }
         ended_early(verifying).await?;
         tokio::time::sleep(LOOK).await;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::readback::{Evidence, Input, Letter, fingerprint};
+use super::report::grouped;
 use crate::event::wire::{OrderAccepted, OrderAcceptedType, OrderRejected, OrderRejectedType, RecordSource};
 use crate::event::{Channel, FaultCode};
 use crate::ledger::{
@@ -406,8 +407,10 @@ impl<'a> Prover<'a> {
         self.verdict(4)
             .expect(letters == letters_due, format_args!("{letters} dead letters, {letters_due} are due"));
         let looked_at = format!(
-            "{records} records in: {} decided by them, {letters_due} dead letters, {absorbed} repetitions absorbed",
-            self.told
+            "{} records in: {} orders decided and told, {letters_due} dead letters, {} repetitions absorbed",
+            grouped(records),
+            grouped(self.told),
+            grouped(absorbed)
         );
         self.verdict(4).looked_at = looked_at;
     }
@@ -450,7 +453,7 @@ impl<'a> Prover<'a> {
 
     async fn levels(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         let levels = store.levels(None).await?;
-        let count = levels.len();
+        let count = levels.len() as u64;
         for stored in levels {
             let (sku, level) = (stored.sku, stored.level);
             self.verdict(1).expect(level.available >= 0, format_args!("{sku} has {}", level.available));
@@ -469,8 +472,8 @@ impl<'a> Prover<'a> {
         for sku in std::mem::take(&mut self.accounts).into_keys() {
             self.verdict(2).fault(format_args!("{sku} has movements and no level"));
         }
-        self.verdict(1).looked_at = format!("{count} levels");
-        let looked_at = format!("{} movements of {count} SKUs, added up", self.movements);
+        self.verdict(1).looked_at = format!("{} levels", grouped(count));
+        let looked_at = format!("{} movements of {} SKUs, added up", grouped(self.movements), grouped(count));
         self.verdict(2).looked_at = looked_at;
         Ok(())
     }
@@ -495,9 +498,9 @@ impl<'a> Prover<'a> {
     }
 
     fn finish(mut self) -> Proof {
-        let decided = self.decided.len();
+        let decided = grouped(self.decided.len() as u64);
         self.verdict(3).looked_at = format!("{decided} decisions, stock and orders");
-        let orders = self.proof.accepted + self.proof.rejected;
+        let orders = grouped(self.proof.accepted + self.proof.rejected);
         self.verdict(5).looked_at =
             format!("{orders} orders decided again by a naive model, in the ledger's order");
         self.proof

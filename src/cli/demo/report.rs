@@ -1,7 +1,6 @@
 //! The summary: what happened, for a person to read.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::Played;
 use super::proof::{Proof, Verdict};
@@ -25,10 +24,10 @@ pub(super) fn summary(played: &Played, proof: &Proof) -> String {
 fn counts(text: &mut String, played: &Played, proof: &Proof) -> std::fmt::Result {
     let total = &played.total;
     let records = total.records();
-    let percent = |part: u64| 100.0 * part as f64 / records.max(1) as f64;
     writeln!(text, "\nWhat became of {} records\n", grouped(records))?;
     let mut row = |name: &str, count: u64| {
-        writeln!(text, "  {name:<28}{:>10}  {:>5.1} %", grouped(count), percent(count))
+        let permille = count * 1_000 / records.max(1);
+        writeln!(text, "  {name:<28}{:>10}  {:>3}.{} %", grouped(count), permille / 10, permille % 10)
     };
     row("accepted", total.accepted)?;
     row("rejected", total.rejected)?;
@@ -45,22 +44,18 @@ fn counts(text: &mut String, played: &Played, proof: &Proof) -> std::fmt::Result
     for (class, letters) in &proof.letters {
         writeln!(text, "    {class:<26}{:>10}", grouped(*letters))?;
     }
-    let rate = records as f64 / played.took.as_secs_f64().max(0.001);
+    let millis = u64::try_from(played.took.as_millis()).unwrap_or(u64::MAX).max(1);
     writeln!(text, "\nHow fast\n")?;
     writeln!(
         text,
         "  {} records a second: {} in {:.1} s, in {} partitions, with SQLite on this disk",
-        grouped(rate as u64),
+        grouped(records * 1_000 / millis),
         grouped(records),
         played.took.as_secs_f64(),
         super::broker::PARTITIONS
     )?;
-    let [p50, p95, p99] = played.latencies.map(millis);
+    let [p50, p95, p99] = played.latencies.map(|latency| format!("{} ms", latency.as_millis()));
     writeln!(text, "  From produced to told, with the pipeline kept full: p50 {p50}, p95 {p95}, p99 {p99}")
-}
-
-fn millis(duration: Duration) -> String {
-    format!("{} ms", duration.as_millis())
 }
 
 fn wanted(text: &mut String, proof: &Proof) -> std::fmt::Result {

@@ -15,7 +15,8 @@ use rand_distr::{Distribution, Zipf};
 use crate::event::wire::{OrderCreated, OrderCreatedLine, OrderCreatedType};
 
 /// SKUs in the catalogue: products × colours × sizes.
-pub const CATALOGUE: usize = PRODUCTS.len() * COLOURS.len() * SIZES.len();
+pub const CATALOGUE: u16 = 1_000;
+const _: () = assert!(CATALOGUE as usize == PRODUCTS.len() * COLOURS.len() * SIZES.len());
 const PRODUCTS: [&str; 40] = [
     "ANORAK", "APRON", "BEANIE", "BELT", "BLAZER", "BLOUSE", "BOOTS", "CAP", "CARDIGAN", "CHINOS", "CLOGS",
     "COAT", "DRESS", "FLEECE", "GILET", "GLOVES", "HOODIE", "JACKET", "JEANS", "JERSEY", "KILT", "LEGGINGS",
@@ -121,14 +122,13 @@ pub fn stock(seed: u64, orders: u32) -> Vec<Stock> {
     // Another stream of numbers than the catalogue's and the orders', so that none depends on how the others draw.
     let mut rng = StdRng::seed_from_u64(seed ^ 0x5743_4f54);
     let skus = catalogue(seed);
-    let harmonic: f64 = (1..=CATALOGUE as u32).map(|rank| f64::from(rank).powf(-ZIPF_EXPONENT)).sum();
-    let mut stock: Vec<Stock> = (1_u32..)
+    let weight = |rank: u16| f64::from(rank).powf(-ZIPF_EXPONENT);
+    let weights: f64 = (1..=CATALOGUE).map(weight).sum();
+    let mut stock: Vec<Stock> = (1..=CATALOGUE)
         .zip(skus)
         .map(|(rank, sku)| {
-            let share = f64::from(rank).powf(-ZIPF_EXPONENT) / harmonic;
-            let wanted = f64::from(orders) * PIECES_PER_ORDER * share;
-            let available = (wanted * rng.random_range(STOCKED)).ceil() as i64 + 3;
-            Stock { sku, available }
+            let wanted = f64::from(orders) * PIECES_PER_ORDER * weight(rank) / weights;
+            Stock { sku, available: whole(wanted * rng.random_range(STOCKED)) + 3 }
         })
         .collect();
     stock.push(Stock {
@@ -171,7 +171,7 @@ impl Workload {
     #[must_use]
     pub fn new(seed: u64, orders: u32) -> Self {
         // Holds because both are constants the distribution accepts: at least one element, a finite exponent.
-        let popularity = Zipf::new(CATALOGUE as f64, ZIPF_EXPONENT).expect("valid Zipf parameters");
+        let popularity = Zipf::new(f64::from(CATALOGUE), ZIPF_EXPONENT).expect("valid Zipf parameters");
         Self {
             rng: StdRng::seed_from_u64(seed.wrapping_add(1)),
             popularity,
@@ -184,13 +184,13 @@ impl Workload {
     }
 
     fn line(&mut self) -> Line {
-        let rank = self.popularity.sample(&mut self.rng) as usize;
+        let rank = usize::try_from(whole(self.popularity.sample(&mut self.rng))).unwrap_or(1);
         let quantity = match self.rng.random::<f64>() {
             dice if dice < 0.80 => 1,
             dice if dice < 0.95 => 2,
             _ => self.rng.random_range(3..=5),
         };
-        Line { sku: self.skus[rank.clamp(1, CATALOGUE) - 1].clone(), quantity }
+        Line { sku: self.skus[rank.clamp(1, self.skus.len()) - 1].clone(), quantity }
     }
 
     fn cart(&mut self) -> Vec<Line> {
@@ -304,6 +304,12 @@ impl Iterator for Workload {
         }
         Some(order)
     }
+}
+
+/// The whole part of a number.
+#[expect(clippy::cast_possible_truncation, reason = "a rank or a stock: finite and far below 2^52")]
+fn whole(number: f64) -> i64 {
+    number as i64
 }
 
 fn value(key: &str, lines: &[Line]) -> Vec<u8> {
@@ -423,7 +429,7 @@ mod tests {
         let mut pieces: Vec<i64> = wanted.into_values().collect();
         pieces.sort_unstable_by_key(|pieces| std::cmp::Reverse(*pieces));
         let all: i64 = pieces.iter().sum();
-        let top: i64 = pieces.iter().take(CATALOGUE / 50).sum();
+        let top: i64 = pieces.iter().take(usize::from(CATALOGUE) / 50).sum();
         assert!(top * 5 > all * 2, "the top 2 % of SKUs make {top} of {all} pieces");
     }
 }
