@@ -135,10 +135,11 @@ async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Re
     let url = args.url()?;
     let url = url.expose_secret();
     let embedded = url.starts_with("sqlite:");
+    let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
     let store: Arc<dyn Store> = if embedded {
-        Arc::new(SqliteStore::open(url).await?)
+        Arc::new(SqliteStore::open(url).await.context(cannot)?)
     } else {
-        Arc::new(PostgresStore::open(url, connections).await?)
+        Arc::new(PostgresStore::open(url, connections).await.context(cannot)?)
     };
     match store.check().await {
         Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {

@@ -35,12 +35,8 @@ fn refused(scene: &Scene, mut command: Command, words: &[&str]) {
 
 /// The scene's `run`, with another database URL.
 fn on_database(scene: &Scene, url: &str) -> Command {
-    let mut command = program();
-    let given = scene.command("a", &[]);
-    let mut arguments: Vec<_> = given.get_args().map(std::ffi::OsStr::to_owned).collect();
-    let place = arguments.iter().position(|argument| argument == "--database-url").expect("it is there");
-    arguments[place + 1] = url.into();
-    command.args(arguments);
+    let mut command = scene.command_without_database("a", &[]);
+    command.args(["--database-url", url]);
     command
 }
 
@@ -128,11 +124,7 @@ fn no_database_at_all_is_said() {
 #[test]
 fn an_unreachable_broker_is_said() {
     let scene = Scene::new(1);
-    let command = scene.command("a", &["--brokers", "127.0.0.1:1"]);
-    let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-    // The first --brokers is the scene's.
-    let mut command = program();
-    command.arg("run").args(&arguments[3..]);
+    let command = scene.command_without_brokers("a", &["--brokers", "127.0.0.1:1"]);
     refused(&scene, command, &["Kafka", "127.0.0.1:1", "--brokers"]);
 }
 
@@ -142,12 +134,8 @@ fn a_wrong_sasl_password_is_said_but_not_shown() {
     let brokers = setting("KAFKA_SASL_BROKERS");
     let user = setting("KAFKA_SASL_USER");
     for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
-        let command = scene.command("a", &[]);
-        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let mut command = program();
+        let mut command = scene.command_without_brokers("a", &["--brokers", &brokers]);
         command
-            .args(["run", "--brokers", &brokers])
-            .args(&arguments[3..])
             .args(["-X", "security.protocol=sasl_plaintext", "-X", &format!("sasl.mechanism={mechanism}")])
             .args(["-X", &format!("sasl.username={user}"), "-X", &format!("sasl.password={WRONG}")]);
         refused(&scene, command, &["Kafka", "uthentication", "sasl.*"]);
@@ -182,7 +170,7 @@ fn a_newer_database_is_refused() {
 #[test]
 fn an_outdated_database_names_the_command_that_migrates_it() {
     let scene = Scene::new(1);
-    scene.database.run("UPDATE _sqlx_migrations SET version = 1");
+    scene.database.run("UPDATE _sqlx_migrations SET version = 0");
     refused(&scene, scene.command("a", &[]), &["this program needs", "stock-verifier migrate"]);
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -89,18 +89,18 @@ impl Cluster {
         Self { brokers: brokers.to_owned(), asking: Mutex::default() }
     }
 
-    fn config(&self) -> ClientConfig {
+    fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
-        self.config().create().expect("an admin client")
+        self.client().create().expect("an admin client")
     }
 
     fn consumer(&self, isolation: &str, group: &str) -> BaseConsumer {
-        self.config()
+        self.client()
             .set("group.id", group)
             .set("isolation.level", isolation)
             .set("enable.auto.commit", "false")
@@ -143,6 +143,15 @@ impl Cluster {
     /// Deletes a topic without waiting, if there is such a one.
     pub fn delete_if_there(&self, topic: &str) {
         let _ = wait_for(self.admin().delete_topics(&[topic], &AdminOptions::new()));
+    }
+
+    /// A setting of a topic.
+    pub fn config(&self, topic: &str, name: &str) -> String {
+        let wanted = ResourceSpecifier::Topic(topic);
+        let found =
+            wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())).expect("Kafka answers");
+        let found = found.into_iter().next().expect("one topic").expect("the topic is there");
+        found.get(name).and_then(|entry| entry.value.clone()).expect("the setting is there")
     }
 
     /// Makes a group forget what it committed. It must have no members.
@@ -212,7 +221,7 @@ impl Cluster {
 
     /// The same with properties of librdkafka.
     pub fn produce_with(&self, topic: &str, records: &[Sent], properties: &[(&str, &str)]) {
-        let mut config = self.config();
+        let mut config = self.client();
         config
             .set("enable.idempotence", "true")
             .set("linger.ms", "20")

@@ -4,6 +4,7 @@ pub mod database;
 pub mod kafka;
 pub mod process;
 pub mod proof;
+pub mod proxy;
 pub mod scene;
 pub mod servers;
 mod stores;

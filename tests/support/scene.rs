@@ -85,17 +85,37 @@ impl Scene {
 
     /// `run` with the scene's settings and these besides, not started yet.
     pub fn command(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = self.command_without_database(instance, more);
+        command.args(["--database-url", &self.database.url()]);
+        command
+    }
+
+    /// The same without a database.
+    pub fn command_without_database(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = self.bare(instance, more);
+        command.args(["--brokers", &self.kafka.brokers]);
+        command
+    }
+
+    /// The same with the database, without brokers.
+    pub fn command_without_brokers(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = self.bare(instance, more);
+        command.args(["--database-url", &self.database.url()]);
+        command
+    }
+
+    fn bare(&self, instance: &str, more: &[&str]) -> Command {
         let mut command = program();
         command
-            .arg("run")
-            .args(["--brokers", &self.kafka.brokers])
-            .args(["--database-url", &self.database.url()])
-            .args(["--group", &self.name, "--instance-id", instance])
+            .args(["run", "--group", &self.name, "--instance-id", instance])
             .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])
             .args(["--rejected-topic", &self.topic("rejected"), "--levels-topic", &self.topic("levels")])
-            .args(["--dead-letter-topic", &self.topic("dead")])
-            .args(["-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=500"])
-            .args(more);
+            .args(["--dead-letter-topic", &self.topic("dead")]);
+        // With the consumer protocol the broker says how long a session is.
+        if !more.contains(&"--group-protocol") {
+            command.args(["-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=500"]);
+        }
+        command.args(more);
         command
     }
 
