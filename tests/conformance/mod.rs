@@ -414,8 +414,8 @@ async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
     let rejected = store.apply(&orders).await.unwrap();
     assert!(rejected.outcomes.iter().all(|o| word(o) == "rejected"));
     let takes = odd.iter().map(|name| order(&format!("take {name}"), &[(name, 2)])).collect();
-    let taken = store.apply(&records(0, 27, takes)).await.unwrap();
-    for (name, outcome) in odd.iter().zip(&taken.outcomes) {
+    let applied = store.apply(&records(0, 27, takes)).await.unwrap();
+    for (name, outcome) in odd.iter().zip(&applied.outcomes) {
         let lines = told(outcome).accepted_lines().unwrap();
         assert_eq!((lines[0].sku.as_str(), lines[0].quantity, lines[0].balance), (*name, 2, 3));
     }

@@ -152,7 +152,10 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
 
 /// Whether a stored text was at fault: class 22, data exceptions, for what is no JSON, no list or no number.
 fn is_bad_text(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("22"))
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code.starts_with("22"))
 }
 
 /// Names accepted decisions whose detail cannot be read. PostgreSQL 15 cannot ask whether a text is JSON, so they
@@ -180,7 +183,7 @@ async fn find_unreadable(connection: &mut PgConnection) -> Result<Vec<String>, s
             if let Err(error) = readable {
                 found.push(format!("command {id}: its decision is not readable JSON: {error}"));
             }
-            if found.len() >= crate::store::audit::MOST_FINDINGS {
+            if found.len() >= usize::from(crate::store::audit::MOST_FINDINGS) {
                 return Ok(found);
             }
         }
