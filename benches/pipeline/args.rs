@@ -9,6 +9,7 @@ use crate::shapes::{Ids, Shape};
 
 /// Runs the verifier next to what people would use instead.
 #[derive(Debug, Clone, Parser)]
+#[allow(clippy::struct_excessive_bools)] // Flags are what they are.
 #[command(name = "pipeline")]
 pub struct Args {
     /// Shapes of orders
@@ -51,6 +52,10 @@ pub struct Args {
     #[arg(long)]
     pub quick: bool,
 
+    /// Count every measurement, however noisy the machine: for work on the benchmark itself
+    #[arg(long)]
+    pub count_noisy: bool,
+
     /// Instead: latency from produced to readable, at 500 orders a second and at half the top speed
     #[arg(long)]
     pub latency: bool,
@@ -83,8 +88,13 @@ impl Args {
         if self.quick { 2 } else { 6 }
     }
 
+    /// Seconds of one measurement of latency.
+    pub fn latency_seconds(&self) -> u64 {
+        if self.quick { 5 } else { 30 }
+    }
+
     /// Seconds of one try that looks for the best number of clients.
     pub fn try_seconds(&self) -> u64 {
-        if self.quick { 1 } else { 2 }
+        if self.quick { 1 } else { 3 }
     }
 }

@@ -38,27 +38,27 @@ use kafka::Kafka;
 use report::{Measurement, Report};
 use services::Services;
 use shapes::{Order, Shape};
+use usage::Usage;
 
 /// The verifier's default batch.
 const DEFAULT_BATCH: usize = 2_000;
 
 /// What was found to be best for a contestant, so that it is searched for once.
 #[derive(Default)]
-pub struct Best {
-    /// The best client count of contestant 3, by shape.
-    pub clients: HashMap<Shape, usize>,
-    pub procedure_batch: HashMap<Shape, usize>,
-    pub connections: HashMap<(Shape, bool), usize>,
+struct Best {
+    clients: HashMap<Shape, usize>,
+    procedure_batch: HashMap<Shape, usize>,
+    connections: HashMap<(Shape, bool), usize>,
 }
 
 /// What the contestants share.
-pub struct Bench {
-    pub args: Args,
-    pub services: Services,
-    pub kafka: Kafka,
-    pub databases: Databases,
-    pub best: Best,
-    pub captured: Captured,
+struct Bench {
+    args: Args,
+    services: Services,
+    kafka: Kafka,
+    databases: Databases,
+    best: Best,
+    captured: Captured,
     orders: HashMap<Shape, Arc<Vec<Order>>>,
     backlogs: HashMap<Shape, String>,
     runtime: Arc<Runtime>,
@@ -66,16 +66,16 @@ pub struct Bench {
 
 impl Bench {
     /// Runs a future to its end.
-    pub fn block<T>(&self, future: impl Future<Output = T>) -> T {
+    fn block<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 
-    pub fn batch(&self) -> usize {
+    fn batch(&self) -> usize {
         self.args.batch.unwrap_or(DEFAULT_BATCH)
     }
 
     /// The orders of a shape.
-    pub fn orders(&mut self, shape: Shape) -> Arc<Vec<Order>> {
+    fn orders(&mut self, shape: Shape) -> Arc<Vec<Order>> {
         let (count, ids) = (self.args.orders, self.args.ids);
         let orders =
             self.orders.entry(shape).or_insert_with(|| Arc::new(shapes::orders(shape, count, ids, "")));
@@ -83,7 +83,7 @@ impl Bench {
     }
 
     /// The topic that holds the orders of a shape; written once, read by each run with a group of its own.
-    pub fn backlog(&mut self, shape: Shape) -> Result<String> {
+    fn backlog(&mut self, shape: Shape) -> Result<String> {
         if let Some(topic) = self.backlogs.get(&shape) {
             return Ok(topic.clone());
         }
@@ -94,31 +94,34 @@ impl Bench {
     }
 
     /// A new topic that holds these orders.
-    pub fn new_backlog(&mut self, orders: &[Order]) -> Result<String> {
+    fn new_backlog(&mut self, orders: &[Order]) -> Result<String> {
         let topic = self.kafka.new_name("orders");
         self.block(self.kafka.create(&[&topic]))?;
         self.kafka.produce(&topic, orders)?;
         Ok(topic)
     }
 
-    pub fn scratch(&mut self, tables: Tables, skus: u64) -> Result<Scratch> {
+    fn scratch(&mut self, tables: Tables, skus: u64) -> Result<Scratch> {
         let runtime = Arc::clone(&self.runtime);
         runtime.block_on(self.databases.scratch(tables, skus))
     }
 
-    pub fn drop_scratch(&self, scratch: Scratch) -> Result<()> {
+    fn drop_scratch(&self, scratch: Scratch) -> Result<()> {
         self.block(self.databases.drop_scratch(scratch))
+    }
+
+    /// What the servers and this process used of the processors so far.
+    fn used(&self) -> Usage {
+        usage::usage(&self.services.watched)
     }
 
     /// Looks at the machine, then measures.
     fn measure(&mut self, contestant: Contestant, shape: Shape, round: usize) -> Result<Measurement> {
         let probe = probe::probe(&self.services.disk)?;
-        let before = usage::usage(&self.services.watched);
         let run: Run = contestant
             .run(self, shape)
             .with_context(|| format!("{}, shape {}", contestant.name(), shape.letter()))?;
-        let used = usage::between(&before, &usage::usage(&self.services.watched));
-        Ok(Measurement::new(contestant, shape, round, &run, probe, used))
+        Ok(Measurement::new(contestant, shape, round, &run, probe))
     }
 
     fn compare(&mut self) -> Result<()> {
@@ -132,7 +135,7 @@ impl Bench {
                 }
             }
             // After each round, so that a run cut short leaves what it had.
-            report.judge();
+            report.judge(self.args.count_noisy);
             report.write(&self.args)?;
         }
         report.print();

@@ -14,12 +14,21 @@ pub struct Watched {
 /// Processor seconds so far, by name.
 pub type Usage = BTreeMap<String, f64>;
 
+/// Less is not worth showing, in seconds.
+const LITTLE: f64 = 0.03;
+
 /// Kernel clock ticks a second, as /proc counts: 100 on every Linux that Rust's std supports.
 const TICKS: f64 = 100.0;
 
-/// Processor seconds of each so far, children included.
+/// Processor seconds of each so far: a server's with its children's, this process' without.
 pub fn usage(of: &[Watched]) -> Usage {
-    of.iter().map(|watched| (watched.name.to_owned(), tree(watched.pid))).collect()
+    let own = std::process::id();
+    of.iter()
+        .map(|Watched { name, pid }| {
+            let seconds = if *pid == own { threads(own).values().sum() } else { tree(*pid) };
+            ((*name).to_owned(), seconds)
+        })
+        .collect()
 }
 
 /// What was used between two looks; leaves out who did next to nothing.
@@ -27,7 +36,7 @@ pub fn between(before: &Usage, after: &Usage) -> Usage {
     after
         .iter()
         .map(|(name, seconds)| (name.clone(), seconds - before.get(name).copied().unwrap_or(0.0)))
-        .filter(|(_, seconds)| *seconds >= 0.05)
+        .filter(|(_, seconds)| *seconds >= LITTLE)
         .collect()
 }
 

@@ -1,10 +1,12 @@
 //! One file a command; here is what they share: arguments, the settings file, logging, exit statuses.
 
+pub mod audit;
 pub mod demo;
 pub mod migrate;
 pub mod run;
 pub mod schema;
 pub mod settings_file;
+pub mod stock;
 pub mod topics;
 
 use std::io::IsTerminal as _;
@@ -61,6 +63,10 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Show it all at work with nothing installed: a broker in this process, a SQLite file, sample orders
     Demo(demo::DemoArgs),
+    /// Load and show levels
+    Stock(stock::StockArgs),
+    /// Prove that the ledger's invariants hold
+    Audit(audit::AuditArgs),
     /// Print the JSON Schemas and the AsyncAPI document
     Schema(schema::Args),
 }
@@ -100,6 +106,8 @@ fn start() -> Result<ExitCode> {
             Command::Topics(command) => topics::run(command).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Stock(args) => stock::run(args).await,
+            Command::Audit(args) => audit::run(args).await,
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });

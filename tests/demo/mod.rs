@@ -87,7 +87,7 @@ async fn played(file: &Path) -> Evidence {
     played.evidence
 }
 
-/// Each damage, and the first invariant that must show it. Orders with these ids are in every play of this seed.
+/// Each damage, and the first invariant that must show it.
 const DAMAGES: &[(&str, u8)] = &[
     ("UPDATE levels SET available = available + 1 WHERE sku = 'FLASH-CONSOLE'", 2),
     ("UPDATE positions SET next_offset = next_offset - 1 WHERE partition = 3", 6),
@@ -111,7 +111,7 @@ async fn a_damaged_ledger_fails_the_proof() {
     let directory = tempfile::tempdir().unwrap();
     let (sound, damaged) = (directory.path().join("sound.db"), directory.path().join("damaged.db"));
     let evidence = played(&sound).await;
-    assert_eq!(broken(&sound, &evidence).await, [0_u8; 0]);
+    assert!(broken(&sound, &evidence).await.is_empty());
     for (sql, invariant) in DAMAGES {
         std::fs::copy(&sound, &damaged).unwrap();
         damage(&damaged, sql).await;
@@ -143,5 +143,5 @@ async fn lost_repeated_and_forged_events_fail_the_proof() {
     evidence.letters.remove(&of);
     assert_eq!(broken(&file, &evidence).await, [4], "a lost dead letter");
     evidence.letters.insert(of, letters);
-    assert_eq!(broken(&file, &evidence).await, [], "all as it was");
+    assert!(broken(&file, &evidence).await.is_empty(), "all as it was");
 }

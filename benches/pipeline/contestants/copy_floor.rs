@@ -39,6 +39,7 @@ pub fn run(bench: &mut Bench, shape: Shape, connections: usize) -> Result<Run> {
     let batches = Arc::clone(&bench.captured.0[&key]);
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
     let orders = bench.args.orders;
+    let before = bench.used();
     let time = bench.block(async {
         let mut ready = Vec::new();
         for _ in 0..connections {
@@ -60,12 +61,13 @@ pub fn run(bench: &mut Bench, shape: Shape, connections: usize) -> Result<Run> {
         }
         anyhow::Ok(start.elapsed())
     })?;
+    let after = bench.used();
     bench.drop_scratch(scratch)?;
     #[allow(clippy::cast_precision_loss)]
     let bytes = batches.iter().flatten().map(|(_, rows)| rows.len()).sum::<usize>() as f64;
     #[allow(clippy::cast_precision_loss)]
     let per_order = bytes / orders as f64;
-    Ok(Run::new(orders, time).note("bytes an order", per_order))
+    Ok(Run::new(orders, time).using(&before, &after, orders).note("bytes an order", per_order))
 }
 
 async fn write(connection: &mut PgConnection, batch: &Rows) -> Result<()> {
@@ -89,7 +91,7 @@ fn capture(bench: &mut Bench, shape: Shape) -> Result<Vec<Rows>> {
         let seeded: i64 = sqlx::query_scalar("SELECT pg_current_xact_id()::text::bigint")
             .fetch_one(&mut connection)
             .await?;
-        store::apply(&scratch.url, &orders, batch, 1).await?;
+        store::apply(&scratch.url, "orders", &orders, batch, 1).await?;
         take(&mut connection, seeded).await
     })?;
     bench.drop_scratch(scratch)?;

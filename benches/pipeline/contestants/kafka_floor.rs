@@ -1,6 +1,7 @@
 //! Contestant 7, the Kafka floor: the verifier's own clients, and nothing between them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     bench.block(bench.kafka.create(&results))?;
     let lines = if shape == Shape::Cart { 3 } else { 1 };
 
+    let before = bench.used();
     let start = Instant::now();
     let mut publisher = Publisher::new(&bench.kafka.args(), &names, &name)?;
     publisher.fence()?;
@@ -83,20 +85,23 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
         telling.join().map_err(|_| anyhow!("the telling thread panicked"))?.context("cannot tell")?;
         progress
     })?;
+    let after = bench.used();
     bench.block(bench.kafka.delete(&results))?;
-    Ok(Run::new(progress.orders, progress.time).note("start-up s", progress.start_up.as_secs_f64()))
+    let run = Run::new(progress.orders, progress.time).using(&before, &after, orders);
+    Ok(run.note("start-up s", progress.start_up.as_secs_f64()))
 }
 
 /// A record as large as a result, with the same headers.
 fn result(key: Vec<u8>, lines: u64, topic: &str, offset: i64) -> Outgoing {
     let id = String::from_utf8_lossy(&key);
     let mut value = format!("{{\"type\":\"order.accepted\",\"order_id\":\"{id}\",\"lines\":[");
+    // Writing to a string does not fail.
     for line in 0..lines {
         let comma = if line == 0 { "" } else { "," };
         value.push_str(comma);
-        value.push_str(&format!("{{\"sku\":\"{}\",\"quantity\":1,\"balance\":999999999}}", sku_name(line)));
+        let _ = write!(value, "{{\"sku\":\"{}\",\"quantity\":1,\"balance\":999999999}}", sku_name(line));
     }
-    value.push_str(&format!("],\"source\":{{\"topic\":\"{topic}\",\"partition\":1,\"offset\":{offset}}}}}"));
+    let _ = write!(value, "],\"source\":{{\"topic\":\"{topic}\",\"partition\":1,\"offset\":{offset}}}}}");
     let header =
         |name: &'static str, value: Vec<u8>| OutgoingHeader { name: name.into(), value: Some(value.into()) };
     let headers = vec![

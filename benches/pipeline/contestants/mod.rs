@@ -16,6 +16,7 @@ pub mod verifier;
 
 use crate::Bench;
 use crate::shapes::Shape;
+use crate::usage::{self, Usage};
 
 /// A contestant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -53,13 +54,24 @@ pub struct Run {
     /// Orders in `time`.
     pub orders: usize,
     pub time: Duration,
+    /// Processor microseconds an order, of each process.
+    pub used: Usage,
     /// What else is worth knowing, by name.
     pub notes: BTreeMap<String, f64>,
 }
 
 impl Run {
     pub fn new(orders: usize, time: Duration) -> Self {
-        Self { orders, time, notes: BTreeMap::new() }
+        Self { orders, time, used: Usage::new(), notes: BTreeMap::new() }
+    }
+
+    /// With what was used of the processors between two looks, for so many orders.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn using(mut self, before: &Usage, after: &Usage, orders: usize) -> Self {
+        for (name, seconds) in usage::between(before, after) {
+            *self.used.entry(name).or_default() += seconds * 1e6 / orders as f64;
+        }
+        self
     }
 
     pub fn note(mut self, name: &str, value: f64) -> Self {

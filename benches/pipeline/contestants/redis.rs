@@ -119,7 +119,9 @@ async fn measure(
     let stock = STOCK.to_string();
     for chunk in names.chunks(SEED_BATCH) {
         let mut command = vec!["MSET"];
-        chunk.iter().for_each(|name| command.extend([name.as_str(), &stock]));
+        for name in chunk {
+            command.extend([name.as_str(), &stock]);
+        }
         call(&mut control, &command).await?;
     }
     call(&mut control, &["BGREWRITEAOF"]).await?;
@@ -130,9 +132,10 @@ async fn measure(
     let sha = loaded.lines().nth(1).context("no script hash")?.to_owned();
     call(&mut control, &["CONFIG", "SET", "appendfsync", sync]).await?;
 
-    let mut shares: Vec<Vec<Vec<u8>>> = vec![Vec::new(); connections];
+    let mut shares: Vec<Vec<Chunk>> = vec![Vec::new(); connections];
     for (number, chunk) in orders.chunks(depth).enumerate() {
-        shares[number % connections].push(chunk.iter().flat_map(|order| request(&sha, order)).collect());
+        let bytes = chunk.iter().flat_map(|order| request(&sha, order)).collect();
+        shares[number % connections].push(Chunk { bytes, requests: chunk.len() });
     }
     let mut ready = Vec::new();
     for share in shares {
@@ -143,7 +146,7 @@ async fn measure(
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for (stream, share) in ready {
-        tasks.spawn(talk(stream, share, depth, orders.len()));
+        tasks.spawn(talk(stream, share));
     }
     let mut accepted = 0;
     while let Some(done) = tasks.join_next().await {
@@ -155,14 +158,19 @@ async fn measure(
     Ok(Run::new(orders.len(), time))
 }
 
+/// Requests that are sent together.
+#[derive(Debug, Clone)]
+struct Chunk {
+    bytes: Vec<u8>,
+    requests: usize,
+}
+
 /// Sends each chunk and waits for its answers; gives the number of orders accepted.
-async fn talk(mut stream: TcpStream, chunks: Vec<Vec<u8>>, depth: usize, total: usize) -> Result<usize> {
+async fn talk(mut stream: TcpStream, chunks: Vec<Chunk>) -> Result<usize> {
     let mut buffer = [0; 4096];
     let mut accepted = 0;
-    for chunk in chunks {
-        stream.write_all(&chunk).await?;
-        // Each request ends with its order's line; the last chunk may be shorter.
-        let requests = if depth == 1 { 1 } else { count(&chunk, b'*').min(total) };
+    for Chunk { bytes, requests } in chunks {
+        stream.write_all(&bytes).await?;
         let mut answers = 0;
         while answers < requests {
             let read = stream.read(&mut buffer).await?;
@@ -180,16 +188,13 @@ async fn talk(mut stream: TcpStream, chunks: Vec<Vec<u8>>, depth: usize, total: 
     Ok(accepted)
 }
 
-fn count(bytes: &[u8], wanted: u8) -> usize {
-    bytes.iter().filter(|byte| **byte == wanted).count()
-}
-
 fn request(sha: &str, order: &Order) -> Vec<u8> {
     let keys: Vec<String> = order.lines.iter().map(|line| sku_name(line.sku)).collect();
     let quantities: Vec<String> = order.lines.iter().map(|line| line.quantity.to_string()).collect();
     let count = (keys.len() + 1).to_string();
-    let recorded =
-        keys.iter().zip(&quantities).map(|(key, quantity)| format!("{key} {quantity};")).collect::<String>();
+    let lines: Vec<_> =
+        keys.iter().zip(&quantities).map(|(key, quantity)| format!("{key} {quantity}")).collect();
+    let recorded = lines.join(";");
     let mut words = vec!["EVALSHA", sha, &count, "orders"];
     words.extend(keys.iter().map(String::as_str));
     words.extend([order.id.as_str(), &recorded]);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use sqlx::{Connection as _, Row as _};
@@ -45,6 +45,7 @@ fn pgbench(bench: &mut Bench, shape: Shape, clients: usize, seconds: u64) -> Res
     let scratch = bench.scratch(Tables::Plain, shape.skus())?;
     let mut script = tempfile::NamedTempFile::new()?;
     std::io::Write::write_all(&mut script, pgbench_script(shape).as_bytes())?;
+    let before = bench.used();
     let output = Command::new("pgbench")
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--define=i=0"])
         .args([format!("--client={clients}"), format!("--time={seconds}")])
@@ -60,11 +61,15 @@ fn pgbench(bench: &mut Bench, shape: Shape, clients: usize, seconds: u64) -> Res
     let number = |line: &str| -> Option<f64> {
         text.lines().find_map(|found| found.strip_prefix(line))?.split_whitespace().next()?.parse().ok()
     };
-    let rate = number("tps = ").context("pgbench says no rate")?;
     let done = number("number of transactions actually processed: ").context("pgbench says no count")?;
+    let after = bench.used();
+    // It says no rate when there was no time for even one transaction.
+    let time =
+        number("tps = ").map_or(Duration::from_secs(seconds), |rate| Duration::from_secs_f64(done / rate));
     bench.drop_scratch(scratch)?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(Run::new(done as usize, std::time::Duration::from_secs_f64(done / rate)))
+    let done = done as usize;
+    Ok(Run::new(done, time).using(&before, &after, done.max(1)))
 }
 
 /// One transaction for each order; for each line, in SKU order, a guarded update and a flow row.
@@ -140,6 +145,7 @@ fn take(bench: &mut Bench, shape: Shape, batch: usize, count: usize) -> Result<R
     let orders = bench.orders(shape);
     let orders = &orders[..count];
     let scratch = bench.scratch(Tables::Plain, shape.skus())?;
+    let before = bench.used();
     let run = bench.block(async {
         let mut connection = connect(&scratch.url).await?;
         let start = Instant::now();
@@ -166,6 +172,7 @@ fn take(bench: &mut Bench, shape: Shape, batch: usize, count: usize) -> Result<R
         anyhow::ensure!(accepted == expected, "the procedure accepted {accepted} of {expected}");
         anyhow::Ok(Run::new(orders.len(), time))
     })?;
+    let run = run.using(&before, &bench.used(), count);
     bench.drop_scratch(scratch)?;
     Ok(run)
 }

@@ -19,14 +19,22 @@ use crate::shapes::{Order, Shape, sku_name};
 pub fn run(bench: &mut Bench, shape: Shape, connections: usize) -> Result<Run> {
     let orders = bench.orders(shape);
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
-    let run = bench.block(apply(&scratch.url, &orders, bench.batch(), connections))?;
+    let before = bench.used();
+    let run = bench.block(apply(&scratch.url, "orders", &orders, bench.batch(), connections))?;
+    let run = run.using(&before, &bench.used(), orders.len());
     bench.drop_scratch(scratch)?;
     Ok(run)
 }
 
 /// Applies the orders in batches over so many connections and measures.
-pub async fn apply(url: &str, orders: &[Order], batch: usize, connections: usize) -> Result<Run> {
-    let shares = shares(orders, batch, connections)?;
+pub async fn apply(
+    url: &str,
+    topic: &str,
+    orders: &[Order],
+    batch: usize,
+    connections: usize,
+) -> Result<Run> {
+    let shares = shares(topic, orders, batch, connections)?;
     let store = Arc::new(PostgresStore::open(url, u32::try_from(connections)?).await?);
     // Connections are made before the clock starts.
     for _ in 0..connections {
@@ -55,8 +63,8 @@ pub async fn apply(url: &str, orders: &[Order], batch: usize, connections: usize
 }
 
 /// The batches of each connection. A partition belongs to one connection, as it does to one worker.
-pub fn shares(orders: &[Order], batch: usize, connections: usize) -> Result<Vec<Vec<Batch>>> {
-    let topic: Arc<str> = Arc::from("orders");
+fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Result<Vec<Vec<Batch>>> {
+    let topic: Arc<str> = Arc::from(topic);
     let mut nexts = vec![0_i64; usize::try_from(PARTITIONS)?];
     let mut shares = vec![Vec::new(); connections];
     for (number, chunk) in orders.chunks(batch).enumerate() {

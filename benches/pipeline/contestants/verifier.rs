@@ -13,7 +13,7 @@ use crate::Bench;
 use crate::database::Tables;
 use crate::kafka::Kafka;
 use crate::shapes::Shape;
-use crate::usage;
+use crate::usage::{self, Usage};
 
 /// Longest wait for a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -112,9 +112,11 @@ pub fn drain(
     let results = [&*names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic];
     bench.block(bench.kafka.create(&results))?;
 
+    let before = bench.used();
     let start = Instant::now();
     let mut verifier = Verifier::start(bench, database_url, &names, &group)?;
     let progress = bench.kafka.await_told(&names, &group.group, orders, start, || verifier.check())?;
+    let after = bench.used();
     let peak = usage::peak_memory_mib(verifier.pid()).unwrap_or(f64::NAN);
     let threads = usage::threads(verifier.pid());
     verifier.stop()?;
@@ -132,8 +134,8 @@ pub fn drain(
         .note("start-up s", progress.start_up.as_secs_f64())
         .note("total s", progress.total.as_secs_f64())
         .note("peak MiB", peak);
-    for (name, seconds) in threads.iter().filter(|(_, seconds)| **seconds >= 0.05) {
-        run = run.note(&format!("thread {name} s"), *seconds);
-    }
-    Ok(run)
+    run = run.using(&before, &after, orders);
+    let threads =
+        threads.into_iter().map(|(name, seconds)| (format!("verifier's {name}"), seconds)).collect();
+    Ok(run.using(&Usage::new(), &threads, orders))
 }

@@ -4,7 +4,24 @@ use anyhow::Result;
 
 use crate::Bench;
 
+mod backlog;
+mod history;
+mod latency;
+
 /// Runs the modes that were asked for; `false` when there was none.
-pub fn run(_bench: &mut Bench) -> Result<bool> {
-    Ok(false)
+pub fn run(bench: &mut Bench) -> Result<bool> {
+    let mut ran = false;
+    if bench.args.latency {
+        latency::run(bench)?;
+        ran = true;
+    }
+    if let Some(orders) = bench.args.backlog {
+        backlog::run(bench, orders)?;
+        ran = true;
+    }
+    if let Some(orders) = bench.args.history {
+        history::run(bench, orders)?;
+        ran = true;
+    }
+    Ok(ran)
 }

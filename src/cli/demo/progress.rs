@@ -27,10 +27,8 @@ impl Progress {
     pub(super) fn new(about: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             // Holds because the template is a constant that the tests' build has parsed.
-            let style = ProgressStyle::with_template(
-                "  {bar:32} {human_pos:>9} of about {human_len}  {per_sec:>12}  {msg}",
-            )
-            .expect("a valid template");
+            let style = ProgressStyle::with_template("  {bar:32} {human_pos:>9} of about {human_len}  {msg}")
+                .expect("a valid template");
             ProgressBar::new(about).with_style(style.progress_chars("█▌░"))
         });
         let now = Instant::now();
@@ -41,8 +39,10 @@ impl Progress {
     pub(super) fn show(&mut self, total: &Tally) {
         if let Some(bar) = &self.bar {
             bar.set_position(total.records());
+            let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
             bar.set_message(format!(
-                "{} accepted, {} rejected",
+                "{} a second  {} accepted, {} rejected",
+                grouped(total.records() * 1_000 / millis),
                 grouped(total.accepted),
                 grouped(total.rejected)
             ));

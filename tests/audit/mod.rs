@@ -1,0 +1,250 @@
+//! The audit against ledgers damaged by hand: every damage is named.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use stock_verifier::cli::audit::{Verdict, report};
+use stock_verifier::ledger::NextOffset;
+use stock_verifier::store::{Audit, Batch, Store};
+
+use crate::on_every_store;
+use crate::support::{TestDatabase, advance, batch, order, partition, records, set};
+
+on_every_store![
+    a_healthy_ledger_has_no_findings_and_is_counted,
+    a_level_changed_by_hand_is_named,
+    a_level_below_zero_is_named,
+    a_missing_level_and_one_from_nowhere_are_named,
+    a_missing_movement_is_named,
+    a_movement_changed_by_hand_is_named,
+    a_newest_movement_with_another_balance_is_named,
+    a_missing_decision_is_named,
+    a_rejection_with_movements_is_named,
+    a_decision_that_tells_another_quantity_is_named,
+    a_decision_that_tells_a_line_twice_or_not_at_all_is_named,
+    a_decision_that_is_no_json_is_named,
+    a_movement_from_nowhere_is_named,
+    a_level_whose_version_is_off_is_named,
+    findings_are_bounded_and_say_that_there_are_more,
+    positions_are_compared_with_committed_offsets,
+];
+
+/// A small ledger: two SKUs, three accepted carts and a rejected one.
+async fn ledger(database: &TestDatabase) -> Arc<dyn Store> {
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 10, None), set("a-2", "HAT", 10, None)])).await.unwrap();
+    let orders = vec![
+        order("o-1", &[("MUG", 2), ("HAT", 1)]),
+        order("o-2", &[("MUG", 3)]),
+        order("o-3", &[("HAT", 99)]),
+        order("o-4", &[("HAT", 4), ("MUG", 1)]),
+    ];
+    store.apply(&records(0, 0, orders)).await.unwrap();
+    store
+}
+
+/// Damages that ledger, audits it, and expects each text in a finding of its invariant.
+async fn expect_named(database: &TestDatabase, damage: &str, named: &[(u8, &str)]) {
+    let store = ledger(database).await;
+    database.execute(damage).await;
+    let audit = store.audit().await.unwrap();
+    for (invariant, text) in named {
+        assert!(
+            audit.findings.iter().any(|found| found.invariant == *invariant && found.what.contains(text)),
+            "{text:?} of invariant {invariant} is not in {:#?}",
+            audit.findings
+        );
+    }
+    let mut text = Vec::new();
+    assert_eq!(report(&mut text, &audit, None).unwrap(), Verdict::Broken);
+    store.close().await;
+}
+
+async fn a_healthy_ledger_has_no_findings_and_is_counted(database: Arc<TestDatabase>) {
+    let store = ledger(&database).await;
+    let audit = store.audit().await.unwrap();
+    assert_eq!(audit.findings, []);
+    assert_eq!((audit.skus, audit.movements, audit.decisions), (2, 7, 6));
+    assert_eq!(audit.positions, HashMap::from([(partition(0), NextOffset(4))]));
+    let mut text = Vec::new();
+    assert_eq!(report(&mut text, &audit, None).unwrap(), Verdict::Holds);
+    assert!(String::from_utf8(text).unwrap().contains("2 SKUs, 7 movements, 6 decisions"));
+}
+
+async fn a_level_changed_by_hand_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE levels SET available = 400 WHERE sku = 'MUG'",
+        &[(2, "SKU MUG: its level is 400, its movements add up to 4")],
+    )
+    .await;
+}
+
+async fn a_level_below_zero_is_named(database: Arc<TestDatabase>) {
+    let damage = match *database {
+        TestDatabase::Sqlite { .. } => {
+            "PRAGMA ignore_check_constraints = ON; UPDATE levels SET available = -5 WHERE sku = 'MUG'"
+        }
+        TestDatabase::Postgres { .. } => {
+            "ALTER TABLE levels DROP CONSTRAINT levels_available_check;
+             UPDATE levels SET available = -5 WHERE sku = 'MUG'"
+        }
+    };
+    expect_named(
+        &database,
+        &format!("{damage}; UPDATE movements SET balance = -1 WHERE sku = 'HAT' AND version = 2"),
+        &[(1, "SKU MUG: its level is -5, below zero"), (1, "SKU HAT: movement 2 left -1, below zero")],
+    )
+    .await;
+}
+
+async fn a_missing_level_and_one_from_nowhere_are_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "DELETE FROM levels WHERE sku = 'MUG'; INSERT INTO levels (sku, available, version) VALUES ('NEW', 5, 1)",
+        &[(2, "SKU MUG: 4 movements, but no level"), (2, "SKU NEW: a level of 5, but no movements")],
+    )
+    .await;
+}
+
+async fn a_missing_movement_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "DELETE FROM movements WHERE sku = 'MUG' AND version = 2",
+        &[(2, "SKU MUG: movement 3 comes after movement 1"), (3, "command o-1")],
+    )
+    .await;
+}
+
+async fn a_movement_changed_by_hand_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE movements SET quantity = -1 WHERE sku = 'MUG' AND version = 3",
+        &[
+            (2, "SKU MUG: movement 3 moved -1 and left 5, but 8 was there before"),
+            (2, "SKU MUG: its level is 4, its movements add up to 6"),
+            (3, "command o-2: movement 3 of SKU MUG (-1, leaving 5) is not what its decision tells"),
+        ],
+    )
+    .await;
+}
+
+async fn a_newest_movement_with_another_balance_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE movements SET balance = 9 WHERE sku = 'HAT' AND version = 3",
+        &[(2, "SKU HAT: its level is 5, its newest movement left 9"), (3, "command o-4")],
+    )
+    .await;
+}
+
+async fn a_missing_decision_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "DELETE FROM decisions WHERE id = 'o-2'",
+        &[(3, "SKU MUG: movement 3 is of command o-2, which has no decision")],
+    )
+    .await;
+}
+
+async fn a_rejection_with_movements_is_named(database: Arc<TestDatabase>) {
+    let no = match *database {
+        TestDatabase::Sqlite { .. } => "0",
+        TestDatabase::Postgres { .. } => "false",
+    };
+    expect_named(
+        &database,
+        &format!("UPDATE decisions SET accepted = {no} WHERE id = 'o-2'"),
+        &[(3, "command o-2 was rejected, yet movement 3 of SKU MUG took effect")],
+    )
+    .await;
+}
+
+async fn a_decision_that_tells_another_quantity_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE decisions SET detail = replace(detail, '\"quantity\":3', '\"quantity\":2') WHERE id = 'o-2'",
+        &[(3, "command o-2: movement 3 of SKU MUG (-3, leaving 5) is not what its decision tells")],
+    )
+    .await;
+}
+
+async fn a_decision_that_tells_a_line_twice_or_not_at_all_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        r#"UPDATE decisions SET detail = '[{"sku":"MUG","quantity":3,"balance":5},{"sku":"MUG","quantity":3,"balance":5}]'
+               WHERE id = 'o-2';
+           UPDATE decisions SET detail = '[{"sku":"HAT","quantity":1,"balance":9}]' WHERE id = 'o-1'"#,
+        &[(3, "command o-2"), (3, "command o-1")],
+    )
+    .await;
+}
+
+async fn a_decision_that_is_no_json_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE decisions SET detail = '[{\"sku\":' WHERE id = 'o-4'",
+        &[(3, "command o-4: its decision is not readable JSON")],
+    )
+    .await;
+}
+
+async fn a_movement_from_nowhere_is_named(database: Arc<TestDatabase>) {
+    // One that keeps chain and level whole: only the decision betrays it.
+    expect_named(
+        &database,
+        "INSERT INTO movements (sku, version, quantity, balance, seq, kind, id)
+             SELECT 'MUG', 5, -4, 0, seq, kind, id FROM decisions WHERE id = 'o-3';
+         UPDATE levels SET available = 0, version = 5 WHERE sku = 'MUG'",
+        &[(3, "command o-3 was rejected, yet movement 5 of SKU MUG took effect")],
+    )
+    .await;
+}
+
+async fn a_level_whose_version_is_off_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE levels SET version = 40 WHERE sku = 'HAT'",
+        &[(2, "SKU HAT: its level has version 40, its newest movement 3")],
+    )
+    .await;
+}
+
+async fn findings_are_bounded_and_say_that_there_are_more(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let many = (0..200).map(|n| set(&format!("a-{n}"), &format!("SKU-{n:03}"), 10, None)).collect();
+    store.apply(&batch(many)).await.unwrap();
+    database.execute("UPDATE levels SET available = 11").await;
+    let audit = store.audit().await.unwrap();
+    assert_eq!(audit.findings.len(), 21);
+    assert_eq!(audit.findings[20].what, "… and more of this kind");
+}
+
+async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let advances = vec![advance(0, 0, 4), advance(1, 0, 9), advance(2, 0, 3)];
+    store.apply(&Batch { advances, requests: Vec::new() }).await.unwrap();
+    let audit = store.audit().await.unwrap();
+    let verdict = |committed: &[(i32, i64)]| {
+        let committed =
+            committed.iter().map(|(number, next)| (partition(*number), NextOffset(*next))).collect();
+        let mut text = Vec::new();
+        let verdict = report(&mut text, &audit, Some(&committed)).unwrap();
+        (verdict, String::from_utf8(text).unwrap())
+    };
+    assert_eq!(verdict(&[(0, 4), (1, 9), (2, 3)]).0, Verdict::Holds);
+    let (broken, text) = verdict(&[(0, 4), (1, 8), (3, 1)]);
+    assert_eq!(broken, Verdict::Broken);
+    assert!(text.contains("orders[1]: the ledger is at 9, Kafka's committed offset is 8"), "{text}");
+    assert!(text.contains("orders[2]: the ledger is at 3, Kafka has no committed offset"), "{text}");
+    assert!(text.contains("orders[3]: the ledger was never here, Kafka's committed offset is 1"), "{text}");
+}
+
+#[test]
+fn the_report_marks_each_invariant_and_says_what_was_not_compared() {
+    let mut text = Vec::new();
+    report(&mut text, &Audit::default(), None).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text.matches('✓').count(), 3, "{text}");
+    assert!(text.contains("not compared"), "{text}");
+}

@@ -1,0 +1,120 @@
+//! `stock import`, `set` and `get` on every store.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use stock_verifier::cli::stock::{GetArgs, ImportArgs, SetArgs, StockCommand, execute};
+use stock_verifier::store::{MAX_BATCH, Store};
+
+use crate::on_every_store;
+use crate::support::{TestDatabase, batch, levels, order};
+
+on_every_store![
+    a_file_is_imported_and_each_level_is_a_movement,
+    a_file_with_one_bad_row_imports_nothing,
+    the_same_file_again_changes_nothing_unless_it_has_another_name,
+    an_import_of_several_transactions_goes_on_where_it_stopped,
+    a_level_is_set_and_shown,
+    a_level_at_another_version_is_not_set,
+    an_unknown_sku_is_named,
+];
+
+async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Result<String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    let args = ImportArgs { file: file.path().to_owned(), name: name.to_owned() };
+    execute(StockCommand::Import(args), store).await
+}
+
+async fn set(
+    store: &Arc<dyn Store>,
+    sku: &str,
+    available: i64,
+    expected_version: Option<i64>,
+) -> anyhow::Result<String> {
+    execute(StockCommand::Set(SetArgs { sku: sku.to_owned(), available, expected_version }), store).await
+}
+
+async fn get(store: &Arc<dyn Store>, skus: &[&str], json: bool) -> anyhow::Result<String> {
+    let skus = skus.iter().map(|sku| (*sku).to_owned()).collect();
+    execute(StockCommand::Get(GetArgs { skus, json }), store).await
+}
+
+async fn a_file_is_imported_and_each_level_is_a_movement(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let text = import(&store, "sku,available\nMUG,10\n\"HAT, red\",0\n", "").await.unwrap();
+    assert!(text.starts_with("2 levels set"), "{text}");
+    assert_eq!(levels(&*store).await, [("HAT, red".into(), 0, 1), ("MUG".into(), 10, 1)]);
+    let audit = store.audit().await.unwrap();
+    assert_eq!((audit.movements, audit.findings.len()), (2, 0));
+}
+
+async fn a_file_with_one_bad_row_imports_nothing(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let error = import(&store, "sku,quantity\nMUG,10\nHAT,many\n", "").await.unwrap_err();
+    assert!(format!("{error:#}").contains("line 3, column quantity"), "{error:#}");
+    assert!(levels(&*store).await.is_empty());
+}
+
+async fn the_same_file_again_changes_nothing_unless_it_has_another_name(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let file = "sku,available\nMUG,10\n";
+    import(&store, file, "").await.unwrap();
+    store.apply(&batch(vec![order("o-1", &[("MUG", 3)])])).await.unwrap();
+    let again = import(&store, file, "").await.unwrap();
+    assert!(again.contains("0 levels set") && again.contains("give the import another --name"), "{again}");
+    assert_eq!(levels(&*store).await, [("MUG".into(), 7, 2)]);
+    import(&store, file, "monday").await.unwrap();
+    assert_eq!(levels(&*store).await, [("MUG".into(), 10, 3)]);
+}
+
+async fn an_import_of_several_transactions_goes_on_where_it_stopped(database: Arc<TestDatabase>) {
+    use std::fmt::Write as _;
+    let store = database.ledger().await;
+    let mut file = String::from("sku,available\n");
+    for n in 0..=MAX_BATCH {
+        writeln!(file, "SKU-{n:06},{n}").unwrap();
+    }
+    import(&store, &file, "").await.unwrap();
+    // As if the last transactions had never been: an import killed half way.
+    database
+        .execute(
+            "DELETE FROM decisions WHERE id IN (SELECT id FROM movements WHERE sku >= 'SKU-050000');
+             DELETE FROM movements WHERE sku >= 'SKU-050000'; DELETE FROM levels WHERE sku >= 'SKU-050000'",
+        )
+        .await;
+    let again = import(&store, &file, "").await.unwrap();
+    assert!(again.starts_with("50001 levels set") && again.contains("50000 rows were set by"), "{again}");
+    let audit = store.audit().await.unwrap();
+    assert_eq!((audit.skus, audit.findings.len()), (100_001, 0));
+}
+
+async fn a_level_is_set_and_shown(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    set(&store, "MUG", 10, None).await.unwrap();
+    let text = set(&store, "MUG", 12, Some(1)).await.unwrap();
+    assert!(text.contains("MUG") && text.contains("12"), "{text}");
+    set(&store, "HAT", 3, Some(0)).await.unwrap();
+    let table = get(&store, &[], false).await.unwrap();
+    assert!(table.find("HAT").unwrap() < table.find("MUG").unwrap(), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&get(&store, &["MUG"], true).await.unwrap()).unwrap();
+    assert_eq!(json, serde_json::json!([{"sku": "MUG", "available": 12, "version": 2}]));
+}
+
+async fn a_level_at_another_version_is_not_set(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    set(&store, "MUG", 10, None).await.unwrap();
+    let error = set(&store, "MUG", 12, Some(0)).await.unwrap_err().to_string();
+    assert_eq!(error, "not set: MUG has version 1 now, with 10 available");
+    let error = set(&store, "HAT", 12, Some(4)).await.unwrap_err().to_string();
+    assert_eq!(error, "not set: HAT is not known yet, so its version is 0");
+    assert_eq!(levels(&*store).await, [("MUG".into(), 10, 1)]);
+}
+
+async fn an_unknown_sku_is_named(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    assert_eq!(get(&store, &[], false).await.unwrap(), "No stock was ever recorded.\n");
+    set(&store, "MUG", 10, None).await.unwrap();
+    let error = get(&store, &["MUG", "HAT"], false).await.unwrap_err().to_string();
+    assert_eq!(error, "no stock of these SKUs was ever recorded: HAT");
+}
