@@ -77,7 +77,12 @@ pub fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!("{error:#}");
+            } else {
+                // The settings say how the log looks, and they could not be read.
+                eprintln!("error: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }

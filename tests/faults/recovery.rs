@@ -93,6 +93,25 @@ fn what_was_decided_but_not_told_before_a_crash_is_told_from_the_ledger() {
 }
 
 #[test]
+fn the_very_first_batch_decided_but_not_told_is_told_after_the_crash() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 1_000)]);
+    // Killed while its first batch waits for a level: it has begun the partition and told nothing.
+    scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
+        scene.produce(&mugs("first", 100, 1));
+        let mut verifier = scene.start("a", &[]);
+        wait::until("the batch waits for the lock", SOON, || {
+            scene.database.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+        });
+        verifier.kill();
+    });
+    // As if it had been killed a moment later: decided and not told.
+    decide_only(&scene, 0, 0, 100);
+    run(&scene);
+    assert_eq!(scene.prove().accepted, 100);
+}
+
+#[test]
 fn a_partition_decided_ahead_by_several_batches_is_told_exactly_once() {
     let scene = after(&mugs("told", 10, 1), 1);
     scene.produce(&mugs("ahead", 5_000, 1));
