@@ -1,12 +1,22 @@
-//! The integration tests, one binary with a room for each subject.
+//! The one integration test binary: it links librdkafka once.
 
-// An unwrap that fails in a test names its line, which is what the test has to say.
-#![allow(clippy::unwrap_used)]
-// The rooms are modules of one binary: nothing is public further than that.
+// The helpers are public to the binary's own modules; nothing outside can reach them.
 #![allow(unreachable_pub)]
+// A test that cannot go on has failed; the backtrace says where.
+#![allow(clippy::unwrap_used)]
+// Counts of a few thousand records, compared with offsets.
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation
+)]
 
 mod audit;
 mod bad_input;
 mod conformance;
+mod demo;
+mod faults;
+mod pipeline;
 mod stock;
 mod support;

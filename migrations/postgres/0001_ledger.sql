@@ -31,6 +31,10 @@ CREATE TABLE decisions (
     PRIMARY KEY (id, kind)
 );
 
+-- For reading the ledger back in its order. BRIN, because rows are only ever appended, nearly in that order: a batch
+-- writes next to nothing for it, and a stretch of places is found in the few blocks that hold it.
+CREATE INDEX decisions_by_seq ON decisions USING brin (seq);
+
 COMMENT ON TABLE  decisions            IS 'One line for each command ever decided; never changed.';
 COMMENT ON COLUMN decisions.seq        IS 'Place in the ledger''s order; grows, with gaps.';
 COMMENT ON COLUMN decisions.decided_at IS 'When, by this database''s clock; no rule reads it.';
@@ -55,6 +59,8 @@ CREATE TABLE movements (
     id          text     COLLATE "C" NOT NULL,
     PRIMARY KEY (sku, version)
 );
+
+CREATE INDEX movements_by_seq ON movements USING brin (seq);
 
 COMMENT ON TABLE  movements           IS 'One line for each change of a level; never changed.';
 COMMENT ON COLUMN movements.version   IS 'The version it gave the level: 1, 2, 3 … without gaps for each SKU.';

@@ -1,6 +1,7 @@
 //! One file a command; here is what they share: arguments, the settings file, logging, exit statuses.
 
 pub mod audit;
+pub mod demo;
 pub mod migrate;
 pub mod run;
 pub mod schema;
@@ -60,6 +61,8 @@ enum Command {
     Topics(topics::TopicsCommand),
     /// Create or update the ledger's tables
     Migrate(migrate::MigrateArgs),
+    /// Show it all at work with nothing installed: a broker in this process, a SQLite file, sample orders
+    Demo(demo::DemoArgs),
     /// Load and show levels
     Stock(stock::StockArgs),
     /// Prove that the ledger's invariants hold
@@ -74,7 +77,12 @@ pub fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!("{error:#}");
+            } else {
+                // The settings say how the log looks, and they could not be read.
+                eprintln!("error: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -83,7 +91,9 @@ pub fn main() -> ExitCode {
 fn start() -> Result<ExitCode> {
     let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    log_to_stderr(cli.log_format);
+    // The demo tells its own story; only what goes wrong belongs in between.
+    let level = if matches!(cli.command, Command::Demo(_)) { DEMO_LOG } else { USUAL_LOG };
+    log_to_stderr(cli.log_format, level);
     // Two threads wait on the database; librdkafka and the stages have their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -95,6 +105,7 @@ fn start() -> Result<ExitCode> {
             Command::Run(args) => run::run(args).await,
             Command::Topics(command) => topics::run(command).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Stock(args) => stock::run(args).await,
             Command::Audit(args) => audit::run(args).await,
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
@@ -105,9 +116,13 @@ fn start() -> Result<ExitCode> {
     code
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,rdkafka=warn,librdkafka=warn,sqlx=warn"));
+/// What is logged, unless `RUST_LOG` says otherwise.
+const USUAL_LOG: &str = "info,rdkafka=warn,librdkafka=warn,sqlx=warn";
+/// What the demo logs. A producer's warning that a consumer's property is not for it is of no use to anybody.
+const DEMO_LOG: &str = "warn,rdkafka=error,librdkafka=error";
+
+fn log_to_stderr(format: LogFormat, usual: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Pretty => {
@@ -125,10 +140,11 @@ async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Re
     let url = args.url()?;
     let url = url.expose_secret();
     let embedded = url.starts_with("sqlite:");
+    let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
     let store: Arc<dyn Store> = if embedded {
-        Arc::new(SqliteStore::open(url).await?)
+        Arc::new(SqliteStore::open(url).await.context(cannot)?)
     } else {
-        Arc::new(PostgresStore::open(url, connections).await?)
+        Arc::new(PostgresStore::open(url, connections).await.context(cannot)?)
     };
     match store.check().await {
         Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {

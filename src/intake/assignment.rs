@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use super::batch::{Batch, Slice};
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Longest wait for committed offsets. Longer than a transaction can live: the offsets of one that a killed
 /// instance left open stay unreadable until Kafka ends it (transaction.timeout.ms, 10 s).
@@ -146,6 +146,28 @@ impl Assignment {
 
     /// Reads every assigned partition again from its committed offset. Nothing may be under way.
     pub(super) fn rewind(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
+        self.try_rewind(consumer).or_else(|error| self.postpone(error))
+    }
+
+    /// What could not be begun because Kafka or the database is away is begun later; a refusal is for good.
+    fn postpone(&self, error: anyhow::Error) -> Result<()> {
+        let for_good = match (error.downcast_ref::<KafkaError>(), error.downcast_ref::<StoreError>()) {
+            (Some(kafka), _) => matches!(
+                kafka.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
+            ),
+            (None, Some(store)) => !store.is_transient(),
+            (None, None) => true,
+        };
+        if for_good {
+            return Err(error);
+        }
+        tracing::warn!("partitions cannot be begun yet: {error:#}");
+        self.request_rewind();
+        Ok(())
+    }
+
+    fn try_rewind(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
         self.rewind.store(false, Ordering::SeqCst);
         let assigned = consumer.assignment().context("cannot read the assignment")?;
         lock(&self.reading).clear();
@@ -178,7 +200,7 @@ impl Assignment {
             .committed_offsets(partitions.clone(), COMMITTED_LIMIT)
             .context("cannot read the committed offsets")?;
         let ledger = self.runtime.block_on(self.store.positions(&wanted))?;
-        let mut starts = Vec::with_capacity(wanted.len());
+        let mut begun = Vec::with_capacity(wanted.len());
         for at in wanted {
             let (low, high) = consumer
                 .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
@@ -195,10 +217,7 @@ impl Assignment {
                 high: NextOffset(high),
             };
             match recovery::begin(positions, self.accept_data_loss) {
-                Ok(start) => {
-                    self.own(&at, start, positions)?;
-                    starts.push((at, start));
-                }
+                Ok(start) => begun.push((at, start, positions)),
                 Err(refusal @ Refusal::LedgerBehind { .. }) => {
                     return Err(anyhow::Error::new(refusal).context(format!("{at} is refused")));
                 }
@@ -207,13 +226,17 @@ impl Assignment {
                 }
             }
         }
-        Ok(starts)
-    }
-
-    fn own(&self, at: &TopicPartition, start: Start, positions: Positions) -> Result<()> {
-        if start.place {
+        for (at, start, _) in begun.iter().filter(|(_, start, _)| start.place) {
             self.runtime.block_on(self.store.place(at, start.ledger))?;
         }
+        commit_beginnings(consumer, &begun)?;
+        for (at, start, positions) in &begun {
+            self.own(at, *start, *positions);
+        }
+        Ok(begun.into_iter().map(|(at, start, _)| (at, start)).collect())
+    }
+
+    fn own(&self, at: &TopicPartition, start: Start, positions: Positions) {
         if positions.ledger.is_some_and(|ledger| ledger != start.ledger) || start.from < positions.low {
             tracing::warn!(partition = %at, from = %start.from, before = ?positions, "going on after accepted data loss");
         } else {
@@ -221,7 +244,6 @@ impl Assignment {
         }
         let generation = self.ownership.begin(at);
         lock(&self.reading).push(Reading { at: at.clone(), generation, expected: start.ledger });
-        Ok(())
     }
 
     /// Takes assigned partitions over, each from its own place.
@@ -244,8 +266,10 @@ impl Assignment {
         .context("cannot take the partitions over")?;
         // A pause survives a reassignment inside librdkafka, so say for each what it is to be.
         consumer.pause(partitions).context("cannot pause the partitions")?;
-        begun?;
-        self.resume(consumer)
+        match begun {
+            Ok(_) => self.resume(consumer),
+            Err(error) => self.postpone(error),
+        }
     }
 
     /// Hands partitions over: what is under way of them is told first, unless they are lost already.
@@ -268,6 +292,26 @@ impl Assignment {
         }
         .context("cannot hand the partitions over")
     }
+}
+
+/// Commits where each partition begins whose committed offset says otherwise, before anything of it is decided.
+///
+/// Without that, a crash between deciding a partition's first batch and telling it would leave a ledger ahead and no
+/// committed offset; and then, reading from the ledger's position, those results would never be told.
+fn commit_beginnings(
+    consumer: &BaseConsumer<Assignment>,
+    begun: &[(TopicPartition, Start, Positions)],
+) -> Result<()> {
+    let mut beginnings = TopicPartitionList::new();
+    for (at, start, positions) in begun {
+        if positions.committed != Some(start.from) {
+            beginnings.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
+        }
+    }
+    if beginnings.count() == 0 {
+        return Ok(());
+    }
+    consumer.commit(&beginnings, CommitMode::Sync).context("cannot commit where partitions begin")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -117,7 +117,9 @@ impl Intake {
                 self.gathering.clear();
                 if assignment.is_idle() {
                     assignment.rewind(&self.consumer)?;
-                } else {
+                }
+                // Not done, or not possible yet: the group must not take this member for dead meanwhile.
+                if assignment.rewind_is_due() {
                     self.poll(&assignment, POLL_MAX)?;
                 }
                 continue;

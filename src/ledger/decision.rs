@@ -14,6 +14,13 @@ use super::{CommandKey, Digest, Sku, Source};
 #[serde(transparent)]
 pub struct Seq(pub i64);
 
+impl Seq {
+    /// Before every decision.
+    pub const START: Self = Self(0);
+    /// After every decision.
+    pub const END: Self = Self(i64::MAX);
+}
+
 /// When a decision was made, by the database's clock: microseconds since 1970-01-01 UTC.
 ///
 /// For people and for `--since`; no rule reads it.

@@ -5,6 +5,7 @@
 mod decided;
 mod watchdog;
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -39,6 +40,9 @@ const DRAIN_LOOK: Duration = Duration::from_micros(200);
 const SEND_QUEUE_RECORDS: &str = "50000";
 /// KiB waiting to be sent at most.
 const SEND_QUEUE_KIB: &str = "32768";
+/// Largest record sent, in bytes: all that librdkafka can. What is too large the topic says (max.message.bytes); with
+/// librdkafka's own default of 1 MB the dead letter of a large record could not be sent, and its batch never be told.
+const LARGEST_RECORD: &str = "1000000000";
 
 /// Why a batch could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,8 @@ pub struct Publisher {
     topics: TopicArgs,
     watchdog: Watchdog,
     producer: Option<ThreadedProducer<Log>>,
+    /// When the transaction in hand was begun.
+    begun: Cell<Instant>,
 }
 
 struct Log;
@@ -88,8 +94,8 @@ impl ProducerContext for Log {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            // The transaction cannot commit any more, which is where it is handled.
-            tracing::warn!(%error, "a result was not delivered");
+            // The transaction cannot commit any more, which is where it is handled; a batch would be a flood here.
+            tracing::debug!(%error, "a result was not delivered");
         }
     }
 }
@@ -107,6 +113,7 @@ impl Publisher {
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", SEND_QUEUE_RECORDS)
             .set("queue.buffering.max.kbytes", SEND_QUEUE_KIB)
+            .set("message.max.bytes", LARGEST_RECORD)
             .set("retry.backoff.ms", "20")
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
             // A delivered record needs no report: the transaction's commit says it for all of them.
@@ -119,6 +126,7 @@ impl Publisher {
             topics: topics.clone(),
             watchdog: Watchdog::start(transactional_id),
             producer: None,
+            begun: Cell::new(Instant::now()),
         })
     }
 
@@ -147,6 +155,7 @@ impl Publisher {
         let Some(producer) = &self.producer else {
             return Err(TellError::Renew(KafkaError::Canceled));
         };
+        self.begun.set(Instant::now());
         self.call(|| producer.begin_transaction())?;
         let told = self.send(producer, telling.events).and_then(|()| self.end(producer, telling));
         match told {
@@ -233,13 +242,20 @@ impl Publisher {
             RDKafkaErrorCode::Fenced
             | RDKafkaErrorCode::ProducerFenced
             | RDKafkaErrorCode::InvalidProducerEpoch
-                if !inner.txn_requires_abort() =>
+                // Kafka fences the producer of a transaction that it ended itself for its age, after a long outage say.
+                if !inner.txn_requires_abort() && self.begun.get().elapsed() < self.transaction_timeout() =>
             {
                 TellError::Fenced(self.transactional_id.clone())
             }
             _ if inner.txn_requires_abort() => TellError::Undone(error),
             _ => TellError::Renew(error),
         }
+    }
+
+    fn transaction_timeout(&self) -> Duration {
+        let text = self.config.get("transaction.timeout.ms").unwrap_or(TRANSACTION_TIMEOUT_MS);
+        // What is no number was refused when the producer was made.
+        Duration::from_millis(text.parse().unwrap_or(0))
     }
 
     fn topic(&self, channel: Channel) -> &str {

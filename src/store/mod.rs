@@ -12,7 +12,9 @@ use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, Finding};
 
-use crate::ledger::{Level, NextOffset, Outcome, Request, Sku, TopicPartition};
+use crate::ledger::{
+    CommandKey, Decision, Level, NextOffset, Offset, Outcome, Request, Seq, Sku, TopicPartition,
+};
 
 mod audit;
 pub mod postgres;
@@ -134,6 +136,25 @@ pub struct SkuLevel {
     pub level: Level,
 }
 
+/// A movement as its table keeps it. The topic its record stood in is its decision's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMovement {
+    /// Which SKU.
+    pub sku: Sku,
+    /// The version it gave the level.
+    pub version: i64,
+    /// Pieces added (positive) or taken (negative).
+    pub quantity: i64,
+    /// The level after it.
+    pub balance: i64,
+    /// The command that caused it.
+    pub cause: CommandKey,
+    /// The decision that made it.
+    pub seq: Seq,
+    /// Partition and offset of the record the command came from; `None` for an operator's own command.
+    pub place: Option<(i32, Offset)>,
+}
+
 /// A ledger database.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -167,6 +188,17 @@ pub trait Store: Send + Sync + 'static {
     /// Proves, or names where it does not hold, what the database alone can prove of the design's invariants 1 to 3;
     /// for 6 it returns the positions. Looks at one moment of the ledger, and holds up no batch.
     async fn audit(&self) -> Result<Audit, StoreError>;
+
+    /// The next decisions after a place in the ledger's order, in that order: at least one where there is one,
+    /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].
+    ///
+    /// A batch under way may still commit at a place that was read past: what must be whole is read at rest.
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError>;
+
+    /// The movements that decisions after `after` and up to `through` made, in the ledger's order, and by SKU
+    /// within a decision. Bounded by what those decisions can have moved; so read it for one page of
+    /// [`Store::decisions_after`] at a time.
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError>;
 
     /// Ends every connection.
     async fn close(&self);

@@ -39,6 +39,7 @@ on_every_store![
     a_batch_of_ten_thousand_orders_is_applied_whole,
     odd_texts_come_back_as_they_went_in,
     levels_are_sorted_and_named_ones_are_found,
+    the_ledger_reads_the_same_in_pages_of_any_size,
     eight_tasks_on_overlapping_skus_never_oversell,
     random_batches_are_decided_as_the_model_decides_them,
 ];
@@ -413,8 +414,8 @@ async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
     let rejected = store.apply(&orders).await.unwrap();
     assert!(rejected.outcomes.iter().all(|o| word(o) == "rejected"));
     let takes = odd.iter().map(|name| order(&format!("take {name}"), &[(name, 2)])).collect();
-    let taken = store.apply(&records(0, 27, takes)).await.unwrap();
-    for (name, outcome) in odd.iter().zip(&taken.outcomes) {
+    let applied = store.apply(&records(0, 27, takes)).await.unwrap();
+    for (name, outcome) in odd.iter().zip(&applied.outcomes) {
         let lines = told(outcome).accepted_lines().unwrap();
         assert_eq!((lines[0].sku.as_str(), lines[0].quantity, lines[0].balance), (*name, 2, 3));
     }
@@ -439,6 +440,51 @@ async fn levels_are_sorted_and_named_ones_are_found(database: Arc<TestDatabase>)
     let some = store.levels(Some(&[sku("b"), sku("nothing"), sku("Z"), sku("b")])).await.unwrap();
     assert_eq!(some.iter().map(|level| level.sku.as_str()).collect::<Vec<_>>(), ["Z", "b"]);
     assert!(store.levels(Some(&[])).await.unwrap().is_empty());
+}
+
+async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    assert_eq!(store.decisions_after(Seq::START, 10).await.unwrap(), []);
+    assert_eq!(store.movements_between(Seq::START, Seq::END).await.unwrap(), []);
+    let stock = batch(vec![set("a-1", "MUG", 40, None), set("a-2", "PEN", 100, None)]);
+    let mut decided = store.apply(&stock).await.unwrap().outcomes;
+    // Batches that decide nothing leave wide gaps in the order; reading must find its way over them.
+    for _ in 0..25 {
+        store.apply(&stock).await.unwrap();
+    }
+    for n in 0..5 {
+        let orders: Vec<_> =
+            (0..10).map(|m| order(&format!("o-{n}-{m}"), &[("PEN", 2), ("MUG", 1 + m % 2)])).collect();
+        decided.extend(store.apply(&records(0, n * 10, orders)).await.unwrap().outcomes);
+    }
+    let decided: Vec<Decision> = decided.iter().map(|outcome| Decision::clone(&told(outcome))).collect();
+    let movements = store.movements_between(Seq::START, Seq::END).await.unwrap();
+    assert!(movements.is_sorted_by(|a, b| (a.seq, &a.sku) < (b.seq, &b.sku)));
+    for decision in decided.iter().filter(|decision| decision.accepted) {
+        let lines = decision.accepted_lines().unwrap();
+        let moved: Vec<_> = movements.iter().filter(|movement| movement.seq == decision.seq).collect();
+        assert_eq!(moved.len(), lines.len());
+        for (line, movement) in lines.iter().zip(moved) {
+            assert_eq!((&movement.sku, movement.balance), (&line.sku, line.balance));
+            assert_eq!(movement.quantity.abs(), line.quantity);
+            assert_eq!(movement.cause, decision.key);
+            let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
+            assert_eq!(movement.place, place);
+        }
+    }
+    for size in [1, 7, 1_000] {
+        let (mut after, mut pages, mut moved) = (Seq::START, Vec::new(), Vec::new());
+        loop {
+            let page = store.decisions_after(after, size).await.unwrap();
+            assert!(page.len() <= size);
+            let Some(last) = page.last().map(|decision| decision.seq) else { break };
+            moved.extend(store.movements_between(after, last).await.unwrap());
+            pages.extend(page);
+            after = last;
+        }
+        assert_eq!(pages, decided);
+        assert_eq!(moved, movements);
+    }
 }
 
 async fn eight_tasks_on_overlapping_skus_never_oversell(database: Arc<TestDatabase>) {

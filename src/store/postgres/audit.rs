@@ -229,7 +229,7 @@ async fn find_unreadable(connection: &mut PgConnection) -> Result<Vec<String>, s
             if let Err(error) = readable {
                 found.push(format!("command {id}: its decision is not readable JSON: {error}"));
             }
-            if found.len() >= crate::store::audit::MOST_FINDINGS {
+            if found.len() >= usize::from(crate::store::audit::MOST_FINDINGS) {
                 return Ok(found);
             }
         }

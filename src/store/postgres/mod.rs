@@ -22,6 +22,7 @@
 mod apply;
 mod audit;
 mod copy;
+mod read;
 mod rows;
 
 use std::collections::HashMap;
@@ -32,8 +33,8 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Audit, Batch, SkuLevel, Store, StoreError, version};
-use crate::ledger::{NextOffset, Sku, TopicPartition};
+use super::{Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, version};
+use crate::ledger::{Decision, NextOffset, Seq, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -208,6 +209,14 @@ impl Store for PostgresStore {
             connection.close_on_drop();
         }
         audit
+    }
+
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        read::decisions_after(&self.pool, after, limit).await
+    }
+
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
+        read::movements_between(&self.pool, after, through).await
     }
 
     async fn close(&self) {

@@ -33,8 +33,10 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{Applied, Audit, Batch, SkuLevel, Store, StoreError, find_positions, is_below, version};
-use crate::ledger::{self, CommandKey, NextOffset, Sku, Stamp, TopicPartition, View};
+use super::{
+    Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, find_positions, is_below, version,
+};
+use crate::ledger::{self, CommandKey, Decision, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -164,6 +166,16 @@ impl Store for SqliteStore {
     async fn audit(&self) -> Result<Audit, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("auditing the ledger"))?;
         audit::audit(&mut conn).await
+    }
+
+    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading decisions"))?;
+        rows::read_decisions_after(&mut conn, after, limit).await
+    }
+
+    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading movements"))?;
+        rows::read_movements_between(&mut conn, after, through).await
     }
 
     async fn close(&self) {

@@ -15,7 +15,7 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Level, Movement, NextOffset, Offset, Seq, Sku, Source,
     Stamp, TopicPartition,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, StoredMovement};
 
 /// The newest migration applied, if any was.
 pub(super) async fn newest_migration(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
@@ -195,6 +195,76 @@ pub(super) async fn read_decisions(
             Ok((decision.key.clone(), Arc::new(decision)))
         })
         .collect()
+}
+
+/// The next decisions in the ledger's order, which is the table's own.
+pub(super) async fn read_decisions_after(
+    conn: &mut SqliteConnection,
+    after: Seq,
+    limit: usize,
+) -> Result<Vec<Decision>, StoreError> {
+    let rows: Vec<DecisionRow> = sqlx::query_as(
+        "SELECT seq, id, kind, accepted, digest, detail, topic, partition, \"offset\", decided_at
+         FROM decisions WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )
+    .bind(after.0)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading decisions"))?;
+    let mut topics = HashMap::new();
+    rows.into_iter().map(|row| row.read(&mut topics)).collect()
+}
+
+/// A stored movement.
+#[derive(sqlx::FromRow)]
+struct MovementRow {
+    seq: i64,
+    sku: String,
+    version: i64,
+    quantity: i64,
+    balance: i64,
+    kind: i16,
+    id: String,
+    partition: Option<i32>,
+    offset: Option<i64>,
+}
+
+impl MovementRow {
+    fn read(self) -> Result<StoredMovement, StoreError> {
+        let damaged = |what: &str| StoreError::Damaged {
+            what: format!("a movement of {:?} by {:?} {what}", self.sku, self.id),
+        };
+        let kind = CommandKind::from_number(self.kind).ok_or_else(|| damaged("of an unknown kind"))?;
+        let id = Id::new(&self.id).map_err(|error| damaged(&format!("whose id {error}")))?;
+        Ok(StoredMovement {
+            sku: stored_sku(&self.sku)?,
+            version: self.version,
+            quantity: self.quantity,
+            balance: self.balance,
+            cause: CommandKey { id, kind },
+            seq: Seq(self.seq),
+            place: self.partition.zip(self.offset.map(Offset)),
+        })
+    }
+}
+
+/// A stretch of movements in the ledger's order, which is the table's own.
+pub(super) async fn read_movements_between(
+    conn: &mut SqliteConnection,
+    after: Seq,
+    through: Seq,
+) -> Result<Vec<StoredMovement>, StoreError> {
+    let rows: Vec<MovementRow> = sqlx::query_as(
+        "SELECT seq, sku, version, quantity, balance, kind, id, partition, \"offset\"
+         FROM movements WHERE seq > ?1 AND seq <= ?2 ORDER BY seq, sku",
+    )
+    .bind(after.0)
+    .bind(through.0)
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading movements"))?;
+    rows.into_iter().map(MovementRow::read).collect()
 }
 
 /// The first free place in the ledger's order. The caller holds the write lock, so it stays free.

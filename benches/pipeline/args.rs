@@ -1,0 +1,100 @@
+//! The benchmark's arguments.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum as _};
+
+use crate::contestants::Contestant;
+use crate::shapes::{Ids, Shape};
+
+/// Runs the verifier next to what people would use instead.
+#[derive(Debug, Clone, Parser)]
+#[allow(clippy::struct_excessive_bools)] // Flags are what they are.
+#[command(name = "pipeline")]
+pub struct Args {
+    /// Shapes of orders
+    #[arg(long, value_delimiter = ',', default_values_t = Shape::value_variants().to_vec(), value_enum)]
+    pub shapes: Vec<Shape>,
+
+    /// Who runs; by default all
+    #[arg(long, value_delimiter = ',', default_values_t = Contestant::value_variants().to_vec(), value_enum)]
+    pub contestants: Vec<Contestant>,
+
+    /// Rounds; the table shows medians
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+
+    /// Orders of one measurement
+    #[arg(long, default_value_t = 300_000)]
+    pub orders: usize,
+
+    /// Orders of a batch; the verifier's default when not given
+    #[arg(long)]
+    pub batch: Option<usize>,
+
+    /// What order ids look like
+    #[arg(long, value_enum, default_value_t = Ids::Counting)]
+    pub ids: Ids,
+
+    /// An argument for `stock-verifier run`; may be given many times
+    #[arg(long, allow_hyphen_values = true)]
+    pub verifier_arg: Vec<String>,
+
+    /// Where the measurements go
+    #[arg(long, default_value = "target/bench/pipeline.json")]
+    pub json: PathBuf,
+
+    /// Where the chart goes
+    #[arg(long, default_value = "target/bench/pipeline.svg")]
+    pub svg: PathBuf,
+
+    /// One short round, to see that everything works
+    #[arg(long)]
+    pub quick: bool,
+
+    /// Count every measurement, however noisy the machine: for work on the benchmark itself
+    #[arg(long)]
+    pub count_noisy: bool,
+
+    /// Instead: latency from produced to readable, at 500 orders a second and at half the top speed
+    #[arg(long)]
+    pub latency: bool,
+
+    /// Instead: a backlog of so many orders: memory, and the time until the first result
+    #[arg(long, value_name = "ORDERS")]
+    pub backlog: Option<usize>,
+
+    /// Instead: shape z on ledgers that hold up to so many orders
+    #[arg(long, value_name = "ORDERS")]
+    pub history: Option<usize>,
+
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Args {
+    /// With what `--quick` means.
+    pub fn settled(mut self) -> Self {
+        if self.quick {
+            self.rounds = 1;
+            self.orders = self.orders.min(60_000);
+        }
+        self
+    }
+
+    /// Seconds of one measurement of pgbench.
+    pub fn sql_seconds(&self) -> u64 {
+        if self.quick { 2 } else { 6 }
+    }
+
+    /// Seconds of one measurement of latency.
+    pub fn latency_seconds(&self) -> u64 {
+        if self.quick { 5 } else { 30 }
+    }
+
+    /// Seconds of one try that looks for the best number of clients.
+    pub fn try_seconds(&self) -> u64 {
+        if self.quick { 1 } else { 3 }
+    }
+}

@@ -1,0 +1,207 @@
+//! Latency from produced to readable, under a steady stream.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use hdrhistogram::Histogram;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::Bench;
+use crate::contestants::Contestant;
+use crate::contestants::verifier::Verifier;
+use crate::database::Tables;
+use crate::kafka::{Kafka, PARTITIONS, order_value};
+use crate::probe;
+use crate::report::{median, save};
+use crate::shapes::{self, Ids, Order, Shape};
+
+/// A quiet shop, in orders a second.
+const SLOW: f64 = 500.0;
+/// Orders sent first, to see that the verifier is ready.
+const FIRST: usize = 10;
+/// What is sent in this time is not counted: caches fill, connections are made.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Longest wait for a result.
+const RESULT_LIMIT: Duration = Duration::from_secs(30);
+/// Longest latency kept apart, in microseconds.
+const MAX_MICROS: u64 = 60_000_000;
+/// How often due orders are sent.
+const TICK: Duration = Duration::from_micros(500);
+/// Upper ends of the printed histogram's bars, in milliseconds.
+const BARS_MS: [u64; 13] = [2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 100, 200, 1_000];
+
+pub fn run(bench: &mut Bench) -> Result<()> {
+    let shape = Shape::Uniform;
+    let tops = (0..bench.args.rounds.min(3))
+        .map(|_| Ok(Contestant::EndToEnd.run(bench, shape)?.rate()))
+        .collect::<Result<Vec<_>>>()?;
+    let top = median(tops);
+    println!("top speed on shape u: {top:.0} orders/s");
+    let mut measured = Vec::new();
+    for rate in [SLOW, (top / 2.0).floor()] {
+        let quiet = probe::probe(&bench.services.disk)?;
+        let histogram = stream(bench, shape, rate)?;
+        print(rate, &histogram, quiet);
+        let at = |quantile| millis(histogram.value_at_quantile(quantile));
+        measured.push(serde_json::json!({
+            "orders_per_second": rate, "orders": histogram.len(), "probe": quiet,
+            "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99), "p999_ms": at(0.999),
+            "max_ms": millis(histogram.max()),
+            "histogram_ms": BARS_MS.iter().map(|bar| (*bar, below(&histogram, *bar))).collect::<Vec<_>>(),
+        }));
+    }
+    save(&bench.args.json.with_file_name("latency.json"), &serde_json::to_string_pretty(&measured)?)
+}
+
+fn stream(bench: &mut Bench, shape: Shape, rate: f64) -> Result<Histogram<u64>> {
+    let lasts = WARM_UP + Duration::from_secs(bench.args.latency_seconds());
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let count = FIRST + (lasts.as_secs_f64() * rate) as usize;
+    let orders = shapes::orders(shape, count, Ids::Counting, "");
+    let backlog = bench.new_backlog(&[])?;
+    let name = bench.kafka.new_name("latency");
+    let (names, group) = (Kafka::topics(&backlog, &name), Kafka::group(&name));
+    let topics = [&*names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic];
+    bench.block(bench.kafka.create(&topics))?;
+    let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
+    let mut verifier = Verifier::start(bench, &scratch.url, &names, &group)?;
+
+    let start = Instant::now();
+    // When each order was sent, in microseconds since the start.
+    let sent: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
+    let read = AtomicU64::new(0);
+    let (orders, sent, read, kafka) = (&orders, &sent, &read, &bench.kafka);
+    let results = &topics[..2];
+    let histogram = std::thread::scope(|scope| {
+        let reading = scope.spawn(move || follow(kafka, results, start, sent, read));
+        send(kafka, &backlog, rate, orders, start, sent, read)?;
+        verifier.check()?;
+        reading.join().map_err(|_| anyhow!("the reader panicked"))?
+    })?;
+    verifier.stop()?;
+    bench.drop_scratch(scratch)?;
+    bench.block(bench.kafka.delete(&[&*backlog, topics[0], topics[1], topics[2]]))?;
+    Ok(histogram)
+}
+
+/// Sends each order at its time.
+fn send(
+    kafka: &Kafka,
+    topic: &str,
+    rate: f64,
+    orders: &[Order],
+    start: Instant,
+    sent: &[AtomicU64],
+    read: &AtomicU64,
+) -> Result<()> {
+    let producer = kafka.producer("0")?;
+    let produce = |number: usize| -> Result<()> {
+        let order = &orders[number];
+        let value = order_value(order);
+        sent[number].store(micros(start.elapsed()), Ordering::Release);
+        let mut record = BaseRecord::to(topic).key(&order.id).payload(&value);
+        while let Err((error, back)) = producer.send(record) {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(error).context("cannot produce");
+            }
+            record = back;
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    };
+    (0..FIRST).try_for_each(produce)?;
+    while read.load(Ordering::Acquire) < FIRST as u64 {
+        if start.elapsed() > RESULT_LIMIT {
+            bail!("no result of the first orders within {RESULT_LIMIT:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let begin = Instant::now();
+    let mut number = FIRST;
+    while number < orders.len() {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let due = (FIRST + (begin.elapsed().as_secs_f64() * rate) as usize).min(orders.len());
+        (number..due).try_for_each(produce)?;
+        number = due;
+        std::thread::sleep(TICK);
+    }
+    producer.flush(RESULT_LIMIT).context("cannot produce")
+}
+
+/// Reads results until all are there; their latencies after the warm-up.
+fn follow(
+    kafka: &Kafka,
+    topics: &[&str],
+    start: Instant,
+    sent: &[AtomicU64],
+    read: &AtomicU64,
+) -> Result<Histogram<u64>> {
+    let reader = kafka.consumer("bench-follow", "read_committed")?;
+    let mut all = TopicPartitionList::new();
+    for topic in topics {
+        for partition in 0..PARTITIONS {
+            all.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+    }
+    reader.assign(&all)?;
+    let mut histogram = Histogram::new_with_max(MAX_MICROS, 3)?;
+    let mut warm_until = None;
+    for count in 1..=sent.len() {
+        let message = reader.poll(RESULT_LIMIT).context("results stopped coming")??;
+        let now = micros(start.elapsed());
+        let key = std::str::from_utf8(message.key().unwrap_or_default())?;
+        let number: usize = key.rsplit('-').next().unwrap_or_default().parse()?;
+        let then = sent.get(number).context("a result of an unknown order")?.load(Ordering::Acquire);
+        read.fetch_add(1, Ordering::AcqRel);
+        if count > FIRST {
+            let warm_until = *warm_until.get_or_insert(then + micros(WARM_UP));
+            if then > warm_until {
+                histogram.saturating_record(now - then);
+            }
+        }
+    }
+    Ok(histogram)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1e3
+}
+
+/// How many took at most so long.
+fn below(histogram: &Histogram<u64>, milliseconds: u64) -> u64 {
+    histogram.count_between(0, milliseconds * 1_000)
+}
+
+fn print(rate: f64, histogram: &Histogram<u64>, probe: probe::Probe) {
+    let at = |quantile| millis(histogram.value_at_quantile(quantile));
+    println!(
+        "\n{rate:.0} orders/s, {} orders (disk {:.2} ms, others {:.0} %): \
+         p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms",
+        histogram.len(),
+        probe.fdatasync_ms,
+        probe.busy * 100.0,
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        at(0.999),
+        millis(histogram.max())
+    );
+    let mut before = 0;
+    for bar in BARS_MS {
+        let upto = below(histogram, bar);
+        let share = (upto - before) * 1_000 / histogram.len().max(1);
+        let width = usize::try_from(share / 10).unwrap_or(0);
+        println!("  up to {bar:>5} ms  {:>5}.{} %  {}", share / 10, share % 10, "#".repeat(width));
+        before = upto;
+    }
+}

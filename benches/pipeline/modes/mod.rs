@@ -1,0 +1,27 @@
+//! What is measured instead of a comparison.
+
+use anyhow::Result;
+
+use crate::Bench;
+
+mod backlog;
+mod history;
+mod latency;
+
+/// Runs the modes that were asked for; `false` when there was none.
+pub fn run(bench: &mut Bench) -> Result<bool> {
+    let mut ran = false;
+    if bench.args.latency {
+        latency::run(bench)?;
+        ran = true;
+    }
+    if let Some(orders) = bench.args.backlog {
+        backlog::run(bench, orders)?;
+        ran = true;
+    }
+    if let Some(orders) = bench.args.history {
+        history::run(bench, orders)?;
+        ran = true;
+    }
+    Ok(ran)
+}

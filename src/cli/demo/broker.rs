@@ -1,0 +1,75 @@
+//! The broker in this process: librdkafka's mock.
+//!
+//! What it is not: it shows readers the records of aborted and open
+//! transactions, keeps no offsets sent in a transaction, and drops the oldest
+//! records of a partition past about 5 MiB. So everything here is fed no
+//! faster than it is read, and nobody is told that this proves Kafka's part.
+
+use anyhow::{Context as _, Result};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use crate::config::{KafkaArgs, Property, TopicArgs};
+
+/// Partitions of the topics that carry every order or its result: enough to mix orders of many partitions in a batch.
+pub(super) const PARTITIONS: i32 = 6;
+/// Partitions of the dead letters' topic.
+const LETTER_PARTITIONS: i32 = 1;
+/// The mock answers an empty fetch only when this time is over, even if a record comes meanwhile: so it is the latency.
+const FETCH_WAIT_MS: &str = "5";
+
+/// A running mock broker; it ends when this is dropped.
+pub(super) struct Broker {
+    /// How the verifier reaches it.
+    pub kafka: KafkaArgs,
+    /// The topics on it.
+    pub topics: TopicArgs,
+    _mock: MockCluster<'static, DefaultProducerContext>,
+}
+
+impl Broker {
+    /// Starts the broker and creates the topics.
+    ///
+    /// # Errors
+    /// When no local port can be opened.
+    pub(super) fn start() -> Result<Self> {
+        let mock = MockCluster::new(1).context("cannot start the broker in this process")?;
+        let topics = TopicArgs {
+            orders_topic: "orders".to_owned(),
+            accepted_topic: "stock.accepted".to_owned(),
+            rejected_topic: "stock.rejected".to_owned(),
+            levels_topic: "stock.levels".to_owned(),
+            dead_letter_topic: "orders.dlq".to_owned(),
+        };
+        for (topic, partitions) in [
+            (&topics.orders_topic, PARTITIONS),
+            (&topics.accepted_topic, PARTITIONS),
+            (&topics.rejected_topic, PARTITIONS),
+            (&topics.levels_topic, PARTITIONS),
+            (&topics.dead_letter_topic, LETTER_PARTITIONS),
+        ] {
+            mock.create_topic(topic, partitions, 1)
+                .with_context(|| format!("cannot create the topic {topic}"))?;
+        }
+        let kafka = KafkaArgs {
+            brokers: mock.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: vec![Property {
+                key: "fetch.wait.max.ms".to_owned(),
+                value: FETCH_WAIT_MS.to_owned(),
+            }],
+        };
+        Ok(Self { kafka, topics, _mock: mock })
+    }
+
+    /// The topics that are read back, each with its partitions.
+    #[must_use]
+    pub(super) fn read_back(&self) -> Vec<(String, i32)> {
+        vec![
+            (self.topics.orders_topic.clone(), PARTITIONS),
+            (self.topics.accepted_topic.clone(), PARTITIONS),
+            (self.topics.rejected_topic.clone(), PARTITIONS),
+            (self.topics.dead_letter_topic.clone(), LETTER_PARTITIONS),
+        ]
+    }
+}

@@ -1,0 +1,318 @@
+//! `stock-verifier demo`: the main job with nothing installed.
+//!
+//! The order of the play: a ledger file, a broker in this process, sample
+//! stock, a stream of orders, the very verifier that `run` runs, and then
+//! the proof: the ledger and the topics read back.
+
+mod broker;
+mod feed;
+mod progress;
+pub mod proof;
+pub mod readback;
+mod report;
+pub mod workload;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use self::broker::{Broker, PARTITIONS};
+use self::feed::{Fed, Followers};
+use self::progress::Progress;
+use self::readback::{Evidence, Reader, Seen};
+use self::report::grouped;
+use self::workload::Workload;
+use crate::config::{BatchArgs, GroupArgs, GroupProtocol};
+use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Batch, Store};
+use crate::tally::{Tally, Totals};
+use crate::verifier::{self, Settings};
+
+/// SKUs stocked in one batch.
+const STOCK_BATCH: usize = 500;
+/// Longest wait for the group to be joined; the broker in this process lets a first member wait 3 s.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time without anything told, once everything is produced, before it is called stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
+/// How often to look how far it is.
+const LOOK: Duration = Duration::from_millis(20);
+/// Exit status when a second Ctrl-C ends it at once: 128 and SIGINT's number, as shells have it.
+const EXIT_ABORTED: i32 = 130;
+
+/// The arguments of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// How many orders; repetitions, conflicts and garbage come on top
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub orders: u32,
+
+    /// The same seed makes the same stock and orders
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+
+    /// Keep the ledger in this file, which must not exist yet; else it is in the temp directory and removed at the end
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+
+    /// What bounds a batch
+    #[command(flatten)]
+    pub batch: BatchArgs,
+}
+
+/// What was played: the ledger still open, and what the topics held.
+pub struct Played {
+    /// The ledger.
+    pub store: Arc<dyn Store>,
+    /// What was read back.
+    pub evidence: Evidence,
+    /// What was told.
+    pub total: Tally,
+    /// From the first order produced to the last record told.
+    pub took: Duration,
+    /// From produced to told, at the 50th, 95th and 99th percentile.
+    pub latencies: [Duration; 3],
+}
+
+/// Plays, proves and reports. Exit status: 0 when every invariant holds, else 1.
+///
+/// # Errors
+/// When the ledger's file, the broker or the verifier fails.
+pub async fn run(args: DemoArgs) -> Result<ExitCode> {
+    let file = ledger_file(args.ledger.as_deref())?;
+    let played = play(&args, &file).await?;
+    let since = Instant::now();
+    let proof = proof::prove(&*played.store, &played.evidence).await?;
+    played.store.close().await;
+    println!("{}", report::summary(&played, &proof));
+    println!("Read back and proved in {:.1} s.", since.elapsed().as_secs_f64());
+    if !proof.holds() {
+        println!("Not every invariant holds. The ledger is left in {}", file.display());
+        return Ok(ExitCode::FAILURE);
+    }
+    if args.ledger.is_some() {
+        println!("All six hold. The ledger is in {}", file.display());
+    } else {
+        remove(&file);
+        println!("All six hold. The ledger is removed again; keep it with --ledger FILE.");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Plays: everything up to the proof.
+///
+/// # Errors
+/// When the ledger's file, the broker or the verifier fails.
+pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
+    let store = open(file).await?;
+    let broker = Broker::start()?;
+    println!("Broker in this process: {} (kcat -b {0} -L)", broker.kafka.brokers);
+    println!("Ledger: {}", file.display());
+
+    let totals = Arc::new(Totals::default());
+    let seen = Arc::new(Seen::default());
+    // Cancelled when everything is told: for the verifier to leave, and for the reader to read the rest and end.
+    let done = CancellationToken::new();
+    let _done = done.clone().drop_guard();
+    let reader = Reader::new(&broker, Arc::clone(&seen))?;
+    let reading = spawn_blocking({
+        let done = done.clone();
+        move || reader.run(&done)
+    });
+    let mut verifying = tokio::spawn(verifier::run(
+        settings(&broker, args.batch),
+        Arc::clone(&store),
+        Arc::clone(&totals),
+        done.clone(),
+    ));
+
+    let stocked = stock(&*store, args).await?;
+    println!("Stock: {stocked} SKUs, seed {}", args.seed);
+    println!("Joining the group (this broker lets a first member wait 3 s) …");
+    joined(&*store, &broker, &mut verifying).await?;
+    println!("Verifying {} orders and what comes with them …", grouped(u64::from(args.orders)));
+
+    let started = Instant::now();
+    let stop = CancellationToken::new();
+    let interrupted = tokio::spawn(stop_on_interrupt(stop.clone()));
+    let feeding = spawn_blocking({
+        let (kafka, topic) = (broker.kafka.clone(), broker.topics.orders_topic.clone());
+        let workload = Workload::new(args.seed, args.orders);
+        let followers = Followers { totals: Arc::clone(&totals), seen };
+        move || feed::feed(&kafka, &topic, workload, &followers, &stop)
+    });
+    let told = tell_all(args, feeding, &mut verifying, &totals).await;
+    let took = started.elapsed();
+    interrupted.abort();
+    done.cancel();
+    if !verifying.is_finished() {
+        verifying.await.context("the verifier panicked")??;
+    }
+    told?;
+    let evidence = reading.await.context("reading back panicked")??;
+    Ok(Played {
+        store,
+        evidence,
+        total: totals.so_far(),
+        took,
+        latencies: [0.50, 0.95, 0.99].map(|quantile| totals.latency(quantile)),
+    })
+}
+
+/// The ledger's file, made now and empty: so that no other process, and no earlier demo, has it.
+fn ledger_file(named: Option<&Path>) -> Result<PathBuf> {
+    let file = named.map_or_else(
+        || std::env::temp_dir().join(format!("stock-verifier-demo-{}.db", std::process::id())),
+        Path::to_path_buf,
+    );
+    match std::fs::File::create_new(&file) {
+        Ok(_) => Ok(file),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => bail!(
+            "{} exists already: each demo begins with a new broker, so it needs a new ledger. Remove the file or \
+             name another",
+            file.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot create the ledger {}", file.display())),
+    }
+}
+
+/// Removes the ledger and what SQLite keeps beside it.
+fn remove(file: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        // SQLite removes its own files when it closes well; what is left over is only a temporary file.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+async fn open(file: &Path) -> Result<Arc<dyn Store>> {
+    let store = SqliteStore::open(&format!("sqlite://{}", file.display()))
+        .await
+        .with_context(|| format!("cannot open the ledger {}", file.display()))?;
+    store.migrate().await?;
+    Ok(Arc::new(store))
+}
+
+fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
+    Settings {
+        kafka: broker.kafka.clone(),
+        topics: broker.topics.clone(),
+        group: GroupArgs {
+            group: "stock-verifier".to_owned(),
+            instance_id: "demo".to_owned(),
+            transactional_id: None,
+            group_protocol: GroupProtocol::Classic,
+        },
+        batch,
+        workers: 1,
+        accept_data_loss: false,
+    }
+}
+
+/// Puts the sample stock into the ledger, the way an operator does.
+async fn stock(store: &dyn Store, args: &DemoArgs) -> Result<usize> {
+    let stock = workload::stock(args.seed, args.orders);
+    for batch in stock.chunks(STOCK_BATCH) {
+        let requests = batch
+            .iter()
+            .map(|item| {
+                let id = Id::new(&format!("demo-stock-{}", item.sku))?;
+                let command = Command::stock_set(id, Sku::new(&item.sku)?, item.available, None);
+                Ok(Request { command, source: None })
+            })
+            .collect::<Result<_>>()?;
+        let applied = store.apply(&Batch { advances: Vec::new(), requests }).await?;
+        if !applied
+            .outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Decided(decision) if decision.accepted))
+        {
+            bail!("the ledger did not take the sample stock");
+        }
+    }
+    Ok(stock.len())
+}
+
+/// Waits until the verifier owns every partition: it then says in the ledger where it begins.
+async fn joined(store: &dyn Store, broker: &Broker, verifying: &mut JoinHandle<Result<()>>) -> Result<()> {
+    let topic: Arc<str> = broker.topics.orders_topic.as_str().into();
+    let partitions: Vec<_> =
+        (0..PARTITIONS).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)).collect();
+    let since = Instant::now();
+    while store.positions(&partitions).await?.len() < partitions.len() {
+        ended_early(verifying).await?;
+        if since.elapsed() > JOIN_LIMIT {
+            bail!("the verifier did not join its group within {JOIN_LIMIT:?}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// The verifier runs until it is stopped; when it ended before, this says why.
+async fn ended_early(verifying: &mut JoinHandle<Result<()>>) -> Result<()> {
+    if verifying.is_finished() {
+        verifying.await.context("the verifier panicked")??;
+        bail!("the verifier ended before it was stopped");
+    }
+    Ok(())
+}
+
+/// Shows how far it is until every record is told. Stops waiting, but does not fail, when nothing is told any more:
+/// the proof then says what is missing.
+async fn tell_all(
+    args: &DemoArgs,
+    mut feeding: JoinHandle<Result<Fed>>,
+    verifying: &mut JoinHandle<Result<()>>,
+    totals: &Totals,
+) -> Result<()> {
+    let mut progress = Progress::new(u64::from(args.orders) * 104 / 100);
+    let mut fed: Option<Fed> = None;
+    let mut moved = (0, Instant::now());
+    loop {
+        let total = totals.so_far();
+        progress.show(&total);
+        if total.records() != moved.0 {
+            moved = (total.records(), Instant::now());
+        }
+        match &fed {
+            Some(fed) if total.records() >= fed.records => break,
+            Some(fed) if moved.1.elapsed() > STUCK_AFTER => {
+                tracing::error!(
+                    "{} of {} records are told and nothing moved for {STUCK_AFTER:?}; going on to the proof",
+                    total.records(),
+                    fed.records
+                );
+                break;
+            }
+            None if feeding.is_finished() => {
+                fed = Some((&mut feeding).await.context("producing panicked")??);
+                continue;
+            }
+            _ => {}
+        }
+        ended_early(verifying).await?;
+        tokio::time::sleep(LOOK).await;
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Ctrl-C: no more orders, and the summary of those there are. A second one ends at once.
+async fn stop_on_interrupt(stop: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_err() {
+        return;
+    }
+    eprintln!("No more orders; the rest is told and proved (Ctrl-C again ends at once).");
+    stop.cancel();
+    if tokio::signal::ctrl_c().await.is_ok() {
+        std::process::exit(EXIT_ABORTED);
+    }
+}

@@ -1,0 +1,528 @@
+//! The six invariants, each proved from the ledger and the topics as they were read back.
+//!
+//! Nothing here shares code with what decided: the model below takes one
+//! order at a time with a map of numbers, and results are written by serde
+//! from the published types, not by the code that told them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use super::readback::{Evidence, Input, Letter, fingerprint};
+use super::report::grouped;
+use crate::event::wire::{OrderAccepted, OrderAcceptedType, OrderRejected, OrderRejectedType, RecordSource};
+use crate::event::{Channel, FaultCode};
+use crate::ledger::{
+    AcceptedLine, Action, Command, CommandKey, CommandKind, Decision, Digest, OrderLine, Reason, Seq, Sku,
+    Source, TopicPartition,
+};
+use crate::store::{Store, StoreError, StoredMovement};
+
+/// Decisions read at once.
+const PAGE: usize = 5_000;
+/// Faults of one invariant that are kept to be shown.
+const MAX_SHOWN: usize = 5;
+
+/// What one invariant's proof found.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Its number in the design.
+    pub number: u8,
+    /// What it says.
+    pub claim: &'static str,
+    /// What was looked at.
+    pub looked_at: String,
+    /// How many places contradict it.
+    pub faults: usize,
+    /// The first of them.
+    pub shown: Vec<String>,
+}
+
+impl Verdict {
+    fn new(number: u8, claim: &'static str) -> Self {
+        Self { number, claim, looked_at: String::new(), faults: 0, shown: Vec::new() }
+    }
+
+    /// Whether it holds.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.faults == 0
+    }
+
+    fn fault(&mut self, what: fmt::Arguments<'_>) {
+        self.faults += 1;
+        if self.shown.len() < MAX_SHOWN {
+            self.shown.push(what.to_string());
+        }
+    }
+
+    fn expect(&mut self, holds: bool, otherwise: fmt::Arguments<'_>) {
+        if !holds {
+            self.fault(otherwise);
+        }
+    }
+}
+
+/// What happened to a SKU.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Demand {
+    /// Pieces ordered.
+    pub wanted: i64,
+    /// Pieces taken by accepted orders.
+    pub taken: i64,
+    /// Pieces left.
+    pub left: i64,
+}
+
+/// The verdicts, and what the reading showed beside them.
+#[derive(Debug)]
+pub struct Proof {
+    /// One for each invariant, in their order.
+    pub verdicts: [Verdict; 6],
+    /// Orders accepted.
+    pub accepted: u64,
+    /// Orders rejected.
+    pub rejected: u64,
+    /// Orders that name a reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// The demand for each SKU that has stock.
+    pub demand: HashMap<Sku, Demand>,
+    /// Dead letters by their kind.
+    pub letters: BTreeMap<String, u64>,
+}
+
+impl Proof {
+    /// Whether every invariant holds.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.verdicts.iter().all(Verdict::holds)
+    }
+}
+
+/// A SKU's movements, added up.
+#[derive(Debug, Default)]
+struct Account {
+    balance: i64,
+    version: i64,
+}
+
+/// A proof under way.
+struct Prover<'a> {
+    evidence: &'a Evidence,
+    proof: Proof,
+    /// The naive model: pieces of each SKU after the decisions so far.
+    model: HashMap<Sku, i64>,
+    accounts: HashMap<Sku, Account>,
+    decided: HashMap<CommandKey, (Digest, Option<Source>)>,
+    movements: u64,
+    told: u64,
+}
+
+/// Proves the six invariants, or says where they do not hold.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn prove(store: &dyn Store, evidence: &Evidence) -> Result<Proof, StoreError> {
+    let mut prover = Prover::new(evidence);
+    let mut after = Seq::START;
+    loop {
+        let decisions = store.decisions_after(after, PAGE).await?;
+        // The pages tile the whole order, so that a movement without a decision is met too.
+        let through = decisions.last().map_or(Seq::END, |decision| decision.seq);
+        let movements = store.movements_between(after, through).await?;
+        prover.page(&decisions, &movements);
+        if decisions.is_empty() {
+            break;
+        }
+        after = through;
+    }
+    prover.levels(store).await?;
+    prover.records();
+    prover.results();
+    prover.positions(store).await?;
+    Ok(prover.finish())
+}
+
+impl<'a> Prover<'a> {
+    fn new(evidence: &'a Evidence) -> Self {
+        let verdicts = [
+            Verdict::new(1, "No level is below zero"),
+            Verdict::new(2, "Every level is the sum of its movements, each following from the one before"),
+            Verdict::new(3, "Every command has exactly one decision, every deduction its order line"),
+            Verdict::new(
+                4,
+                "Every decision was told exactly once, as the ledger has it; no record is unanswered",
+            ),
+            Verdict::new(5, "Every rejection was justified and every acceptance possible, one at a time"),
+            Verdict::new(6, "At rest, the ledger stands at the end of every partition"),
+        ];
+        let proof = Proof {
+            verdicts,
+            accepted: 0,
+            rejected: 0,
+            reasons: BTreeMap::new(),
+            demand: HashMap::new(),
+            letters: BTreeMap::new(),
+        };
+        Self {
+            evidence,
+            proof,
+            model: HashMap::new(),
+            accounts: HashMap::new(),
+            decided: HashMap::new(),
+            movements: 0,
+            told: 0,
+        }
+    }
+
+    /// Invariant `number`, from 1.
+    fn verdict(&mut self, number: usize) -> &mut Verdict {
+        &mut self.proof.verdicts[number - 1]
+    }
+
+    fn page(&mut self, decisions: &[Decision], movements: &[StoredMovement]) {
+        let mut rest = movements;
+        for movement in movements {
+            self.movement(movement);
+        }
+        for decision in decisions {
+            let strays = rest.iter().take_while(|movement| movement.seq < decision.seq).count();
+            self.strays(&rest[..strays]);
+            let own = rest[strays..].iter().take_while(|movement| movement.seq == decision.seq).count();
+            let (own, others) = rest[strays..].split_at(own);
+            rest = others;
+            self.decision(decision, own);
+        }
+        self.strays(rest);
+    }
+
+    fn strays(&mut self, movements: &[StoredMovement]) {
+        for movement in movements {
+            self.verdict(3).fault(format_args!(
+                "{} moved {} of {} without a decision",
+                movement.cause, movement.quantity, movement.sku
+            ));
+        }
+    }
+
+    fn movement(&mut self, movement: &StoredMovement) {
+        self.movements += 1;
+        let account = self.accounts.entry(movement.sku.clone()).or_default();
+        account.balance += movement.quantity;
+        account.version += 1;
+        let follows = account.balance == movement.balance && account.version == movement.version;
+        if !follows {
+            let Account { balance, version } = *account;
+            // Go on from what the ledger says, so that one fault is not told for each movement after it.
+            *account = Account { balance: movement.balance, version: movement.version };
+            self.verdict(2).fault(format_args!(
+                "{} version {} says {} pieces; by the movements before it is version {version} with {balance}",
+                movement.sku, movement.version, movement.balance
+            ));
+        }
+    }
+
+    fn decision(&mut self, decision: &Decision, movements: &[StoredMovement]) {
+        let key = &decision.key;
+        let known = (decision.digest, decision.source.clone());
+        if self.decided.insert(key.clone(), known).is_some() {
+            self.verdict(3).fault(format_args!("{key} has two decisions"));
+        }
+        match key.kind {
+            CommandKind::Adjustment => self.adjustment(decision, movements),
+            CommandKind::OrderCreated => self.order(decision, movements),
+        }
+    }
+
+    /// Sample stock: it states levels, so the model takes them as they are stated.
+    fn adjustment(&mut self, decision: &Decision, movements: &[StoredMovement]) {
+        for movement in movements {
+            self.model.insert(movement.sku.clone(), movement.balance);
+        }
+        let lines = decision.accepted_lines().unwrap_or_default();
+        let same = lines.len() == movements.len()
+            && lines.iter().zip(movements).all(|(line, movement)| {
+                line.sku == movement.sku
+                    && line.quantity == movement.quantity.abs()
+                    && line.balance == movement.balance
+            });
+        self.verdict(3).expect(
+            decision.accepted && same,
+            format_args!("{} says {}, and its movements another", decision.key, decision.detail),
+        );
+    }
+
+    fn order(&mut self, decision: &Decision, movements: &[StoredMovement]) {
+        let key = &decision.key;
+        let Some(command) = self.command(decision) else {
+            self.verdict(3)
+                .fault(format_args!("{key} was decided, but the record it names did not ask for it"));
+            return;
+        };
+        let expected = self.take_one(&command.action);
+        match &expected {
+            Ok(_) => self.proof.accepted += 1,
+            Err(reasons) => {
+                self.proof.rejected += 1;
+                let mut names: Vec<_> = reasons.iter().map(Reason::name).collect();
+                names.sort_unstable();
+                names.dedup();
+                for name in names {
+                    *self.proof.reasons.entry(name).or_default() += 1;
+                }
+            }
+        }
+        let as_expected = match (&expected, decision.accepted) {
+            (Ok(lines), true) => decision.accepted_lines().is_ok_and(|stored| stored == *lines),
+            (Err(reasons), false) => decision.reasons().is_ok_and(|stored| stored == *reasons),
+            _ => false,
+        };
+        self.verdict(5).expect(
+            as_expected,
+            format_args!(
+                "{key} was {} with {}; one at a time it is {expected:?}",
+                if decision.accepted { "accepted" } else { "rejected" },
+                decision.detail
+            ),
+        );
+        self.deductions(decision, movements, command);
+        self.result(decision, command);
+    }
+
+    /// The command that a decision's record asked.
+    fn command(&self, decision: &Decision) -> Option<&'a Command> {
+        let source = decision.source.as_ref()?;
+        let input = self.input(source)?;
+        let command = input.command.as_ref().ok()?;
+        (command.key == decision.key && command.digest == decision.digest).then_some(command)
+    }
+
+    fn input(&self, source: &Source) -> Option<&'a Input> {
+        self.evidence.inputs.get(&source.at)?.get(usize::try_from(source.offset.0).ok()?)
+    }
+
+    /// The naive model: takes one order, all of it or nothing, and says what must have been decided.
+    fn take_one(&mut self, action: &Action) -> Result<Vec<AcceptedLine>, Vec<Reason>> {
+        let lines: &[OrderLine] = match action {
+            Action::Take(lines) => lines,
+            Action::Refuse(reasons) => return Err(reasons.clone()),
+            Action::Set { .. } => &[],
+        };
+        let mut reasons = Vec::new();
+        for OrderLine { sku, quantity } in lines {
+            match self.model.get(sku) {
+                None => reasons.push(Reason::UnknownSku { sku: sku.clone(), requested: *quantity }),
+                Some(available) if available < quantity => reasons.push(Reason::InsufficientStock {
+                    sku: sku.clone(),
+                    requested: *quantity,
+                    available: *available,
+                }),
+                Some(_) => {}
+            }
+        }
+        for OrderLine { sku, quantity } in lines.iter().filter(|line| self.model.contains_key(&line.sku)) {
+            let demand = self.proof.demand.entry(sku.clone()).or_default();
+            demand.wanted += quantity;
+            demand.taken += if reasons.is_empty() { *quantity } else { 0 };
+        }
+        if !reasons.is_empty() {
+            return Err(reasons);
+        }
+        let mut taken = Vec::with_capacity(lines.len());
+        for OrderLine { sku, quantity } in lines {
+            if let Some(available) = self.model.get_mut(sku) {
+                *available -= quantity;
+                taken.push(AcceptedLine { sku: sku.clone(), quantity: *quantity, balance: *available });
+            }
+        }
+        Ok(taken)
+    }
+
+    /// An accepted order deducts exactly its lines, a rejected one nothing. Nothing is returned in this version.
+    fn deductions(&mut self, decision: &Decision, movements: &[StoredMovement], command: &Command) {
+        let lines: &[OrderLine] = match &command.action {
+            Action::Take(lines) if decision.accepted => lines,
+            _ => &[],
+        };
+        let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
+        let same = lines.len() == movements.len()
+            && lines.iter().zip(movements).all(|(line, movement)| {
+                line.sku == movement.sku
+                    && line.quantity == -movement.quantity
+                    && movement.cause == decision.key
+                    && movement.place == place
+            });
+        self.verdict(3)
+            .expect(same, format_args!("the movements of {} are not the lines it ordered", decision.key));
+    }
+
+    /// A decision's result was read back exactly once, byte for byte what the published types make of the ledger.
+    fn result(&mut self, decision: &Decision, command: &Command) {
+        let id = decision.key.to_string();
+        let Some(expected) = result_value(decision) else {
+            self.verdict(4).fault(format_args!("the stored detail of {id} is no list of lines or reasons"));
+            return;
+        };
+        let channel = if decision.accepted { Channel::Accepted } else { Channel::Rejected };
+        let expected = fingerprint(channel, command.key.id.as_str().as_bytes(), &expected);
+        let told = self.evidence.results.get(&id).map_or(&[][..], Vec::as_slice);
+        let verdict = self.verdict(4);
+        match told {
+            [one] if *one == expected => {}
+            [_] => verdict.fault(format_args!("the result of {id} does not say what the ledger says")),
+            told => verdict.fault(format_args!("{id} has {} results", told.len())),
+        }
+        self.told += u64::from(!told.is_empty());
+    }
+
+    /// Every record of the orders' topic ended as exactly one of: a result, a dead letter, an absorbed repetition.
+    fn records(&mut self) {
+        let evidence = self.evidence;
+        let mut letters_due = 0;
+        let (mut records, mut absorbed) = (0_u64, 0_u64);
+        for (at, inputs) in &evidence.inputs {
+            for (offset, input) in (0_i64..).zip(inputs) {
+                records += 1;
+                let source = Source { at: at.clone(), offset: crate::ledger::Offset(offset) };
+                let due = match &input.command {
+                    Err(fault) => Some(fault.code),
+                    Ok(command) => match self.decided.get(&command.key) {
+                        None => {
+                            let key = &command.key;
+                            self.verdict(3).fault(format_args!("{key} at {source} was never decided"));
+                            continue;
+                        }
+                        Some((digest, _)) if *digest != command.digest => Some(FaultCode::OrderConflict),
+                        Some((_, Some(first))) if *first == source => None,
+                        Some(_) => {
+                            absorbed += 1;
+                            None
+                        }
+                    },
+                };
+                letters_due += usize::from(due.is_some());
+                self.letter(&source, input, due);
+            }
+        }
+        let letters: usize = evidence.letters.values().map(Vec::len).sum();
+        self.verdict(4)
+            .expect(letters == letters_due, format_args!("{letters} dead letters, {letters_due} are due"));
+        let looked_at = format!(
+            "{} records in: {} orders decided and told, {letters_due} dead letters, {} repetitions absorbed",
+            grouped(records),
+            grouped(self.told),
+            grouped(absorbed)
+        );
+        self.verdict(4).looked_at = looked_at;
+    }
+
+    fn letter(&mut self, source: &Source, input: &Input, due: Option<FaultCode>) {
+        let letters = self.evidence.letters.get(source).map_or(&[][..], Vec::as_slice);
+        let as_due = match (due, letters) {
+            (None, []) => true,
+            (Some(code), [Letter { class, fingerprint }]) => {
+                class == code.name() && *fingerprint == input.as_letter
+            }
+            _ => false,
+        };
+        for letter in letters {
+            *self.proof.letters.entry(letter.class.clone()).or_default() += 1;
+        }
+        self.verdict(4).expect(
+            as_due,
+            format_args!(
+                "{source} has {} dead letters; due is {}",
+                letters.len(),
+                due.map_or("none", FaultCode::name)
+            ),
+        );
+    }
+
+    /// No result is of something that was never decided.
+    fn results(&mut self) {
+        let evidence = self.evidence;
+        let told = evidence.results.len() as u64;
+        let decided = self.told;
+        self.verdict(4).expect(
+            told == decided,
+            format_args!("{told} commands have results, {decided} decisions of orders are told by them"),
+        );
+        for fault in &evidence.faults {
+            self.verdict(4).fault(format_args!("{fault}"));
+        }
+    }
+
+    async fn levels(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let levels = store.levels(None).await?;
+        let count = levels.len() as u64;
+        for stored in levels {
+            let (sku, level) = (stored.sku, stored.level);
+            self.verdict(1).expect(level.available >= 0, format_args!("{sku} has {}", level.available));
+            let account = self.accounts.remove(&sku).unwrap_or_default();
+            self.verdict(2).expect(
+                account.balance == level.available && account.version == level.version,
+                format_args!(
+                    "{sku} has {} at version {}; its movements make {} at version {}",
+                    level.available, level.version, account.balance, account.version
+                ),
+            );
+            if let Some(demand) = self.proof.demand.get_mut(&sku) {
+                demand.left = level.available;
+            }
+        }
+        for sku in std::mem::take(&mut self.accounts).into_keys() {
+            self.verdict(2).fault(format_args!("{sku} has movements and no level"));
+        }
+        self.verdict(1).looked_at = format!("{} levels", grouped(count));
+        let looked_at = format!("{} movements of {} SKUs, added up", grouped(self.movements), grouped(count));
+        self.verdict(2).looked_at = looked_at;
+        Ok(())
+    }
+
+    async fn positions(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let partitions: Vec<TopicPartition> = self.evidence.ends.keys().cloned().collect();
+        let positions = store.positions(&partitions).await?;
+        let evidence = self.evidence;
+        for (at, end) in &evidence.ends {
+            let position = positions.get(at);
+            self.verdict(6).expect(
+                position == Some(end),
+                format_args!("{at} ends at {end}, the ledger stands at {position:?}"),
+            );
+        }
+        self.verdict(6).expect(!partitions.is_empty(), format_args!("no partition was read"));
+        self.verdict(6).looked_at = format!(
+            "{} partitions (committed offsets are not looked at: this broker keeps none of a transaction)",
+            partitions.len()
+        );
+        Ok(())
+    }
+
+    fn finish(mut self) -> Proof {
+        let decided = grouped(self.decided.len() as u64);
+        self.verdict(3).looked_at = format!("{decided} decisions, stock and orders");
+        let orders = grouped(self.proof.accepted + self.proof.rejected);
+        self.verdict(5).looked_at =
+            format!("{orders} orders decided again by a naive model, in the ledger's order");
+        self.proof
+    }
+}
+
+/// A result's value as serde writes the published type; `None` when the ledger's text cannot be read.
+fn result_value(decision: &Decision) -> Option<Vec<u8>> {
+    let order_id = decision.key.id.clone();
+    let source = decision.source.as_ref().map(RecordSource::from);
+    if decision.accepted {
+        let lines = decision.accepted_lines().ok()?;
+        serde_json::to_vec(&OrderAccepted { kind: OrderAcceptedType::OrderAccepted, order_id, lines, source })
+            .ok()
+    } else {
+        let reasons = decision.reasons().ok()?;
+        serde_json::to_vec(&OrderRejected {
+            kind: OrderRejectedType::OrderRejected,
+            order_id,
+            reasons,
+            source,
+        })
+        .ok()
+    }
+}

@@ -1,0 +1,277 @@
+//! Reads the topics back while the verifier runs: what came in and what was told.
+//!
+//! While, and not after, because the mock broker drops the oldest records of
+//! a full partition. A record that was dropped before it was read shows as a
+//! gap, and a gap fails the proof.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::broker::Broker;
+use crate::config::{KafkaArgs, TopicArgs};
+use crate::event::{Channel, Fault, Record, read_command};
+use crate::ledger::{Command, NextOffset, Offset, Source, TopicPartition};
+
+/// Longest sleep in one poll.
+const POLL: Duration = Duration::from_millis(20);
+/// Longest wait for a partition's end.
+const WATERMARK_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time the rest may take to read once everything is told.
+const REST_LIMIT: Duration = Duration::from_secs(30);
+/// Faults of the reading itself that are kept to be shown; more are only more of the same.
+const MAX_FAULTS: usize = 10;
+
+/// A digest of a result's bytes and of where it was told: what is compared with the ledger.
+pub type Fingerprint = [u8; 16];
+
+/// The fingerprint of a result.
+#[must_use]
+pub fn fingerprint(channel: Channel, key: &[u8], value: &[u8]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    let channel = match channel {
+        Channel::Accepted => b"accepted",
+        Channel::Rejected => b"rejected",
+        Channel::DeadLetter => b"letter  ",
+    };
+    hasher.update(channel).update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
+    let mut short = [0; 16];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    short
+}
+
+/// A dead letter as read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The kind of fault its headers name.
+    pub class: String,
+    /// Its value's fingerprint: it must be the record's own.
+    pub fingerprint: Fingerprint,
+}
+
+/// A record of the orders' topic.
+#[derive(Debug)]
+pub struct Input {
+    /// What it asks, or why nothing can be read from it.
+    pub command: Result<Command, Fault>,
+    /// What its dead letter must have, should it get one.
+    pub as_letter: Fingerprint,
+}
+
+/// What was read back.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// The orders' topic: each partition's records, by offset.
+    pub inputs: HashMap<TopicPartition, Vec<Input>>,
+    /// The end of each of the orders' partitions.
+    pub ends: HashMap<TopicPartition, NextOffset>,
+    /// The results: fingerprints by the id in the event's `ce_id`.
+    pub results: HashMap<String, Vec<Fingerprint>>,
+    /// The dead letters, by the record they are of.
+    pub letters: HashMap<Source, Vec<Letter>>,
+    /// What went wrong while reading: with any of this nothing is proved.
+    pub faults: Vec<String>,
+}
+
+/// How much was read back so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    inputs: AtomicU64,
+    outputs: AtomicU64,
+}
+
+impl Seen {
+    /// Records of the orders' topic.
+    pub fn inputs(&self) -> u64 {
+        self.inputs.load(Ordering::Relaxed)
+    }
+
+    /// Results and dead letters.
+    pub fn outputs(&self) -> u64 {
+        self.outputs.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads everything back.
+pub struct Reader {
+    consumer: BaseConsumer,
+    topics: TopicArgs,
+    partitions: Vec<(TopicPartition, NextOffset)>,
+    seen: Arc<Seen>,
+    evidence: Evidence,
+}
+
+impl Reader {
+    /// A reader of all topics, from their beginning.
+    ///
+    /// # Errors
+    /// When the configuration is refused.
+    pub(super) fn new(broker: &Broker, seen: Arc<Seen>) -> Result<Self> {
+        let consumer = consumer(&broker.kafka)?;
+        let mut partitions = Vec::new();
+        let mut assignment = TopicPartitionList::new();
+        for (topic, count) in broker.read_back() {
+            let topic: Arc<str> = topic.into();
+            for partition in 0..count {
+                assignment.add_partition_offset(&topic, partition, KafkaOffset::Offset(0))?;
+                partitions.push((TopicPartition::new(Arc::clone(&topic), partition), NextOffset(0)));
+            }
+        }
+        consumer.assign(&assignment).context("cannot read the topics back")?;
+        Ok(Self { consumer, topics: broker.topics.clone(), partitions, seen, evidence: Evidence::default() })
+    }
+
+    /// Reads until `told_all`, and then to the end of every topic. Blocks: runs on a thread of its own.
+    ///
+    /// # Errors
+    /// When the broker does not say where its partitions end.
+    pub fn run(mut self, told_all: &CancellationToken) -> Result<Evidence> {
+        while !told_all.is_cancelled() {
+            self.poll()?;
+        }
+        let ends = self.ends()?;
+        let deadline = Instant::now() + REST_LIMIT;
+        while self.partitions.iter().zip(&ends).any(|((_, next), end)| next < end) {
+            if Instant::now() > deadline {
+                self.fault(format_args!("the topics could not be read to their ends within {REST_LIMIT:?}"));
+                break;
+            }
+            self.poll()?;
+        }
+        self.evidence.ends = self
+            .partitions
+            .iter()
+            .zip(ends)
+            .filter(|((at, _), _)| *at.topic == self.topics.orders_topic)
+            .map(|((at, _), end)| (at.clone(), end))
+            .collect();
+        Ok(self.evidence)
+    }
+
+    fn ends(&self) -> Result<Vec<NextOffset>> {
+        self.partitions
+            .iter()
+            .map(|(at, _)| {
+                let (_, high) = self
+                    .consumer
+                    .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
+                    .with_context(|| format!("cannot read where {at} ends"))?;
+                Ok(NextOffset(high))
+            })
+            .collect()
+    }
+
+    fn poll(&mut self) -> Result<()> {
+        match self.consumer.poll(POLL) {
+            None => Ok(()),
+            Some(Err(error)) => {
+                let error = error.to_string();
+                self.fault(format_args!("reading back: {error}"));
+                Ok(())
+            }
+            Some(Ok(message)) => {
+                let place = self
+                    .partitions
+                    .iter_mut()
+                    .find(|(at, _)| at.partition == message.partition() && *at.topic == *message.topic());
+                let Some((at, next)) = place else {
+                    bail!("a record of {}, which is not read", message.topic())
+                };
+                let offset = Offset(message.offset());
+                let lost = (offset.0 != next.0).then(|| format!("{at} goes from {next} to {offset}"));
+                *next = offset.next();
+                let source = Source { at: at.clone(), offset };
+                note(&self.topics, &self.seen, &mut self.evidence, &message, source);
+                if let Some(lost) = lost {
+                    drop(message);
+                    self.fault(format_args!("records were dropped before they were read back: {lost}"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn fault(&mut self, what: std::fmt::Arguments<'_>) {
+        if self.evidence.faults.len() < MAX_FAULTS {
+            self.evidence.faults.push(what.to_string());
+        }
+    }
+}
+
+fn consumer(kafka: &KafkaArgs) -> Result<BaseConsumer> {
+    let mut config = kafka.client()?;
+    config
+        .set("client.id", "demo-auditor")
+        // Needed to make a consumer; it joins nothing and commits nothing.
+        .set("group.id", "demo-auditor")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed");
+    kafka.overlay(&mut config);
+    config.create().context("cannot make the consumer that reads back")
+}
+
+/// Notes one record.
+fn note(
+    topics: &TopicArgs,
+    seen: &Seen,
+    evidence: &mut Evidence,
+    message: &BorrowedMessage<'_>,
+    source: Source,
+) {
+    let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+    let topic = message.topic();
+    if topic == topics.orders_topic {
+        let as_letter = fingerprint(Channel::DeadLetter, key, value);
+        let at = source.at.clone();
+        let record = Record {
+            source,
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: Vec::new(),
+            timestamp_ms: None,
+        };
+        let command = read_command(&record);
+        evidence.inputs.entry(at).or_default().push(Input { command, as_letter });
+        seen.inputs.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    seen.outputs.fetch_add(1, Ordering::Relaxed);
+    if topic == topics.dead_letter_topic {
+        let letter = Letter {
+            class: header(message, "__connect.errors.exception.class.name").unwrap_or_default().to_owned(),
+            fingerprint: fingerprint(Channel::DeadLetter, key, value),
+        };
+        match letter_source(message) {
+            Some(of) => evidence.letters.entry(of).or_default().push(letter),
+            None => evidence.faults.push(format!("the dead letter at {source} does not say what it is of")),
+        }
+        return;
+    }
+    let channel = if topic == topics.accepted_topic { Channel::Accepted } else { Channel::Rejected };
+    match header(message, "ce_id") {
+        Some(id) => {
+            evidence.results.entry(id.to_owned()).or_default().push(fingerprint(channel, key, value));
+        }
+        None => evidence.faults.push(format!("the result at {source} has no ce_id")),
+    }
+}
+
+fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a str> {
+    let found = message.headers()?.iter().find(|header| header.key == name)?;
+    str::from_utf8(found.value?).ok()
+}
+
+fn letter_source(message: &BorrowedMessage<'_>) -> Option<Source> {
+    let topic = header(message, "__connect.errors.topic")?;
+    let partition = header(message, "__connect.errors.partition")?.parse().ok()?;
+    let offset = header(message, "__connect.errors.offset")?.parse().ok()?;
+    Some(Source { at: TopicPartition::new(topic, partition), offset: Offset(offset) })
+}

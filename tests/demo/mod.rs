@@ -1,0 +1,147 @@
+//! The demo: the whole program in one command, and a proof that is one.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use stock_verifier::cli::demo::readback::Evidence;
+use stock_verifier::cli::demo::{DemoArgs, play, proof};
+use stock_verifier::config::BatchArgs;
+use stock_verifier::store::Store;
+use stock_verifier::store::sqlite::SqliteStore;
+
+fn demo(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stock-verifier"))
+        .arg("demo")
+        .args(arguments)
+        .output()
+        .expect("the binary was built for this test")
+}
+
+#[test]
+fn the_demo_tells_proves_and_exits_with_0() {
+    let done = demo(&["--orders", "3000", "--seed", "5"]);
+    let out = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{out}\n{}", String::from_utf8_lossy(&done.stderr));
+    for expected in [
+        "What became of 3,",
+        "insufficient_stock",
+        "unknown_sku",
+        "invalid_order",
+        "order_conflict",
+        "records a second",
+        "p50",
+        "p99",
+        "FLASH-CONSOLE",
+        "sold out",
+        "All six hold",
+    ] {
+        assert!(out.contains(expected), "no {expected:?} in:\n{out}");
+    }
+    assert_eq!(out.matches('✓').count(), 6, "{out}");
+    assert!(!out.contains('✗'), "{out}");
+}
+
+#[test]
+fn a_ledger_that_exists_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("kept.db");
+    std::fs::write(&file, "precious").unwrap();
+    let done = demo(&["--orders", "10", "--ledger", file.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("exists already"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
+
+async fn damage(file: &Path, sql: &'static str) {
+    let mut connection: SqliteConnection =
+        SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    let done = sqlx::query(sql).execute(&mut connection).await.unwrap();
+    assert!(done.rows_affected() > 0, "{sql} changed nothing");
+    connection.close().await.unwrap();
+}
+
+async fn open(file: &Path) -> SqliteStore {
+    SqliteStore::open(&format!("sqlite://{}", file.display())).await.unwrap()
+}
+
+/// The invariants that do not hold for a ledger and what the topics held.
+async fn broken(file: &Path, evidence: &Evidence) -> Vec<u8> {
+    let store = open(file).await;
+    let proof = proof::prove(&store, evidence).await.unwrap();
+    store.close().await;
+    proof.verdicts.iter().filter(|verdict| !verdict.holds()).map(|verdict| verdict.number).collect()
+}
+
+/// A play of 1,500 orders; the ledger stays in `file`.
+async fn played(file: &Path) -> Evidence {
+    let batch = BatchArgs {
+        batch_max_orders: 200,
+        batch_max_bytes: bytesize::ByteSize::mib(1),
+        batch_max_age: std::time::Duration::from_millis(5),
+    };
+    let args = DemoArgs { orders: 1_500, seed: 9, ledger: None, batch };
+    let played = play(&args, file).await.unwrap();
+    played.store.close().await;
+    played.evidence
+}
+
+/// Each damage, and the first invariant that must show it.
+const DAMAGES: &[(&str, u8)] = &[
+    ("UPDATE levels SET available = available + 1 WHERE sku = 'FLASH-CONSOLE'", 2),
+    ("UPDATE positions SET next_offset = next_offset - 1 WHERE partition = 3", 6),
+    ("UPDATE movements SET balance = balance - 1 WHERE seq = (SELECT max(seq) FROM movements)", 2),
+    ("DELETE FROM movements WHERE seq = (SELECT max(seq) FROM movements)", 2),
+    ("DELETE FROM decisions WHERE seq = (SELECT max(seq) FROM decisions WHERE accepted)", 3),
+    (
+        "UPDATE decisions SET accepted = 0, detail = '[]' WHERE seq = (SELECT max(seq) FROM decisions WHERE accepted)",
+        3,
+    ),
+    (
+        "UPDATE decisions SET detail = replace(detail, '\"available\":', '\"available\":1')
+         WHERE seq = (SELECT max(seq) FROM decisions WHERE detail LIKE '%\"available\":%')",
+        4,
+    ),
+    ("UPDATE decisions SET \"offset\" = \"offset\" + 1 WHERE seq = (SELECT max(seq) FROM decisions)", 3),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_ledger_fails_the_proof() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sound, damaged) = (directory.path().join("sound.db"), directory.path().join("damaged.db"));
+    let evidence = played(&sound).await;
+    assert!(broken(&sound, &evidence).await.is_empty());
+    for (sql, invariant) in DAMAGES {
+        std::fs::copy(&sound, &damaged).unwrap();
+        damage(&damaged, sql).await;
+        let broken = broken(&damaged, &evidence).await;
+        assert_eq!(broken.first(), Some(invariant), "{sql} breaks {broken:?}");
+        std::fs::remove_file(&damaged).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_repeated_and_forged_events_fail_the_proof() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sound.db");
+    let mut evidence = played(&file).await;
+    let told = evidence.results.keys().next().unwrap().clone();
+
+    let result = evidence.results.remove(&told).unwrap();
+    assert_eq!(broken(&file, &evidence).await, [4], "a lost result");
+    evidence.results.insert(told.clone(), vec![result[0], result[0]]);
+    assert_eq!(broken(&file, &evidence).await, [4], "a result told twice");
+    evidence.results.insert(told.clone(), vec![[7; 16]]);
+    assert_eq!(broken(&file, &evidence).await, [4], "a result with other bytes");
+    evidence.results.insert(told, result.clone());
+    evidence.results.insert("order.created/nobody".to_owned(), result);
+    assert_eq!(broken(&file, &evidence).await, [4], "a result of nothing");
+    evidence.results.remove("order.created/nobody");
+
+    let (of, letters) = evidence.letters.iter().next().map(|(of, all)| (of.clone(), all.clone())).unwrap();
+    evidence.letters.remove(&of);
+    assert_eq!(broken(&file, &evidence).await, [4], "a lost dead letter");
+    evidence.letters.insert(of, letters);
+    assert!(broken(&file, &evidence).await.is_empty(), "all as it was");
+}

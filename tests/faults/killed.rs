@@ -1,0 +1,70 @@
+//! Processes that end without warning.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::support::scene::Scene;
+use crate::support::servers::alone;
+use crate::support::{stream, wait};
+
+const ORDERS: usize = 50_000;
+const PARTITIONS: i32 = 6;
+const PROCESSES: usize = 3;
+const KILLS: usize = 12;
+
+/// Small batches, so that a kill finds something under way whenever it comes.
+const SETTINGS: [&str; 2] = ["--batch-max-orders", "100"];
+
+#[test]
+fn a_dozen_kills_at_random_moments_lose_and_repeat_nothing() {
+    let _alone = alone();
+    let seed = stream::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let scene = Scene::new(PARTITIONS);
+    let stream = stream::make(seed, ORDERS, PARTITIONS);
+    scene.stock(&stream.stock);
+
+    let mut started = 0;
+    let mut start = |instance: &str| {
+        started += 1;
+        scene.start(instance, &SETTINGS)
+    };
+    let mut running: Vec<_> = (0..PROCESSES).map(|number| start(&format!("instance-{number}"))).collect();
+
+    // The orders come in as many parts as there are kills, so that there is work left until the last.
+    let begun = Instant::now();
+    let mut applied = 0;
+    for (kill, part) in stream.records.chunks(stream.records.len().div_ceil(KILLS)).enumerate() {
+        scene.produce(part);
+        let moment = applied + random.random_range(0..part.len() as i64 / 2);
+        let delay = Duration::from_micros(random.random_range(0..30_000));
+        wait::until("the work goes on", Duration::from_secs(60), || scene.database.applied() > moment);
+        // The moment itself: anywhere between reading, deciding and telling.
+        std::thread::sleep(delay);
+        let victim = random.random_range(0..PROCESSES);
+        running[victim].kill();
+        // Mostly the same instance comes back; at times another takes its place and the old one never returns.
+        let name = match random.random_range(0..4) {
+            0 => format!("instance-{victim}-{kill}"),
+            _ => running[victim].name().to_owned(),
+        };
+        println!("{:>6.1?}: killed {} at {moment}+, {name} starts", begun.elapsed(), running[victim].name());
+        running[victim] = start(&name);
+        applied += part.len() as i64;
+    }
+    scene.done(Duration::from_secs(90));
+    println!("{:>6.1?}: everything is told", begun.elapsed());
+    for verifier in running {
+        verifier.stop();
+    }
+    println!("{:>6.1?}: all have stopped", begun.elapsed());
+    assert_eq!(started, PROCESSES + KILLS);
+
+    let ends = scene.prove();
+    println!("{:>6.1?}: proved: {ends:?}", begun.elapsed());
+    assert_eq!(ends.accepted + ends.rejected, ORDERS);
+    assert_eq!(ends.accepted + ends.rejected + ends.dead + ends.absorbed, stream.records.len());
+    assert!(ends.accepted > 0 && ends.rejected > 0 && ends.dead > 0 && ends.absorbed > 0, "{ends:?}");
+}

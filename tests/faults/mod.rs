@@ -1,0 +1,6 @@
+//! The program when processes, servers and networks fail.
+
+mod killed;
+mod networks;
+mod outages;
+mod recovery;

@@ -1,0 +1,285 @@
+//! Each line of the recovery section of the design, made to happen.
+
+use std::time::Duration;
+
+use stock_verifier::event::read_command;
+use stock_verifier::ledger::{NextOffset, Request};
+use stock_verifier::store::{Advance, Batch, Store as _};
+
+use crate::support::database::Database;
+use crate::support::kafka::{Sent, order};
+use crate::support::process::Verifier;
+use crate::support::scene::Scene;
+use crate::support::servers::{Servers, wait_for};
+use crate::support::wait;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Orders for one mug each, by turns to each partition.
+fn mugs(prefix: &str, count: usize, partitions: i32) -> Vec<Sent> {
+    let to = |number: usize| i32::try_from(number).expect("few") % partitions;
+    (0..count).map(|number| order(&format!("{prefix}-{number}"), &[("MUG", 1)]).to(to(number))).collect()
+}
+
+/// A scene whose verifier has told these orders and was stopped.
+fn after(orders: &[Sent], partitions: i32) -> Scene {
+    let scene = Scene::new(partitions);
+    scene.stock(&[("MUG", 1_000_000)]);
+    scene.produce(orders);
+    run(&scene);
+    scene
+}
+
+/// Runs a verifier until all is told, and stops it.
+fn run(scene: &Scene) {
+    let verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    verifier.stop();
+}
+
+/// Decides records of a partition and tells nothing: what a process leaves behind that dies in between.
+fn decide_only(scene: &Scene, partition: i32, from: i64, to: i64) {
+    let records = scene.kafka.read(&scene.orders());
+    let records: Vec<_> = records
+        .iter()
+        .filter(|record| {
+            record.source.at.partition == partition && (from..to).contains(&record.source.offset.0)
+        })
+        .collect();
+    let requests = records.iter().map(|record| Request {
+        command: read_command(record).expect("a good order"),
+        source: Some(record.source.clone()),
+    });
+    let at = records[0].source.at.clone();
+    let advance = Advance { at, expected: NextOffset(from), next: NextOffset(to) };
+    let batch = Batch { advances: vec![advance], requests: requests.collect() };
+    let store = scene.database.store();
+    wait_for(async {
+        store.apply(&batch).await.expect("decided");
+        store.close().await;
+    });
+}
+
+/// Ends by itself, saying why it refuses to go on.
+#[track_caller]
+fn refuses(mut verifier: Verifier, words: &[&str]) {
+    let status = verifier.wait(SOON);
+    let log = verifier.log();
+    for word in words {
+        assert!(log.contains(word), "{word:?} is not in\n{log}");
+    }
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn what_was_decided_but_not_told_before_a_crash_is_told_from_the_ledger() {
+    let scene = after(&mugs("told", 400, 2), 2);
+    scene.produce(&mugs("crashed", 400, 2));
+    decide_only(&scene, 0, 200, 400);
+    decide_only(&scene, 1, 200, 300);
+    let stored = "SELECT sum(hashtextextended(decisions::text, 0) % 1000000007)::bigint FROM decisions
+                  WHERE partition = 0 OR \"offset\" < 300";
+    let before = scene.database.number(stored);
+
+    let verifier = scene.start("b", &[]);
+    scene.done(SOON);
+    verifier.signal("TERM");
+    let mut verifier = verifier;
+    assert_eq!(verifier.wait(SOON).code(), Some(0));
+    assert!(verifier.log().contains("told_again=300"), "{}", verifier.log());
+
+    assert_eq!(scene.database.number(stored), before, "decisions were made again");
+    assert_eq!(scene.prove().accepted, 800);
+}
+
+#[test]
+fn the_very_first_batch_decided_but_not_told_is_told_after_the_crash() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 1_000)]);
+    // Killed while its first batch waits for a level: it has begun the partition and told nothing.
+    scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
+        scene.produce(&mugs("first", 100, 1));
+        let mut verifier = scene.start("a", &[]);
+        wait::until("the batch waits for the lock", SOON, || {
+            scene.database.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+        });
+        verifier.kill();
+    });
+    // As if it had been killed a moment later: decided and not told.
+    decide_only(&scene, 0, 0, 100);
+    run(&scene);
+    assert_eq!(scene.prove().accepted, 100);
+}
+
+#[test]
+fn a_partition_decided_ahead_by_several_batches_is_told_exactly_once() {
+    let scene = after(&mugs("told", 10, 1), 1);
+    scene.produce(&mugs("ahead", 5_000, 1));
+    for from in (10..3_010).step_by(500) {
+        decide_only(&scene, 0, from, from + 500);
+    }
+    let verifier = scene.start("b", &["--batch-max-orders", "70"]);
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(scene.prove().accepted, 5_010);
+}
+
+#[test]
+fn a_database_restored_from_a_backup_is_refused() {
+    let mut scene = after(&mugs("before", 200, 2), 2);
+    let backup = scene.database.backup();
+    scene.produce(&mugs("after", 200, 2));
+    run(&scene);
+    let restored = std::mem::replace(&mut scene.database, backup);
+    let told = scene.kafka.count(&scene.topic("accepted"));
+    for more in [&[][..], &["--accept-data-loss"]] {
+        refuses(
+            scene.start("a", more),
+            &["went back in time", "stock-verifier audit", "stock-verifier replay"],
+        );
+    }
+    assert_eq!(scene.database.decided(), 200, "something was decided on the restored database");
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), told, "something was told from it");
+
+    // With the right database again, all goes on.
+    scene.database = restored;
+    scene.produce(&mugs("later", 50, 2));
+    run(&scene);
+    assert_eq!(scene.prove().accepted, 450);
+}
+
+#[test]
+fn an_empty_database_behind_a_group_that_committed_is_refused() {
+    let mut scene = after(&mugs("before", 100, 1), 1);
+    scene.database = Database::fresh(&Servers::shared().database_url);
+    refuses(scene.start("a", &[]), &["no position at all", "a new group"]);
+    assert_eq!(scene.database.decided(), 0);
+}
+
+#[test]
+fn a_database_that_goes_back_in_time_under_a_running_verifier_ends_it() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 1_000)]);
+    scene.produce(&mugs("before", 100, 1));
+    let verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    scene.database.run("UPDATE positions SET next_offset = next_offset - 10");
+    scene.produce(&mugs("after", 100, 1));
+    refuses(verifier, &["went back in time"]);
+    assert_eq!(scene.database.decided(), 100);
+}
+
+#[test]
+fn a_group_that_forgot_its_offsets_goes_on_from_the_ledgers_position() {
+    let scene = after(&mugs("before", 200, 2), 2);
+    scene.kafka.delete_group(scene.group());
+    assert_eq!(scene.kafka.committed(scene.group(), &scene.orders()), [None, None]);
+    scene.produce(&mugs("after", 100, 2));
+    run(&scene);
+    assert_eq!(scene.prove().accepted, 300);
+}
+
+#[test]
+fn without_any_position_the_earliest_record_is_the_first() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 1_000)]);
+    scene.produce(&mugs("old", 50, 1));
+    scene.kafka.delete_records(&scene.orders(), 0, 20);
+    run(&scene);
+    assert_eq!(scene.prove().accepted, 30);
+}
+
+#[test]
+fn deleted_records_stop_their_partition_alone_until_their_loss_is_accepted() {
+    let scene = after(&mugs("before", 200, 2), 2);
+    scene.produce(&mugs("after", 200, 2));
+    scene.kafka.delete_records(&scene.orders(), 0, 150);
+
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("the next record to read is 100, but the topic holds 150 to 200", SOON);
+    verifier.said("--accept-data-loss", SOON);
+    wait::until("the other partition is told", SOON, || {
+        scene.kafka.committed(scene.group(), &scene.orders()) == [Some(100), Some(200)]
+    });
+    // It keeps going, and the stopped one stays stopped.
+    scene.produce(&mugs("later", 20, 2));
+    wait::until("the other partition goes on", SOON, || {
+        scene.kafka.committed(scene.group(), &scene.orders()) == [Some(100), Some(210)]
+    });
+    verifier.stop();
+    assert_eq!(scene.database.decided(), 310);
+
+    let verifier = scene.start("a", &["--accept-data-loss"]);
+    scene.done(SOON);
+    verifier.stop();
+    scene.prove_levels();
+    scene.prove_decisions();
+    scene.prove_rest();
+    assert_eq!(scene.database.decided(), 370);
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), 370);
+}
+
+#[test]
+fn records_deleted_under_a_running_verifier_stop_their_partition_alone() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 10_000)]);
+    scene.produce(&mugs("before", 200, 2));
+    let mut verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    // Asleep, so that the records are gone before it asks for them. The first ones answer the fetch it has open.
+    verifier.signal("STOP");
+    scene.produce(&mugs("fetched", 20, 2));
+    scene.produce(&mugs("lost", 200, 2));
+    scene.kafka.delete_records(&scene.orders(), 0, 170);
+    verifier.signal("CONT");
+    verifier.said("but the topic holds 170 to 210", SOON);
+    wait::until("the other partition is told", SOON, || {
+        scene.kafka.committed(scene.group(), &scene.orders())[1] == Some(210)
+    });
+    verifier.stop();
+    let verifier = scene.start("a", &["--accept-data-loss"]);
+    scene.done(SOON);
+    verifier.stop();
+    scene.prove_levels();
+    scene.prove_decisions();
+    scene.prove_rest();
+    let told = scene.kafka.count(&scene.topic("accepted"));
+    assert_eq!(i64::try_from(told), Ok(scene.database.decided()));
+}
+
+#[test]
+fn deleted_records_that_were_decided_lose_only_their_telling() {
+    let scene = after(&mugs("before", 100, 1), 1);
+    scene.produce(&mugs("decided", 100, 1));
+    decide_only(&scene, 0, 100, 200);
+    scene.kafka.delete_records(&scene.orders(), 0, 150);
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("the next record to read is 100, but the topic holds 150 to 200", SOON);
+    verifier.stop();
+    let verifier = scene.start("a", &["--accept-data-loss"]);
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(scene.database.decided(), 200);
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), 150);
+}
+
+#[test]
+fn a_topic_made_anew_is_read_only_when_the_loss_is_accepted() {
+    let scene = after(&mugs("before", 100, 1), 1);
+    scene.kafka.delete(&scene.orders());
+    scene.kafka.create(&scene.orders(), 1);
+    scene.produce(&mugs("after", 30, 1));
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("the topic was made anew", SOON);
+    verifier.stop();
+    assert_eq!(scene.database.decided(), 100);
+
+    let verifier = scene.start("a", &["--accept-data-loss"]);
+    scene.done(SOON);
+    verifier.stop();
+    scene.prove_levels();
+    scene.prove_decisions();
+    scene.prove_rest();
+    assert_eq!(scene.database.decided(), 130);
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), 130);
+}

@@ -1,0 +1,10 @@
+//! The program on real servers, when all goes well, and when it says at once that it cannot.
+
+mod backlog;
+mod bad_records;
+mod contract;
+mod groups;
+mod security;
+mod settings;
+mod start_up;
+mod stop;

@@ -1,0 +1,137 @@
+//! Settings: a flag is stronger than the environment, and that is stronger than the file.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::process::program;
+use crate::support::scene::Scene;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Everything in a file, under the names of the flags.
+fn from_file(scene: &Scene, more: &str) -> Command {
+    let file = scene.file("settings.toml");
+    let text = format!(
+        "brokers = {:?}\ndatabase-url = {:?}\ngroup = \"{}-file\"\ninstance-id = \"from-file\"\n\
+         orders-topic = {:?}\naccepted-topic = {:?}\nrejected-topic = {:?}\nlevels-topic = {:?}\n\
+         dead-letter-topic = {:?}\nbatch-max-orders = 100\nbatch-max-bytes = \"1MiB\"\nbatch-max-age = \"5ms\"\n{more}",
+        scene.kafka.brokers,
+        scene.database.url(),
+        scene.name,
+        scene.topic("orders"),
+        scene.topic("accepted"),
+        scene.topic("rejected"),
+        scene.topic("levels"),
+        scene.topic("dead"),
+    );
+    std::fs::write(&file, text).expect("written");
+    let mut command = program();
+    command.arg("run").env("STOCK_VERIFIER_CONFIG", file);
+    command
+}
+
+/// The command runs in this group.
+#[track_caller]
+fn runs_in(scene: &Scene, command: Command, group: &str) {
+    let mut verifier = scene.launch(command, group);
+    verifier.said(&format!("group=\"{}-{group}\"", scene.name), SOON);
+    verifier.stop();
+}
+
+/// The command is refused for this word.
+#[track_caller]
+fn refused(scene: &Scene, command: Command, word: &str) {
+    let mut verifier = scene.launch(command, "refused");
+    let status = verifier.wait(SOON);
+    let log = verifier.log();
+    assert!(matches!(status.code(), Some(1 | 2)), "{status}: {log}");
+    assert!(log.contains(word), "{word} is not in {log}");
+}
+
+#[test]
+fn a_flag_is_stronger_than_the_environment_and_that_is_stronger_than_the_file() {
+    let scene = Scene::new(1);
+    runs_in(&scene, from_file(&scene, ""), "file");
+    let by_environment = || {
+        let mut command = from_file(&scene, "");
+        command.env("STOCK_VERIFIER_GROUP", format!("{}-environment", scene.name));
+        command
+    };
+    runs_in(&scene, by_environment(), "environment");
+    let mut by_flag = by_environment();
+    by_flag.args(["--group", &format!("{}-flag", scene.name)]);
+    runs_in(&scene, by_flag, "flag");
+}
+
+#[test]
+fn properties_come_from_flags_environment_and_file() {
+    let scene = Scene::new(1);
+    // A property that does not exist is named in the refusal, which shows that it arrived.
+    refused(
+        &scene,
+        from_file(&scene, "[property]\n\"no.such.file.property\" = 1\n"),
+        "no.such.file.property",
+    );
+    let mut command = from_file(&scene, "");
+    command.env("STOCK_VERIFIER_PROPERTY", "linger.ms=1\nno.such.environment.property=1");
+    refused(&scene, command, "no.such.environment.property");
+    let mut command = from_file(&scene, "");
+    command.args(["-X", "linger.ms=1", "-X", "no.such.flag.property=1"]);
+    refused(&scene, command, "no.such.flag.property");
+    let mut command = from_file(&scene, "");
+    command.args(["-X", "enable.auto.commit=true"]);
+    refused(&scene, command, "enable.auto.commit is set by the verifier itself");
+    // And good ones are taken.
+    runs_in(&scene, from_file(&scene, "[property]\n\"statistics.interval.ms\" = 0\n"), "file");
+}
+
+#[test]
+fn plain_database_url_is_read_when_its_own_is_not_set() {
+    let scene = Scene::new(1);
+    let mut command = scene.command_without_database("a", &[]);
+    command.env("DATABASE_URL", scene.database.url());
+    let mut verifier = scene.launch(command, "plain");
+    verifier.said("verifying", SOON);
+    verifier.stop();
+    let mut command = scene.command_without_database("a", &[]);
+    command.env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none");
+    command.env("STOCK_VERIFIER_DATABASE_URL", scene.database.url());
+    let mut verifier = scene.launch(command, "own");
+    verifier.said("verifying", SOON);
+    verifier.stop();
+}
+
+#[test]
+fn a_setting_that_does_not_exist_is_named_and_so_is_its_file() {
+    let scene = Scene::new(1);
+    refused(&scene, from_file(&scene, "grup = \"x\"\n"), "grup is not a setting");
+    refused(&scene, from_file(&scene, "grup = \"x\"\n"), "settings.toml");
+    refused(&scene, from_file(&scene, "this is no TOML"), "settings.toml");
+    let mut command = scene.command("a", &[]);
+    command.args(["--config", "/no/such/file.toml"]);
+    refused(&scene, command, "/no/such/file.toml");
+}
+
+#[test]
+fn topics_are_created_once_and_levels_are_compacted() {
+    let scene = Scene::new(1);
+    let prefix = format!("{}.new", scene.name);
+    let create = || {
+        let mut command = program();
+        command.args(["topics", "create", "--brokers", &scene.kafka.brokers, "--partitions", "3"]);
+        for which in ["orders", "accepted", "rejected", "levels", "dead-letter"] {
+            command.args([format!("--{which}-topic"), format!("{prefix}.{which}")]);
+        }
+        let mut done = scene.launch(command, "topics");
+        assert_eq!(done.wait(SOON).code(), Some(0), "{}", done.log());
+        done.log()
+    };
+    assert_eq!(create().matches("created ").count(), 5);
+    assert_eq!(create().matches("exists ").count(), 5);
+    assert_eq!(scene.kafka.partitions(&format!("{prefix}.orders")), 3);
+    assert_eq!(scene.kafka.config(&format!("{prefix}.levels"), "cleanup.policy"), "compact");
+    assert_eq!(scene.kafka.config(&format!("{prefix}.orders"), "cleanup.policy"), "delete");
+    for which in ["orders", "accepted", "rejected", "levels", "dead-letter"] {
+        scene.kafka.delete_if_there(&format!("{prefix}.{which}"));
+    }
+}

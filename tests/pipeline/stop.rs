@@ -1,0 +1,94 @@
+//! Stopping in good order.
+
+use std::time::{Duration, Instant};
+
+use crate::support::kafka::{Sent, order};
+use crate::support::scene::Scene;
+use crate::support::wait;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn mugs(prefix: &str, count: usize) -> Vec<Sent> {
+    (0..count).map(|number| order(&format!("{prefix}-{number}"), &[("MUG", 1)])).collect()
+}
+
+#[test]
+fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 1_000_000)]);
+    // A session far longer than the test: only a member that leaves frees its partitions in time.
+    let patient = ["-X", "session.timeout.ms=120000", "--batch-max-orders", "200"];
+    let mut first = scene.start("a", &patient);
+    scene.produce(&mugs("one", 20_000));
+    wait::until("the work has begun", SOON, || scene.database.applied() > 2_000);
+    first.signal("TERM");
+    let asked = Instant::now();
+    assert_eq!(first.wait(SOON).code(), Some(0), "{}", first.log());
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?} to stop", asked.elapsed());
+    // What it decided it told.
+    let committed = scene.kafka.committed(scene.group(), &scene.orders());
+    assert_eq!(committed.iter().flatten().sum::<i64>(), scene.database.applied());
+    assert!(scene.kafka.members(scene.group()).is_empty(), "it has not left the group");
+
+    let second = scene.start("b", &patient);
+    let begun = Instant::now();
+    let before = scene.database.applied();
+    wait::until("another takes over", SOON, || scene.database.applied() > before);
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?} to take over", begun.elapsed());
+    scene.done(Duration::from_secs(60));
+    second.stop();
+    assert_eq!(scene.prove().accepted, 20_000);
+}
+
+#[test]
+fn ctrl_c_is_a_good_end_too() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    let mut verifier = scene.start("a", &[]);
+    scene.produce(&mugs("one", 10));
+    scene.done(SOON);
+    verifier.signal("INT");
+    assert_eq!(verifier.wait(SOON).code(), Some(0));
+    scene.prove();
+}
+
+#[test]
+fn a_running_member_takes_the_partitions_of_one_that_stops() {
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let patient = ["-X", "session.timeout.ms=120000"];
+    let first = scene.start("a", &patient);
+    let second = scene.start("b", &patient);
+    wait::until("both are members", SOON, || scene.kafka.members(scene.group()).len() == 2);
+    first.stop();
+    scene.produce(&mugs("one", 1_000));
+    let begun = Instant::now();
+    scene.done(SOON);
+    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?} to take over", begun.elapsed());
+    second.stop();
+    assert_eq!(scene.prove().accepted, 1_000);
+}
+
+#[test]
+fn a_second_signal_aborts() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let mut verifier = scene.start("a", &[]);
+    scene.produce(&mugs("one", 10));
+    scene.done(SOON);
+    // A batch that cannot be finished: somebody else holds its level.
+    scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
+        scene.produce(&mugs("two", 10));
+        wait::until("the batch waits for the lock", SOON, || {
+            scene.database.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+        });
+        verifier.signal("TERM");
+        verifier.said("a second signal ends at once", SOON);
+        verifier.signal("TERM");
+        assert_eq!(verifier.wait(Duration::from_secs(5)).code(), Some(130));
+    });
+    let verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(scene.prove().accepted, 20);
+}

@@ -1,0 +1,162 @@
+//! A database for each test.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Row as _};
+use stock_verifier::store::Store as _;
+use stock_verifier::store::postgres::PostgresStore;
+
+use super::servers::wait_for;
+
+/// A name no other test of this or any other run has.
+pub fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let count = COUNT.fetch_add(1, Ordering::SeqCst);
+    format!("{prefix}_{}_{}_{count}", now.as_millis() % 10_000_000_000, std::process::id())
+}
+
+/// A database of one test. It stays when the test fails, to be looked at.
+pub struct Database {
+    server: String,
+    name: String,
+    pool: PgPool,
+}
+
+impl Database {
+    /// An empty one, without the ledger's tables.
+    pub fn empty(server: &str) -> Self {
+        Self::create(server, "")
+    }
+
+    /// One with the ledger's tables and nothing in them.
+    pub fn fresh(server: &str) -> Self {
+        let database = Self::empty(server);
+        wait_for(database.store().migrate()).expect("migrated");
+        database
+    }
+
+    fn create(server: &str, clause: &str) -> Self {
+        let name = unique("test");
+        run_on(server, &format!("CREATE DATABASE {name} {clause}"));
+        let url = url_of(server, &name);
+        // Inside the runtime, where the pool's own tasks live.
+        let options: PgConnectOptions = url.parse().expect("a database URL");
+        // Compiling a proof's queries takes longer than running them.
+        let options = options.options([("jit", "off")]);
+        let pool = wait_for(async { PgPoolOptions::new().max_connections(4).connect_lazy_with(options) });
+        Self { server: server.to_owned(), name, pool }
+    }
+
+    /// What is in it now, as another database: a backup.
+    pub fn backup(&self) -> Self {
+        // A template must have no connections; those of this pool come back by themselves.
+        self.disconnect_all();
+        Self::create(&self.server, &format!("TEMPLATE {}", self.name))
+    }
+
+    /// Ends every connection to it, as an operator would.
+    pub fn disconnect_all(&self) {
+        run_on(
+            &self.server,
+            &format!(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{}'",
+                self.name
+            ),
+        );
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its URL, password and all.
+    pub fn url(&self) -> String {
+        url_of(&self.server, &self.name)
+    }
+
+    /// The verifier's own store on it.
+    pub fn store(&self) -> PostgresStore {
+        let url = self.url();
+        wait_for(async move { PostgresStore::open(&url, 2).await }).expect("PostgreSQL is reached")
+    }
+
+    /// Does something for its effect.
+    pub fn run(&self, sql: &str) {
+        wait_for(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool)).expect(sql);
+    }
+
+    /// Does something while a transaction that has made this query stays open.
+    pub fn holding(&self, sql: &str, work: impl FnOnce()) {
+        let transaction = wait_for(async {
+            let mut transaction = self.pool.begin().await.expect("a transaction");
+            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *transaction).await.expect(sql);
+            transaction
+        });
+        work();
+        wait_for(transaction.rollback()).expect("rolled back");
+    }
+
+    /// All rows of a query.
+    pub fn rows(&self, sql: &str) -> Vec<PgRow> {
+        wait_for(sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&self.pool)).expect(sql)
+    }
+
+    /// The one number a query gives; 0 for null.
+    pub fn number(&self, sql: &str) -> i64 {
+        self.try_number(sql).expect(sql)
+    }
+
+    /// The same, while the server may be away.
+    pub fn try_number(&self, sql: &str) -> Result<i64, sqlx::Error> {
+        let row = wait_for(sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool))?;
+        Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
+    }
+
+    /// Orders decided so far.
+    pub fn decided(&self) -> i64 {
+        self.number("SELECT count(*) FROM decisions WHERE kind = 1")
+    }
+
+    /// Records applied so far, of all partitions.
+    pub fn applied(&self) -> i64 {
+        self.number("SELECT sum(next_offset)::bigint FROM positions")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let server = self.server.clone();
+        wait_for(async {
+            self.pool.close().await;
+            // A server that was killed for good takes its databases along.
+            if let Ok(mut connection) = connect(&server).await {
+                let _ = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
+            }
+        });
+    }
+}
+
+fn url_of(server: &str, name: &str) -> String {
+    let mut url = url::Url::parse(server).expect("DATABASE_URL is a URL");
+    url.set_path(name);
+    url.into()
+}
+
+async fn connect(url: &str) -> Result<sqlx::PgConnection, sqlx::Error> {
+    <sqlx::PgConnection as sqlx::Connection>::connect(url).await
+}
+
+/// Runs one statement on a connection of its own.
+pub fn run_on(url: &str, sql: &str) {
+    wait_for(async {
+        let mut connection = connect(url).await.expect("PostgreSQL is reached");
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect(sql);
+    });
+}

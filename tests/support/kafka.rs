@@ -1,0 +1,318 @@
+//! Kafka as a producer, a consumer and an operator see it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
+use stock_verifier::event::{Header, Record};
+use stock_verifier::ledger::{Offset, Source, TopicPartition};
+
+use super::servers::wait_for;
+use super::wait;
+
+/// Longest wait for any one answer of Kafka.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A record to be produced.
+#[derive(Debug, Clone, Default)]
+pub struct Sent {
+    /// Where to; `None` goes by the key.
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Vec<Header>,
+}
+
+impl Sent {
+    /// To this partition.
+    pub fn to(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// With one more header.
+    pub fn header(mut self, name: &str, value: &[u8]) -> Self {
+        self.headers.push(Header { name: name.to_owned(), value: Some(value.to_vec()) });
+        self
+    }
+}
+
+/// A record with this key and value.
+pub fn sent(key: &str, value: impl Into<Vec<u8>>) -> Sent {
+    Sent { key: Some(key.as_bytes().to_vec()), value: Some(value.into()), ..Sent::default() }
+}
+
+/// An order for these lines.
+pub fn order(id: &str, lines: &[(&str, i64)]) -> Sent {
+    let lines: Vec<_> =
+        lines.iter().map(|(sku, quantity)| serde_json::json!({"sku": sku, "quantity": quantity})).collect();
+    let value = serde_json::json!({"type": "order.created", "order_id": id, "lines": lines});
+    sent(id, value.to_string())
+}
+
+/// A cluster.
+pub struct Cluster {
+    /// Its bootstrap servers.
+    pub brokers: String,
+    /// Clients that ask and never read, by isolation level and group: connecting anew for each question takes longer
+    /// than the answer.
+    asking: Mutex<HashMap<(String, String), Arc<BaseConsumer>>>,
+}
+
+/// Counts what was not delivered.
+#[derive(Default)]
+struct Failed(AtomicU64);
+impl ClientContext for Failed {}
+impl ProducerContext for Failed {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if result.is_err() {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Cluster {
+    /// The cluster of these bootstrap servers.
+    pub fn new(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), asking: Mutex::default() }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    fn consumer(&self, isolation: &str, group: &str) -> BaseConsumer {
+        self.client()
+            .set("group.id", group)
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("fetch.message.max.bytes", "8388608")
+            // How soon an empty partition says that it has ended.
+            .set("fetch.wait.max.ms", "10")
+            .create()
+            .expect("a consumer")
+    }
+
+    fn asking(&self, isolation: &str, group: &str) -> Arc<BaseConsumer> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = asking
+            .entry((isolation.to_owned(), group.to_owned()))
+            .or_insert_with(|| Arc::new(self.consumer(isolation, group)));
+        Arc::clone(client)
+    }
+
+    /// Creates a topic.
+    pub fn create(&self, topic: &str, partitions: i32) {
+        let new =
+            NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
+        let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
+        let created = wait_for(self.admin().create_topics([&new], &options)).expect("Kafka answers");
+        for topic in created {
+            topic.expect("created");
+        }
+        wait::until("the topic is known", LIMIT, || self.partitions(topic) == partitions);
+    }
+
+    /// Deletes a topic, and waits until nobody knows it.
+    pub fn delete(&self, topic: &str) {
+        let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
+        for deleted in wait_for(self.admin().delete_topics(&[topic], &options)).expect("Kafka answers") {
+            deleted.expect("deleted");
+        }
+        wait::until("the topic is gone", LIMIT, || self.partitions(topic) == 0);
+    }
+
+    /// Deletes a topic without waiting, if there is such a one.
+    pub fn delete_if_there(&self, topic: &str) {
+        let _ = wait_for(self.admin().delete_topics(&[topic], &AdminOptions::new()));
+    }
+
+    /// A setting of a topic.
+    pub fn config(&self, topic: &str, name: &str) -> String {
+        let wanted = ResourceSpecifier::Topic(topic);
+        let found =
+            wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())).expect("Kafka answers");
+        let found = found.into_iter().next().expect("one topic").expect("the topic is there");
+        found.get(name).and_then(|entry| entry.value.clone()).expect("the setting is there")
+    }
+
+    /// Makes a group forget what it committed. It must have no members.
+    pub fn delete_group(&self, group: &str) {
+        wait::until("the group is empty and deleted", LIMIT, || {
+            let done =
+                wait_for(self.admin().delete_groups(&[group], &AdminOptions::new())).expect("Kafka answers");
+            done.into_iter().all(|group| group.is_ok())
+        });
+    }
+
+    /// Deletes the records of a partition below an offset, as retention does.
+    pub fn delete_records(&self, topic: &str, partition: i32, below: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, KafkaOffset::Offset(below)).expect("an offset");
+        wait_for(self.admin().delete_records(&offsets, &AdminOptions::new())).expect("records deleted");
+        wait::until("the records are gone", LIMIT, || self.first(topic, partition) == below);
+    }
+
+    /// The number of a topic's partitions; 0 when there is no such topic.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        let metadata = self.asking("read_committed", "nobody").fetch_metadata(Some(topic), LIMIT);
+        let metadata = metadata.expect("Kafka answers");
+        let topic = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
+        topic.map_or(0, |topic| i32::try_from(topic.partitions().len()).expect("few"))
+    }
+
+    /// The first offset of a partition.
+    pub fn first(&self, topic: &str, partition: i32) -> i64 {
+        let consumer = self.asking("read_uncommitted", "nobody");
+        consumer.fetch_watermarks(topic, partition, LIMIT).expect("Kafka answers").0
+    }
+
+    /// The end of each partition, or with `read_committed` the last stable offset: what open transactions leave.
+    pub fn ends(&self, topic: &str, isolation: &str) -> Vec<i64> {
+        let consumer = self.asking(isolation, "nobody");
+        (0..self.partitions(topic))
+            .map(|partition| consumer.fetch_watermarks(topic, partition, LIMIT).expect("Kafka answers").1)
+            .collect()
+    }
+
+    /// What a group committed, for each partition.
+    pub fn committed(&self, group: &str, topic: &str) -> Vec<Option<i64>> {
+        self.try_committed(group, topic).expect("Kafka answers")
+    }
+
+    /// The same, while Kafka may be away.
+    pub fn try_committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, KafkaError> {
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_range(topic, 0, self.partitions(topic) - 1);
+        let found = self.asking("read_uncommitted", group).committed_offsets(wanted, LIMIT)?;
+        Ok(found.elements().iter().map(|e| e.offset().to_raw().filter(|offset| *offset >= 0)).collect())
+    }
+
+    /// The members of a group: the client id of each, and the number of bytes of its assignment.
+    pub fn members(&self, group: &str) -> Vec<String> {
+        let consumer = self.asking("read_committed", "nobody");
+        let groups = consumer.fetch_group_list(Some(group), LIMIT).expect("Kafka answers");
+        let members = groups.groups().iter().flat_map(rdkafka::groups::GroupInfo::members);
+        members.map(|member| member.client_id().to_owned()).collect()
+    }
+
+    /// Produces, and waits until all of it has arrived.
+    pub fn produce(&self, topic: &str, records: &[Sent]) {
+        self.produce_with(topic, records, &[]);
+    }
+
+    /// The same with properties of librdkafka.
+    pub fn produce_with(&self, topic: &str, records: &[Sent], properties: &[(&str, &str)]) {
+        let mut config = self.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "20")
+            .set("batch.size", "1000000")
+            .set("message.max.bytes", "8388608")
+            .set("queue.buffering.max.messages", "200000")
+            .set("compression.type", "lz4");
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        let producer: ThreadedProducer<Failed> =
+            config.create_with_context(Failed::default()).expect("a producer");
+        for sent in records {
+            let mut headers = OwnedHeaders::new();
+            for Header { name, value } in &sent.headers {
+                headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+            }
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
+            record.partition = sent.partition;
+            record.key = sent.key.as_deref();
+            record.payload = sent.value.as_deref();
+            while let Err((error, back)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
+                record = back;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        producer.flush(LIMIT).expect("everything arrives");
+        assert_eq!(producer.context().0.load(Ordering::SeqCst), 0, "records were not delivered to {topic}");
+    }
+
+    /// Every record a `read_committed` reader sees, from the first to the end there is now.
+    pub fn read(&self, topic: &str) -> Vec<Record> {
+        let mut records = Vec::new();
+        self.each(topic, |message| records.push(owned(message)));
+        records
+    }
+
+    /// How many records a `read_committed` reader sees.
+    pub fn count(&self, topic: &str) -> usize {
+        let mut count = 0;
+        self.each(topic, |_| count += 1);
+        count
+    }
+
+    fn each(&self, topic: &str, mut see: impl FnMut(&BorrowedMessage<'_>)) {
+        let consumer = self.consumer("read_committed", "nobody");
+        let partitions = self.partitions(topic);
+        assert!(partitions > 0, "there is no topic {topic}");
+        let mut from = TopicPartitionList::new();
+        for partition in 0..partitions {
+            from.add_partition_offset(topic, partition, KafkaOffset::Beginning).expect("an offset");
+        }
+        consumer.assign(&from).expect("assigned");
+        let mut ended = std::collections::HashSet::new();
+        let deadline = Instant::now() + LIMIT * 3;
+        while ended.len() < usize::try_from(partitions).expect("few") {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => see(&message),
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
+                Some(Err(error)) => panic!("reading {topic}: {error}"),
+                None => {}
+            }
+            assert!(Instant::now() < deadline, "{topic} could not be read to its end");
+        }
+    }
+}
+
+fn owned(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| Header { name: header.key.to_owned(), value: header.value.map(<[u8]>::to_vec) })
+            .collect()
+    });
+    Record {
+        source: Source {
+            at: TopicPartition::new(message.topic(), message.partition()),
+            offset: Offset(message.offset()),
+        },
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+        timestamp_ms: message.timestamp().to_millis(),
+    }
+}
+
+/// The one value of a header, as text.
+pub fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    let value = record.headers.iter().find(|header| header.name == name)?.value.as_deref()?;
+    Some(std::str::from_utf8(value).expect("UTF-8"))
+}

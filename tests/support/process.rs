@@ -1,0 +1,123 @@
+//! The program itself, as its own process.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::wait;
+
+/// Lines of a log that are shown when a test fails.
+const SHOWN_LINES: usize = 60;
+
+/// The program, with none of the test's own settings in its environment.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stock-verifier"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("STOCK_VERIFIER_") || name == "DATABASE_URL" || name == "RUST_LOG" {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// A running (or ended) program. Killed when dropped.
+pub struct Verifier {
+    child: Child,
+    log: PathBuf,
+    name: String,
+}
+
+impl Verifier {
+    /// Starts it, with its log in this file.
+    pub fn start(mut command: Command, name: &str, log: PathBuf) -> Self {
+        let file = File::create(&log).expect("a log file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .spawn()
+            .expect("the program starts");
+        Self { child, log, name: name.to_owned() }
+    }
+
+    /// What it was called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).expect("the log is there")).into_owned()
+    }
+
+    /// Waits until its log holds a text.
+    #[track_caller]
+    pub fn said(&mut self, text: &str, limit: Duration) {
+        let what = format!("{} says {text:?}", self.name);
+        wait::until(&what, limit, || {
+            if self.log().contains(text) {
+                return true;
+            }
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                assert!(self.log().contains(text), "{} ended ({status}) without saying {text:?}", self.name);
+            }
+            false
+        });
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("a child");
+    }
+
+    /// Sends a signal by its name: TERM, INT, STOP, CONT.
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id]).status().expect("kill can be run");
+        assert!(sent.success(), "no {signal} for {}", self.name);
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("{} ends", self.name);
+        wait::value(&what, limit, || self.child.try_wait().expect("a child"))
+    }
+
+    /// SIGTERM, and a good end.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.wait(Duration::from_secs(40));
+        assert_eq!(status.code(), Some(0), "{} was stopped", self.name);
+    }
+
+    /// The most memory it ever had resident, in bytes.
+    pub fn most_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+            println!("---- the end of the log of {} ----\n{shown}", self.name);
+        }
+    }
+}

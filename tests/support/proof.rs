@@ -1,0 +1,261 @@
+//! The invariants of the design, proved by reading the ledger and the topics back.
+//!
+//! On purpose not with the program's own audit, nor with the code that writes the events: a proof that shares its
+//! mistakes with what it proves is none. Only reading a command is shared; `tests/bad_input` holds that to a table.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::Row as _;
+use stock_verifier::event::{Record, read_command};
+
+use super::kafka::header;
+use super::scene::Scene;
+
+/// How the records of a scene ended.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Accept events.
+    pub accepted: usize,
+    /// Reject events.
+    pub rejected: usize,
+    /// Dead letters.
+    pub dead: usize,
+    /// Repetitions absorbed.
+    pub absorbed: usize,
+}
+
+/// A decision as the ledger holds it.
+struct Decided {
+    accepted: bool,
+    digest: Vec<u8>,
+    detail: String,
+    topic: Option<String>,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    time: String,
+}
+
+impl Scene {
+    /// Proves everything, at rest.
+    pub fn prove(&self) -> Ends {
+        self.prove_levels();
+        self.prove_decisions();
+        self.prove_rest();
+        self.prove_told()
+    }
+
+    /// 1 and 2: no level below zero; each is the sum of its movements; each balance follows from the one before.
+    pub fn prove_levels(&self) {
+        for (wrong, sql) in [
+            ("levels below zero", "SELECT count(*) FROM levels WHERE available < 0"),
+            (
+                "movements that do not follow from the one before",
+                "SELECT count(*) FROM (
+                     SELECT version, quantity, balance, lag(version, 1, 0::bigint) OVER chain AS version_before,
+                            lag(balance, 1, 0::bigint) OVER chain AS balance_before
+                     FROM movements WINDOW chain AS (PARTITION BY sku ORDER BY version)) AS chained
+                 WHERE version <> version_before + 1 OR balance <> balance_before + quantity OR balance < 0",
+            ),
+            (
+                "levels that are not the sum of their movements",
+                "SELECT count(*) FROM levels FULL JOIN (
+                     SELECT sku, sum(quantity) AS total, max(version) AS last, count(*) AS moves
+                     FROM movements GROUP BY sku) AS summed USING (sku)
+                 WHERE available IS DISTINCT FROM total OR version IS DISTINCT FROM last OR version <> moves",
+            ),
+        ] {
+            assert_eq!(self.database.number(sql), 0, "{wrong}");
+        }
+    }
+
+    /// 3 and 5: accepted lines are movements and the other way round; each rejection was justified, each acceptance
+    /// possible, at its place in the ledger's order.
+    pub fn prove_decisions(&self) {
+        let differing = self.database.number(
+            r#"SELECT count(*) FROM (
+                   SELECT d.seq, d.id, d.partition, d."offset", line->>'sku' AS sku,
+                          -(line->>'quantity')::bigint AS quantity, (line->>'balance')::bigint AS balance
+                   FROM decisions AS d, jsonb_array_elements(d.detail::jsonb) AS line
+                   WHERE d.accepted AND d.kind = 1) AS lines
+               FULL JOIN (SELECT * FROM movements WHERE kind = 1) AS moved USING (seq, id, sku)
+               WHERE (lines.quantity, lines.balance, lines.partition, lines."offset")
+                     IS DISTINCT FROM (moved.quantity, moved.balance, moved.partition, moved."offset")"#,
+        );
+        assert_eq!(differing, 0, "accepted lines without a movement, or movements without an accepted line");
+
+        let mut levels: HashMap<String, i64> = HashMap::new();
+        let rows = self.database.rows(
+            "SELECT d.id, d.kind, d.accepted, d.detail, m.sku, m.balance FROM decisions AS d
+             LEFT JOIN movements AS m ON d.kind = 10 AND m.kind = 10 AND m.id = d.id ORDER BY d.seq",
+        );
+        for row in rows {
+            let id: String = row.get("id");
+            if row.get::<i16, _>("kind") == 10 {
+                levels.insert(row.get("sku"), row.get("balance"));
+                continue;
+            }
+            let detail: serde_json::Value = serde_json::from_str(row.get("detail")).expect("JSON");
+            for part in detail.as_array().expect("a list") {
+                let Some(sku) = part["sku"].as_str() else {
+                    assert_eq!(part["reason"], "invalid_order", "{id}");
+                    continue;
+                };
+                let level = levels.get(sku).copied();
+                if row.get("accepted") {
+                    let left = level.expect("a known SKU") - part["quantity"].as_i64().expect("a number");
+                    assert!(left >= 0, "{id} was accepted beyond the stock of {sku}");
+                    assert_eq!(part["balance"], left, "{id} {sku}");
+                    levels.insert(sku.to_owned(), left);
+                } else if part["reason"] == "unknown_sku" {
+                    assert_eq!(level, None, "{id} was rejected for {sku} as unknown");
+                } else {
+                    assert_eq!(part["reason"], "insufficient_stock", "{id}");
+                    assert_eq!(Some(part["available"].as_i64().expect("a number")), level, "{id} {sku}");
+                    assert!(
+                        part["requested"].as_i64() > level,
+                        "{id} was rejected though there was enough {sku}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// 6: at rest the ledger's position, the committed offset and the end of each partition are one.
+    pub fn prove_rest(&self) {
+        let orders = self.orders();
+        let ends = self.kafka.ends(&orders, "read_uncommitted");
+        let committed = self.kafka.committed(self.group(), &orders);
+        for (partition, end) in ends.iter().enumerate() {
+            let position = self.database.number(&format!(
+                "SELECT max(next_offset) FROM positions WHERE topic = '{orders}' AND partition = {partition}"
+            ));
+            assert_eq!(position, *end, "the ledger's position of partition {partition}");
+            assert_eq!(
+                committed[partition].unwrap_or(0),
+                *end,
+                "the committed offset of partition {partition}"
+            );
+        }
+        for topic in ["accepted", "rejected", "dead"].map(|topic| self.topic(topic)) {
+            let stable = self.kafka.ends(&topic, "read_committed");
+            assert_eq!(
+                stable,
+                self.kafka.ends(&topic, "read_uncommitted"),
+                "{topic} has an open transaction"
+            );
+        }
+    }
+
+    fn decisions(&self) -> HashMap<String, Decided> {
+        let rows = self.database.rows(
+            r#"SELECT id, accepted, digest, detail, topic, partition, "offset",
+                      to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS time
+               FROM decisions WHERE kind = 1"#,
+        );
+        rows.iter()
+            .map(|row| {
+                let decided = Decided {
+                    accepted: row.get("accepted"),
+                    digest: row.get("digest"),
+                    detail: row.get("detail"),
+                    topic: row.get("topic"),
+                    partition: row.get("partition"),
+                    offset: row.get("offset"),
+                    time: row.get("time"),
+                };
+                (row.get("id"), decided)
+            })
+            .collect()
+    }
+
+    /// 4: each record ended as exactly one of a result, a dead letter and an absorbed repetition, and each result
+    /// says byte for byte what the ledger says.
+    pub fn prove_told(&self) -> Ends {
+        let decisions = self.decisions();
+        let mut told: BTreeMap<String, Record> = BTreeMap::new();
+        for (topic, kind) in [("accepted", "order.accepted"), ("rejected", "order.rejected")] {
+            for record in self.kafka.read(&self.topic(topic)) {
+                assert_eq!(header(&record, "ce_type"), Some(kind));
+                let id = header(&record, "ce_id").expect("a ce_id").to_owned();
+                if let Some(first) = told.insert(id.clone(), record.clone()) {
+                    panic!("{id} was told twice: {} and {}", first.source, record.source);
+                }
+            }
+        }
+        let mut dead: BTreeMap<(String, String), Record> = BTreeMap::new();
+        for record in self.kafka.read(&self.topic("dead")) {
+            let place =
+                |name: &str| header(&record, &format!("__connect.errors.{name}")).expect(name).to_owned();
+            assert_eq!(place("topic"), self.orders());
+            let place = (place("partition"), place("offset"));
+            assert!(dead.insert(place.clone(), record).is_none(), "two dead letters of {place:?}");
+        }
+        let mut ends = Ends::default();
+        for record in self.kafka.read(&self.orders()) {
+            let at = &record.source;
+            let mut letter = |code: Option<&str>| {
+                let place = (at.at.partition.to_string(), at.offset.to_string());
+                let letter = dead.remove(&place).unwrap_or_else(|| panic!("no dead letter of {at}"));
+                let found = header(&letter, "__connect.errors.exception.class.name");
+                assert!(code.is_none_or(|code| found == Some(code)), "{at} is a dead letter for {found:?}");
+                assert_eq!(
+                    (&letter.key, &letter.value),
+                    (&record.key, &record.value),
+                    "the dead letter of {at}"
+                );
+                ends.dead += 1;
+            };
+            let Ok(command) = read_command(&record) else {
+                letter(None);
+                continue;
+            };
+            let id = command.key.id.as_str();
+            let decided = decisions.get(id).unwrap_or_else(|| panic!("{at} ({id}) was never decided"));
+            let is_source = decided.topic.as_deref() == Some(&*at.at.topic)
+                && decided.partition == Some(at.at.partition)
+                && decided.offset == Some(at.offset.0);
+            if is_source {
+                assert_eq!(decided.digest, command.digest.0, "{at} was decided for other content");
+                let result = told.remove(&format!("order.created/{id}"));
+                let result = result.unwrap_or_else(|| panic!("{at} ({id}) was decided but not told"));
+                prove_result(&record, id, decided, &result);
+                if decided.accepted { ends.accepted += 1 } else { ends.rejected += 1 }
+            } else if decided.digest == command.digest.0 {
+                ends.absorbed += 1;
+            } else {
+                letter(Some("order_conflict"));
+            }
+        }
+        assert!(told.is_empty(), "results of no order: {:?}", told.keys().take(5).collect::<Vec<_>>());
+        assert!(dead.is_empty(), "dead letters of no record: {:?}", dead.keys().take(5).collect::<Vec<_>>());
+        assert_eq!(ends.accepted + ends.rejected, decisions.len(), "each decision has one result");
+        ends
+    }
+}
+
+/// A result says what the ledger says, in the contract's bytes.
+fn prove_result(order: &Record, id: &str, decided: &Decided, result: &Record) {
+    let (kind, list) =
+        if decided.accepted { ("order.accepted", "lines") } else { ("order.rejected", "reasons") };
+    let json = |text: &str| serde_json::Value::from(text).to_string();
+    let expected = format!(
+        r#"{{"type":"{kind}","order_id":{},"{list}":{},"source":{{"topic":{},"partition":{},"offset":{}}}}}"#,
+        json(id),
+        decided.detail,
+        json(&order.source.at.topic),
+        order.source.at.partition,
+        order.source.offset,
+    );
+    let value = result.value.as_deref().map(String::from_utf8_lossy);
+    assert_eq!(value.as_deref(), Some(expected.as_str()), "the result of {id}");
+    assert_eq!(result.key.as_deref(), Some(order.key.as_deref().unwrap_or(id.as_bytes())), "the key of {id}");
+    for (name, expected) in [
+        ("ce_specversion", "1.0"),
+        ("ce_source", "stock-verifier"),
+        ("ce_type", kind),
+        ("ce_time", &decided.time),
+        ("content-type", "application/json"),
+    ] {
+        assert_eq!(header(result, name), Some(expected), "{name} of {id}");
+    }
+}

@@ -1,0 +1,174 @@
+//! A database, topics and a group of one test.
+
+use std::process::Command;
+use std::time::Duration;
+
+use stock_verifier::ledger::{Command as Ask, Id, Request, Sku};
+use stock_verifier::store::{Batch, Store as _};
+
+use super::database::{Database, unique};
+use super::kafka::{Cluster, Sent};
+use super::process::{Verifier, program};
+use super::servers::{Servers, wait_for};
+use super::wait;
+
+/// Everything a verifier needs, and nothing another test sees.
+pub struct Scene {
+    /// Kafka.
+    pub kafka: Cluster,
+    /// The ledger.
+    pub database: Database,
+    /// The names of the topics start with it; it is also the group.
+    pub name: String,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    /// On the servers of the environment, with so many partitions in each topic.
+    pub fn new(partitions: i32) -> Self {
+        Self::on(&Servers::shared(), partitions)
+    }
+
+    /// On these servers.
+    pub fn on(servers: &Servers, partitions: i32) -> Self {
+        let scene = Self {
+            kafka: Cluster::new(&servers.brokers),
+            database: Database::fresh(&servers.database_url),
+            name: unique("t"),
+            directory: tempfile::tempdir().expect("a directory"),
+        };
+        for topic in ["orders", "accepted", "rejected", "levels", "dead"] {
+            scene.kafka.create(&scene.topic(topic), partitions);
+        }
+        scene
+    }
+
+    /// The name of a topic: orders, accepted, rejected, levels or dead.
+    pub fn topic(&self, which: &str) -> String {
+        format!("{}.{which}", self.name)
+    }
+
+    /// The orders' topic.
+    pub fn orders(&self) -> String {
+        self.topic("orders")
+    }
+
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.name
+    }
+
+    /// A path in a directory of its own.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Sets levels, each a movement in the ledger.
+    pub fn stock(&self, levels: &[(impl AsRef<str>, i64)]) {
+        let requests = levels.iter().map(|(sku, available)| {
+            let sku = Sku::new(sku.as_ref()).expect("a SKU");
+            let id = Id::new(&unique("set")).expect("an id");
+            Request { command: Ask::stock_set(id, sku, *available, None), source: None }
+        });
+        let batch = Batch { advances: Vec::new(), requests: requests.collect() };
+        let store = self.database.store();
+        wait_for(async {
+            store.apply(&batch).await.expect("stock is set");
+            store.close().await;
+        });
+    }
+
+    /// Produces orders.
+    pub fn produce(&self, records: &[Sent]) {
+        self.kafka.produce(&self.orders(), records);
+    }
+
+    /// `run` with the scene's settings and these besides, not started yet.
+    pub fn command(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = self.command_without_database(instance, more);
+        command.args(["--database-url", &self.database.url()]);
+        command
+    }
+
+    /// The same without a database.
+    pub fn command_without_database(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = self.bare(instance, more);
+        command.args(["--brokers", &self.kafka.brokers]);
+        command
+    }
+
+    /// The same with the database, without brokers.
+    pub fn command_without_brokers(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = self.bare(instance, more);
+        command.args(["--database-url", &self.database.url()]);
+        command
+    }
+
+    fn bare(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = program();
+        command
+            .args(["run", "--group", &self.name, "--instance-id", instance])
+            .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])
+            .args(["--rejected-topic", &self.topic("rejected"), "--levels-topic", &self.topic("levels")])
+            .args(["--dead-letter-topic", &self.topic("dead")]);
+        // With the consumer protocol the broker says how long a session is.
+        if !more.contains(&"--group-protocol") {
+            command.args(["-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=500"]);
+        }
+        command.args(more);
+        command
+    }
+
+    /// Starts a verifier.
+    pub fn start(&self, instance: &str, more: &[&str]) -> Verifier {
+        self.launch(self.command(instance, more), instance)
+    }
+
+    /// Starts a command made by hand.
+    pub fn launch(&self, command: Command, name: &str) -> Verifier {
+        Verifier::start(command, name, self.file(&format!("{}.log", unique(name))))
+    }
+
+    /// Whether every record is decided and told: ledger and committed offsets are at the end of each partition.
+    pub fn is_done(&self) -> bool {
+        let ends = self.kafka.ends(&self.orders(), "read_committed");
+        let applied = self.database.try_number("SELECT sum(next_offset)::bigint FROM positions");
+        applied.is_ok_and(|applied| applied == ends.iter().sum::<i64>())
+            && self.kafka.try_committed(self.group(), &self.orders()).is_ok_and(|committed| {
+                committed.iter().zip(&ends).all(|(committed, end)| committed.unwrap_or(0) == *end)
+            })
+    }
+
+    /// Waits until every record is decided and told.
+    #[track_caller]
+    pub fn done(&self, limit: Duration) {
+        let mut looked = std::time::Instant::now();
+        wait::until("everything is decided and told", limit, || {
+            // Each look is several clients of Kafka: not fifty times a second.
+            if looked.elapsed() < Duration::from_millis(100) {
+                return false;
+            }
+            looked = std::time::Instant::now();
+            self.is_done()
+        });
+    }
+
+    /// The values told on a topic, as JSON.
+    pub fn told(&self, which: &str) -> Vec<serde_json::Value> {
+        let records = self.kafka.read(&self.topic(which));
+        let values = records.iter().filter_map(|record| record.value.as_deref());
+        values.map(|value| serde_json::from_slice(value).expect("JSON")).collect()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("left for looking at: database {}, topics {}.*", self.database.name(), self.name);
+        } else {
+            for topic in ["orders", "accepted", "rejected", "levels", "dead"] {
+                self.kafka.delete_if_there(&self.topic(topic));
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The servers the tests run on: those of the environment, or an instance of one's own to be killed at will.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// A setting that tests/run puts into the environment.
+///
+/// # Panics
+/// When it is not there.
+pub fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run the tests with tests/run, which provides Kafka and PostgreSQL")
+    })
+}
+
+/// Where Kafka and PostgreSQL are.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// Kafka's bootstrap servers.
+    pub brokers: String,
+    /// A database of PostgreSQL whose user may create others.
+    pub database_url: String,
+}
+
+impl Servers {
+    /// Those of the environment.
+    pub fn shared() -> Self {
+        Self { brokers: setting("KAFKA_BROKERS"), database_url: setting("DATABASE_URL") }
+    }
+}
+
+/// Runs a future of the database or the admin client.
+pub fn wait_for<F: Future>(future: F) -> F::Output {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("a runtime")
+        })
+        .block_on(future)
+}
+
+/// Held by tests that need the machine's two cores for themselves, or that would wait on each other's disks.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kafka and PostgreSQL of one test, which kills them as it likes. They are gone when it is dropped.
+pub struct Private {
+    directory: tempfile::TempDir,
+    settings: HashMap<String, String>,
+}
+
+impl Private {
+    /// Starts both.
+    pub fn start() -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory =
+            tempfile::Builder::new().prefix("stock-verifier-private.").tempdir().expect("a directory");
+        // The user postgres must reach its directory in it.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))
+            .expect("permissions");
+        let mut private = Self { directory, settings: HashMap::new() };
+        private.restart();
+        let lines = private.services(&["env"]);
+        private.settings = lines
+            .lines()
+            .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        private
+    }
+
+    fn services(&self, arguments: &[&str]) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services");
+        let done = Command::new(script)
+            .args(arguments)
+            .env("STOCK_VERIFIER_SERVICES_DIR", self.directory.path())
+            .output()
+            .expect("tests/services can be run");
+        assert!(
+            done.status.success(),
+            "tests/services {arguments:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        String::from_utf8(done.stdout).expect("UTF-8")
+    }
+
+    /// Ends one of them (`kafka`, `postgres`) without warning.
+    pub fn kill(&self, server: &str) {
+        self.services(&["kill", server]);
+    }
+
+    /// Brings back what was killed, with its data and on its ports.
+    pub fn restart(&self) {
+        self.services(&["start"]);
+    }
+
+    /// Where they are.
+    pub fn servers(&self) -> Servers {
+        Servers {
+            brokers: self.settings["KAFKA_BROKERS"].clone(),
+            database_url: self.settings["DATABASE_URL"].clone(),
+        }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        self.services(&["stop", "--wipe"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! Databases for the tests that every store passes, and short ways to say commands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use stock_verifier::ledger::{
+    Command, Id, NextOffset, Offset, Outcome, Quantity, Request, Sku, Source, TopicPartition,
+};
+use stock_verifier::store::postgres::PostgresStore;
+use stock_verifier::store::sqlite::SqliteStore;
+use stock_verifier::store::{Advance, Batch, Store};
+
+/// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
+const CONNECTIONS: u32 = 8;
+
+/// A database of one test's own, empty at first.
+pub enum TestDatabase {
+    /// A file that goes with its folder.
+    Sqlite { folder: tempfile::TempDir },
+    /// A database on the server `DATABASE_URL` names.
+    Postgres { server: String, name: String },
+}
+
+impl TestDatabase {
+    /// A SQLite file.
+    pub fn sqlite() -> Self {
+        Self::Sqlite { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// A new database on the PostgreSQL server that `DATABASE_URL` names. Never skipped: without a server it fails.
+    pub async fn postgres() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let server = std::env::var("DATABASE_URL").unwrap_or_default();
+        assert!(
+            server.starts_with("postgres"),
+            "DATABASE_URL names no PostgreSQL server: run the tests with tests/run, which starts one"
+        );
+        let name = format!("sv_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        execute_postgres(&server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        execute_postgres(&server, &format!("CREATE DATABASE {name}")).await;
+        Self::Postgres { server, name }
+    }
+
+    /// The URL a user would give.
+    pub fn url(&self) -> String {
+        match self {
+            Self::Sqlite { folder } => format!("sqlite://{}/ledger.db", folder.path().display()),
+            Self::Postgres { server, name } => {
+                let mut url = url::Url::parse(server).expect("DATABASE_URL is a URL");
+                url.set_path(name);
+                url.into()
+            }
+        }
+    }
+
+    /// Another store on this database, whatever its tables.
+    pub async fn open(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
+            Self::Postgres { .. } => {
+                Arc::new(PostgresStore::open(&self.url(), CONNECTIONS).await.expect("opens"))
+            }
+        }
+    }
+
+    /// Another store on this database, its tables ready.
+    pub async fn ledger(&self) -> Arc<dyn Store> {
+        let store = self.open().await;
+        store.migrate().await.expect("migrates");
+        store.check().await.expect("is what this program needs");
+        store
+    }
+
+    /// Runs statements as someone with a database shell would.
+    pub async fn execute(&self, sql: &str) {
+        match self {
+            Self::Sqlite { .. } => {
+                let mut conn = SqliteConnection::connect(&self.url()).await.expect("connects");
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect(sql);
+                conn.close().await.expect("closes");
+            }
+            Self::Postgres { .. } => execute_postgres(&self.url(), sql).await,
+        }
+    }
+
+    /// Removes the database. Not reached when a test fails, so that one can look.
+    pub async fn remove(&self) {
+        if let Self::Postgres { server, name } = self {
+            execute_postgres(server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        }
+    }
+}
+
+async fn execute_postgres(url: &str, sql: &str) {
+    let mut conn = PgConnection::connect(url).await.expect("connects to PostgreSQL");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect(sql);
+    conn.close().await.expect("closes");
+}
+
+/// Makes each case a test on every store, in a module named after it.
+///
+/// A case is an `async fn(Arc<TestDatabase>)`; its database is removed when it passes.
+#[macro_export]
+macro_rules! on_every_store {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let database = std::sync::Arc::new($crate::support::TestDatabase::sqlite());
+                super::$case(std::sync::Arc::clone(&database)).await;
+                database.remove().await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let database = std::sync::Arc::new($crate::support::TestDatabase::postgres().await);
+                super::$case(std::sync::Arc::clone(&database)).await;
+                database.remove().await;
+            })+
+        }
+    };
+}
+
+/// The SKU of this name.
+pub fn sku(name: &str) -> Sku {
+    Sku::new(name).expect("a SKU")
+}
+
+/// An order for these lines, from no record.
+pub fn order(id: &str, lines: &[(&str, i64)]) -> Request {
+    let lines =
+        lines.iter().map(|(name, pieces)| (sku(name), Quantity::new(*pieces).expect("a quantity"))).collect();
+    Request { command: Command::order_created(Id::new(id).expect("an id"), lines), source: None }
+}
+
+/// States a level, from no record.
+pub fn set(id: &str, name: &str, available: i64, expected_version: Option<i64>) -> Request {
+    let id = Id::new(id).expect("an id");
+    Request { command: Command::stock_set(id, sku(name), available, expected_version), source: None }
+}
+
+/// A partition of the orders topic.
+pub fn partition(number: i32) -> TopicPartition {
+    TopicPartition::new("orders", number)
+}
+
+/// The request as read from a record.
+pub fn at(number: i32, offset: i64, request: Request) -> Request {
+    Request { source: Some(Source { at: partition(number), offset: Offset(offset) }), ..request }
+}
+
+/// How far a batch takes a partition.
+pub fn advance(number: i32, expected: i64, next: i64) -> Advance {
+    Advance { at: partition(number), expected: NextOffset(expected), next: NextOffset(next) }
+}
+
+/// A batch of commands that came from no record.
+pub fn batch(requests: Vec<Request>) -> Batch {
+    Batch { advances: Vec::new(), requests }
+}
+
+/// A batch of one partition's records, from `first` on without a gap.
+pub fn records(number: i32, first: i64, requests: Vec<Request>) -> Batch {
+    let requests: Vec<_> =
+        (first..).zip(requests).map(|(offset, request)| at(number, offset, request)).collect();
+    let next = first + i64::try_from(requests.len()).expect("few");
+    Batch { advances: vec![advance(number, first, next)], requests }
+}
+
+/// What a command became, in short: for tests that do not look at places and times.
+pub fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Decided(decision) if decision.accepted => "accepted",
+        Outcome::Decided(_) => "rejected",
+        Outcome::ToldAgain(_) => "told again",
+        Outcome::Repeated => "repeated",
+        Outcome::Conflict { .. } => "conflict",
+        Outcome::Undecided => "undecided",
+    }
+}
+
+/// [`word`] for each.
+pub fn words(outcomes: &[Outcome]) -> Vec<&'static str> {
+    outcomes.iter().map(word).collect()
+}
+
+/// Every level as name, pieces and version.
+pub async fn levels(store: &dyn Store) -> Vec<(String, i64, i64)> {
+    let levels = store.levels(None).await.expect("levels");
+    levels
+        .into_iter()
+        .map(|level| (level.sku.to_string(), level.level.available, level.level.version))
+        .collect()
+}
