@@ -46,6 +46,9 @@ use usage::Usage;
 /// The verifier's default batch.
 const DEFAULT_BATCH: usize = 2_000;
 
+/// Exit status after Ctrl-C: 128 and SIGINT's number, as shells have it.
+const EXIT_INTERRUPTED: i32 = 130;
+
 /// What was found to be best for a contestant, so that it is searched for once.
 #[derive(Default)]
 struct Best {
@@ -163,6 +166,13 @@ fn main() -> Result<()> {
     let args = Args::parse().settled();
     let services = Services::find_or_start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let stop = services.stop.clone();
+    runtime.spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.now();
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    });
     let mut bench = Bench {
         kafka: Kafka::new(&services.brokers)?,
         databases: Databases::new(&services.database_url)?,
