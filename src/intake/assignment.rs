@@ -52,6 +52,7 @@ pub struct Assignment {
     reading: Mutex<Vec<Reading>>,
     changed: AtomicBool,
     rewind: AtomicBool,
+    leaving: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
 }
 
@@ -68,6 +69,7 @@ impl Assignment {
             reading: Mutex::default(),
             changed: AtomicBool::new(false),
             rewind: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             failure: Mutex::default(),
         }
     }
@@ -78,6 +80,11 @@ impl Assignment {
     pub fn request_rewind(&self) {
         self.ownership.end_all();
         self.rewind.store(true, Ordering::SeqCst);
+    }
+
+    /// Begins no partition any more: the member leaves the group.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn rewind_is_due(&self) -> bool {
@@ -249,7 +256,9 @@ impl Assignment {
     /// Takes assigned partitions over, each from its own place.
     fn take_over(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<()> {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
-        let begun = self.begin(consumer, partitions);
+        // When leaving, neither: the group's coordinator answers a closing consumer no more, so begin would wait in vain.
+        let leaving = self.leaving.load(Ordering::SeqCst);
+        let begun = if leaving { Ok(Vec::new()) } else { self.begin(consumer, partitions) };
         let starts = begun.as_deref().unwrap_or_default();
         let mut assign = TopicPartitionList::new();
         for element in partitions.elements() {

@@ -41,6 +41,17 @@ fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
 }
 
 #[test]
+fn a_stop_while_it_joins_the_group_does_not_wait() {
+    let scene = Scene::new(1);
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("verifying", SOON);
+    verifier.signal("TERM");
+    let asked = Instant::now();
+    assert_eq!(verifier.wait(SOON * 2).code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?} to stop", asked.elapsed());
+}
+
+#[test]
 fn ctrl_c_is_a_good_end_too() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 100)]);
