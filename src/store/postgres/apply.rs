@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::copy::CopyRows;
 use super::{failed, rows};
 use crate::ledger::{
-    Changes, CommandKey, Decision, Level, NextOffset, Seq, Sku, Stamp, TopicPartition, View, decide,
+    Changes, CommandKey, Decision, Level, Movement, NextOffset, Seq, Sku, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{Advance, Applied, Batch, StoreError, find_positions, is_below};
 
@@ -224,8 +224,11 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
     if changes.movements.is_empty() {
         return Ok(());
     }
-    let mut rows = CopyRows::new(9, changes.movements.len() * 160);
-    for movement in &changes.movements {
+    // In the order of the primary key: neighbours go to the same page of its index.
+    let mut movements: Vec<&Movement> = changes.movements.iter().collect();
+    movements.sort_unstable_by(|a, b| (&a.sku, a.version).cmp(&(&b.sku, b.version)));
+    let mut rows = CopyRows::new(9, movements.len() * 160);
+    for movement in movements {
         rows.row()
             .bigint(movement.version)
             .bigint(movement.quantity)
