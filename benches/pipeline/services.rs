@@ -17,7 +17,7 @@ pub struct Services {
     pub disk: PathBuf,
     /// The servers' processes, where the environment says which they are, and this one.
     pub watched: Vec<Watched>,
-    started: Option<PathBuf>,
+    pub stop: Stop,
 }
 
 fn script() -> PathBuf {
@@ -76,7 +76,7 @@ impl Services {
             redis_url: of("REDIS_URL"),
             disk: state.unwrap_or_else(std::env::temp_dir),
             watched,
-            started,
+            stop: Stop(started),
         })
     }
 }
@@ -85,12 +85,22 @@ fn first_number(file: &Path) -> Option<u32> {
     std::fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
 }
 
-impl Drop for Services {
-    fn drop(&mut self) {
-        if let Some(state) = &self.started
+/// What ends the servers that the benchmark started, and does nothing to others.
+#[derive(Debug, Clone)]
+pub struct Stop(Option<PathBuf>);
+
+impl Stop {
+    pub fn now(&self) {
+        if let Some(state) = &self.0
             && let Err(error) = call(state, &["stop", "--wipe"])
         {
             eprintln!("the servers in {} could not be stopped: {error:#}", state.display());
         }
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        self.stop.now();
     }
 }

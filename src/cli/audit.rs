@@ -4,21 +4,37 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, TopicPartitionList};
+use tokio::task::spawn_blocking;
 
 use super::{FEW_CONNECTIONS, open_ledger};
-use crate::config::DatabaseArgs;
+use crate::config::{DatabaseArgs, KafkaArgs};
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::{Audit, Finding, Store};
+
+/// Longest wait for committed offsets: longer than a transaction can stay open.
+const COMMITTED_LIMIT: Duration = Duration::from_secs(30);
 
 /// The arguments of `audit`.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
     #[command(flatten)]
     database: DatabaseArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+
+    /// Also compare the ledger's positions with what the group committed in Kafka (invariant 6)
+    #[arg(long, env = "STOCK_VERIFIER_OFFSETS")]
+    offsets: bool,
+
+    /// The consumer group that shares the orders
+    #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
+    group: String,
 }
 
 /// Where each partition is done up to: in the ledger, or as Kafka has it.
@@ -49,22 +65,45 @@ impl From<Verdict> for ExitCode {
 /// When the database cannot be reached, or has no ledger of this version.
 pub async fn run(args: AuditArgs) -> Result<ExitCode> {
     let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
-    let verdict = audit(&store, None).await;
+    let verdict = audit(&args, &store).await;
     store.close().await;
     Ok(verdict?.into())
 }
 
-/// Audits a ledger and prints the report. `committed` is what Kafka has committed for the group, where it was asked.
-///
-/// # Errors
-/// When the database fails, or standard output is closed.
-pub async fn audit(store: &Arc<dyn Store>, committed: Option<&Positions>) -> Result<Verdict> {
+/// Audits, and prints the report.
+async fn audit(args: &AuditArgs, store: &Arc<dyn Store>) -> Result<Verdict> {
     let start = Instant::now();
     let audit = store.audit().await?;
+    let committed = if args.offsets {
+        let partitions: Vec<TopicPartition> = audit.positions.keys().cloned().collect();
+        let mut config = args.kafka.client()?;
+        config.set("group.id", &args.group).set("isolation.level", "read_committed");
+        args.kafka.overlay(&mut config);
+        Some(spawn_blocking(move || committed(&config, &partitions)).await??)
+    } else {
+        None
+    };
     let mut out = io::stdout().lock();
-    let verdict = report(&mut out, &audit, committed).context("cannot write the report")?;
+    let verdict = report(&mut out, &audit, committed.as_ref()).context("cannot write the report")?;
     writeln!(out, "Took {:.1?}.", start.elapsed()).context("cannot write the report")?;
     Ok(verdict)
+}
+
+/// What the group committed of these partitions. Waits for a transaction that is open, as long as one can be.
+fn committed(config: &ClientConfig, partitions: &[TopicPartition]) -> Result<Positions> {
+    let consumer: BaseConsumer = config.create().context("the Kafka configuration is refused")?;
+    let mut list = TopicPartitionList::new();
+    for at in partitions {
+        list.add_partition(&at.topic, at.partition);
+    }
+    let offsets = consumer
+        .committed_offsets(list, COMMITTED_LIMIT)
+        .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
+    let committed = offsets.elements().into_iter().filter_map(|element| {
+        let next = element.offset().to_raw().filter(|offset| *offset >= 0)?;
+        Some((TopicPartition::new(element.topic(), element.partition()), NextOffset(next)))
+    });
+    Ok(committed.collect())
 }
 
 /// Writes the report of an audit.
@@ -90,7 +129,7 @@ pub fn report(out: &mut impl Write, audit: &Audit, committed: Option<&Positions>
         }
     }
     match committed {
-        None => writeln!(out, "–  6  {POSITIONS}: not compared, no committed offsets were read")?,
+        None => writeln!(out, "–  6  {POSITIONS}: not compared; --offsets reads what Kafka has")?,
         Some(committed) => {
             let apart = compare_positions(&audit.positions, committed);
             if !write_claim(out, 6, POSITIONS, apart.iter().map(String::as_str))? {
@@ -123,7 +162,7 @@ fn advice(invariant: u8) -> &'static str {
         6 => {
             "a running verifier tells decided batches a moment later, so audit it at rest. At rest, a ledger ahead \
              is put right by starting the verifier; a ledger behind is a database that went back in time: restore \
-             a newer backup, or start with --accept-data-loss once you know what was lost."
+             a newer backup."
         }
         _ => {
             "the verifier only appends, so something else changed these tables: a hand, a script, a partial \

@@ -35,8 +35,8 @@ pub enum Refusal {
     #[error(
         "Kafka has committed offset {committed}, but the ledger is only at {}: the database went back in time \
          (a restored backup?) or is not the one this group used. Results may be out that the ledger does not \
-         know, so nothing is decided. Look with `stock-verifier audit`; bring the ledger level again with \
-         `stock-verifier replay`, or use a new group for a new ledger",
+         know, so nothing is decided. Look with `stock-verifier audit --offsets`; restore a newer backup, or begin \
+         a new group with a new ledger",
         Shown(*.ledger)
     )]
     LedgerBehind {
@@ -114,18 +114,18 @@ mod tests {
         }
     }
 
-    fn start(from: i64, ledger: i64, place: bool) -> Result<Start, Refusal> {
-        Ok(Start { from: NextOffset(from), ledger: NextOffset(ledger), place })
+    fn start(from: i64, ledger: i64, place: bool) -> Start {
+        Start { from: NextOffset(from), ledger: NextOffset(ledger), place }
     }
 
     #[test]
     fn equal_positions_go_on() {
-        assert_eq!(begin(at(Some(50), Some(50)), false), start(50, 50, false));
+        assert_eq!(begin(at(Some(50), Some(50)), false), Ok(start(50, 50, false)));
     }
 
     #[test]
     fn a_ledger_ahead_begins_at_the_committed_offset_and_tells_from_the_ledger() {
-        assert_eq!(begin(at(Some(40), Some(50)), false), start(40, 50, false));
+        assert_eq!(begin(at(Some(40), Some(50)), false), Ok(start(40, 50, false)));
     }
 
     #[test]
@@ -144,30 +144,30 @@ mod tests {
 
     #[test]
     fn without_a_committed_offset_the_ledger_says_where() {
-        assert_eq!(begin(at(None, Some(50)), false), start(50, 50, false));
+        assert_eq!(begin(at(None, Some(50)), false), Ok(start(50, 50, false)));
     }
 
     #[test]
     fn without_any_position_it_begins_at_the_earliest_record() {
-        assert_eq!(begin(at(None, None), false), start(10, 10, true));
+        assert_eq!(begin(at(None, None), false), Ok(start(10, 10, true)));
     }
 
     #[test]
     fn deleted_records_need_accepted_data_loss() {
         let refusal = begin(at(Some(5), Some(5)), false).unwrap_err();
         assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
-        assert_eq!(begin(at(Some(5), Some(5)), true), start(10, 10, true));
+        assert_eq!(begin(at(Some(5), Some(5)), true), Ok(start(10, 10, true)));
     }
 
     #[test]
     fn deleted_records_that_were_decided_leave_the_ledger_where_it_is() {
-        assert_eq!(begin(at(Some(5), Some(50)), true), start(10, 50, false));
+        assert_eq!(begin(at(Some(5), Some(50)), true), Ok(start(10, 50, false)));
     }
 
     #[test]
     fn a_topic_made_anew_needs_accepted_data_loss_and_begins_at_its_first_record() {
         let refusal = begin(at(Some(500), Some(500)), false).unwrap_err();
         assert!(refusal.to_string().contains("made anew"), "{refusal}");
-        assert_eq!(begin(at(Some(500), Some(500)), true), start(10, 10, true));
+        assert_eq!(begin(at(Some(500), Some(500)), true), Ok(start(10, 10, true)));
     }
 }

@@ -5,7 +5,6 @@
 mod decided;
 mod watchdog;
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -79,7 +78,7 @@ pub struct Publisher {
     watchdog: Watchdog,
     producer: Option<ThreadedProducer<Log>>,
     /// When the transaction in hand was begun.
-    begun: Cell<Instant>,
+    begun: Instant,
 }
 
 struct Log;
@@ -126,7 +125,7 @@ impl Publisher {
             topics: topics.clone(),
             watchdog: Watchdog::start(transactional_id),
             producer: None,
-            begun: Cell::new(Instant::now()),
+            begun: Instant::now(),
         })
     }
 
@@ -151,11 +150,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`TellError`] says what must be done before telling again.
-    pub fn tell(&self, telling: &Telling<'_>) -> Result<(), TellError> {
+    pub fn tell(&mut self, telling: &Telling<'_>) -> Result<(), TellError> {
+        self.begun = Instant::now();
         let Some(producer) = &self.producer else {
             return Err(TellError::Renew(KafkaError::Canceled));
         };
-        self.begun.set(Instant::now());
         self.call(|| producer.begin_transaction())?;
         let told = self.send(producer, telling.events).and_then(|()| self.end(producer, telling));
         match told {
@@ -243,7 +242,7 @@ impl Publisher {
             | RDKafkaErrorCode::ProducerFenced
             | RDKafkaErrorCode::InvalidProducerEpoch
                 // Kafka fences the producer of a transaction that it ended itself for its age, after a long outage say.
-                if !inner.txn_requires_abort() && self.begun.get().elapsed() < self.transaction_timeout() =>
+                if !inner.txn_requires_abort() && self.begun.elapsed() < self.transaction_timeout() =>
             {
                 TellError::Fenced(self.transactional_id.clone())
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// Most findings one check reports: enough to see a pattern, and a ledger damaged everywhere stays readable.
-pub(super) const MOST_FINDINGS: usize = 20;
+pub(super) const MOST_FINDINGS: u8 = 20;
 
 /// A place where an invariant of the design does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub(super) const LIMIT: i64 = MOST_FINDINGS as i64 + 1;
 impl Audit {
     /// Adds what one check found.
     pub(super) fn add(&mut self, invariant: u8, mut found: Vec<String>) {
-        let more = found.len() > MOST_FINDINGS;
-        found.truncate(MOST_FINDINGS);
+        let more = found.len() > usize::from(MOST_FINDINGS);
+        found.truncate(usize::from(MOST_FINDINGS));
         if more {
             found.push("… and more of this kind".to_owned());
         }

@@ -414,8 +414,8 @@ async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
     let rejected = store.apply(&orders).await.unwrap();
     assert!(rejected.outcomes.iter().all(|o| word(o) == "rejected"));
     let takes = odd.iter().map(|name| order(&format!("take {name}"), &[(name, 2)])).collect();
-    let taken = store.apply(&records(0, 27, takes)).await.unwrap();
-    for (name, outcome) in odd.iter().zip(&taken.outcomes) {
+    let applied = store.apply(&records(0, 27, takes)).await.unwrap();
+    for (name, outcome) in odd.iter().zip(&applied.outcomes) {
         let lines = told(outcome).accepted_lines().unwrap();
         assert_eq!((lines[0].sku.as_str(), lines[0].quantity, lines[0].balance), (*name, 2, 3));
     }
@@ -585,25 +585,25 @@ async fn random_batches_are_decided_as_the_model_decides_them(database: Arc<Test
     let store = database.ledger().await;
     let mut random = StdRng::seed_from_u64(SEED);
     let mut model = Model::default();
-    let mut log: Vec<Vec<Request>> = vec![Vec::new(); 3];
+    let mut partitions: Vec<Vec<Request>> = vec![Vec::new(); 3];
     let mut applied_to = [0_usize; 3];
     for round in 0..150 {
-        for (number, partition) in (0_i32..).zip(&mut log) {
+        for (number, partition) in (0_i32..).zip(&mut partitions) {
             for _ in 0..random.random_range(0..12) {
                 let offset = i64::try_from(partition.len()).expect("few");
                 partition.push(at(number, offset, random_request(&mut random)));
             }
         }
         let mut batch = Batch::default();
-        for number in 0..log.len() {
+        for number in 0..partitions.len() {
             // One time in five a crash: the batch starts some records back.
             let back = if random.random_ratio(1, 5) { random.random_range(0..20) } else { 0 };
             let from = applied_to[number].saturating_sub(back);
-            let to = random.random_range(from..=log[number].len());
+            let to = random.random_range(from..=partitions[number].len());
             applied_to[number] = to.max(applied_to[number]);
             let offset = |index: usize| i64::try_from(index).expect("few");
             batch.advances.push(advance(i32::try_from(number).expect("few"), offset(from), offset(to)));
-            batch.requests.extend_from_slice(&log[number][from..to]);
+            batch.requests.extend_from_slice(&partitions[number][from..to]);
         }
         if random.random_ratio(1, 4) {
             let mut own = random_request(&mut random);

@@ -56,7 +56,9 @@ fn a_dozen_kills_at_random_moments_lose_and_repeat_nothing() {
     }
     scene.done(Duration::from_secs(90));
     println!("{:>6.1?}: everything is told", begun.elapsed());
-    running.into_iter().for_each(|verifier| verifier.stop());
+    for verifier in running {
+        verifier.stop();
+    }
     println!("{:>6.1?}: all have stopped", begun.elapsed());
     assert_eq!(started, PROCESSES + KILLS);
 

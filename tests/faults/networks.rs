@@ -39,14 +39,14 @@ fn with_postgres_behind(bytes: &'static [u8], every: u64, act: Act) {
     let (scene, records) = scene_of(7, 4_000);
     let mut url = url::Url::parse(&scene.database.url()).expect("a URL");
     let upstream = format!("{}:{}", url.host_str().expect("a host"), url.port().unwrap_or(5432));
-    let seen = Mutex::new(0);
+    let seen = Mutex::new(0_u64);
     let proxy = Proxy::start(Wire::Postgres, "127.0.0.1:0", &upstream, move |request| {
         if !request.windows(bytes.len()).any(|window| window == bytes) {
             return Act::Pass;
         }
         let mut seen = seen.lock().expect("no panic before");
         *seen += 1;
-        if *seen % every == 0 { act } else { Act::Pass }
+        if (*seen).is_multiple_of(every) { act } else { Act::Pass }
     });
     url.set_port(Some(proxy.address.port())).expect("a port");
     url.set_host(Some("127.0.0.1")).expect("a host");

@@ -39,7 +39,9 @@ fn survives(server: &str, kills: usize) {
     for verifier in &mut running {
         assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
     }
-    running.into_iter().for_each(|verifier| verifier.stop());
+    for verifier in running {
+        verifier.stop();
+    }
     let ends = scene.prove();
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
     drop(scene);

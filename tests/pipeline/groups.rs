@@ -51,7 +51,9 @@ fn members_that_come_and_go_under_load_lose_and_repeat_nothing() {
         }
     }
     scene.done(LONG);
-    running.into_iter().for_each(|verifier| verifier.stop());
+    for verifier in running {
+        verifier.stop();
+    }
     let ends = scene.prove();
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
 }

@@ -127,7 +127,9 @@ impl Cluster {
             NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
         let created = wait_for(self.admin().create_topics([&new], &options)).expect("Kafka answers");
-        created.into_iter().for_each(|created| drop(created.expect("created")));
+        for topic in created {
+            topic.expect("created");
+        }
         wait::until("the topic is known", LIMIT, || self.partitions(topic) == partitions);
     }
 
@@ -210,7 +212,7 @@ impl Cluster {
     pub fn members(&self, group: &str) -> Vec<String> {
         let consumer = self.asking("read_committed", "nobody");
         let groups = consumer.fetch_group_list(Some(group), LIMIT).expect("Kafka answers");
-        let members = groups.groups().iter().flat_map(|group| group.members());
+        let members = groups.groups().iter().flat_map(rdkafka::groups::GroupInfo::members);
         members.map(|member| member.client_id().to_owned()).collect()
     }
 

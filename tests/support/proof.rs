@@ -1,7 +1,7 @@
 //! The invariants of the design, proved by reading the ledger and the topics back.
 //!
 //! On purpose not with the program's own audit, nor with the code that writes the events: a proof that shares its
-//! mistakes with what it proves is none. Only reading a command is shared; tests/bad_input holds that to a table.
+//! mistakes with what it proves is none. Only reading a command is shared; `tests/bad_input` holds that to a table.
 
 use std::collections::{BTreeMap, HashMap};
 

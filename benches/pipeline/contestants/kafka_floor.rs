@@ -41,7 +41,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     consumer.subscribe(&[&names.orders_topic])?;
 
     let stop = AtomicBool::new(false);
-    let (consumer, stop, publisher, kafka) = (&consumer, &stop, &publisher, &bench.kafka);
+    let (consumer, stop, publisher, kafka) = (&consumer, &stop, &mut publisher, &bench.kafka);
     let progress = std::thread::scope(|scope| {
         let (gathered, batches) = sync_channel::<Vec<(Vec<u8>, i32, i64)>>(1);
         scope.spawn(move || {

@@ -123,7 +123,10 @@ fn is_transient(error: &sqlx::Error) -> bool {
             | "57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
             // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
             // meanwhile: it will be read next time.
-            Some("23505") => matches!(database.constraint(), Some("decisions_pkey" | "levels_pkey")),
+            // (Citus adds a shard's number to the name.)
+            Some("23505") => database
+                .constraint()
+                .is_some_and(|name| name.starts_with("decisions_pkey") || name.starts_with("levels_pkey")),
             Some(code) => code.starts_with("08"),
             None => false,
         },
