@@ -294,6 +294,7 @@ impl Assignment {
             let at = TopicPartition::new(element.topic(), element.partition());
             self.ownership.end(&at);
             lock(&self.reading).retain(|reading| reading.at != at);
+            tracing::info!(partition = %at, "handed over");
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),

@@ -223,6 +223,9 @@ impl Intake {
             tracing::warn!("batches are still under way after {STOP_DRAIN:?}; leaving all the same");
         }
         assignment.leave();
+        // Closing alone does not make a cooperative member leave that has no partitions yet (librdkafka 2.12 skips it
+        // when terminating); a rebalance under way would then wait until this member's session ends.
+        self.consumer.unsubscribe();
         assignment.take_failure()
     }
 }

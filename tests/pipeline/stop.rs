@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
 use crate::support::kafka::{Sent, order};
 use crate::support::scene::Scene;
-use crate::support::wait;
+use crate::support::{stream, wait};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -52,6 +55,30 @@ fn a_stop_while_it_joins_the_group_does_not_wait() {
 }
 
 #[test]
+fn a_stop_at_any_moment_of_joining_frees_the_partitions_at_once() {
+    let seed = stream::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let patient = ["-X", "session.timeout.ms=120000"];
+    let mut other = scene.start("b", &patient);
+    other.said("reading", SOON);
+    for round in 0..10 {
+        let mut verifier = scene.start("a", &patient);
+        verifier.said("verifying", SOON);
+        // The moment itself: before, within or after the join.
+        std::thread::sleep(Duration::from_millis(random.random_range(0..1_200)));
+        verifier.signal("TERM");
+        assert_eq!(verifier.wait(SOON).code(), Some(0), "round {round}");
+        // Orders on each partition are told only once the other owns all of them again.
+        scene.produce(&mugs(&format!("round-{round}"), 40));
+        scene.done(Duration::from_secs(20));
+    }
+    other.stop();
+    scene.prove();
+}
+
+#[test]
 fn ctrl_c_is_a_good_end_too() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 100)]);
@@ -68,10 +95,11 @@ fn a_running_member_takes_the_partitions_of_one_that_stops() {
     let scene = Scene::new(4);
     scene.stock(&[("MUG", 1_000_000)]);
     let patient = ["-X", "session.timeout.ms=120000"];
-    let first = scene.start("a", &patient);
+    let mut first = scene.start("a", &patient);
     let second = scene.start("b", &patient);
     wait::until("both are members", SOON, || scene.kafka.members(scene.group()).len() == 2);
-    first.stop();
+    first.signal("TERM");
+    assert_eq!(first.wait(SOON).code(), Some(0));
     scene.produce(&mugs("one", 1_000));
     let begun = Instant::now();
     scene.done(SOON);
