@@ -16,6 +16,7 @@ mod audit;
 mod bad_input;
 mod conformance;
 mod demo;
+mod docs;
 mod faults;
 mod pipeline;
 mod stock;
