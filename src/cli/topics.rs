@@ -14,6 +14,9 @@ use crate::config::{KafkaArgs, TopicArgs};
 /// Longest wait for the brokers.
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// Largest dead letter, in bytes.
+const DEAD_LETTER_BYTES: &str = "2097152";
+
 /// The commands about topics.
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
@@ -61,8 +64,9 @@ pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
             .set("cleanup.policy", "compact")
             .set("delete.retention.ms", "3600000")
             .set("min.cleanable.dirty.ratio", "0.1"),
-        // Kept until someone has looked at them.
-        topic(&names.dead_letter_topic).set("retention.ms", "-1"),
+        // Kept until someone has looked at them; and larger than any record of a topic with the broker's default of
+        // 1 MiB, since a dead letter is its record and some headers more.
+        topic(&names.dead_letter_topic).set("retention.ms", "-1").set("max.message.bytes", DEAD_LETTER_BYTES),
     ];
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_LIMIT)).request_timeout(Some(ADMIN_LIMIT));
     let created = admin
