@@ -1,6 +1,6 @@
 //! A decided batch: what it tells, and what it counts.
 
-use crate::event::{Fault, FaultCode, Outgoing, Record, dead_letter, result};
+use crate::event::{Fault, Outgoing, Record, dead_letter, result};
 use crate::intake::batch::{Slice, Unanswered, drop_ended};
 use crate::intake::ownership::{Ownership, Ticket};
 use crate::ledger::{NextOffset, Outcome, TopicPartition};
@@ -84,20 +84,11 @@ fn tell(record: Record, answer: Answer) -> (Told, Option<Outgoing>) {
         }
         Answer::Outcome(Outcome::Repeated) => (Told::Absorbed, None),
         Answer::Outcome(Outcome::Conflict { first }) => {
-            let decided = first.map_or_else(|| "an operator".to_owned(), |source| source.to_string());
-            let fault = Fault::new(
-                FaultCode::OrderConflict,
-                format_args!(
-                    "this id was decided before with other content, by {decided}; that decision stands"
-                ),
-            );
+            let fault = Fault::order_conflict(first.as_ref());
             (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
         }
         Answer::Outcome(Outcome::Undecided) => {
-            let fault = Fault::new(
-                FaultCode::UndecidedBelowPosition,
-                format_args!("the ledger's position covers this record, but it holds no decision for it"),
-            );
+            let fault = Fault::undecided_below_position();
             (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
         }
     }
