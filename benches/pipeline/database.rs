@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use stock_verifier::ledger::{Command, Id, Request, Sku};
 use stock_verifier::store::postgres::PostgresStore;
 use stock_verifier::store::{Batch, Store as _};
@@ -47,7 +47,7 @@ pub async fn connect(url: &str) -> Result<PgConnection> {
 
 pub async fn execute(connection: &mut PgConnection, sql: impl Into<String>) -> Result<u64> {
     let sql: String = sql.into();
-    let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.clone()))).await;
+    let done = connection.execute(sqlx::raw_sql(&sql)).await;
     Ok(done
         .with_context(|| format!("SQL failed: {}", sql.chars().take(200).collect::<String>()))?
         .rows_affected())

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Row as _};
 use stock_verifier::store::Store as _;
 use stock_verifier::store::postgres::PostgresStore;
 
@@ -85,14 +85,14 @@ impl Database {
 
     /// Does something for its effect.
     pub fn run(&self, sql: &str) {
-        wait_for(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool)).expect(sql);
+        wait_for(sqlx::raw_sql(sql).execute(&self.pool)).expect(sql);
     }
 
     /// Does something while a transaction that has made this query stays open.
     pub fn holding(&self, sql: &str, work: impl FnOnce()) {
         let transaction = wait_for(async {
             let mut transaction = self.pool.begin().await.expect("a transaction");
-            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *transaction).await.expect(sql);
+            sqlx::raw_sql(sql).execute(&mut *transaction).await.expect(sql);
             transaction
         });
         work();
@@ -101,7 +101,7 @@ impl Database {
 
     /// All rows of a query.
     pub fn rows(&self, sql: &str) -> Vec<PgRow> {
-        wait_for(sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&self.pool)).expect(sql)
+        wait_for(sqlx::query(sql).fetch_all(&self.pool)).expect(sql)
     }
 
     /// The one number a query gives; 0 for null.
@@ -111,7 +111,7 @@ impl Database {
 
     /// The same, while the server may be away.
     pub fn try_number(&self, sql: &str) -> Result<i64, sqlx::Error> {
-        let row = wait_for(sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool))?;
+        let row = wait_for(sqlx::query(sql).fetch_one(&self.pool))?;
         Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
     }
 
@@ -137,7 +137,7 @@ impl Drop for Database {
             self.pool.close().await;
             // A server that was killed for good takes its databases along.
             if let Ok(mut connection) = connect(&server).await {
-                let _ = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
+                let _ = sqlx::raw_sql(&sql).execute(&mut connection).await;
             }
         });
     }
@@ -157,6 +157,6 @@ async fn connect(url: &str) -> Result<sqlx::PgConnection, sqlx::Error> {
 pub fn run_on(url: &str, sql: &str) {
     wait_for(async {
         let mut connection = connect(url).await.expect("PostgreSQL is reached");
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect(sql);
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
     });
 }

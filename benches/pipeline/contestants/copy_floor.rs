@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::{Run, store};
 use crate::Bench;
@@ -101,19 +101,19 @@ fn capture(bench: &mut Bench, shape: Shape) -> Result<Vec<Rows>> {
 
 /// Reads what transactions after `seeded` added, by transaction.
 async fn take(connection: &mut PgConnection, seeded: i64) -> Result<Vec<Rows>> {
-    let tables: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
+    let tables: Vec<String> = sqlx::query_scalar(&format!(
         "SELECT relname::text FROM pg_class
          WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
            AND relname NOT IN {NOT_APPENDED} ORDER BY relname"
-    )))
+    ))
     .fetch_all(&mut *connection)
     .await?;
     let mut batches: BTreeMap<i64, Rows> = BTreeMap::new();
     for table in &tables {
         let written = format!("FROM {table} WHERE xmin::text::bigint > {seeded}");
-        let counts = sqlx::query(AssertSqlSafe(format!(
+        let counts = sqlx::query(&format!(
             "SELECT xmin::text::bigint AS batch, count(*) AS rows {written} GROUP BY 1 ORDER BY 1"
-        )))
+        ))
         .fetch_all(&mut *connection)
         .await?;
         let sql = format!(

@@ -3,7 +3,7 @@
 //! Each is one pass or one hash join that PostgreSQL runs in parallel where
 //! it has the cores; none asks row by row.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 
 use super::failed;
 use crate::ledger::{AcceptedLine, NextOffset, Reason, TopicPartition};
@@ -142,7 +142,7 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
     let doing = failed("auditing the ledger");
     let mut transaction =
         connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
-    sqlx::raw_sql(SETTINGS).execute(&mut *transaction).await.map_err(&doing)?;
+    transaction.execute(SETTINGS).await.map_err(&doing)?;
     let mut audit = Audit::default();
     let counts = sqlx::query_as(
         "SELECT (SELECT count(*) FROM levels), (SELECT count(*) FROM movements), (SELECT count(*) FROM decisions)",

@@ -16,7 +16,7 @@
 //! | 9 | write positions | all partitions |
 //! | 10 | `COMMIT` | one fsync |
 //!
-//! Rows travel as one JSON text that `jsonb_each` takes apart, so that the
+//! Rows travel as one JSON text that `json_each` takes apart, so that the
 //! statements are static and stay prepared.
 
 mod audit;

@@ -40,7 +40,7 @@ pub(super) async fn read_positions(
     }
     let rows: Vec<(String, i32, i64)> = sqlx::query_as(
         "SELECT p.topic, p.partition, p.next_offset
-         FROM jsonb_each(?1) AS k
+         FROM json_each(?1) AS k
          CROSS JOIN positions AS p ON p.topic = k.value ->> 0 AND p.partition = k.value ->> 1",
     )
     .bind(json(&keys))
@@ -62,7 +62,7 @@ pub(super) async fn write_positions(
         conn,
         "writing positions",
         "INSERT INTO positions (topic, partition, next_offset)
-         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM jsonb_each(?1) AS r WHERE true
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM json_each(?1) AS r WHERE true
          ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
         &rows,
     )
@@ -78,7 +78,7 @@ pub(super) async fn read_levels(
         return Ok(Vec::new());
     }
     let rows = sqlx::query_as(
-        "SELECT l.sku, l.available, l.version FROM jsonb_each(?1) AS k CROSS JOIN levels AS l ON l.sku = k.value",
+        "SELECT l.sku, l.available, l.version FROM json_each(?1) AS k CROSS JOIN levels AS l ON l.sku = k.value",
     )
     .bind(json(skus))
     .fetch_all(conn)
@@ -114,7 +114,7 @@ pub(super) async fn write_levels(
         conn,
         "writing levels",
         "INSERT INTO levels (sku, available, version)
-         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM jsonb_each(?1) AS r WHERE true
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM json_each(?1) AS r WHERE true
          ON CONFLICT (sku) DO UPDATE SET available = excluded.available, version = excluded.version",
         &rows,
     )
@@ -181,7 +181,7 @@ pub(super) async fn read_decisions(
     let keys: Vec<(&Id, i16)> = keys.iter().map(|key| (&key.id, key.kind.number())).collect();
     let rows: Vec<DecisionRow> = sqlx::query_as(
         "SELECT d.seq, d.id, d.kind, d.accepted, d.digest, d.detail, d.topic, d.partition, d.\"offset\", d.decided_at
-         FROM jsonb_each(?1) AS k
+         FROM json_each(?1) AS k
          CROSS JOIN decisions AS d ON d.id = k.value ->> 0 AND d.kind = k.value ->> 1",
     )
     .bind(json(&keys))
@@ -302,7 +302,7 @@ pub(super) async fn write_decisions(
         "INSERT INTO decisions (seq, id, kind, accepted, digest, detail, topic, partition, \"offset\", decided_at)
          SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, unhex(r.value ->> 4),
                 r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9
-         FROM jsonb_each(?1) AS r",
+         FROM json_each(?1) AS r",
         &rows,
     )
     .await
@@ -344,7 +344,7 @@ pub(super) async fn write_movements(
         "INSERT INTO movements (sku, version, quantity, balance, seq, kind, id, partition, \"offset\")
          SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
                 r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8
-         FROM jsonb_each(?1) AS r",
+         FROM json_each(?1) AS r",
         &rows,
     )
     .await
