@@ -77,7 +77,7 @@ impl TestDatabase {
         match self {
             Self::Sqlite { .. } => {
                 let mut conn = SqliteConnection::connect(&self.url()).await.expect("connects");
-                sqlx::raw_sql(&sql).execute(&mut conn).await.expect(sql);
+                sqlx::raw_sql(sql).execute(&mut conn).await.expect(sql);
                 conn.close().await.expect("closes");
             }
             Self::Postgres { .. } => execute_postgres(&self.url(), sql).await,
@@ -94,7 +94,7 @@ impl TestDatabase {
 
 async fn execute_postgres(url: &str, sql: &str) {
     let mut conn = PgConnection::connect(url).await.expect("connects to PostgreSQL");
-    sqlx::raw_sql(&sql).execute(&mut conn).await.expect(sql);
+    sqlx::raw_sql(sql).execute(&mut conn).await.expect(sql);
     conn.close().await.expect("closes");
 }
 
