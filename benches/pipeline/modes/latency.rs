@@ -99,7 +99,8 @@ fn send(
     sent: &[AtomicU64],
     read: &AtomicU64,
 ) -> Result<()> {
-    let producer = kafka.producer("0")?;
+    // A busy producer gathers its records (librdkafka's default): one request for each would be most of the load.
+    let producer = kafka.producer(if rate > SLOW { "5" } else { "0" })?;
     let produce = |number: usize| -> Result<()> {
         let order = &orders[number];
         let value = order_value(order);
