@@ -7,7 +7,7 @@
 //! ledger already decided is told from there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::runtime::Handle;
@@ -125,7 +125,9 @@ async fn decide(
             continue;
         }
         let (questions, waiting) = batch.ask();
+        let begun = Instant::now();
         let applied = apply_patiently(store, &questions, stop).await?;
+        tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
         if decided.send(Decided::new(waiting, applied)).await.is_err() {
             break;
         }
@@ -167,10 +169,14 @@ fn tell(
         if !batch.drop_ended(&assignment.ownership) {
             continue;
         }
+        let begun = Instant::now();
         let offsets = batch.offsets();
         let (events, tally) = batch.events();
         match publisher.tell(&Telling { events: &events, offsets: &offsets, group: &group }) {
-            Ok(()) => totals.add(&tally),
+            Ok(()) => {
+                tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
+                totals.add(&tally);
+            }
             Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
             Err(error) => {
                 tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
