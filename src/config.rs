@@ -188,7 +188,7 @@ pub enum GroupProtocol {
 #[command(next_help_heading = "Batches")]
 pub struct BatchArgs {
     /// Most records of a batch
-    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N", default_value = "5000",
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N", default_value = "10000",
           value_parser = parse_batch_size)]
     pub batch_max_orders: usize,
 
@@ -197,7 +197,7 @@ pub struct BatchArgs {
     pub batch_max_bytes: ByteSize,
 
     /// Longest time a record waits for others to join its batch
-    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_AGE", value_name = "TIME", default_value = "10ms",
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_AGE", value_name = "TIME", default_value = "5ms",
           value_parser = humantime::parse_duration)]
     pub batch_max_age: Duration,
 }

@@ -70,7 +70,13 @@ pub fn decide(
     first: Seq,
     now: Stamp,
 ) -> Changes {
-    let mut changes = Changes { outcomes: Vec::with_capacity(requests.len()), ..Changes::default() };
+    let mut changes = Changes {
+        outcomes: Vec::with_capacity(requests.len()),
+        decisions: Vec::with_capacity(requests.len()),
+        movements: Vec::with_capacity(requests.len()),
+        levels: Vec::new(),
+    };
+    view.decisions.reserve(requests.len());
     let mut seq = first;
     for request in requests {
         let command = &request.command;
@@ -211,7 +217,7 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// The last level of each SKU that moved, sorted: stores lock and write in this order.
 fn last_levels(movements: &[Movement]) -> Vec<(Sku, Level)> {
-    let mut last: HashMap<&Sku, Level> = HashMap::new();
+    let mut last: HashMap<&Sku, Level> = HashMap::with_capacity(movements.len());
     for movement in movements {
         last.insert(&movement.sku, Level { available: movement.balance, version: movement.version });
     }

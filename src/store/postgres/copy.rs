@@ -3,6 +3,7 @@
 //! Format: <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>
 
 use sqlx::PgConnection;
+use sqlx::postgres::PgCopyIn;
 
 /// The signature, then a flags word and the length of a header extension, both zero.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -13,26 +14,39 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// PostgreSQL counts microseconds from 2000-01-01, the ledger from 1970-01-01.
 const EPOCH_SHIFT_MICROS: i64 = 946_684_800_000_000;
 
-/// Rows being made; each row is [`CopyRows::row`] and then its fields in the columns' order.
-pub(super) struct CopyRows {
+/// Bytes gathered before they are sent: PostgreSQL stores one part while the next is made.
+const PART: usize = 64 * 1024;
+
+/// A `COPY` under way; each row is [`CopyRows::row`] and then its fields in the columns' order.
+pub(super) struct CopyRows<'c> {
+    copy: PgCopyIn<&'c mut PgConnection>,
     buffer: Vec<u8>,
     columns: i16,
     rows: u64,
 }
 
-impl CopyRows {
-    /// Room for rows of so many columns; `bytes` is a guess of their size.
-    pub(super) fn new(columns: i16, bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(HEADER.len() + bytes);
+impl<'c> CopyRows<'c> {
+    /// Begins the statement, for rows of so many columns.
+    pub(super) async fn begin(
+        connection: &'c mut PgConnection,
+        statement: &'static str,
+        columns: i16,
+    ) -> Result<Self, sqlx::Error> {
+        let copy = connection.copy_in_raw(statement).await?;
+        let mut buffer = Vec::with_capacity(PART + PART / 4);
         buffer.extend_from_slice(HEADER);
-        Self { buffer, columns, rows: 0 }
+        Ok(Self { copy, buffer, columns, rows: 0 })
     }
 
     /// Starts a row.
-    pub(super) fn row(&mut self) -> &mut Self {
+    pub(super) async fn row(&mut self) -> Result<&mut Self, sqlx::Error> {
+        if self.buffer.len() >= PART {
+            self.copy.send(self.buffer.as_slice()).await?;
+            self.buffer.clear();
+        }
         self.rows += 1;
         self.buffer.extend_from_slice(&self.columns.to_be_bytes());
-        self
+        Ok(self)
     }
 
     pub(super) fn bytes(&mut self, field: &[u8]) -> &mut Self {
@@ -73,16 +87,11 @@ impl CopyRows {
         self
     }
 
-    /// Sends the rows; the server's count must be the number made.
-    pub(super) async fn send(
-        mut self,
-        connection: &mut PgConnection,
-        statement: &'static str,
-    ) -> Result<(), sqlx::Error> {
+    /// Ends the statement; the server's count must be the number of rows made.
+    pub(super) async fn finish(mut self) -> Result<(), sqlx::Error> {
         self.buffer.extend_from_slice(&TRAILER);
-        let mut copy = connection.copy_in_raw(statement).await?;
-        copy.send(self.buffer).await?;
-        let written = copy.finish().await?;
+        self.copy.send(self.buffer.as_slice()).await?;
+        let written = self.copy.finish().await?;
         if written == self.rows {
             Ok(())
         } else {

@@ -1,7 +1,10 @@
 //! Rows to the ledger's types and back.
 
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Row, Type};
 
 use super::{StoreError, failed};
 use crate::ledger::{
@@ -17,11 +20,46 @@ pub(super) fn partition_columns<'a>(
 }
 
 /// The columns of levels, for `UNNEST`. Equal lengths by construction: `UNNEST` would pad a shorter one with nulls.
-pub(super) fn level_columns<'a>(of: &[&'a (Sku, Level)]) -> (Vec<&'a str>, Vec<i64>, Vec<i64>) {
-    let skus = of.iter().map(|(sku, _)| sku.as_str()).collect();
-    let availables = of.iter().map(|(_, level)| level.available).collect();
-    let versions = of.iter().map(|(_, level)| level.version).collect();
-    (skus, availables, versions)
+pub(super) fn level_columns<T>(of: impl Iterator<Item = (T, Level)>) -> (Vec<T>, Vec<i64>, Vec<i64>) {
+    let (mut rows, mut availables, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, level) in of {
+        rows.push(row);
+        availables.push(level.available);
+        versions.push(level.version);
+    }
+    (rows, availables, versions)
+}
+
+/// Where a row is in its table (`ctid`): as long as the row is locked, the shortest way back to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ctid([u8; 6]);
+
+impl Type<Postgres> for Ctid {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(27)) // tid, in pg_type.dat
+    }
+}
+
+impl PgHasArrayType for Ctid {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1010)) // tid[]
+    }
+}
+
+impl Decode<'_, Postgres> for Ctid {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        match value.format() {
+            PgValueFormat::Binary => Ok(Self(value.as_bytes()?.try_into()?)),
+            PgValueFormat::Text => Err("a ctid is only read from answers in binary".into()),
+        }
+    }
+}
+
+impl Encode<'_, Postgres> for Ctid {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
 }
 
 pub(super) fn position(row: &PgRow) -> Result<(TopicPartition, NextOffset), sqlx::Error> {
