@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +22,11 @@ use crate::publish::{Decided, Publisher, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 
-/// Batches that wait between two stages. One is enough to keep both busy; each more is only latency and memory.
+/// Decided batches that wait to be told. One is enough to keep both stages busy; each more is only latency and memory.
 const STAGE_QUEUE: usize = 1;
+/// Batches the deciding stage has at once. None waits before it: a batch grows until it is taken, so that under load
+/// batches get larger, not more.
+const DECIDING: usize = 1;
 /// The longest pause between tries of a batch while the database is away.
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The pause before reading again what could not be told.
@@ -91,11 +94,13 @@ async fn pipeline(
     let intake = Intake::join(&config, &settings.topics.orders_topic, bounds, assignment)?;
     let membership = intake.membership();
 
-    let (gathered, batches) = mpsc::channel(STAGE_QUEUE);
+    let turns = Arc::new(Semaphore::new(DECIDING));
+    let (gathered, batches) = mpsc::channel(DECIDING);
     let (decided, tellings) = mpsc::channel(STAGE_QUEUE);
     let gathering = spawn_blocking({
         let stop = stop.clone();
-        move || intake.run(gathered, &stop)
+        let turns = Arc::clone(&turns);
+        move || intake.run(gathered, &turns, &stop)
     });
     let telling = spawn_blocking({
         let (membership, stop) = (membership.clone(), stop.clone());
@@ -104,7 +109,8 @@ async fn pipeline(
             tell(publisher, &membership, tellings, &totals, &stop)
         }
     });
-    let deciding = decide(&*store, membership, batches, decided, &stop).await;
+    let deciding = decide(&*store, membership, batches, decided, &turns, &stop).await;
+    turns.close();
     stop.cancel();
 
     let telling = telling.await.context("the telling stage panicked").flatten();
@@ -112,25 +118,26 @@ async fn pipeline(
     telling.and(deciding).and(gathering)
 }
 
-/// The deciding stage.
+/// The deciding stage. Gives a turn back when it is free for the next batch.
 async fn decide(
     store: &dyn Store,
     membership: Membership,
     mut batches: mpsc::Receiver<Batch>,
     decided: mpsc::Sender<Decided>,
+    turns: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<()> {
     while let Some(mut batch) = batches.recv().await {
-        if !batch.drop_ended(&membership.assignment().ownership) {
-            continue;
+        if batch.drop_ended(&membership.assignment().ownership) {
+            let (questions, waiting) = batch.ask();
+            let begun = Instant::now();
+            let applied = apply_patiently(store, &questions, stop).await?;
+            tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
+            if decided.send(Decided::new(waiting, applied)).await.is_err() {
+                break;
+            }
         }
-        let (questions, waiting) = batch.ask();
-        let begun = Instant::now();
-        let applied = apply_patiently(store, &questions, stop).await?;
-        tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
-        if decided.send(Decided::new(waiting, applied)).await.is_err() {
-            break;
-        }
+        turns.add_permits(1);
     }
     Ok(())
 }

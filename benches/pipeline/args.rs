@@ -60,6 +60,10 @@ pub struct Args {
     #[arg(long)]
     pub latency: bool,
 
+    /// With --latency: these orders a second, instead of 500 and half the top speed
+    #[arg(long, value_delimiter = ',', requires = "latency")]
+    pub rates: Vec<f64>,
+
     /// Instead: a backlog of so many orders: memory, and the time until the first result
     #[arg(long, value_name = "ORDERS")]
     pub backlog: Option<usize>,

@@ -14,9 +14,9 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 
-use super::batch::{Batch, Slice};
+use super::batch::Slice;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
@@ -114,11 +114,10 @@ impl Assignment {
         self.in_flight.wait_until_idle(limit)
     }
 
-    /// Waits until the next stage has room, or for so long.
-    pub(super) fn wait_for_room(&self, batches: &mpsc::Sender<Batch>, limit: Duration) {
+    /// Waits until the next stage takes a batch, or for so long.
+    pub(super) fn wait_for_turn(&self, turns: &Semaphore, limit: Duration) {
         // Elapsed or closed: the caller's next try tells which. No database future is dropped here.
-        let _ =
-            self.runtime.block_on(async { tokio::time::timeout(limit, batches.reserve()).await.map(drop) });
+        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, turns.acquire()).await.map(drop) });
     }
 
     /// Takes a record in: the slice it belongs to and its place. `None` when its partition is not being read.

@@ -18,7 +18,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use assignment::Assignment;
@@ -102,13 +102,19 @@ impl Intake {
         Membership(Arc::clone(&self.consumer))
     }
 
-    /// Polls until stopped, then hands over what it gathered, waits for its telling, and leaves the group.
+    /// Polls until stopped, handing over a batch at each of the `turns` that the next stage gives; then hands over
+    /// what it gathered, waits for its telling, and leaves the group.
     ///
     /// Blocks: runs on a thread of its own.
     ///
     /// # Errors
     /// When Kafka refuses the member for good, or a partition may not be begun (see [`recovery`]).
-    pub fn run(mut self, batches: mpsc::Sender<Batch>, stop: &CancellationToken) -> Result<()> {
+    pub fn run(
+        mut self,
+        batches: mpsc::Sender<Batch>,
+        turns: &Semaphore,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         let assignment = Arc::clone(self.consumer.context());
         let mut waiting_since: Option<Instant> = None;
         let mut paused = false;
@@ -127,20 +133,23 @@ impl Intake {
             }
             let patience = self.gathering.patience(Instant::now());
             if patience == Some(Duration::ZERO) {
-                match batches.try_reserve() {
-                    Ok(room) => {
-                        room.send(self.gathering.take(assignment.enter()));
+                match turns.try_acquire() {
+                    Ok(turn) => {
+                        turn.forget();
+                        if batches.blocking_send(self.gathering.take(assignment.enter())).is_err() {
+                            break;
+                        }
                         waiting_since = None;
                         if std::mem::take(&mut paused) {
                             assignment.resume(&self.consumer)?;
                         }
                         continue;
                     }
-                    Err(mpsc::error::TrySendError::Closed(())) => break,
-                    Err(mpsc::error::TrySendError::Full(())) if self.gathering.is_full() => {
+                    Err(TryAcquireError::Closed) => break,
+                    Err(TryAcquireError::NoPermits) if self.gathering.is_full() => {
                         let since = *waiting_since.get_or_insert_with(Instant::now);
                         if since.elapsed() < PAUSE_AFTER {
-                            assignment.wait_for_room(&batches, PAUSE_AFTER);
+                            assignment.wait_for_turn(turns, PAUSE_AFTER);
                             continue;
                         }
                         // Again each time round: a partition assigned meanwhile is not paused yet.
@@ -150,7 +159,7 @@ impl Intake {
                         paused = true;
                     }
                     // Old enough but not full: grow while the next stage is busy.
-                    Err(mpsc::error::TrySendError::Full(())) => {}
+                    Err(TryAcquireError::NoPermits) => {}
                 }
             }
             let wait = match patience {

@@ -236,7 +236,6 @@ impl Lane {
         // What is no number was refused when the producer was made.
         Duration::from_millis(text.parse().unwrap_or(0))
     }
-
 }
 
 fn topic(topics: &TopicArgs, channel: Channel) -> &str {

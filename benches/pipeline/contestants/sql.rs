@@ -15,10 +15,9 @@ use crate::shapes::{REJECT_EVERY, SPREAD, Shape, TOO_MUCH, sku_name};
 /// Numbers of clients that are tried for the best.
 const CLIENTS: [usize; 4] = [8, 16, 32, 64];
 /// Batch sizes that are tried for the procedure's best: a hot row gets slower the more often one transaction updates it.
-const PROCEDURE_BATCHES: [usize; 4] = [50, 200, 500, 2_000];
-/// Of the orders, the share a try of the procedure gets, and the share a measurement gets: it is slow.
-const PROCEDURE_TRY: usize = 30;
-const PROCEDURE_SHARE: usize = 6;
+const PROCEDURE_BATCHES: [usize; 5] = [50, 200, 500, 2_000, 10_000];
+/// Of the orders, the share that a try of the procedure gets: it is slow.
+const PROCEDURE_TRY: usize = 15;
 
 /// Contestant 3 by pgbench, at its best number of clients for this shape.
 pub fn per_order(bench: &mut Bench, shape: Shape) -> Result<Run> {
@@ -138,7 +137,7 @@ pub fn procedure(bench: &mut Bench, shape: Shape) -> Result<Run> {
         best
     };
     #[allow(clippy::cast_precision_loss)]
-    Ok(take(bench, shape, batch, bench.args.orders / PROCEDURE_SHARE)?.note("batch", batch as f64))
+    Ok(take(bench, shape, batch, bench.args.orders)?.note("batch", batch as f64))
 }
 
 fn take(bench: &mut Bench, shape: Shape, batch: usize, count: usize) -> Result<Run> {

@@ -44,7 +44,9 @@ impl Verifier {
         if let Some(batch) = bench.args.batch {
             command.args(["--batch-max-orders", &batch.to_string()]);
         }
-        if std::env::var_os("SV_LOG").is_some() { command.stderr(Stdio::inherit()); }
+        if std::env::var_os("SV_LOG").is_some() {
+            command.stderr(Stdio::inherit());
+        }
         let child = command.spawn().context("cannot start the verifier")?;
         Ok(Self { child, log })
     }

@@ -37,13 +37,17 @@ const BARS_MS: [u64; 13] = [2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 100, 200, 1_000]
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let shape = Shape::Uniform;
-    let tops = (0..bench.args.rounds.min(3))
-        .map(|_| Ok(Contestant::EndToEnd.run(bench, shape)?.rate()))
-        .collect::<Result<Vec<_>>>()?;
-    let top = median(tops);
-    println!("top speed on shape u: {top:.0} orders/s");
+    let mut rates = bench.args.rates.clone();
+    if rates.is_empty() {
+        let tops = (0..bench.args.rounds.min(3))
+            .map(|_| Ok(Contestant::EndToEnd.run(bench, shape)?.rate()))
+            .collect::<Result<Vec<_>>>()?;
+        let top = median(tops);
+        println!("top speed on shape u: {top:.0} orders/s");
+        rates = vec![SLOW, (top / 2.0).floor()];
+    }
     let mut measured = Vec::new();
-    for rate in [SLOW, (top / 2.0).floor()] {
+    for rate in rates {
         let quiet = probe::probe(&bench.services.disk)?;
         let histogram = stream(bench, shape, rate)?;
         print(rate, &histogram, quiet);

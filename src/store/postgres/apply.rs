@@ -149,9 +149,8 @@ async fn write_levels_and_positions(
 ) -> Result<(), StoreError> {
     let (topics, partitions) = rows::partition_columns(advances.iter().map(|advance| &advance.at));
     let nexts: Vec<i64> = advances.iter().map(|advance| advance.next.0).collect();
-    let (known, availables, versions) = rows::level_columns(
-        changes.levels.iter().filter_map(|(sku, level)| Some((*rows.get(sku)?, *level))),
-    );
+    let (known, availables, versions) =
+        rows::level_columns(changes.levels.iter().filter_map(|(sku, level)| Some((*rows.get(sku)?, *level))));
     let levels = known.len();
     let written = sqlx::query(
         // By the rows' places, which their locks hold fast: half the cost of finding them by SKU again.
