@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -37,6 +38,7 @@ on_every_store![
     a_position_never_moves_back_and_can_be_placed,
     positions_of_partitions_are_kept_apart,
     a_batch_of_ten_thousand_orders_is_applied_whole,
+    a_small_batch_does_not_wait_for_a_delayed_acknowledgement,
     odd_texts_come_back_as_they_went_in,
     levels_are_sorted_and_named_ones_are_found,
     the_ledger_reads_the_same_in_pages_of_any_size,
@@ -88,6 +90,21 @@ async fn an_empty_batch_changes_nothing(database: Arc<TestDatabase>) {
     let applied = store.apply(&Batch::default()).await.unwrap();
     assert!(applied.outcomes.is_empty() && applied.levels.is_empty());
     assert!(levels(&*store).await.is_empty());
+}
+
+/// With Nagle's algorithm on, each of two `COPY`s waits 40 ms (launchbadge/sqlx#4335). The quickest of many counts,
+/// so that a busy machine does not.
+async fn a_small_batch_does_not_wait_for_a_delayed_acknowledgement(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 1_000, None)])).await.unwrap();
+    let mut quickest = Duration::MAX;
+    for number in 0..50 {
+        let orders = batch(vec![order(&format!("o-{number}"), &[("MUG", 1)])]);
+        let begun = Instant::now();
+        store.apply(&orders).await.unwrap();
+        quickest = quickest.min(begun.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(40), "the quickest of 50 batches took {quickest:?}");
 }
 
 async fn a_cart_takes_all_its_lines_or_none(database: Arc<TestDatabase>) {
