@@ -100,6 +100,15 @@ pub struct TopicArgs {
     #[arg(long, env = "STOCK_VERIFIER_ORDERS_TOPIC", value_name = "TOPIC", default_value = "orders")]
     pub orders_topic: String,
 
+    /// Stock received, adjusted and set in, keyed by SKU
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_ADJUSTMENTS_TOPIC",
+        value_name = "TOPIC",
+        default_value = "stock-adjustments"
+    )]
+    pub adjustments_topic: String,
+
     /// Accept events out
     #[arg(
         long,
@@ -197,7 +206,7 @@ pub struct BatchArgs {
     pub batch_max_bytes: ByteSize,
 
     /// Longest time a record waits for others to join its batch
-    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_AGE", value_name = "TIME", default_value = "5ms",
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_AGE", value_name = "TIME", default_value = "10ms",
           value_parser = humantime::parse_duration)]
     pub batch_max_age: Duration,
 }

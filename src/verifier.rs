@@ -91,7 +91,8 @@ async fn pipeline(
     let assignment = Assignment::new(Arc::clone(&store), Handle::current(), settings.accept_data_loss);
     let config = consumer_config(&settings.kafka, &settings.group)?;
     let bounds = Bounds::from(settings.batch);
-    let intake = Intake::join(&config, &settings.topics.orders_topic, bounds, assignment)?;
+    let topics = [&*settings.topics.orders_topic, &settings.topics.adjustments_topic];
+    let intake = Intake::join(&config, &topics, bounds, assignment)?;
     let membership = intake.membership();
 
     let turns = Arc::new(Semaphore::new(DECIDING));

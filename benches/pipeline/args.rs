@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, allow_hyphen_values = true)]
     pub verifier_arg: Vec<String>,
 
+    /// Show the verifier's log; with `RUST_LOG=stock_verifier=debug` it has the times of every batch
+    #[arg(long)]
+    pub verifier_log: bool,
+
     /// Where the measurements go
     #[arg(long, default_value = "target/bench/pipeline.json")]
     pub json: PathBuf,

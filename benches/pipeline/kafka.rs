@@ -80,6 +80,7 @@ impl Kafka {
     pub fn topics(orders: &str, run: &str) -> TopicArgs {
         TopicArgs {
             orders_topic: orders.to_owned(),
+            adjustments_topic: format!("{run}-adjustments"),
             accepted_topic: format!("{run}-accepted"),
             rejected_topic: format!("{run}-rejected"),
             levels_topic: format!("{run}-levels"),

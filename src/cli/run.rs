@@ -81,8 +81,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         group = settings.group.group,
         instance = settings.group.instance_id,
         workers = settings.workers,
-        "verifying {}",
-        settings.topics.orders_topic
+        "verifying {} and {}",
+        settings.topics.orders_topic,
+        settings.topics.adjustments_topic
     );
     let ended = verifier::run(settings, Arc::clone(&store), Arc::clone(&totals), stop).await;
     store.close().await;
@@ -185,14 +186,20 @@ fn check_kafka(settings: &Settings) -> Result<()> {
         )
     })?;
     let topics = &settings.topics;
-    let missing: Vec<&str> =
-        [&topics.orders_topic, &topics.accepted_topic, &topics.rejected_topic, &topics.dead_letter_topic]
-            .into_iter()
-            .map(String::as_str)
-            .filter(|name| {
-                !metadata.topics().iter().any(|topic| topic.name() == *name && topic.error().is_none())
-            })
-            .collect();
+    let needed = [
+        &topics.orders_topic,
+        &topics.adjustments_topic,
+        &topics.accepted_topic,
+        &topics.rejected_topic,
+        &topics.dead_letter_topic,
+    ];
+    let missing: Vec<&str> = needed
+        .into_iter()
+        .map(String::as_str)
+        .filter(|name| {
+            !metadata.topics().iter().any(|topic| topic.name() == *name && topic.error().is_none())
+        })
+        .collect();
     if !missing.is_empty() {
         bail!(
             "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",

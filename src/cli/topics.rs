@@ -57,6 +57,7 @@ pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
     let topic = |name| NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
     let topics = [
         topic(&names.orders_topic),
+        topic(&names.adjustments_topic),
         topic(&names.accepted_topic),
         topic(&names.rejected_topic),
         // Only the newest level of each SKU matters. An hour is enough for a reader to see a SKU's deletion.

@@ -23,8 +23,10 @@ use std::borrow::Cow;
 
 use crate::ledger::{Command, Source};
 
+mod adjustment;
 mod envelope;
 mod fault;
+mod field;
 mod json;
 mod order_created;
 mod outgoing;
@@ -76,9 +78,9 @@ impl Record {
 
 /// Reads the command a record asks for.
 ///
-/// An order whose id can be read is a command even when the rest of it is
-/// wrong: it then asks for nothing and carries a reason for every line at
-/// fault, so that it gets a result. Only a record that cannot be told by an
+/// An order or adjustment whose id can be read is a command even when the
+/// rest of it is wrong: it then asks for nothing and carries a reason for
+/// every line at fault, so that it gets a result. Only a record that cannot be told by an
 /// id is a fault.
 ///
 /// Time and memory are bounded by a small multiple of the value's length, and
@@ -98,14 +100,17 @@ pub fn read_command(record: &Record) -> Result<Command, Fault> {
     }
     match envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?.as_ref() {
         wire::ORDER_CREATED => order_created::read_faulty(payload),
-        unknown => Err(Fault::new(
-            FaultCode::UnknownType,
-            format_args!(
-                "the type \"{}\" is unknown; known is \"{}\"",
-                fault::echo(unknown, fault::MAX_ECHO_CHARS),
-                wire::ORDER_CREATED,
-            ),
-        )),
+        other => match adjustment::Kind::of(other) {
+            Some(kind) => adjustment::read(kind, payload),
+            None => Err(Fault::new(
+                FaultCode::UnknownType,
+                format_args!(
+                    "the type \"{}\" is unknown; known are {}",
+                    fault::echo(other, fault::MAX_ECHO_CHARS),
+                    wire::COMMAND_TYPES.map(|known| format!("\"{known}\"")).join(", "),
+                ),
+            )),
+        },
     }
 }
 

@@ -5,16 +5,11 @@
 
 use serde_json::value::RawValue;
 
-use super::envelope::{no_fields, repeated};
-use super::fault::echo;
+use super::envelope::no_fields;
 use super::json::{self, Field, Kind, Object};
 use super::wire::OrderCreated;
-use super::{Fault, FaultCode};
-use crate::ledger::{Command, Id, IdError, MAX_LINES, MAX_QUANTITY, Quantity, Reason, Sku};
-
-/// Longest piece of a line that a reason repeats, in characters: the reasons
-/// of [`MAX_LINES`] lines together must fit into one record of the result topic.
-const MAX_LINE_ECHO_CHARS: usize = 40;
+use super::{Fault, field};
+use crate::ledger::{Command, Id, MAX_LINES, Quantity, Reason, Sku};
 
 /// Reads a good order; `None` when anything about it is not as it should be.
 ///
@@ -39,21 +34,11 @@ pub(super) fn read(payload: &str, typed: bool) -> Option<Command> {
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.
 pub(super) fn read_faulty(payload: &str) -> Result<Command, Fault> {
     let [order_id, lines] = json::fields(payload, ["order_id", "lines"]).map_err(no_fields)?;
-    let id = read_id(&order_id)?;
+    let id = field::id(&order_id)?;
     Ok(match read_lines(&lines) {
         Ok(lines) => Command::order_created(id, lines),
         Err(reasons) => Command::invalid_order(id, reasons, payload.as_bytes()),
     })
-}
-
-fn read_id(field: &Field<'_>) -> Result<Id, Fault> {
-    if field.repeated {
-        return Err(repeated(field));
-    }
-    let Some(kind) = field.kind() else {
-        return Err(Fault::new(FaultCode::MissingId, "\"order_id\" is missing"));
-    };
-    text(&kind, Id::new).map_err(|fault| Fault::new(FaultCode::InvalidId, format_args!("order_id {fault}")))
 }
 
 fn read_lines(field: &Field<'_>) -> Result<Vec<(Sku, Quantity)>, Vec<Reason>> {
@@ -97,50 +82,9 @@ fn read_line(line: &RawValue) -> Result<(Sku, Quantity), String> {
     let Ok([sku, quantity]) = json::fields(line.get(), ["sku", "quantity"]) else {
         return Err("has a field name that is not text".to_owned());
     };
-    match (read_sku(&sku), read_quantity(&quantity)) {
+    match (field::sku(&sku), field::quantity(&quantity)) {
         (Ok(sku), Ok(quantity)) => Ok((sku, quantity)),
         (Err(sku), Err(quantity)) => Err(format!("{sku}; {quantity}")),
         (Err(fault), Ok(_)) | (Ok(_), Err(fault)) => Err(fault),
-    }
-}
-
-fn read_sku(field: &Field<'_>) -> Result<Sku, String> {
-    let kind = once(field)?;
-    text(&kind, Sku::new).map_err(|fault| format!("sku {fault}"))
-}
-
-fn read_quantity(field: &Field<'_>) -> Result<Quantity, String> {
-    let kind = once(field)?;
-    let Kind::Number(written) = kind else {
-        return Err(format!("quantity must be a whole number, is {}", kind.name()));
-    };
-    let shown = echo(written, MAX_LINE_ECHO_CHARS);
-    if written.contains(['.', 'e', 'E']) {
-        return Err(format!(
-            "quantity must be a whole number written without fraction or exponent, is {shown}"
-        ));
-    }
-    // An integer that does not parse is one beyond i64, so beyond the bounds as well.
-    let pieces: Result<i64, _> = written.parse();
-    pieces
-        .ok()
-        .and_then(|pieces| Quantity::new(pieces).ok())
-        .ok_or_else(|| format!("quantity must be between 1 and {MAX_QUANTITY}, is {shown}"))
-}
-
-/// A field that must be there, once.
-fn once<'a>(field: &Field<'a>) -> Result<Kind<'a>, String> {
-    if field.repeated {
-        return Err(format!("{} comes more than once", field.name));
-    }
-    field.kind().ok_or_else(|| format!("{} is missing", field.name))
-}
-
-/// An id from a field's value, or what is wrong with it. An id that cannot be used is not repeated: it may be huge.
-fn text<T>(kind: &Kind<'_>, make: impl FnOnce(&str) -> Result<T, IdError>) -> Result<T, String> {
-    match kind {
-        Kind::String(Some(text)) => make(text).map_err(|error| error.to_string()),
-        Kind::String(None) => Err("is not text: it escapes half of a surrogate pair".to_owned()),
-        other => Err(format!("must be a string, is {}", other.name())),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::wire::{ORDER_ACCEPTED, ORDER_REJECTED};
+use super::wire::{ADJUSTMENT_ACCEPTED, ADJUSTMENT_REJECTED, ORDER_ACCEPTED, ORDER_REJECTED};
 use super::{Fault, Record};
 use crate::ledger::{CommandKind, Decision, Stamp};
 
@@ -55,26 +55,15 @@ pub struct Outgoing {
     pub headers: Vec<OutgoingHeader>,
 }
 
-/// The event that tells a decision; `None` for a decision that is told by no event of its own (an adjustment).
+/// The event that tells a decision.
 ///
 /// Told from the stored decision alone, beside the key and trace context of
 /// the record it was decided from: so telling it again gives the same bytes.
-/// The key is that record's, else the order's id.
+/// The key is that record's, else the command's id.
 #[must_use]
-pub fn result(
-    decision: &Decision,
-    record_key: Option<&[u8]>,
-    traceparent: Option<&[u8]>,
-) -> Option<Outgoing> {
-    match decision.key.kind {
-        CommandKind::OrderCreated => {}
-        CommandKind::Adjustment => return None,
-    }
-    let (channel, kind, list) = if decision.accepted {
-        (Channel::Accepted, ORDER_ACCEPTED, "lines")
-    } else {
-        (Channel::Rejected, ORDER_REJECTED, "reasons")
-    };
+pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Option<&[u8]>) -> Outgoing {
+    let channel = if decision.accepted { Channel::Accepted } else { Channel::Rejected };
+    let shape = Shape::of(decision);
     let id = decision.key.id.as_str();
     let mut event_id = String::with_capacity(decision.key.kind.name().len() + 1 + id.len());
     // Writing to a string fails only when a Display does, and this one does not.
@@ -84,33 +73,59 @@ pub fn result(
         OutgoingHeader::fixed("ce_specversion", "1.0"),
         OutgoingHeader::made("ce_id", event_id),
         OutgoingHeader::fixed("ce_source", CE_SOURCE),
-        OutgoingHeader::fixed("ce_type", kind),
+        OutgoingHeader::fixed("ce_type", shape.kind),
         OutgoingHeader::made("ce_time", rfc3339(decision.decided_at)),
         OutgoingHeader::fixed("content-type", "application/json"),
     ]);
     headers.extend(traceparent.map(|value| OutgoingHeader::made("traceparent", value)));
-    Some(Outgoing {
+    Outgoing {
         channel,
         key: Some(record_key.unwrap_or(id.as_bytes()).to_vec()),
-        value: Some(value(decision, kind, list)),
+        value: Some(value(decision, &shape)),
         headers,
-    })
+    }
+}
+
+/// What differs between results.
+struct Shape {
+    /// The event's type.
+    kind: &'static str,
+    /// The field that holds the command's id.
+    id: &'static str,
+    /// The field that holds the decision's detail.
+    detail: &'static str,
+}
+
+impl Shape {
+    fn of(decision: &Decision) -> Self {
+        let (accepted, rejected, id) = match decision.key.kind {
+            CommandKind::OrderCreated => (ORDER_ACCEPTED, ORDER_REJECTED, "order_id"),
+            CommandKind::Adjustment => (ADJUSTMENT_ACCEPTED, ADJUSTMENT_REJECTED, "adjustment_id"),
+        };
+        if decision.accepted {
+            Self { kind: accepted, id, detail: "lines" }
+        } else {
+            Self { kind: rejected, id, detail: "reasons" }
+        }
+    }
 }
 
 /// The result's value, with the decision's detail as it is stored.
 ///
 /// By hand, since serde takes raw JSON only after reading it once more; the
 /// tests hold it equal to what serde writes for the published types.
-fn value(decision: &Decision, kind: &str, list: &str) -> Vec<u8> {
+fn value(decision: &Decision, shape: &Shape) -> Vec<u8> {
     const AROUND: usize = 192; // The field names, the numbers and a topic of usual length.
     let id = decision.key.id.as_str();
     let mut value = Vec::with_capacity(AROUND + id.len() + decision.detail.len());
     value.extend_from_slice(b"{\"type\":\"");
-    value.extend_from_slice(kind.as_bytes());
-    value.extend_from_slice(b"\",\"order_id\":");
+    value.extend_from_slice(shape.kind.as_bytes());
+    value.extend_from_slice(b"\",\"");
+    value.extend_from_slice(shape.id.as_bytes());
+    value.extend_from_slice(b"\":");
     string(&mut value, id);
     value.extend_from_slice(b",\"");
-    value.extend_from_slice(list.as_bytes());
+    value.extend_from_slice(shape.detail.as_bytes());
     value.extend_from_slice(b"\":");
     value.extend_from_slice(decision.detail.as_bytes());
     if let Some(source) = &decision.source {

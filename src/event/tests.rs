@@ -1,9 +1,13 @@
 use proptest::prelude::*;
 
-use super::wire::{OrderAccepted, OrderCreated, OrderRejected};
+use super::wire::{
+    AdjustmentAccepted, AdjustmentRejected, OrderAccepted, OrderCreated, OrderRejected, RecordSource,
+    StockAdjusted, StockReceived, StockSet,
+};
 use super::*;
 use crate::ledger::{
-    Action, CommandKey, CommandKind, Decision, Digest, Id, Offset, Quantity, Seq, Sku, Stamp, TopicPartition,
+    Action, CommandKey, CommandKind, Decision, Digest, Id, Offset, Quantity, Reason, Seq, Sku, Stamp,
+    TopicPartition,
 };
 
 fn record(value: impl Into<Vec<u8>>) -> Record {
@@ -62,7 +66,7 @@ fn the_contracts_order_is_read() {
 #[test]
 fn an_accepted_order_is_told_in_exactly_these_bytes() {
     let detail = r#"[{"sku":"MUG","quantity":1,"balance":119},{"sku":"TSHIRT-M","quantity":2,"balance":55}]"#;
-    let told = result(&decision(true, detail), Some(b"k-1"), Some(b"00-4bf9-00f0-01")).unwrap();
+    let told = result(&decision(true, detail), Some(b"k-1"), Some(b"00-4bf9-00f0-01"));
     assert_eq!(
         shown(&told),
         r#"Accepted
@@ -81,7 +85,7 @@ traceparent: 00-4bf9-00f0-01
 #[test]
 fn a_rejected_order_is_told_in_exactly_these_bytes() {
     let detail = r#"[{"reason":"insufficient_stock","sku":"MUG","requested":500,"available":119},{"reason":"unknown_sku","sku":"MUGG","requested":1}]"#;
-    let told = result(&decision(false, detail), None, None).unwrap();
+    let told = result(&decision(false, detail), None, None);
     assert_eq!(
         shown(&told),
         r#"Rejected
@@ -120,15 +124,8 @@ __connect.errors.exception.message: the value is not JSON: EOF while parsing an 
 #[test]
 fn an_orders_result_names_no_source_when_it_came_from_no_record() {
     let operators = Decision { source: None, ..decision(true, "[]") };
-    let value = result(&operators, None, None).unwrap().value.unwrap();
+    let value = result(&operators, None, None).value.unwrap();
     assert_eq!(value, br#"{"type":"order.accepted","order_id":"o-1001","lines":[]}"#);
-}
-
-#[test]
-fn an_adjustment_has_no_result() {
-    let mut set = decision(true, "[]");
-    set.key.kind = CommandKind::Adjustment;
-    assert_eq!(result(&set, None, None), None);
 }
 
 #[test]
@@ -139,7 +136,7 @@ fn a_decisions_time_cannot_sink_its_result() {
         (i64::MAX, "9999-12-31T23:59:59.999999Z"),
     ] {
         let odd = Decision { decided_at: Stamp(micros), ..decision(true, "[]") };
-        let told = result(&odd, None, None).unwrap();
+        let told = result(&odd, None, None);
         let time = told.headers.iter().find(|header| header.name == "ce_time").unwrap();
         assert_eq!(time.value.as_deref(), Some(shown.as_bytes()));
     }
@@ -174,17 +171,115 @@ fn a_trace_context_is_passed_on_unless_it_is_none() {
     assert_eq!(traced.traceparent(), None);
 }
 
+/// What is read from a value on the adjustments topic, in short.
+fn adjustment(value: &str) -> String {
+    match read_command(&record(value)) {
+        Ok(Command { key, action, .. }) => match action {
+            Action::Refuse(reasons) => {
+                let details = reasons.into_iter().map(|reason| match reason {
+                    Reason::InvalidOrder { line: None, detail } => detail,
+                    other => panic!("{other:?}"),
+                });
+                format!("{key} refused: {}", details.collect::<Vec<_>>().join(" | "))
+            }
+            action => format!("{key} {action:?}"),
+        },
+        Err(fault) => fault.to_string(),
+    }
+}
+
+#[test]
+fn adjustments_are_read_or_refused_for_all_that_is_wrong_with_them() {
+    for (value, read) in [
+        (
+            r#"{"type":"stock.received","adjustment_id":"a-3","sku":"MUG","quantity":500}"#,
+            r#"adjustment/a-3 Receive { sku: "MUG", quantity: Quantity(500) }"#,
+        ),
+        (
+            r#"{"type":"stock.adjusted","adjustment_id":"a-5","sku":"MUG","quantity":-2}"#,
+            r#"adjustment/a-5 Adjust { sku: "MUG", by: -2 }"#,
+        ),
+        (
+            r#"{"type":"stock.set","adjustment_id":"a-4","sku":"MUG","available":120,"expected_version":17}"#,
+            r#"adjustment/a-4 Set { sku: "MUG", available: 120, expected_version: Some(17) }"#,
+        ),
+        (
+            r#"{"type":"stock.set","adjustment_id":"a-4","sku":"MUG","available":0,"expected_version":null}"#,
+            r#"adjustment/a-4 Set { sku: "MUG", available: 0, expected_version: None }"#,
+        ),
+        (
+            r#"{"type":"stock.received","adjustment_id":"a","quantity":0}"#,
+            "adjustment/a refused: sku is missing | quantity must be between 1 and 1000000000000, is 0",
+        ),
+        (
+            r#"{"type":"stock.adjusted","adjustment_id":"a","sku":"MUG","quantity":0}"#,
+            "adjustment/a refused: quantity must not be 0",
+        ),
+        (
+            r#"{"type":"stock.adjusted","adjustment_id":"a","sku":"MUG","quantity":-1000000000001}"#,
+            "adjustment/a refused: quantity must be between -1000000000000 and 1000000000000, is -1000000000001",
+        ),
+        (
+            r#"{"type":"stock.set","adjustment_id":"a","sku":7,"available":1.5,"expected_version":-1}"#,
+            "adjustment/a refused: sku must be a string, is a number | available must be a whole number written \
+             without fraction or exponent, is 1.5; expected_version must be between 0 and 9223372036854775807, is -1",
+        ),
+        (r#"{"type":"stock.set","sku":"MUG","available":1}"#, r#"missing_id: "adjustment_id" is missing"#),
+        (
+            r#"{"type":"stock.moved","adjustment_id":"a"}"#,
+            r#"unknown_type: the type "stock.moved" is unknown; known are "order.created", "stock.received", "stock.adjusted", "stock.set""#,
+        ),
+    ] {
+        assert_eq!(adjustment(value), read, "{value}");
+    }
+}
+
+#[test]
+fn the_contracts_adjustments_are_read_and_their_results_read_back_as_they_were_written() {
+    let read = |value: String| read_command(&record(value)).unwrap();
+    let received = read(serde_json::to_string(&StockReceived::example()).unwrap());
+    assert!(matches!(received.action, Action::Receive { .. }));
+    assert!(matches!(
+        read(serde_json::to_string(&StockAdjusted::example()).unwrap()).action,
+        Action::Adjust { .. }
+    ));
+    assert!(matches!(read(serde_json::to_string(&StockSet::example()).unwrap()).action, Action::Set { .. }));
+
+    let written = |accepted, id: &Id, detail: String, source: &Option<RecordSource>| {
+        let mut told = decision(accepted, &detail);
+        told.key = CommandKey { id: id.clone(), kind: CommandKind::Adjustment };
+        let source = source.as_ref().unwrap();
+        told.source =
+            Some(Source { at: TopicPartition::new(&*source.topic, source.partition), offset: source.offset });
+        result(&told, None, None)
+    };
+    let accepted = AdjustmentAccepted::example();
+    let detail = serde_json::to_string(&accepted.lines).unwrap();
+    let told = written(true, &accepted.adjustment_id, detail, &accepted.source);
+    assert_eq!(
+        (told.channel, told.value.unwrap()),
+        (Channel::Accepted, serde_json::to_vec(&accepted).unwrap())
+    );
+    let rejected = AdjustmentRejected::example();
+    let detail = serde_json::to_string(&rejected.reasons).unwrap();
+    let told = written(false, &rejected.adjustment_id, detail, &rejected.source);
+    assert_eq!(
+        (told.channel, told.value.unwrap()),
+        (Channel::Rejected, serde_json::to_vec(&rejected).unwrap())
+    );
+}
+
 #[test]
 fn the_contracts_results_are_read_back_as_they_were_written() {
     let accepted = OrderAccepted::example();
     let told = decision(true, &serde_json::to_string(&accepted.lines).unwrap());
-    assert_eq!(result(&told, None, None).unwrap().value.unwrap(), serde_json::to_vec(&accepted).unwrap());
+    assert_eq!(result(&told, None, None).value.unwrap(), serde_json::to_vec(&accepted).unwrap());
 
     for rejected in [OrderRejected::example(), OrderRejected::invalid_example()] {
         let mut told = decision(false, &serde_json::to_string(&rejected.reasons).unwrap());
         told.key.id = rejected.order_id.clone();
         told.source.as_mut().unwrap().offset = rejected.source.as_ref().unwrap().offset;
-        assert_eq!(result(&told, None, None).unwrap().value.unwrap(), serde_json::to_vec(&rejected).unwrap());
+        assert_eq!(result(&told, None, None).value.unwrap(), serde_json::to_vec(&rejected).unwrap());
     }
 }
 
@@ -225,7 +320,7 @@ fn what_is_told_is_valid_by_the_schemas() {
         ("order.rejected", decision(false, &serde_json::to_string(&rejected.reasons).unwrap())),
     ] {
         for traceparent in [None, Some(&b"00-4bf9-00f0-01"[..])] {
-            let told = result(&decision, None, traceparent).unwrap();
+            let told = result(&decision, None, traceparent);
             let value = serde_json::from_slice(told.value.as_deref().unwrap()).unwrap();
             assert_valid(&validator(schema), &value);
             assert_valid(&validator("result.headers"), &headers_as_json(&told));
@@ -303,7 +398,7 @@ fn tell(record: &Record) {
                 assert!(!reasons.is_empty());
             }
             let told = Decision { key, digest, ..decision(false, "[]") };
-            let value = result(&told, None, None).unwrap().value.unwrap();
+            let value = result(&told, None, None).value.unwrap();
             serde_json::from_slice::<serde_json::Value>(&value).unwrap();
         }
     }

@@ -6,41 +6,52 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::json::Object;
-use crate::ledger::{AcceptedLine, Id, MAX_ID_BYTES, MAX_LINES, MAX_QUANTITY, Offset, Reason, Sku, Source};
+use crate::ledger::{
+    AcceptedLine, AdjustedLine, Id, MAX_ID_BYTES, MAX_LINES, MAX_QUANTITY, Offset, Reason, Sku, Source,
+};
 
 /// The type of [`OrderCreated`].
 pub const ORDER_CREATED: &str = "order.created";
+/// The type of [`StockReceived`].
+pub const STOCK_RECEIVED: &str = "stock.received";
+/// The type of [`StockAdjusted`].
+pub const STOCK_ADJUSTED: &str = "stock.adjusted";
+/// The type of [`StockSet`].
+pub const STOCK_SET: &str = "stock.set";
+/// Every type that is read.
+pub const COMMAND_TYPES: [&str; 4] = [ORDER_CREATED, STOCK_RECEIVED, STOCK_ADJUSTED, STOCK_SET];
+
 /// The type of [`OrderAccepted`].
 pub const ORDER_ACCEPTED: &str = "order.accepted";
 /// The type of [`OrderRejected`].
 pub const ORDER_REJECTED: &str = "order.rejected";
+/// The type of [`AdjustmentAccepted`].
+pub const ADJUSTMENT_ACCEPTED: &str = "adjustment.accepted";
+/// The type of [`AdjustmentRejected`].
+pub const ADJUSTMENT_REJECTED: &str = "adjustment.rejected";
 
-/// The event's type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum OrderCreatedType {
-    /// An order asks for stock.
-    #[serde(rename = "order.created")]
-    OrderCreated,
+/// A type of one event, so that its schema allows no other.
+macro_rules! event_type {
+    ($name:ident: $variant:ident = $text:literal, $doc:literal) => {
+        /// The event's type.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[schemars(inline)]
+        pub enum $name {
+            #[doc = $doc]
+            #[serde(rename = $text)]
+            $variant,
+        }
+    };
 }
 
-/// The event's type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum OrderAcceptedType {
-    /// All of the order's lines were taken from stock.
-    #[serde(rename = "order.accepted")]
-    OrderAccepted,
-}
-
-/// The event's type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum OrderRejectedType {
-    /// Nothing was taken from stock.
-    #[serde(rename = "order.rejected")]
-    OrderRejected,
-}
+event_type!(OrderCreatedType: OrderCreated = "order.created", "An order asks for stock.");
+event_type!(StockReceivedType: StockReceived = "stock.received", "Pieces came in.");
+event_type!(StockAdjustedType: StockAdjusted = "stock.adjusted", "Pieces were found or are missing.");
+event_type!(StockSetType: StockSet = "stock.set", "A level is stated.");
+event_type!(OrderAcceptedType: OrderAccepted = "order.accepted", "All of the order's lines were taken from stock.");
+event_type!(OrderRejectedType: OrderRejected = "order.rejected", "Nothing was taken from stock.");
+event_type!(AdjustmentAcceptedType: AdjustmentAccepted = "adjustment.accepted", "The level was changed.");
+event_type!(AdjustmentRejectedType: AdjustmentRejected = "adjustment.rejected", "The level was not changed.");
 
 /// An order asks for stock: all its lines or none. Fields not named here are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +112,110 @@ impl OrderCreated<'static> {
             kind: Some(OrderCreatedType::OrderCreated),
             order_id: Cow::Borrowed("o-1001"),
             lines: vec![line("TSHIRT-M", 2), line("MUG", 1)],
+        }
+    }
+}
+
+/// Pieces came in. The first of a SKU makes it known. Fields not named here are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "stock.received", example = StockReceived::example())]
+pub struct StockReceived {
+    /// What this is. May be left out when the `ce_type` header or a structured `CloudEvent` says it; must not differ from it.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StockReceivedType")]
+    pub kind: Option<StockReceivedType>,
+    /// The adjustment's id, chosen by its producer; `stock.received`, `stock.adjusted` and `stock.set` share them. The same id asks for the same adjustment.
+    pub adjustment_id: Id,
+    /// The stock keeping unit.
+    pub sku: Sku,
+    /// How many pieces: a JSON integer, written without fraction or exponent.
+    #[schemars(range(min = 1, max = MAX_QUANTITY))]
+    pub quantity: i64,
+}
+
+impl StockReceived {
+    /// The event shown in the documentation.
+    ///
+    /// # Panics
+    /// Never: its ids are valid.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            kind: Some(StockReceivedType::StockReceived),
+            adjustment_id: example_id("a-3"),
+            sku: example_sku("MUG"),
+            quantity: 500,
+        }
+    }
+}
+
+/// Pieces of a known SKU were found or are missing. Fields not named here are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "stock.adjusted", example = StockAdjusted::example())]
+pub struct StockAdjusted {
+    /// What this is. May be left out when the `ce_type` header or a structured `CloudEvent` says it; must not differ from it.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StockAdjustedType")]
+    pub kind: Option<StockAdjustedType>,
+    /// The adjustment's id, chosen by its producer; `stock.received`, `stock.adjusted` and `stock.set` share them. The same id asks for the same adjustment.
+    pub adjustment_id: Id,
+    /// The stock keeping unit.
+    pub sku: Sku,
+    /// Pieces found (positive) or missing (negative), not 0: a JSON integer, written without fraction or exponent.
+    #[schemars(range(min = -MAX_QUANTITY, max = MAX_QUANTITY), extend("not" = { "const": 0 }))]
+    pub quantity: i64,
+}
+
+impl StockAdjusted {
+    /// The event shown in the documentation.
+    ///
+    /// # Panics
+    /// Never: its ids are valid.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            kind: Some(StockAdjustedType::StockAdjusted),
+            adjustment_id: example_id("a-5"),
+            sku: example_sku("MUG"),
+            quantity: -2,
+        }
+    }
+}
+
+/// A level is stated, whatever it was or only at the version expected. The first of a SKU makes it known. Fields not named here are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "stock.set", example = StockSet::example())]
+pub struct StockSet {
+    /// What this is. May be left out when the `ce_type` header or a structured `CloudEvent` says it; must not differ from it.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StockSetType")]
+    pub kind: Option<StockSetType>,
+    /// The adjustment's id, chosen by its producer; `stock.received`, `stock.adjusted` and `stock.set` share them. The same id asks for the same adjustment.
+    pub adjustment_id: Id,
+    /// The stock keeping unit.
+    pub sku: Sku,
+    /// The level it shall have: a JSON integer, written without fraction or exponent.
+    #[schemars(range(min = 0, max = MAX_QUANTITY))]
+    pub available: i64,
+    /// The version the level must have now, 0 for a SKU that is not known yet; without it the level is set in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub expected_version: Option<i64>,
+}
+
+impl StockSet {
+    /// The event shown in the documentation.
+    ///
+    /// # Panics
+    /// Never: its ids are valid.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            kind: Some(StockSetType::StockSet),
+            adjustment_id: example_id("a-4"),
+            sku: example_sku("MUG"),
+            available: 120,
+            expected_version: Some(17),
         }
     }
 }
@@ -219,6 +334,78 @@ impl OrderRejected {
     }
 }
 
+/// An adjustment was accepted: the level is changed. Told once for each adjustment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "adjustment.accepted", example = AdjustmentAccepted::example())]
+pub struct AdjustmentAccepted {
+    /// What this is.
+    #[serde(rename = "type")]
+    pub kind: AdjustmentAcceptedType,
+    /// The adjustment's id.
+    pub adjustment_id: Id,
+    /// What was changed: one line.
+    #[schemars(length(min = 1, max = 1))]
+    pub lines: Vec<AdjustedLine>,
+    /// The record the adjustment was decided from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RecordSource")]
+    pub source: Option<RecordSource>,
+}
+
+impl AdjustmentAccepted {
+    /// The event shown in the documentation.
+    ///
+    /// # Panics
+    /// Never: its ids are valid.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            kind: AdjustmentAcceptedType::AdjustmentAccepted,
+            adjustment_id: example_id("a-3"),
+            lines: vec![AdjustedLine { sku: example_sku("MUG"), quantity: 500, balance: 620, version: 18 }],
+            source: Some(adjustments_source(77)),
+        }
+    }
+}
+
+/// An adjustment was rejected, for every reason there is: the level is what it was. Told once for each adjustment; a new attempt needs a new id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "adjustment.rejected", example = AdjustmentRejected::example())]
+pub struct AdjustmentRejected {
+    /// What this is.
+    #[serde(rename = "type")]
+    pub kind: AdjustmentRejectedType,
+    /// The adjustment's id.
+    pub adjustment_id: Id,
+    /// Why.
+    #[schemars(length(min = 1))]
+    pub reasons: Vec<Reason>,
+    /// The record the adjustment was decided from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RecordSource")]
+    pub source: Option<RecordSource>,
+}
+
+impl AdjustmentRejected {
+    /// The event shown in the documentation.
+    ///
+    /// # Panics
+    /// Never: its ids are valid.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            kind: AdjustmentRejectedType::AdjustmentRejected,
+            adjustment_id: example_id("a-4"),
+            reasons: vec![Reason::VersionMismatch { sku: example_sku("MUG"), expected: 17, actual: 18 }],
+            source: Some(adjustments_source(78)),
+        }
+    }
+}
+
+fn adjustments_source(offset: i64) -> RecordSource {
+    RecordSource { topic: "stock-adjustments".to_owned(), partition: 5, offset: Offset(offset) }
+}
+
 fn example_id(text: &str) -> Id {
     Id::new(text).expect("the examples' ids are short, printable constants")
 }
@@ -227,30 +414,30 @@ fn example_sku(text: &str) -> Sku {
     Sku::new(text).expect("the examples' SKUs are short, printable constants")
 }
 
-/// The headers of an order: none is needed. Each value is UTF-8 text.
+/// The headers of a command: none is needed. Each value is UTF-8 text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "order headers", example = OrderHeaders::example())]
-pub struct OrderHeaders {
+#[schemars(title = "command headers", example = CommandHeaders::example())]
+pub struct CommandHeaders {
     /// The event's type in `CloudEvents` binary mode; then the value may leave `type` out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "OrderCreatedType")]
-    pub ce_type: Option<OrderCreatedType>,
-    /// `application/cloudevents+json` says that the value is a structured `CloudEvent` with the order in `data` or `data_base64`.
+    #[schemars(extend("enum" = COMMAND_TYPES))]
+    pub ce_type: Option<String>,
+    /// `application/cloudevents+json` says that the value is a structured `CloudEvent` with the command in `data` or `data_base64`.
     #[serde(rename = "content-type", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub content_type: Option<String>,
-    /// A W3C trace context, passed on to the order's result.
+    /// A W3C trace context, passed on to the command's result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = super::MAX_TRACEPARENT_BYTES))]
     pub traceparent: Option<String>,
 }
 
-impl OrderHeaders {
+impl CommandHeaders {
     /// The headers shown in the documentation.
     #[must_use]
     pub fn example() -> Self {
         Self {
-            ce_type: Some(OrderCreatedType::OrderCreated),
+            ce_type: Some(ORDER_CREATED.to_owned()),
             content_type: Some("application/json".to_owned()),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
         }
@@ -295,6 +482,12 @@ pub enum ResultType {
     /// The order was rejected.
     #[serde(rename = "order.rejected")]
     OrderRejected,
+    /// The adjustment was accepted.
+    #[serde(rename = "adjustment.accepted")]
+    AdjustmentAccepted,
+    /// The adjustment was rejected.
+    #[serde(rename = "adjustment.rejected")]
+    AdjustmentRejected,
 }
 
 impl ResultHeaders {

@@ -46,7 +46,8 @@ const FETCH_MAX_BYTES: &str = "1048576";
 pub struct Intake {
     consumer: Arc<BaseConsumer<Assignment>>,
     gathering: Gathering,
-    topic: String,
+    /// Their names, for messages.
+    topics: String,
 }
 
 /// The consumer's configuration.
@@ -89,11 +90,17 @@ impl Intake {
     ///
     /// # Errors
     /// When the configuration is refused.
-    pub fn join(config: &ClientConfig, topic: &str, bounds: Bounds, assignment: Assignment) -> Result<Self> {
+    pub fn join(
+        config: &ClientConfig,
+        topics: &[&str],
+        bounds: Bounds,
+        assignment: Assignment,
+    ) -> Result<Self> {
         let consumer: BaseConsumer<Assignment> =
             config.create_with_context(assignment).context("the consumer's configuration is refused")?;
-        consumer.subscribe(&[topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
-        Ok(Self { consumer: Arc::new(consumer), gathering: Gathering::new(bounds), topic: topic.to_owned() })
+        let topics_named = topics.join(" and ");
+        consumer.subscribe(topics).with_context(|| format!("cannot subscribe to {topics_named}"))?;
+        Ok(Self { consumer: Arc::new(consumer), gathering: Gathering::new(bounds), topics: topics_named })
     }
 
     /// How the telling end learns which member of the group speaks.
@@ -205,10 +212,10 @@ impl Intake {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => bail!(
                 "topic {} does not exist: create it with `stock-verifier topics create`, or name another with \
                  --orders-topic",
-                self.topic
+                self.topics
             ),
             Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                bail!("Kafka does not allow this user to read {} in this group: {error}", self.topic)
+                bail!("Kafka does not allow this user to read {} in this group: {error}", self.topics)
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 bail!("Kafka refused this group member for good: {error}")

@@ -10,7 +10,7 @@ use super::{Id, MAX_QUANTITY, Quantity, Reason, Sku};
 pub enum CommandKind {
     /// An order asks for stock: all its lines or none.
     OrderCreated = 1,
-    /// An operator states a SKU's level.
+    /// Stock came in, is counted anew, or is stated.
     Adjustment = 10,
 }
 
@@ -119,7 +119,21 @@ pub enum Action {
     Take(Vec<OrderLine>),
     /// Reject for what was found wrong with the content when it was read.
     Refuse(Vec<Reason>),
-    /// Make the level of a SKU this, if its version is the one expected.
+    /// Add pieces that came in. The first of a SKU makes it known.
+    Receive {
+        /// Which SKU.
+        sku: Sku,
+        /// How many pieces.
+        quantity: Quantity,
+    },
+    /// Change the level of a known SKU by a difference, not below zero.
+    Adjust {
+        /// Which SKU.
+        sku: Sku,
+        /// Pieces found (positive) or missing (negative): never 0, at most [`MAX_QUANTITY`] either way.
+        by: i64,
+    },
+    /// Make the level of a SKU this, if its version is the one expected. The first of a SKU makes it known.
     Set {
         /// Which SKU.
         sku: Sku,
@@ -170,6 +184,39 @@ impl Command {
         }
     }
 
+    /// An adjustment whose id could be read but whose content is wrong. The raw value is its content.
+    #[must_use]
+    pub fn invalid_adjustment(adjustment_id: Id, faults: Vec<Reason>, value: &[u8]) -> Self {
+        Self {
+            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
+            digest: Digest::builder("invalid adjustment").bytes(value).finish(),
+            action: Action::Refuse(faults),
+        }
+    }
+
+    /// Pieces that came in.
+    #[must_use]
+    pub fn stock_received(adjustment_id: Id, sku: Sku, quantity: Quantity) -> Self {
+        let digest = Digest::builder("stock.received").text(sku.as_str()).number(quantity.get()).finish();
+        Self {
+            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
+            digest,
+            action: Action::Receive { sku, quantity },
+        }
+    }
+
+    /// Pieces found or missing. `by` is bounded by the caller: not 0, at most [`MAX_QUANTITY`] either way.
+    #[must_use]
+    pub fn stock_adjusted(adjustment_id: Id, sku: Sku, by: i64) -> Self {
+        debug_assert!(by != 0 && by.abs() <= MAX_QUANTITY);
+        let digest = Digest::builder("stock.adjusted").text(sku.as_str()).number(by).finish();
+        Self {
+            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
+            digest,
+            action: Action::Adjust { sku, by },
+        }
+    }
+
     /// States a SKU's level. `available` is clamped by the caller to 0..=[`MAX_QUANTITY`].
     #[must_use]
     pub fn stock_set(adjustment_id: Id, sku: Sku, available: i64, expected_version: Option<i64>) -> Self {
@@ -188,12 +235,14 @@ impl Command {
 
     /// The SKUs whose levels must be read and locked to decide this command.
     pub fn skus(&self) -> impl Iterator<Item = &Sku> {
-        let (lines, set) = match &self.action {
+        let (lines, adjusted) = match &self.action {
             Action::Take(lines) => (lines.as_slice(), None),
             Action::Refuse(_) => (&[][..], None),
-            Action::Set { sku, .. } => (&[][..], Some(sku)),
+            Action::Receive { sku, .. } | Action::Adjust { sku, .. } | Action::Set { sku, .. } => {
+                (&[][..], Some(sku))
+            }
         };
-        lines.iter().map(|line| &line.sku).chain(set)
+        lines.iter().map(|line| &line.sku).chain(adjusted)
     }
 }
 

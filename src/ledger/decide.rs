@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    AcceptedLine, Action, Command, CommandKey, Decision, Level, Movement, OrderLine, Reason, Seq, Sku,
-    Source, Stamp,
+    AcceptedLine, Action, AdjustedLine, Command, CommandKey, CommandKind, Decision, Level, MAX_QUANTITY,
+    Movement, OrderLine, Reason, Seq, Sku, Source, Stamp,
 };
 
 /// One command of a batch, with where it came from.
@@ -127,6 +127,8 @@ fn apply(levels: &mut HashMap<Sku, Level>, action: &Action) -> Verdict {
     match action {
         Action::Take(lines) => take(levels, lines),
         Action::Refuse(reasons) => Err(reasons.clone()),
+        Action::Receive { sku, quantity } => add(levels, sku, quantity.get()),
+        Action::Adjust { sku, by } => adjust(levels, sku, *by),
         Action::Set { sku, available, expected_version } => set(levels, sku, *available, *expected_version),
     }
 }
@@ -148,6 +150,27 @@ fn take(levels: &mut HashMap<Sku, Level>, lines: &[OrderLine]) -> Verdict {
         return Err(reasons);
     }
     Ok(lines.iter().map(|line| shift(levels, &line.sku, -line.quantity)).collect())
+}
+
+/// Adds pieces, up to the largest level there may be.
+fn add(levels: &mut HashMap<Sku, Level>, sku: &Sku, pieces: i64) -> Verdict {
+    let limit = MAX_QUANTITY - levels.get(sku).map_or(0, |level| level.available);
+    if pieces > limit {
+        return Err(vec![Reason::LimitExceeded { sku: sku.clone(), requested: pieces, limit }]);
+    }
+    Ok(vec![shift(levels, sku, pieces)])
+}
+
+fn adjust(levels: &mut HashMap<Sku, Level>, sku: &Sku, by: i64) -> Verdict {
+    let requested = by.abs();
+    match levels.get(sku) {
+        None => Err(vec![Reason::UnknownSku { sku: sku.clone(), requested }]),
+        Some(_) if by > 0 => add(levels, sku, by),
+        Some(level) if level.available < requested => {
+            Err(vec![Reason::InsufficientStock { sku: sku.clone(), requested, available: level.available }])
+        }
+        Some(_) => Ok(vec![shift(levels, sku, by)]),
+    }
 }
 
 fn set(levels: &mut HashMap<Sku, Level>, sku: &Sku, available: i64, expected: Option<i64>) -> Verdict {
@@ -178,14 +201,7 @@ fn record(
     let accepted = verdict.is_ok();
     let detail = match verdict {
         Ok(changes) => {
-            let lines: Vec<AcceptedLine> = changes
-                .iter()
-                .map(|change| AcceptedLine {
-                    sku: change.sku.clone(),
-                    quantity: change.quantity.abs(),
-                    balance: change.level.available,
-                })
-                .collect();
+            let detail = tell(request.command.key.kind, &changes);
             movements.extend(changes.into_iter().map(|change| Movement {
                 sku: change.sku,
                 version: change.level.version,
@@ -195,7 +211,7 @@ fn record(
                 seq,
                 source: request.source.clone(),
             }));
-            json(&lines)
+            detail
         }
         Err(reasons) => json(&reasons),
     };
@@ -207,6 +223,33 @@ fn record(
         detail,
         source: request.source.clone(),
         decided_at: now,
+    }
+}
+
+/// What is told of an accepted command.
+fn tell(kind: CommandKind, changes: &[Change]) -> String {
+    match kind {
+        CommandKind::OrderCreated => json(
+            &changes
+                .iter()
+                .map(|change| AcceptedLine {
+                    sku: change.sku.clone(),
+                    quantity: -change.quantity,
+                    balance: change.level.available,
+                })
+                .collect::<Vec<_>>(),
+        ),
+        CommandKind::Adjustment => json(
+            &changes
+                .iter()
+                .map(|change| AdjustedLine {
+                    sku: change.sku.clone(),
+                    quantity: change.quantity,
+                    balance: change.level.available,
+                    version: change.level.version,
+                })
+                .collect::<Vec<_>>(),
+        ),
     }
 }
 

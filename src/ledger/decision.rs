@@ -68,6 +68,21 @@ pub struct AcceptedLine {
     pub balance: i64,
 }
 
+/// What an accepted adjustment did, as told and as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AdjustedLine {
+    /// Which SKU.
+    pub sku: Sku,
+    /// Pieces added (positive) or taken away (negative); 0 when the level stated was the level there was.
+    pub quantity: i64,
+    /// The level right after it.
+    #[schemars(range(min = 0))]
+    pub balance: i64,
+    /// The level's version right after it: what `expected_version` of the next `stock.set` would be.
+    #[schemars(range(min = 1))]
+    pub version: i64,
+}
+
 /// Why a command was rejected. A rejection names every line at fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -90,7 +105,7 @@ pub enum Reason {
         #[schemars(range(min = 1))]
         requested: i64,
     },
-    /// The order's content breaks the contract.
+    /// The content of an order or an adjustment breaks the contract.
     InvalidOrder {
         /// The line at fault, counted from 1; absent when the fault is not in one line.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +123,17 @@ pub enum Reason {
         /// The version the level has; 0 when the SKU is unknown.
         actual: i64,
     },
+    /// More than is allowed.
+    LimitExceeded {
+        /// Which SKU.
+        sku: Sku,
+        /// Pieces asked for.
+        #[schemars(range(min = 1))]
+        requested: i64,
+        /// The most that was allowed at that moment.
+        #[schemars(range(min = 0))]
+        limit: i64,
+    },
 }
 
 impl Reason {
@@ -119,6 +145,7 @@ impl Reason {
             Self::UnknownSku { .. } => "unknown_sku",
             Self::InvalidOrder { .. } => "invalid_order",
             Self::VersionMismatch { .. } => "version_mismatch",
+            Self::LimitExceeded { .. } => "limit_exceeded",
         }
     }
 }
@@ -134,7 +161,8 @@ pub struct Decision {
     pub digest: Digest,
     /// Whether it was accepted.
     pub accepted: bool,
-    /// JSON: the [`AcceptedLine`]s of an accepted command, the [`Reason`]s of a rejected one.
+    /// JSON: the [`AcceptedLine`]s of an accepted order, the [`AdjustedLine`] of an accepted adjustment, the
+    /// [`Reason`]s of a rejected command.
     ///
     /// Written once when deciding, stored, and spliced into the result as it
     /// is: so a decision told again from the ledger has the same bytes,
@@ -147,7 +175,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The lines of an accepted command.
+    /// The lines of an accepted command; of an adjustment without the version.
     ///
     /// # Errors
     /// When the stored text is not what this program writes: a damaged ledger.

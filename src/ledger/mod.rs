@@ -13,7 +13,7 @@ mod source;
 
 pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine};
 pub use decide::{Changes, Outcome, Request, View, decide};
-pub use decision::{AcceptedLine, Decision, Level, Movement, Reason, Seq, Stamp};
+pub use decision::{AcceptedLine, AdjustedLine, Decision, Level, Movement, Reason, Seq, Stamp};
 pub use ids::{Id, IdError, MAX_ID_BYTES, MAX_LINES, MAX_QUANTITY, Quantity, QuantityError, Sku};
 pub use source::{NextOffset, Offset, Source, TopicPartition};
 

@@ -14,6 +14,8 @@ use super::*;
 enum Ask {
     Order { id: String, lines: Vec<(String, i64)> },
     Invalid { id: String, faults: u32 },
+    Receive { id: String, sku: String, pieces: i64 },
+    Adjust { id: String, sku: String, by: i64 },
     Set { id: String, sku: String, available: i64, expected: Option<i64> },
 }
 
@@ -30,6 +32,12 @@ impl Ask {
                 invalid_reasons(*faults),
                 format!("raw {faults}").as_bytes(),
             ),
+            Self::Receive { id: adjustment, sku, pieces } => {
+                Command::stock_received(id(adjustment), sku_of(sku), Quantity::new(*pieces).unwrap())
+            }
+            Self::Adjust { id: adjustment, sku, by } => {
+                Command::stock_adjusted(id(adjustment), sku_of(sku), *by)
+            }
             Self::Set { id: adjustment, sku, available, expected } => {
                 Command::stock_set(id(adjustment), sku_of(sku), *available, *expected)
             }
@@ -74,6 +82,8 @@ type Line = (String, i64, i64, i64, String);
 enum Content {
     Sums(BTreeMap<String, i64>),
     Raw(u32),
+    Receive(String, i64),
+    Adjust(String, i64),
     Set(String, i64, Option<i64>),
 }
 
@@ -97,6 +107,8 @@ impl Model {
                 ((false, id.clone()), Content::Sums(sums))
             }
             Ask::Invalid { id, faults } => ((false, id.clone()), Content::Raw(*faults)),
+            Ask::Receive { id, sku, pieces } => ((true, id.clone()), Content::Receive(sku.clone(), *pieces)),
+            Ask::Adjust { id, sku, by } => ((true, id.clone()), Content::Adjust(sku.clone(), *by)),
             Ask::Set { id, sku, available, expected } => {
                 ((true, id.clone()), Content::Set(sku.clone(), *available, *expected))
             }
@@ -145,6 +157,11 @@ impl Model {
                 }
                 Said::Accepted(lines)
             }
+            Content::Receive(sku, pieces) => self.change(sku, *pieces, id),
+            Content::Adjust(sku, by) if !self.levels.contains_key(sku) => {
+                Said::Rejected(vec![Reason::UnknownSku { sku: sku_of(sku), requested: by.abs() }])
+            }
+            Content::Adjust(sku, by) => self.change(sku, *by, id),
             Content::Set(sku, available, expected) => {
                 let (now, version) = self.levels.get(sku).copied().unwrap_or((0, 0));
                 match expected {
@@ -156,11 +173,26 @@ impl Model {
                     _ => {
                         let by = available - now;
                         self.shift(sku, by, id);
-                        Said::Accepted(vec![(sku.clone(), by.abs(), *available)])
+                        Said::Accepted(vec![(sku.clone(), by, *available)])
                     }
                 }
             }
         }
+    }
+
+    /// A change within the bounds of a level, or why it is not made.
+    fn change(&mut self, sku: &str, by: i64, id: &str) -> Said {
+        let now = self.levels.get(sku).map_or(0, |level| level.0);
+        if now + by < 0 {
+            let (sku, requested) = (sku_of(sku), -by);
+            return Said::Rejected(vec![Reason::InsufficientStock { sku, requested, available: now }]);
+        }
+        if now + by > MAX_QUANTITY {
+            let (sku, limit) = (sku_of(sku), MAX_QUANTITY - now);
+            return Said::Rejected(vec![Reason::LimitExceeded { sku, requested: by, limit }]);
+        }
+        let balance = self.shift(sku, by, id);
+        Said::Accepted(vec![(sku.to_owned(), by, balance)])
     }
 
     fn shift(&mut self, sku: &str, by: i64, id: &str) -> i64 {
@@ -261,6 +293,10 @@ fn ask() -> impl Strategy<Value = Ask> {
     prop_oneof![
         12 => (id(), lines).prop_map(|(id, lines)| Ask::Order { id, lines }),
         1 => (id(), 1..4_u32).prop_map(|(id, faults)| Ask::Invalid { id, faults }),
+        2 => (id(), sku(), pieces()).prop_map(|(id, sku, pieces)| Ask::Receive { id, sku, pieces }),
+        2 => (id(), sku(), pieces(), any::<bool>()).prop_map(|(id, sku, pieces, found)| {
+            Ask::Adjust { id, sku, by: if found { pieces } else { -pieces } }
+        }),
         2 => (id(), sku(), available, prop::option::of(0..5_i64))
             .prop_map(|(id, sku, available, expected)| Ask::Set { id, sku, available, expected }),
     ]
@@ -382,7 +418,11 @@ proptest! {
             prop_assert_eq!(told.len(), moved.len());
             for (line, movement) in told.iter().zip(moved) {
                 prop_assert_eq!((&line.sku, line.balance), (&movement.sku, movement.balance));
-                prop_assert_eq!(line.quantity, movement.quantity.abs());
+                let moved = match decision.key.kind {
+                    CommandKind::OrderCreated => -movement.quantity,
+                    CommandKind::Adjustment => movement.quantity,
+                };
+                prop_assert_eq!(line.quantity, moved);
                 prop_assert_eq!(&movement.source, &decision.source);
                 prop_assert_eq!(&movement.cause, &decision.key);
             }

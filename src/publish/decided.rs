@@ -77,10 +77,10 @@ fn tell(record: Record, answer: Answer) -> (Told, Option<Outgoing>) {
         Answer::Faulty(fault) => (Told::DeadLetter, Some(dead_letter(record, &fault, "read"))),
         Answer::Outcome(Outcome::Decided(decision)) => {
             let told = if decision.accepted { Told::Accepted } else { Told::Rejected };
-            (told, result(&decision, record.key.as_deref(), record.traceparent()))
+            (told, Some(result(&decision, record.key.as_deref(), record.traceparent())))
         }
         Answer::Outcome(Outcome::ToldAgain(decision)) => {
-            (Told::Again, result(&decision, record.key.as_deref(), record.traceparent()))
+            (Told::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())))
         }
         Answer::Outcome(Outcome::Repeated) => (Told::Absorbed, None),
         Answer::Outcome(Outcome::Conflict { first }) => {

@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
-    Decision, NextOffset, Outcome, Reason, Request, Seq, Sku, Stamp, TopicPartition, View, decide,
+    Command, CommandKind, Decision, Id, NextOffset, Outcome, Quantity, Reason, Request, Seq, Sku, Stamp,
+    TopicPartition, View, decide,
 };
 use stock_verifier::store::{Batch, Store, StoreError};
 
@@ -483,7 +484,11 @@ async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDataba
         assert_eq!(moved.len(), lines.len());
         for (line, movement) in lines.iter().zip(moved) {
             assert_eq!((&movement.sku, movement.balance), (&line.sku, line.balance));
-            assert_eq!(movement.quantity.abs(), line.quantity);
+            let moved = match decision.key.kind {
+                CommandKind::OrderCreated => -movement.quantity,
+                CommandKind::Adjustment => movement.quantity,
+            };
+            assert_eq!(moved, line.quantity);
             assert_eq!(movement.cause, decision.key);
             let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
             assert_eq!(movement.place, place);
@@ -641,14 +646,27 @@ fn random_request(random: &mut StdRng) -> Request {
     let name = |random: &mut StdRng| format!("SKU-{}", random.random_range(0..8));
     // Few ids, so that they meet again, with the same content and with other.
     let id = random.random_range(0..600);
-    if random.random_ratio(1, 6) {
-        let expected = random.random_ratio(1, 3).then(|| random.random_range(0..20));
-        set(&format!("id-{id}"), &name(random), random.random_range(0..60), expected)
-    } else {
-        let mut content = StdRng::seed_from_u64(id + 1_000 * u64::from(random.random_ratio(1, 10)));
-        let names: Vec<String> = (0..content.random_range(1..5)).map(|_| name(&mut content)).collect();
-        let lines: Vec<(&str, i64)> =
-            names.iter().map(|name| (name.as_str(), content.random_range(1..6))).collect();
-        order(&format!("id-{id}"), &lines)
+    let adjustment = || Id::new(&format!("id-{id}")).expect("an id");
+    match random.random_range(0..20) {
+        0..2 => {
+            let pieces = Quantity::new(random.random_range(1..40)).expect("a quantity");
+            let command = Command::stock_received(adjustment(), sku(&name(random)), pieces);
+            Request { command, source: None }
+        }
+        2..4 => {
+            let by = random.random_range(1..40) * if random.random() { 1 } else { -1 };
+            Request { command: Command::stock_adjusted(adjustment(), sku(&name(random)), by), source: None }
+        }
+        4..7 => {
+            let expected = random.random_ratio(1, 3).then(|| random.random_range(0..20));
+            set(&format!("id-{id}"), &name(random), random.random_range(0..60), expected)
+        }
+        _ => {
+            let mut content = StdRng::seed_from_u64(id + 1_000 * u64::from(random.random_ratio(1, 10)));
+            let names: Vec<String> = (0..content.random_range(1..5)).map(|_| name(&mut content)).collect();
+            let lines: Vec<(&str, i64)> =
+                names.iter().map(|name| (name.as_str(), content.random_range(1..6))).collect();
+            order(&format!("id-{id}"), &lines)
+        }
     }
 }

@@ -54,7 +54,7 @@ fn every_command_in_the_readme_does_what_it_says() {
             .env("STOCK_VERIFIER_BROKERS", &servers.brokers)
             .env("STOCK_VERIFIER_DATABASE_URL", database.url())
             .env("STOCK_VERIFIER_GROUP", unique("readme"));
-        for topic in ["ORDERS", "ACCEPTED", "REJECTED", "LEVELS", "DEAD_LETTER"] {
+        for topic in ["ORDERS", "ADJUSTMENTS", "ACCEPTED", "REJECTED", "LEVELS", "DEAD_LETTER"] {
             process.env(format!("STOCK_VERIFIER_{topic}_TOPIC"), unique("readme"));
         }
         if command.starts_with("run ") {

@@ -1,5 +1,6 @@
 //! The program on real servers, when all goes well, and when it says at once that it cannot.
 
+mod adjustments;
 mod backlog;
 mod bad_records;
 mod contract;

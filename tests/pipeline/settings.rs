@@ -14,7 +14,7 @@ fn from_file(scene: &Scene, more: &str) -> Command {
     let text = format!(
         "brokers = {:?}\ndatabase-url = {:?}\ngroup = \"{}-file\"\ninstance-id = \"from-file\"\n\
          orders-topic = {:?}\naccepted-topic = {:?}\nrejected-topic = {:?}\nlevels-topic = {:?}\n\
-         dead-letter-topic = {:?}\nbatch-max-orders = 100\nbatch-max-bytes = \"1MiB\"\nbatch-max-age = \"5ms\"\n{more}",
+         dead-letter-topic = {:?}\nadjustments-topic = {:?}\nbatch-max-orders = 100\nbatch-max-bytes = \"1MiB\"\nbatch-max-age = \"5ms\"\n{more}",
         scene.kafka.brokers,
         scene.database.url(),
         scene.name,
@@ -23,6 +23,7 @@ fn from_file(scene: &Scene, more: &str) -> Command {
         scene.topic("rejected"),
         scene.topic("levels"),
         scene.topic("dead"),
+        scene.topic("adjustments"),
     );
     std::fs::write(&file, text).expect("written");
     let mut command = program();
@@ -119,19 +120,19 @@ fn topics_are_created_once_and_levels_are_compacted() {
     let create = || {
         let mut command = program();
         command.args(["topics", "create", "--brokers", &scene.kafka.brokers, "--partitions", "3"]);
-        for which in ["orders", "accepted", "rejected", "levels", "dead-letter"] {
+        for which in ["orders", "adjustments", "accepted", "rejected", "levels", "dead-letter"] {
             command.args([format!("--{which}-topic"), format!("{prefix}.{which}")]);
         }
         let mut done = scene.launch(command, "topics");
         assert_eq!(done.wait(SOON).code(), Some(0), "{}", done.log());
         done.log()
     };
-    assert_eq!(create().matches("created ").count(), 5);
-    assert_eq!(create().matches("exists ").count(), 5);
+    assert_eq!(create().matches("created ").count(), 6);
+    assert_eq!(create().matches("exists ").count(), 6);
     assert_eq!(scene.kafka.partitions(&format!("{prefix}.orders")), 3);
     assert_eq!(scene.kafka.config(&format!("{prefix}.levels"), "cleanup.policy"), "compact");
     assert_eq!(scene.kafka.config(&format!("{prefix}.orders"), "cleanup.policy"), "delete");
-    for which in ["orders", "accepted", "rejected", "levels", "dead-letter"] {
+    for which in ["orders", "adjustments", "accepted", "rejected", "levels", "dead-letter"] {
         scene.kafka.delete_if_there(&format!("{prefix}.{which}"));
     }
 }

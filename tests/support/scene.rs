@@ -37,13 +37,13 @@ impl Scene {
             name: unique("t"),
             directory: tempfile::tempdir().expect("a directory"),
         };
-        for topic in ["orders", "accepted", "rejected", "levels", "dead"] {
+        for topic in ["orders", "adjustments", "accepted", "rejected", "levels", "dead"] {
             scene.kafka.create(&scene.topic(topic), partitions);
         }
         scene
     }
 
-    /// The name of a topic: orders, accepted, rejected, levels or dead.
+    /// The name of a topic: orders, adjustments, accepted, rejected, levels or dead.
     pub fn topic(&self, which: &str) -> String {
         format!("{}.{which}", self.name)
     }
@@ -110,6 +110,7 @@ impl Scene {
             .args(["run", "--group", &self.name, "--instance-id", instance])
             .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])
             .args(["--rejected-topic", &self.topic("rejected"), "--levels-topic", &self.topic("levels")])
+            .args(["--adjustments-topic", &self.topic("adjustments")])
             .args(["--dead-letter-topic", &self.topic("dead")]);
         // With the consumer protocol the broker says how long a session is.
         if !more.contains(&"--group-protocol") {
@@ -131,17 +132,35 @@ impl Scene {
 
     /// Whether every record is decided and told: ledger and committed offsets are at the end of each partition.
     pub fn is_done(&self) -> bool {
-        let ends = self.kafka.ends(&self.orders(), "read_committed");
-        let applied = self.database.try_number("SELECT sum(next_offset)::bigint FROM positions");
+        self.is_told(&self.orders())
+    }
+
+    /// The same of one topic.
+    fn is_told(&self, topic: &str) -> bool {
+        let ends = self.kafka.ends(topic, "read_committed");
+        let applied = self.database.try_number(&format!(
+            "SELECT coalesce(sum(next_offset), 0)::bigint FROM positions WHERE topic = '{topic}'"
+        ));
         applied.is_ok_and(|applied| applied == ends.iter().sum::<i64>())
-            && self.kafka.try_committed(self.group(), &self.orders()).is_ok_and(|committed| {
+            && self.kafka.try_committed(self.group(), topic).is_ok_and(|committed| {
                 committed.iter().zip(&ends).all(|(committed, end)| committed.unwrap_or(0) == *end)
             })
     }
 
-    /// Waits until every record is decided and told.
+    /// Waits until every order is decided and told.
     #[track_caller]
     pub fn done(&self, limit: Duration) {
+        self.told_all_of(&self.orders(), limit);
+    }
+
+    /// Waits until every adjustment is decided and told.
+    #[track_caller]
+    pub fn adjusted(&self, limit: Duration) {
+        self.told_all_of(&self.topic("adjustments"), limit);
+    }
+
+    #[track_caller]
+    fn told_all_of(&self, topic: &str, limit: Duration) {
         let mut looked = std::time::Instant::now();
         wait::until("everything is decided and told", limit, || {
             // Each look is several clients of Kafka: not fifty times a second.
@@ -149,8 +168,20 @@ impl Scene {
                 return false;
             }
             looked = std::time::Instant::now();
-            self.is_done()
+            self.is_told(topic)
         });
+    }
+
+    /// Expects the program's own audit to find nothing.
+    #[track_caller]
+    pub fn audit(&self) {
+        let store = self.database.store();
+        let audit = wait_for(async {
+            let audit = store.audit().await;
+            store.close().await;
+            audit
+        });
+        assert_eq!(audit.expect("audited").findings, [], "the audit finds nothing");
     }
 
     /// The values told on a topic, as JSON.
@@ -166,7 +197,7 @@ impl Drop for Scene {
         if std::thread::panicking() {
             println!("left for looking at: database {}, topics {}.*", self.database.name(), self.name);
         } else {
-            for topic in ["orders", "accepted", "rejected", "levels", "dead"] {
+            for topic in ["orders", "adjustments", "accepted", "rejected", "levels", "dead"] {
                 self.kafka.delete_if_there(&self.topic(topic));
             }
         }

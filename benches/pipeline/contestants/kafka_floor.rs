@@ -20,7 +20,7 @@ use crate::kafka::Kafka;
 use crate::shapes::{Shape, sku_name};
 
 /// Longest a batch waits to be full; the verifier's default.
-const AGE: Duration = Duration::from_millis(5);
+const AGE: Duration = Duration::from_millis(10);
 
 pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     let orders = bench.args.orders;

@@ -31,6 +31,7 @@ impl Verifier {
         command
             .args(["run", "--brokers", &bench.kafka.args().brokers])
             .args(["--orders-topic", &names.orders_topic])
+            .args(["--adjustments-topic", &names.adjustments_topic])
             .args(["--accepted-topic", &names.accepted_topic])
             .args(["--rejected-topic", &names.rejected_topic])
             .args(["--levels-topic", &names.levels_topic])
@@ -44,7 +45,7 @@ impl Verifier {
         if let Some(batch) = bench.args.batch {
             command.args(["--batch-max-orders", &batch.to_string()]);
         }
-        if std::env::var_os("SV_LOG").is_some() {
+        if bench.args.verifier_log {
             command.stderr(Stdio::inherit());
         }
         let child = command.spawn().context("cannot start the verifier")?;
@@ -114,6 +115,7 @@ pub fn drain(
     let (names, group) = (Kafka::topics(backlog, &name), Kafka::group(&name));
     let results = [&*names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic];
     bench.block(bench.kafka.create(&results))?;
+    bench.block(bench.kafka.create(&[&names.adjustments_topic]))?;
 
     let before = bench.used();
     let start = Instant::now();
@@ -133,6 +135,7 @@ pub fn drain(
         );
     }
     bench.block(bench.kafka.delete(&results))?;
+    bench.block(bench.kafka.delete(&[&names.adjustments_topic]))?;
     let mut run = Run::new(progress.orders, progress.time)
         .note("start-up s", progress.start_up.as_secs_f64())
         .note("total s", progress.total.as_secs_f64())

@@ -36,6 +36,7 @@ impl Broker {
         let mock = MockCluster::new(1).context("cannot start the broker in this process")?;
         let topics = TopicArgs {
             orders_topic: "orders".to_owned(),
+            adjustments_topic: "stock-adjustments".to_owned(),
             accepted_topic: "stock.accepted".to_owned(),
             rejected_topic: "stock.rejected".to_owned(),
             levels_topic: "stock.levels".to_owned(),
@@ -43,6 +44,7 @@ impl Broker {
         };
         for (topic, partitions) in [
             (&topics.orders_topic, PARTITIONS),
+            (&topics.adjustments_topic, PARTITIONS),
             (&topics.accepted_topic, PARTITIONS),
             (&topics.rejected_topic, PARTITIONS),
             (&topics.levels_topic, PARTITIONS),

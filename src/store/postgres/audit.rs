@@ -98,7 +98,7 @@ const LINES_MATCH: &str =
            WHERE d.accepted) AS lines,
           (SELECT count(*) AS number,
                   sum(hashtextextended(sku, hashtextextended(id, hashint8extended(balance,
-                      hashint8extended(CASE kind WHEN 1 THEN -quantity ELSE abs(quantity) END,
+                      hashint8extended(CASE kind WHEN 1 THEN -quantity ELSE quantity END,
                                        hashint8extended(kind, seq)))))) AS total
            FROM movements) AS moved";
 
@@ -132,7 +132,7 @@ const LINES: Check = Check {
                   FULL JOIN movements AS m ON m.seq = l.seq AND m.sku = l.sku
                   WHERE m.sku IS NULL OR l.sku IS NULL OR l.times <> 1 OR l.id <> m.id OR l.kind <> m.kind
                         OR l.balance IS DISTINCT FROM m.balance
-                        OR l.quantity IS DISTINCT FROM CASE m.kind WHEN 1 THEN -m.quantity ELSE abs(m.quantity) END
+                        OR l.quantity IS DISTINCT FROM CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END
                   LIMIT $1) AS odd
             LEFT JOIN decisions AS d ON d.id = odd.id AND d.kind = odd.kind"#,
 };

@@ -80,7 +80,7 @@ const CHECKS: &[Check] = &[
                     OR NOT EXISTS (
                         SELECT 1 FROM json_each(CASE WHEN json_valid(d.detail) THEN d.detail ELSE '[]' END) AS line
                         WHERE line.value ->> 'sku' = m.sku AND line.value ->> 'balance' = m.balance
-                              AND line.value ->> 'quantity' = iif(m.kind = 1, -m.quantity, abs(m.quantity)))
+                              AND line.value ->> 'quantity' = iif(m.kind = 1, -m.quantity, m.quantity))
               LIMIT ?1",
     },
     Check {
