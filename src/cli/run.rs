@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
@@ -18,6 +18,10 @@ use crate::verifier::{self, Settings};
 
 /// Longest wait for the brokers when starting.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for a topic to appear: one just created is not known to every broker yet.
+const TOPICS_LIMIT: Duration = Duration::from_secs(3);
+/// How often to look for it.
+const TOPICS_LOOK: Duration = Duration::from_millis(100);
 /// Longest a stop may take before the process ends all the same; a hung consumer close must not keep it
 /// (rust-rdkafka#453, #509).
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -174,6 +178,25 @@ fn check_kafka(settings: &Settings) -> Result<()> {
     settings.kafka.overlay(&mut config);
     let consumer: BaseConsumer<LastError> =
         config.create_with_context(LastError::default()).context("the Kafka configuration is refused")?;
+    let begun = Instant::now();
+    loop {
+        let missing = missing_topics(&consumer, settings)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > TOPICS_LIMIT {
+            bail!(
+                "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
+                settings.kafka.brokers,
+                missing.join(", ")
+            );
+        }
+        std::thread::sleep(TOPICS_LOOK);
+    }
+}
+
+/// The topics that are needed and not there.
+fn missing_topics<'a>(consumer: &BaseConsumer<LastError>, settings: &'a Settings) -> Result<Vec<&'a str>> {
     let metadata = consumer.fetch_metadata(None, REACH_LIMIT).map_err(|error| {
         // Serves the error callbacks that say why.
         let _ = consumer.poll(Duration::from_millis(100));
@@ -187,25 +210,13 @@ fn check_kafka(settings: &Settings) -> Result<()> {
     })?;
     let topics = &settings.topics;
     let needed = [
-        &topics.orders_topic,
+        &*topics.orders_topic,
         &topics.adjustments_topic,
         &topics.accepted_topic,
         &topics.rejected_topic,
         &topics.dead_letter_topic,
     ];
-    let missing: Vec<&str> = needed
-        .into_iter()
-        .map(String::as_str)
-        .filter(|name| {
-            !metadata.topics().iter().any(|topic| topic.name() == *name && topic.error().is_none())
-        })
-        .collect();
-    if !missing.is_empty() {
-        bail!(
-            "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
-            settings.kafka.brokers,
-            missing.join(", ")
-        );
-    }
-    Ok(())
+    let is_there =
+        |name: &str| metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none());
+    Ok(needed.into_iter().filter(|name| !is_there(name)).collect())
 }

@@ -99,6 +99,19 @@ fn a_database_password_can_come_from_a_file() {
 }
 
 #[test]
+fn a_topic_created_a_moment_later_is_waited_for() {
+    let scene = Scene::new(1);
+    let dead = scene.topic("dead");
+    scene.kafka.delete(&dead);
+    let mut verifier = scene.start("a", &[]);
+    // Long enough for it to have looked once; were it not, the test would only prove less.
+    std::thread::sleep(Duration::from_millis(700));
+    scene.kafka.create(&dead, 1);
+    verifier.said("verifying", SOON);
+    verifier.stop();
+}
+
+#[test]
 fn an_unreachable_database_is_said() {
     let scene = Scene::new(1);
     let mut url = url::Url::parse(&scene.database.url()).expect("a URL");
