@@ -153,7 +153,8 @@ pub struct GroupArgs {
     #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID", default_value_t = default_instance())]
     pub instance_id: String,
 
-    /// Transactional id; default: the group and the instance id. Each worker adds its number
+    /// Transactional id; default: the group and the instance id. Each worker adds its number, and -b for the second of
+    /// its two producers
     #[arg(long, env = "STOCK_VERIFIER_TRANSACTIONAL_ID", value_name = "ID")]
     pub transactional_id: Option<String>,
 

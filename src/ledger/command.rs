@@ -187,22 +187,15 @@ impl Command {
     /// An adjustment whose id could be read but whose content is wrong. The raw value is its content.
     #[must_use]
     pub fn invalid_adjustment(adjustment_id: Id, faults: Vec<Reason>, value: &[u8]) -> Self {
-        Self {
-            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
-            digest: Digest::builder("invalid adjustment").bytes(value).finish(),
-            action: Action::Refuse(faults),
-        }
+        let digest = Digest::builder("invalid adjustment").bytes(value).finish();
+        Self::adjustment(adjustment_id, digest, Action::Refuse(faults))
     }
 
     /// Pieces that came in.
     #[must_use]
     pub fn stock_received(adjustment_id: Id, sku: Sku, quantity: Quantity) -> Self {
         let digest = Digest::builder("stock.received").text(sku.as_str()).number(quantity.get()).finish();
-        Self {
-            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
-            digest,
-            action: Action::Receive { sku, quantity },
-        }
+        Self::adjustment(adjustment_id, digest, Action::Receive { sku, quantity })
     }
 
     /// Pieces found or missing. `by` is bounded by the caller: not 0, at most [`MAX_QUANTITY`] either way.
@@ -210,11 +203,7 @@ impl Command {
     pub fn stock_adjusted(adjustment_id: Id, sku: Sku, by: i64) -> Self {
         debug_assert!(by != 0 && by.abs() <= MAX_QUANTITY);
         let digest = Digest::builder("stock.adjusted").text(sku.as_str()).number(by).finish();
-        Self {
-            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
-            digest,
-            action: Action::Adjust { sku, by },
-        }
+        Self::adjustment(adjustment_id, digest, Action::Adjust { sku, by })
     }
 
     /// States a SKU's level. `available` is clamped by the caller to 0..=[`MAX_QUANTITY`].
@@ -226,11 +215,11 @@ impl Command {
             .number(available)
             .number(expected_version.unwrap_or(-1))
             .finish();
-        Self {
-            key: CommandKey { id: adjustment_id, kind: CommandKind::Adjustment },
-            digest,
-            action: Action::Set { sku, available, expected_version },
-        }
+        Self::adjustment(adjustment_id, digest, Action::Set { sku, available, expected_version })
+    }
+
+    fn adjustment(id: Id, digest: Digest, action: Action) -> Self {
+        Self { key: CommandKey { id, kind: CommandKind::Adjustment }, digest, action }
     }
 
     /// The SKUs whose levels must be read and locked to decide this command.
