@@ -96,11 +96,12 @@ fn read_secret(file: &PathBuf) -> Result<SecretString> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Topics")]
 pub struct TopicArgs {
-    /// Orders in, keyed by order id
+    /// Orders in, and all that follows them, keyed by order id. The end of holds is asked for here too, so the verifier
+    /// must be allowed to write
     #[arg(long, env = "STOCK_VERIFIER_ORDERS_TOPIC", value_name = "TOPIC", default_value = "orders")]
     pub orders_topic: String,
 
-    /// Stock received, adjusted and set in, keyed by SKU
+    /// Stock received, adjusted, set and limited in, keyed by SKU
     #[arg(
         long,
         env = "STOCK_VERIFIER_ADJUSTMENTS_TOPIC",
@@ -127,7 +128,7 @@ pub struct TopicArgs {
     )]
     pub rejected_topic: String,
 
-    /// Stock levels out, compacted
+    /// Stock levels out, compacted, keyed by SKU
     #[arg(long, env = "STOCK_VERIFIER_LEVELS_TOPIC", value_name = "TOPIC", default_value = "stock.levels")]
     pub levels_topic: String,
 
@@ -216,6 +217,29 @@ fn parse_batch_size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(size) if (1..=MAX_BATCH).contains(&size) => Ok(size),
         _ => Err(format!("expected a number from 1 to {MAX_BATCH}")),
+    }
+}
+
+/// How levels are told.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Levels")]
+pub struct LevelsArgs {
+    /// Longest time between a level's change and its record on the levels topic; of the changes in between only the
+    /// last is told
+    #[arg(long, env = "STOCK_VERIFIER_LEVELS_DELAY", value_name = "TIME", default_value = "500ms",
+          value_parser = humantime::parse_duration)]
+    pub levels_delay: Duration,
+
+    /// Tell no levels; the levels topic need not be there
+    #[arg(long, env = "STOCK_VERIFIER_NO_LEVELS")]
+    pub no_levels: bool,
+}
+
+impl LevelsArgs {
+    /// The delay, if levels are told.
+    #[must_use]
+    pub fn delay(self) -> Option<Duration> {
+        (!self.no_levels).then_some(self.levels_delay)
     }
 }
 

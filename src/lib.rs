@@ -10,8 +10,10 @@
 //! * [`ledger`]: the rules, pure.
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`publish`]: results to Kafka, transactionally.
+//! * [`beside`]: what goes out beside the transactions: levels, and the asking for the end of holds.
 //! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
+pub mod beside;
 pub mod cli;
 pub mod config;
 pub mod event;

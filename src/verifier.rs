@@ -15,9 +15,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{BatchArgs, GroupArgs, KafkaArgs, TopicArgs};
+use crate::beside::{Beside, Moved};
+use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
 use crate::intake::{Assignment, Intake, Membership, consumer_config};
+use crate::ledger::Outcome;
 use crate::publish::{Decided, Publisher, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub group: GroupArgs,
     /// What bounds a batch.
     pub batch: BatchArgs,
+    /// How levels are told.
+    pub levels: LevelsArgs,
     /// How many pipelines, each a member of the group.
     pub workers: usize,
     /// Whether to go on where records are gone.
@@ -59,10 +63,14 @@ pub async fn run(
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let beside = Beside::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
+    let moved = beside.moved();
+    let beside_stop = CancellationToken::new();
+    let beside = tokio::spawn(beside.run(beside_stop.clone()));
     let mut workers = JoinSet::new();
     for worker in 0..settings.workers {
-        let (settings, store) = (settings.clone(), Arc::clone(&store));
-        workers.spawn(pipeline(settings, worker, store, Arc::clone(&totals), stop.clone()));
+        let (settings, store, moved) = (settings.clone(), Arc::clone(&store), moved.clone());
+        workers.spawn(pipeline(settings, worker, store, moved, Arc::clone(&totals), stop.clone()));
     }
     let mut first = Ok(());
     while let Some(ended) = workers.join_next().await {
@@ -70,7 +78,9 @@ pub async fn run(
         stop.cancel();
         first = first.and(ended);
     }
-    first
+    // Last, so that what the workers moved last is told too.
+    beside_stop.cancel();
+    first.and(beside.await.context("telling levels panicked"))
 }
 
 /// One worker: three stages, joined by bounded queues.
@@ -78,6 +88,7 @@ async fn pipeline(
     settings: Settings,
     worker: usize,
     store: Arc<dyn Store>,
+    moved: Moved,
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -88,7 +99,8 @@ async fn pipeline(
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
     let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
 
-    let assignment = Assignment::new(Arc::clone(&store), Handle::current(), settings.accept_data_loss);
+    let assignment =
+        Assignment::new(Arc::clone(&store), Handle::current(), moved.clone(), settings.accept_data_loss);
     let config = consumer_config(&settings.kafka, &settings.group)?;
     let bounds = Bounds::from(settings.batch);
     let topics = [&*settings.topics.orders_topic, &settings.topics.adjustments_topic];
@@ -110,7 +122,7 @@ async fn pipeline(
             tell(publisher, &membership, tellings, &totals, &stop)
         }
     });
-    let deciding = decide(&*store, membership, batches, decided, &turns, &stop).await;
+    let deciding = decide(&*store, membership, batches, decided, &moved, &turns, &stop).await;
     turns.close();
     stop.cancel();
 
@@ -125,6 +137,7 @@ async fn decide(
     membership: Membership,
     mut batches: mpsc::Receiver<Batch>,
     decided: mpsc::Sender<Decided>,
+    moved: &Moved,
     turns: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<()> {
@@ -132,7 +145,12 @@ async fn decide(
         if batch.drop_ended(&membership.assignment().ownership) {
             let (questions, waiting) = batch.ask();
             let begun = Instant::now();
-            let applied = apply_patiently(store, &questions, stop).await?;
+            let mut applied = apply_patiently(store, &questions, stop).await?;
+            moved.mark(std::mem::take(&mut applied.levels));
+            // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
+            if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
+                moved.mark_all();
+            }
             tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
             if decided.send(Decided::new(waiting, applied)).await.is_err() {
                 break;

@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
 use super::open_ledger;
-use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, TopicArgs};
+use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::tally::Totals;
 use crate::verifier::{self, Settings};
 
@@ -27,6 +27,8 @@ const TOPICS_LOOK: Duration = Duration::from_millis(100);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// Database connections beside those of the workers: one for where partitions begin, one each for levels and holds.
+const CONNECTIONS_BESIDE: u32 = 3;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 
@@ -41,6 +43,8 @@ pub struct RunArgs {
     group: GroupArgs,
     #[command(flatten)]
     batch: BatchArgs,
+    #[command(flatten)]
+    levels: LevelsArgs,
     #[command(flatten)]
     database: DatabaseArgs,
 
@@ -68,10 +72,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         topics: args.topics,
         group: args.group,
         batch: args.batch,
+        levels: args.levels,
         workers: usize::from(args.workers),
         accept_data_loss: args.accept_data_loss,
     };
-    let connections = u32::from(args.workers) + 1;
+    let connections = u32::from(args.workers) + CONNECTIONS_BESIDE;
     let store = open_ledger(&args.database, connections, args.migrate).await?;
     let reached = settings.clone();
     tokio::task::spawn_blocking(move || check_kafka(&reached)).await??;
@@ -216,7 +221,8 @@ fn missing_topics<'a>(consumer: &BaseConsumer<LastError>, settings: &'a Settings
         &topics.rejected_topic,
         &topics.dead_letter_topic,
     ];
+    let levels = settings.levels.delay().map(|_| &*topics.levels_topic);
     let is_there =
         |name: &str| metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none());
-    Ok(needed.into_iter().filter(|name| !is_there(name)).collect())
+    Ok(needed.into_iter().chain(levels).filter(|name| !is_there(name)).collect())
 }

@@ -1,10 +1,10 @@
-//! Reading what changes stock without an order: `stock.received`, `stock.adjusted`, `stock.set`.
+//! Reading what changes stock without an order: `stock.received`, `stock.adjusted`, `stock.set`, `stock.limits_set`.
 
 use super::envelope::no_fields;
 use super::json::{self, Field};
-use super::wire::{STOCK_ADJUSTED, STOCK_RECEIVED, STOCK_SET};
+use super::wire::{STOCK_ADJUSTED, STOCK_LIMITS_SET, STOCK_RECEIVED, STOCK_SET};
 use super::{Fault, field};
-use crate::ledger::{Command, Id, MAX_QUANTITY, Reason};
+use crate::ledger::{Command, CommandKind, Id, Limits, MAX_QUANTITY};
 
 /// Which of them a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub(super) enum Kind {
     Received,
     Adjusted,
     Set,
+    LimitsSet,
 }
 
 impl Kind {
@@ -21,17 +22,21 @@ impl Kind {
             STOCK_RECEIVED => Some(Self::Received),
             STOCK_ADJUSTED => Some(Self::Adjusted),
             STOCK_SET => Some(Self::Set),
+            STOCK_LIMITS_SET => Some(Self::LimitsSet),
             _ => None,
         }
     }
 }
 
-/// The fields of all three.
+/// The fields of all of them, but the id.
 struct Fields<'a> {
     sku: Field<'a>,
+    location: Field<'a>,
     quantity: Field<'a>,
     available: Field<'a>,
     expected_version: Field<'a>,
+    backorder_limit: Field<'a>,
+    order_limit: Field<'a>,
 }
 
 /// Reads any adjustment that can be told by an id; what else is wrong with it becomes its reasons.
@@ -39,54 +44,60 @@ struct Fields<'a> {
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.
 pub(super) fn read(kind: Kind, payload: &str) -> Result<Command, Fault> {
-    let [id, sku, quantity, available, expected_version] =
-        json::fields(payload, ["adjustment_id", "sku", "quantity", "available", "expected_version"])
-            .map_err(no_fields)?;
+    let names = [
+        "adjustment_id",
+        "sku",
+        "location",
+        "quantity",
+        "available",
+        "expected_version",
+        "backorder_limit",
+        "order_limit",
+    ];
+    let [id, sku, location, quantity, available, expected_version, backorder_limit, order_limit] =
+        json::fields(payload, names).map_err(no_fields)?;
     let id = field::id(&id)?;
-    let fields = Fields { sku, quantity, available, expected_version };
+    let fields =
+        Fields { sku, location, quantity, available, expected_version, backorder_limit, order_limit };
+    let mut faults = field::Faults::default();
     let command = match kind {
-        Kind::Received => received(&id, &fields),
-        Kind::Adjusted => adjusted(&id, &fields),
-        Kind::Set => set(&id, &fields),
+        Kind::Received => received(&id, &fields, &mut faults),
+        Kind::Adjusted => adjusted(&id, &fields, &mut faults),
+        Kind::Set => set(&id, &fields, &mut faults),
+        Kind::LimitsSet => limits_set(&id, &fields, &mut faults),
     };
-    Ok(command.unwrap_or_else(|faults| {
-        let reasons = faults.into_iter().map(|detail| Reason::InvalidOrder { line: None, detail }).collect();
-        Command::invalid_adjustment(id, reasons, payload.as_bytes())
+    Ok(command.unwrap_or_else(|| {
+        Command::invalid(id, CommandKind::Adjustment, faults.reasons(), payload.as_bytes())
     }))
 }
 
-fn received(id: &Id, fields: &Fields<'_>) -> Result<Command, Vec<String>> {
-    let (sku, quantity) = both(field::sku(&fields.sku), field::quantity(&fields.quantity))?;
-    Ok(Command::stock_received(id.clone(), sku, quantity))
+fn received(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
+    let item = faults.keep(field::item(&fields.sku, &fields.location));
+    let quantity = faults.keep(field::quantity(&fields.quantity));
+    Some(Command::stock_received(id.clone(), item?, quantity?))
 }
 
-fn adjusted(id: &Id, fields: &Fields<'_>) -> Result<Command, Vec<String>> {
+fn adjusted(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
+    let item = faults.keep(field::item(&fields.sku, &fields.location));
     let by = field::integer(&fields.quantity, -MAX_QUANTITY..=MAX_QUANTITY)
         .and_then(|by| if by == 0 { Err("quantity must not be 0".to_owned()) } else { Ok(by) });
-    let (sku, by) = both(field::sku(&fields.sku), by)?;
-    Ok(Command::stock_adjusted(id.clone(), sku, by))
+    let by = faults.keep(by);
+    Some(Command::stock_adjusted(id.clone(), item?, by?))
 }
 
-fn set(id: &Id, fields: &Fields<'_>) -> Result<Command, Vec<String>> {
-    let expected = &fields.expected_version;
-    let expected = if expected.value.is_none() && !expected.repeated {
-        Ok(None)
-    } else {
-        field::integer(expected, 0..=i64::MAX).map(Some)
-    };
-    let available = field::integer(&fields.available, 0..=MAX_QUANTITY);
-    let (sku, (available, expected)) = both(field::sku(&fields.sku), pair(available, expected))?;
-    Ok(Command::stock_set(id.clone(), sku, available, expected))
+fn set(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
+    let item = faults.keep(field::item(&fields.sku, &fields.location));
+    let available = faults.keep(field::integer(&fields.available, 0..=MAX_QUANTITY));
+    let expected =
+        field::optional(&fields.expected_version, |expected| field::integer(expected, 0..=i64::MAX));
+    let expected = faults.keep(expected);
+    Some(Command::stock_set(id.clone(), item?, available?, expected?))
 }
 
-fn pair<A, B>(one: Result<A, String>, other: Result<B, String>) -> Result<(A, B), String> {
-    both(one, other).map_err(|faults| faults.join("; "))
-}
-
-/// Both values, or all that is wrong.
-fn both<A, B>(one: Result<A, String>, other: Result<B, String>) -> Result<(A, B), Vec<String>> {
-    match (one, other) {
-        (Ok(one), Ok(other)) => Ok((one, other)),
-        (one, other) => Err(one.err().into_iter().chain(other.err()).collect()),
-    }
+fn limits_set(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
+    let item = faults.keep(field::item(&fields.sku, &fields.location));
+    let within = |field, least| field::optional(field, |field| field::integer(field, least..=MAX_QUANTITY));
+    let backorder = faults.keep(within(&fields.backorder_limit, 0));
+    let order = faults.keep(within(&fields.order_limit, 1));
+    Some(Command::limits_set(id.clone(), item?, Limits { backorder: backorder?.unwrap_or(0), order: order? }))
 }

@@ -5,12 +5,18 @@ use std::ops::RangeInclusive;
 use super::envelope::repeated;
 use super::fault::echo;
 use super::json::{Field, Kind};
+use super::wire::OrderPolicy;
 use super::{Fault, FaultCode};
-use crate::ledger::{Id, IdError, MAX_QUANTITY, Quantity, Sku};
+use crate::ledger::{
+    HoldSeconds, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_QUANTITY, Policy, Quantity, Reason, Sku,
+};
 
 /// Longest piece of a field that a reason repeats, in characters: the reasons
 /// of [`crate::ledger::MAX_LINES`] lines together must fit into one record of the result topic.
 const MAX_ECHO_CHARS: usize = 40;
+
+/// What is wrong with a string that is none.
+const NO_TEXT: &str = "is not text: it escapes half of a surrogate pair";
 
 /// The command's id.
 ///
@@ -27,9 +33,52 @@ pub(super) fn id(field: &Field<'_>) -> Result<Id, Fault> {
         .map_err(|fault| Fault::new(FaultCode::InvalidId, format_args!("{} {fault}", field.name)))
 }
 
-pub(super) fn sku(field: &Field<'_>) -> Result<Sku, String> {
-    let kind = once(field)?;
-    text(&kind, Sku::new).map_err(|fault| format!("{} {fault}", field.name))
+/// The id of the order a command follows, where that is not the command's own.
+pub(super) fn order_id(field: &Field<'_>) -> Result<Id, String> {
+    named(field, Id::new)
+}
+
+/// A SKU and where it is; all that is wrong with either.
+pub(super) fn item(sku: &Field<'_>, location: &Field<'_>) -> Result<Item, String> {
+    let sku = named(sku, Sku::new);
+    match (sku, optional(location, |location| named(location, Location::new))) {
+        (Ok(sku), Ok(location)) => Ok(Item { sku, location }),
+        (sku, location) => Err(both_wrong(sku, location)),
+    }
+}
+
+/// What is wrong with one or both of two values, in one sentence.
+pub(super) fn both_wrong<A, B>(one: Result<A, String>, other: Result<B, String>) -> String {
+    let wrong: Vec<String> = one.err().into_iter().chain(other.err()).collect();
+    wrong.join("; ")
+}
+
+/// What becomes of an order that is not all there; the default when it does not say.
+pub(super) fn policy(field: &Field<'_>) -> Result<Policy, String> {
+    let policy = optional(field, |field| match once(field)? {
+        Kind::String(Some(word)) => OrderPolicy::of(&word).ok_or_else(|| {
+            let shown = echo(&word, MAX_ECHO_CHARS);
+            format!("policy must be \"all_or_none\" or \"partial\", is \"{shown}\"")
+        }),
+        Kind::String(None) => Err(format!("policy {NO_TEXT}")),
+        other => Err(format!("policy must be a string, is {}", other.name())),
+    })?;
+    Ok(policy.map_or_else(Policy::default, Policy::from))
+}
+
+/// How long a hold lasts, or how much longer.
+pub(super) fn hold_seconds(field: &Field<'_>) -> Result<HoldSeconds, String> {
+    let seconds = integer(field, 1..=MAX_HOLD_SECONDS)?;
+    // Holds because the range is that of holds; as an error it would only say the same.
+    HoldSeconds::new(seconds).map_err(|error| format!("{} {error}", field.name))
+}
+
+/// A field that may be left out.
+pub(super) fn optional<'a, T>(
+    field: &Field<'a>,
+    read: impl FnOnce(&Field<'a>) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    if field.is_absent() { Ok(None) } else { read(field).map(Some) }
 }
 
 pub(super) fn quantity(field: &Field<'_>) -> Result<Quantity, String> {
@@ -59,6 +108,11 @@ pub(super) fn integer(field: &Field<'_>, range: RangeInclusive<i64>) -> Result<i
         .ok_or_else(|| format!("{name} must be between {} and {}, is {shown}", range.start(), range.end()))
 }
 
+/// A field that must be there and hold an id of some sort.
+fn named<T>(field: &Field<'_>, make: impl FnOnce(&str) -> Result<T, IdError>) -> Result<T, String> {
+    text(&once(field)?, make).map_err(|fault| format!("{} {fault}", field.name))
+}
+
 /// A field that must be there, once.
 fn once<'a>(field: &Field<'a>) -> Result<Kind<'a>, String> {
     if field.repeated {
@@ -71,7 +125,28 @@ fn once<'a>(field: &Field<'a>) -> Result<Kind<'a>, String> {
 fn text<T>(kind: &Kind<'_>, make: impl FnOnce(&str) -> Result<T, IdError>) -> Result<T, String> {
     match kind {
         Kind::String(Some(text)) => make(text).map_err(|error| error.to_string()),
-        Kind::String(None) => Err("is not text: it escapes half of a surrogate pair".to_owned()),
+        Kind::String(None) => Err(NO_TEXT.to_owned()),
         other => Err(format!("must be a string, is {}", other.name())),
+    }
+}
+
+/// All that is wrong with a command outside of its lines, collected field by field.
+#[derive(Default)]
+pub(super) struct Faults(Vec<Reason>);
+
+impl Faults {
+    /// The value, or nothing once what is wrong with it is noted.
+    pub(super) fn keep<T>(&mut self, read: Result<T, String>) -> Option<T> {
+        read.map_err(|detail| self.0.push(Reason::InvalidOrder { line: None, detail })).ok()
+    }
+
+    /// The lines, or nothing once what is wrong with them is noted.
+    pub(super) fn keep_lines<T>(&mut self, read: Result<T, Vec<Reason>>) -> Option<T> {
+        read.map_err(|reasons| self.0.extend(reasons)).ok()
+    }
+
+    /// Why the command is refused.
+    pub(super) fn reasons(self) -> Vec<Reason> {
+        self.0
     }
 }

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 /// A `T` that is written as a JSON object and nothing else.
@@ -35,6 +35,35 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// One of these words, written as a JSON string and nothing else.
+///
+/// Derived readers of enums accept an object with the word for its key too;
+/// the contract does not.
+pub(super) fn word<'de, T: Copy, D: Deserializer<'de>>(
+    deserializer: D,
+    words: &'static [(&'static str, T)],
+) -> Result<T, D::Error> {
+    struct WordVisitor<T: 'static>(&'static [(&'static str, T)]);
+    impl<T: Copy> Visitor<'_> for WordVisitor<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("one of the contract's words")
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            let found = self.0.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+            found.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_str(WordVisitor(words))
+}
+
+/// A string or `null`, borrowed where it holds no escapes, which derived readers do only outside of an [`Option`].
+pub(super) fn borrowed_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Cow<'de, str>>, D::Error> {
+    Ok(Option::<Text<'de>>::deserialize(deserializer)?.map(|text| text.0))
+}
+
 /// What was found of one field.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'a> {
@@ -50,6 +79,11 @@ impl<'a> Field<'a> {
     /// The field's value as a kind of JSON value.
     pub(super) fn kind(&self) -> Option<Kind<'a>> {
         self.value.map(Kind::of)
+    }
+
+    /// Whether the field is left out, and not just unclear.
+    pub(super) fn is_absent(&self) -> bool {
+        self.value.is_none() && !self.repeated
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! [`read_command`] makes a [`Command`] of a [`Record`] or says by a
 //! [`Fault`] why none can be made; [`result`] makes the event that tells a
-//! decision, [`dead_letter`] the record that keeps what could not be read.
+//! decision, [`level`] the one that tells how much of an item there is,
+//! [`dead_letter`] the record that keeps what could not be read; [`hold_due`]
+//! is the one command the verifier asks itself.
 //! The shapes themselves are in [`wire`]; [`schema`] publishes them.
 //!
 //! What a record is, is found in this order:
@@ -28,13 +30,15 @@ mod envelope;
 mod fault;
 mod field;
 mod json;
+mod lines;
 mod order_created;
+mod order_followed;
 mod outgoing;
 pub mod schema;
 pub mod wire;
 
 pub use fault::{Fault, FaultCode};
-pub use outgoing::{CE_SOURCE, Channel, Outgoing, OutgoingHeader, dead_letter, result};
+pub use outgoing::{CE_SOURCE, Channel, Outgoing, OutgoingHeader, dead_letter, hold_due, level, result};
 
 /// One header of a record. Kafka allows a name more than once, and a header without a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,10 +82,10 @@ impl Record {
 
 /// Reads the command a record asks for.
 ///
-/// An order or adjustment whose id can be read is a command even when the
-/// rest of it is wrong: it then asks for nothing and carries a reason for
-/// every line at fault, so that it gets a result. Only a record that cannot be told by an
-/// id is a fault.
+/// What has an id that can be read is a command even when the rest of it is
+/// wrong: it then asks for nothing and carries a reason for every field and
+/// line at fault, so that it gets a result. Only a record that cannot be told
+/// by an id is a fault.
 ///
 /// Time and memory are bounded by a small multiple of the value's length, and
 /// nesting of any depth is passed over without recursion.
@@ -98,19 +102,22 @@ pub fn read_command(record: &Record) -> Result<Command, Fault> {
     {
         return Ok(command);
     }
-    match envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?.as_ref() {
-        wire::ORDER_CREATED => order_created::read_faulty(payload),
-        other => match adjustment::Kind::of(other) {
-            Some(kind) => adjustment::read(kind, payload),
-            None => Err(Fault::new(
-                FaultCode::UnknownType,
-                format_args!(
-                    "the type \"{}\" is unknown; known are {}",
-                    fault::echo(other, fault::MAX_ECHO_CHARS),
-                    wire::COMMAND_TYPES.map(|known| format!("\"{known}\"")).join(", "),
-                ),
-            )),
-        },
+    let kind = envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?;
+    if kind == wire::ORDER_CREATED {
+        order_created::read_faulty(payload)
+    } else if let Some(kind) = order_followed::Kind::of(&kind) {
+        order_followed::read(kind, payload)
+    } else if let Some(kind) = adjustment::Kind::of(&kind) {
+        adjustment::read(kind, payload)
+    } else {
+        Err(Fault::new(
+            FaultCode::UnknownType,
+            format_args!(
+                "the type \"{}\" is unknown; known are {}",
+                fault::echo(&kind, fault::MAX_ECHO_CHARS),
+                wire::COMMAND_TYPES.map(|known| format!("\"{known}\"")).join(", "),
+            ),
+        ))
     }
 }
 

@@ -1,13 +1,17 @@
-//! What is told: results and dead letters.
+//! What is told: results, levels, dead letters; and what the verifier asks itself.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
 
-use super::wire::{ADJUSTMENT_ACCEPTED, ADJUSTMENT_REJECTED, ORDER_ACCEPTED, ORDER_REJECTED};
+use super::wire::{
+    ADJUSTMENT_ACCEPTED, ADJUSTMENT_REJECTED, CANCELLATION_ACCEPTED, CONFIRMATION_ACCEPTED,
+    CONFIRMATION_REJECTED, EXTENSION_ACCEPTED, EXTENSION_REJECTED, HOLD_EXPIRED, ORDER_ACCEPTED,
+    ORDER_HOLD_DUE, ORDER_REJECTED, RELEASE_ACCEPTED, RELEASE_REJECTED, RETURN_ACCEPTED, RETURN_REJECTED,
+    STOCK_LEVEL,
+};
 use super::{Fault, Record};
-use crate::ledger::{CommandKind, Decision, Stamp};
+use crate::ledger::{CommandKind, Decision, Id, Item, Level, Location};
 
 /// Who tells the results: the `ce_source` of every event.
 pub const CE_SOURCE: &str = "stock-verifier";
@@ -21,6 +25,10 @@ pub enum Channel {
     Rejected,
     /// Records no command could be read from, or that conflict with one decided.
     DeadLetter,
+    /// How much of each item there is: compacted, so that the last level of each is kept.
+    Levels,
+    /// Orders: what the verifier asks itself.
+    Orders,
 }
 
 /// One header of a record to be produced. What is the same in every record is borrowed.
@@ -74,7 +82,7 @@ pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Optio
         OutgoingHeader::made("ce_id", event_id),
         OutgoingHeader::fixed("ce_source", CE_SOURCE),
         OutgoingHeader::fixed("ce_type", shape.kind),
-        OutgoingHeader::made("ce_time", rfc3339(decision.decided_at)),
+        OutgoingHeader::made("ce_time", decision.decided_at.rfc3339()),
         OutgoingHeader::fixed("content-type", "application/json"),
     ]);
     headers.extend(traceparent.map(|value| OutgoingHeader::made("traceparent", value)));
@@ -86,31 +94,36 @@ pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Optio
     }
 }
 
+/// What a cancellation is told as that was rejected: none is, since nothing of its content but the id can be wrong and
+/// the ledger accepts every one. So it is not in the published contract.
+const CANCELLATION_REJECTED: &str = "cancellation.rejected";
+
 /// What differs between results.
 struct Shape {
     /// The event's type.
     kind: &'static str,
     /// The field that holds the command's id.
     id: &'static str,
-    /// The field that holds the decision's detail.
-    detail: &'static str,
 }
 
 impl Shape {
     fn of(decision: &Decision) -> Self {
         let (accepted, rejected, id) = match decision.key.kind {
             CommandKind::OrderCreated => (ORDER_ACCEPTED, ORDER_REJECTED, "order_id"),
+            CommandKind::OrderCancelled => (CANCELLATION_ACCEPTED, CANCELLATION_REJECTED, "order_id"),
+            CommandKind::OrderReturned => (RETURN_ACCEPTED, RETURN_REJECTED, "return_id"),
+            CommandKind::OrderConfirmed => (CONFIRMATION_ACCEPTED, CONFIRMATION_REJECTED, "confirmation_id"),
+            CommandKind::OrderReleased => (RELEASE_ACCEPTED, RELEASE_REJECTED, "order_id"),
+            CommandKind::HoldExtended => (EXTENSION_ACCEPTED, EXTENSION_REJECTED, "extension_id"),
+            // Never rejected: a hold that does not end is not decided.
+            CommandKind::HoldExpired => (HOLD_EXPIRED, HOLD_EXPIRED, "order_id"),
             CommandKind::Adjustment => (ADJUSTMENT_ACCEPTED, ADJUSTMENT_REJECTED, "adjustment_id"),
         };
-        if decision.accepted {
-            Self { kind: accepted, id, detail: "lines" }
-        } else {
-            Self { kind: rejected, id, detail: "reasons" }
-        }
+        Self { kind: if decision.accepted { accepted } else { rejected }, id }
     }
 }
 
-/// The result's value, with the decision's detail as it is stored.
+/// The result's value, with the members of the decision's detail as they are stored.
 ///
 /// By hand, since serde takes raw JSON only after reading it once more; the
 /// tests hold it equal to what serde writes for the published types.
@@ -124,10 +137,11 @@ fn value(decision: &Decision, shape: &Shape) -> Vec<u8> {
     value.extend_from_slice(shape.id.as_bytes());
     value.extend_from_slice(b"\":");
     string(&mut value, id);
-    value.extend_from_slice(b",\"");
-    value.extend_from_slice(shape.detail.as_bytes());
-    value.extend_from_slice(b"\":");
-    value.extend_from_slice(decision.detail.as_bytes());
+    let members = members(&decision.detail);
+    if !members.is_empty() {
+        value.push(b',');
+        value.extend_from_slice(members.as_bytes());
+    }
     if let Some(source) = &decision.source {
         value.extend_from_slice(b",\"source\":{\"topic\":");
         string(&mut value, &source.at.topic);
@@ -138,18 +152,77 @@ fn value(decision: &Decision, shape: &Shape) -> Vec<u8> {
     value
 }
 
+/// What stands between the braces of an object this program wrote.
+fn members(object: &str) -> &str {
+    object.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default()
+}
+
 fn string(into: &mut Vec<u8>, text: &str) {
     // Holds because neither a str nor writing to a Vec has a way to fail.
     serde_json::to_writer(into, text).expect("text is always valid JSON");
 }
 
-/// The last microsecond RFC 3339 can write: 9999-12-31T23:59:59.999999Z.
-const LAST_MICROS: u64 = 253_402_300_799_999_999;
+/// Between the SKU and the location in a level's key: a control character (unit separator), which no id holds.
+const KEY_SEPARATOR: u8 = 0x1f;
 
-fn rfc3339(stamp: Stamp) -> String {
-    // humantime panics outside of 1970..=9999. No database clock is there, but a damaged ledger's might be.
-    let micros = u64::try_from(stamp.0).unwrap_or(0).min(LAST_MICROS);
-    humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).to_string()
+/// The event that tells an item's level.
+///
+/// Keyed by the SKU, and a U+001F and the location unless it is the default
+/// one, so that a compacted topic keeps the last level of each item. Without
+/// a time and a trace context: it tells what is, not what happened.
+#[must_use]
+pub fn level(item: &Item, level: &Level) -> Outgoing {
+    const AROUND: usize = 112; // The field names and the longest numbers.
+    let sku = item.sku.as_str();
+    let location = item.location.as_ref().map(Location::as_str);
+    let length = sku.len() + location.map_or(0, |location| 1 + location.len());
+
+    let mut key = Vec::with_capacity(length);
+    key.extend_from_slice(sku.as_bytes());
+    let mut event_id = Vec::with_capacity(STOCK_LEVEL.len() + length + 22);
+    event_id.extend_from_slice(STOCK_LEVEL.as_bytes());
+    event_id.push(b'/');
+    event_id.extend_from_slice(sku.as_bytes());
+    let mut value = Vec::with_capacity(AROUND + length);
+    value.extend_from_slice(b"{\"type\":\"");
+    value.extend_from_slice(STOCK_LEVEL.as_bytes());
+    value.extend_from_slice(b"\",\"sku\":");
+    string(&mut value, sku);
+    if let Some(location) = location {
+        key.push(KEY_SEPARATOR);
+        key.extend_from_slice(location.as_bytes());
+        event_id.push(b'/');
+        event_id.extend_from_slice(location.as_bytes());
+        value.extend_from_slice(b",\"location\":");
+        string(&mut value, location);
+    }
+    // Writing to a Vec does not fail.
+    let _ = write!(event_id, "/{}", level.version);
+    let _ = write!(value, ",\"available\":{},\"version\":{}}}", level.available, level.version);
+
+    let headers = vec![
+        OutgoingHeader::fixed("ce_specversion", "1.0"),
+        OutgoingHeader::made("ce_id", event_id),
+        OutgoingHeader::fixed("ce_source", CE_SOURCE),
+        OutgoingHeader::fixed("ce_type", STOCK_LEVEL),
+        OutgoingHeader::fixed("content-type", "application/json"),
+    ];
+    Outgoing { channel: Channel::Levels, key: Some(key), value: Some(value), headers }
+}
+
+/// The command that asks whether a hold's time is over, keyed as its order is.
+#[must_use]
+pub fn hold_due(order_id: &Id) -> Outgoing {
+    let id = order_id.as_str();
+    let mut value = format!("{{\"type\":\"{ORDER_HOLD_DUE}\",\"order_id\":").into_bytes();
+    string(&mut value, id);
+    value.push(b'}');
+    Outgoing {
+        channel: Channel::Orders,
+        key: Some(id.as_bytes().to_vec()),
+        value: Some(value),
+        headers: Vec::new(),
+    }
 }
 
 /// Names of the headers a dead letter adds: those of Kafka Connect, which tools know.

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use super::batch::Slice;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::recovery::{self, Positions, Refusal, Start};
+use crate::beside::Moved;
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 use crate::store::{Store, StoreError};
 
@@ -45,6 +46,7 @@ struct Reading {
 pub struct Assignment {
     store: Arc<dyn Store>,
     runtime: Handle,
+    moved: Moved,
     accept_data_loss: bool,
     /// What is owned, for the stages to ask.
     pub ownership: Ownership,
@@ -57,12 +59,14 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Nothing assigned yet. `runtime` is where the store's futures run.
+    /// Nothing assigned yet. `runtime` is where the store's futures run; `moved` learns that who had the partitions
+    /// before may have left levels untold.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, runtime: Handle, accept_data_loss: bool) -> Self {
+    pub fn new(store: Arc<dyn Store>, runtime: Handle, moved: Moved, accept_data_loss: bool) -> Self {
         Self {
             store,
             runtime,
+            moved,
             accept_data_loss,
             ownership: Ownership::default(),
             in_flight: Arc::default(),
@@ -275,7 +279,10 @@ impl Assignment {
         // A pause survives a reassignment inside librdkafka, so say for each what it is to be.
         consumer.pause(partitions).context("cannot pause the partitions")?;
         match begun {
-            Ok(_) => self.resume(consumer),
+            Ok(_) => {
+                self.moved.mark_all();
+                self.resume(consumer)
+            }
             Err(error) => self.postpone(error),
         }
     }

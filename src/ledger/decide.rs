@@ -1,11 +1,14 @@
 //! Deciding a batch: one pass, in order, over what the store read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use serde::Serialize;
+
+use super::stock::{self, Change, Levels};
 use super::{
-    AcceptedLine, Action, AdjustedLine, Command, CommandKey, CommandKind, Decision, Level, MAX_QUANTITY,
-    Movement, OrderLine, Reason, Seq, Sku, Source, Stamp,
+    Action, Command, CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Limits, Movement, OrderLine,
+    OrderState, OrderStock, OrderTaken, Reason, Rejected, Seq, Source, Stamp, Terms, order,
 };
 
 /// One command of a batch, with where it came from.
@@ -17,13 +20,22 @@ pub struct Request {
     pub source: Option<Source>,
 }
 
-/// What the ledger says about a batch's SKUs and command ids, read under its locks.
+/// What the ledger says about a batch's items and command ids, read under its locks.
 #[derive(Debug, Default, Clone)]
 pub struct View {
-    /// Levels of the batch's SKUs; a SKU that is not in here is unknown.
-    pub levels: HashMap<Sku, Level>,
-    /// Decisions already made for the batch's command ids.
+    /// Levels of the batch's items, and of those of the orders it follows; an item that is not in here is unknown.
+    pub levels: Levels,
+    /// Decisions already made for the batch's command ids, and for the ids of the orders it follows, of every kind.
     pub decisions: HashMap<CommandKey, Arc<Decision>>,
+    /// The accepted orders that commands of the batch follow; see [`Command::follows`].
+    pub orders: HashMap<Id, OrderState>,
+}
+
+impl View {
+    /// The decision of this kind for an order, if there is one and it was accepted.
+    pub(super) fn accepted(&self, order_id: &Id, kind: CommandKind) -> Option<&Arc<Decision>> {
+        self.decisions.get(&CommandKey { id: order_id.clone(), kind }).filter(|decision| decision.accepted)
+    }
 }
 
 /// What became of a command.
@@ -40,6 +52,8 @@ pub enum Outcome {
         /// The record that made the first decision, where it had one.
         first: Option<Source>,
     },
+    /// A hold that was to end does not, for now or ever: absorbed.
+    NotDue,
     /// The ledger's position says this record was applied, yet it has no decision: a dead letter.
     Undecided,
 }
@@ -53,8 +67,10 @@ pub struct Changes {
     pub decisions: Vec<Arc<Decision>>,
     /// Movements made now, in the ledger's order.
     pub movements: Vec<Movement>,
-    /// Levels that changed, with their new value; sorted by SKU, each once.
-    pub levels: Vec<(Sku, Level)>,
+    /// Levels that changed, with their new value; sorted by item, each once.
+    pub levels: Vec<(Item, Level)>,
+    /// Orders whose state must be kept or changed, with their new state; sorted by id, each once.
+    pub orders: Vec<(Id, OrderState)>,
 }
 
 /// Decides requests in their order, as if each were alone.
@@ -74,8 +90,10 @@ pub fn decide(
         outcomes: Vec::with_capacity(requests.len()),
         decisions: Vec::with_capacity(requests.len()),
         movements: Vec::with_capacity(requests.len()),
-        levels: Vec::new(),
+        ..Changes::default()
     };
+    let followed: HashSet<&Id> = requests.iter().filter_map(|request| request.command.follows()).collect();
+    let mut touched = BTreeSet::new();
     view.decisions.reserve(requests.len());
     let mut seq = first;
     for request in requests {
@@ -83,19 +101,36 @@ pub fn decide(
         let outcome = if let Some(first) = view.decisions.get(&command.key) {
             meet_again(first, request)
         } else if below_position(request) {
-            Outcome::Undecided
-        } else {
-            let verdict = apply(&mut view.levels, &command.action);
+            // A hold that did not end then leaves no decision.
+            if command.action == Action::Expire { Outcome::NotDue } else { Outcome::Undecided }
+        } else if let Some(verdict) = apply(&mut view, request, now) {
+            touched.extend(verdict.touches.clone());
             let decision = Arc::new(record(&mut changes.movements, request, verdict, seq, now));
             seq.0 += 1;
+            if decision.accepted
+                && decision.key.kind == CommandKind::OrderCreated
+                && followed.contains(&decision.key.id)
+                && !view.orders.contains_key(&decision.key.id)
+            {
+                view.orders.insert(decision.key.id.clone(), order_state(&decision));
+            }
             view.decisions.insert(command.key.clone(), Arc::clone(&decision));
             changes.decisions.push(Arc::clone(&decision));
             Outcome::Decided(decision)
+        } else {
+            Outcome::NotDue
         };
         changes.outcomes.push(outcome);
     }
-    changes.levels = last_levels(&changes.movements);
+    changes.levels = last_levels(&changes.movements, &view.levels);
+    changes.orders =
+        touched.into_iter().filter_map(|id| view.orders.remove(&id).map(|order| (id, order))).collect();
     changes
+}
+
+fn order_state(created: &Decision) -> OrderState {
+    // Holds because this program wrote the text just now.
+    OrderState::of(created).expect("a decision just made is readable")
 }
 
 /// A command id that already has its decision.
@@ -113,81 +148,101 @@ fn meet_again(first: &Arc<Decision>, request: &Request) -> Outcome {
     }
 }
 
-/// A level's change by one command.
-struct Change {
-    sku: Sku,
-    quantity: i64,
-    level: Level,
+/// What is decided of a command.
+struct Verdict {
+    accepted: bool,
+    moved: Vec<Change>,
+    detail: String,
+    /// The order whose state changes with it.
+    touches: Option<Id>,
 }
 
-type Verdict = Result<Vec<Change>, Vec<Reason>>;
-
-/// Changes the levels and says how, or leaves them all alone and says why.
-fn apply(levels: &mut HashMap<Sku, Level>, action: &Action) -> Verdict {
-    match action {
-        Action::Take(lines) => take(levels, lines),
-        Action::Refuse(reasons) => Err(reasons.clone()),
-        Action::Receive { sku, quantity } => add(levels, sku, quantity.get()),
-        Action::Adjust { sku, by } => adjust(levels, sku, *by),
-        Action::Set { sku, available, expected_version } => set(levels, sku, *available, *expected_version),
+impl Verdict {
+    fn accepted(moved: Vec<Change>, told: &impl Serialize) -> Self {
+        Self { accepted: true, moved, detail: json(told), touches: None }
     }
-}
 
-fn take(levels: &mut HashMap<Sku, Level>, lines: &[OrderLine]) -> Verdict {
-    let reasons: Vec<Reason> = lines
-        .iter()
-        .filter_map(|line| match levels.get(&line.sku) {
-            None => Some(Reason::UnknownSku { sku: line.sku.clone(), requested: line.quantity }),
-            Some(level) if level.available < line.quantity => Some(Reason::InsufficientStock {
-                sku: line.sku.clone(),
-                requested: line.quantity,
-                available: level.available,
-            }),
-            Some(_) => None,
-        })
-        .collect();
-    if !reasons.is_empty() {
-        return Err(reasons);
+    fn rejected(order_id: Option<Id>, reasons: Vec<Reason>) -> Self {
+        let detail = json(&Rejected { order_id, reasons });
+        Self { accepted: false, moved: Vec::new(), detail, touches: None }
     }
-    Ok(lines.iter().map(|line| shift(levels, &line.sku, -line.quantity)).collect())
-}
 
-/// Adds pieces, up to the largest level there may be.
-fn add(levels: &mut HashMap<Sku, Level>, sku: &Sku, pieces: i64) -> Verdict {
-    let limit = MAX_QUANTITY - levels.get(sku).map_or(0, |level| level.available);
-    if pieces > limit {
-        return Err(vec![Reason::LimitExceeded { sku: sku.clone(), requested: pieces, limit }]);
-    }
-    Ok(vec![shift(levels, sku, pieces)])
-}
-
-fn adjust(levels: &mut HashMap<Sku, Level>, sku: &Sku, by: i64) -> Verdict {
-    let requested = by.abs();
-    match levels.get(sku) {
-        None => Err(vec![Reason::UnknownSku { sku: sku.clone(), requested }]),
-        Some(_) if by > 0 => add(levels, sku, by),
-        Some(level) if level.available < requested => {
-            Err(vec![Reason::InsufficientStock { sku: sku.clone(), requested, available: level.available }])
+    /// Of a command that changes one level.
+    fn adjusted(change: Result<Change, Reason>, limits: Option<Limits>) -> Self {
+        match change {
+            Ok(change) => {
+                let told = stock::adjusted(&change, limits);
+                Self::accepted(vec![change], &told)
+            }
+            Err(reason) => Self::rejected(None, vec![reason]),
         }
-        Some(_) => Ok(vec![shift(levels, sku, by)]),
+    }
+
+    /// Of a command that goes on with an order's life. `told_id` is the order's, where the command's is another.
+    fn followed<T: Serialize>(order_id: &Id, told_id: Option<&Id>, followed: order::Followed<T>) -> Self {
+        match followed {
+            Ok((moved, told)) => Self { touches: Some(order_id.clone()), ..Self::accepted(moved, &told) },
+            Err(reasons) => Self::rejected(told_id.cloned(), reasons),
+        }
     }
 }
 
-fn set(levels: &mut HashMap<Sku, Level>, sku: &Sku, available: i64, expected: Option<i64>) -> Verdict {
-    let level = levels.get(sku).copied().unwrap_or(Level { available: 0, version: 0 });
-    if let Some(expected) = expected.filter(|expected| *expected != level.version) {
-        return Err(vec![Reason::VersionMismatch { sku: sku.clone(), expected, actual: level.version }]);
-    }
-    Ok(vec![shift(levels, sku, available - level.available)])
+/// Changes the view and says how, or leaves it alone and says why; `None` when there is nothing to decide.
+fn apply(view: &mut View, request: &Request, now: Stamp) -> Option<Verdict> {
+    let id = &request.command.key.id;
+    let levels = &mut view.levels;
+    Some(match &request.command.action {
+        Action::Take { lines, terms } => take(view, request, lines, *terms, now),
+        Action::Refuse(reasons) => Verdict::rejected(None, reasons.clone()),
+        Action::Cancel => Verdict::followed(id, None, Ok(order::cancel(view, id))),
+        Action::Return { order_id, lines } => {
+            Verdict::followed(order_id, Some(order_id), order::take_back(view, order_id, lines))
+        }
+        Action::Confirm { order_id, lines } => {
+            let confirmed = order::confirm(view, order_id, lines.as_deref(), now);
+            Verdict::followed(order_id, Some(order_id), confirmed)
+        }
+        Action::Release => Verdict::followed(id, None, order::release(view, id, now)),
+        Action::Extend { order_id, by } => {
+            Verdict::followed(order_id, Some(order_id), order::extend(view, order_id, *by, now))
+        }
+        Action::Expire => Verdict::followed(id, None, Ok(order::expire(view, id, now)?)),
+        Action::Receive { item, quantity } => {
+            Verdict::adjusted(stock::add(levels, item, quantity.get()), None)
+        }
+        Action::Adjust { item, by } => Verdict::adjusted(stock::adjust(levels, item, *by), None),
+        Action::Set { item, available, expected_version } => {
+            Verdict::adjusted(stock::set(levels, item, *available, *expected_version), None)
+        }
+        Action::Limit { item, limits } => {
+            Verdict::adjusted(stock::limit(levels, item, *limits), Some(*limits))
+        }
+    })
 }
 
-/// Moves a level by a quantity the caller has checked.
-fn shift(levels: &mut HashMap<Sku, Level>, sku: &Sku, quantity: i64) -> Change {
-    let level = levels.entry(sku.clone()).or_insert(Level { available: 0, version: 0 });
-    // Holds because levels stay within 0..=MAX_QUANTITY, sums of lines far below i64, and a version grows by one.
-    level.available = level.available.checked_add(quantity).expect("a level is bounded");
-    level.version = level.version.checked_add(1).expect("a version counts movements");
-    Change { sku: sku.clone(), quantity, level: *level }
+fn take(view: &mut View, request: &Request, lines: &[OrderLine], terms: Terms, now: Stamp) -> Verdict {
+    let id = &request.command.key.id;
+    if order::is_cancelled(view, id) {
+        return Verdict::rejected(None, vec![Reason::OrderCancelled]);
+    }
+    let (moved, short) = match stock::take(&mut view.levels, lines, terms.policy) {
+        Ok(taken) => taken,
+        Err(reasons) => return Verdict::rejected(None, reasons),
+    };
+    let expires_at = terms.hold.map(|length| now.plus_seconds(length.get()));
+    let told = OrderTaken {
+        lines: moved.iter().map(Change::taken).collect(),
+        short,
+        expires_at: expires_at.map(Stamp::rfc3339),
+    };
+    let mut verdict = Verdict::accepted(moved, &told);
+    if let Some(expires_at) = expires_at {
+        let at = request.source.as_ref().map(|source| source.at.clone());
+        let lines = told.lines.into_iter().map(OrderStock::from).collect();
+        view.orders.insert(id.clone(), OrderState { lines, hold: Some(Hold { expires_at, at }) });
+        verdict.touches = Some(id.clone());
+    }
+    verdict
 }
 
 /// Makes the decision and appends its movements.
@@ -198,73 +253,36 @@ fn record(
     seq: Seq,
     now: Stamp,
 ) -> Decision {
-    let accepted = verdict.is_ok();
-    let detail = match verdict {
-        Ok(changes) => {
-            let detail = tell(request.command.key.kind, &changes);
-            movements.extend(changes.into_iter().map(|change| Movement {
-                sku: change.sku,
-                version: change.level.version,
-                quantity: change.quantity,
-                balance: change.level.available,
-                cause: request.command.key.clone(),
-                seq,
-                source: request.source.clone(),
-            }));
-            detail
-        }
-        Err(reasons) => json(&reasons),
-    };
+    movements.extend(verdict.moved.into_iter().map(|change| Movement {
+        item: change.item,
+        version: change.level.version,
+        quantity: change.quantity,
+        balance: change.level.available,
+        cause: request.command.key.clone(),
+        seq,
+        source: request.source.clone(),
+    }));
     Decision {
         key: request.command.key.clone(),
         seq,
         digest: request.command.digest,
-        accepted,
-        detail,
+        accepted: verdict.accepted,
+        detail: verdict.detail,
         source: request.source.clone(),
         decided_at: now,
     }
 }
 
-/// What is told of an accepted command.
-fn tell(kind: CommandKind, changes: &[Change]) -> String {
-    match kind {
-        CommandKind::OrderCreated => json(
-            &changes
-                .iter()
-                .map(|change| AcceptedLine {
-                    sku: change.sku.clone(),
-                    quantity: -change.quantity,
-                    balance: change.level.available,
-                })
-                .collect::<Vec<_>>(),
-        ),
-        CommandKind::Adjustment => json(
-            &changes
-                .iter()
-                .map(|change| AdjustedLine {
-                    sku: change.sku.clone(),
-                    quantity: change.quantity,
-                    balance: change.level.available,
-                    version: change.level.version,
-                })
-                .collect::<Vec<_>>(),
-        ),
-    }
-}
-
-fn json(value: &impl serde::Serialize) -> String {
+fn json(value: &impl Serialize) -> String {
     // Holds because the types are structs and enums of strings and integers: no map with odd keys, no failing impl.
     serde_json::to_string(value).expect("plain data is always valid JSON")
 }
 
-/// The last level of each SKU that moved, sorted: stores lock and write in this order.
-fn last_levels(movements: &[Movement]) -> Vec<(Sku, Level)> {
-    let mut last: HashMap<&Sku, Level> = HashMap::with_capacity(movements.len());
-    for movement in movements {
-        last.insert(&movement.sku, Level { available: movement.balance, version: movement.version });
-    }
-    let mut levels: Vec<_> = last.into_iter().map(|(sku, level)| (sku.clone(), level)).collect();
-    levels.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    levels
+/// The last level of each item that moved, sorted: stores lock and write in this order.
+fn last_levels(movements: &[Movement], levels: &Levels) -> Vec<(Item, Level)> {
+    let mut moved: Vec<&Item> = movements.iter().map(|movement| &movement.item).collect();
+    moved.sort_unstable();
+    moved.dedup();
+    // Holds because a movement changed the level just now.
+    moved.into_iter().map(|item| (item.clone(), levels[item])).collect()
 }

@@ -22,6 +22,9 @@ pub const MAX_QUANTITY: i64 = 1_000_000_000_000;
 /// Most lines one order may have.
 pub const MAX_LINES: usize = 1_000;
 
+/// Longest a hold lasts, and longest one extension of it: 31 days. What is held for longer is sold or it is not.
+pub const MAX_HOLD_SECONDS: i64 = 31 * 24 * 60 * 60;
+
 /// Why a text cannot be an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -125,9 +128,37 @@ id!(
     Sku
 );
 id!(
-    /// The id a producer gave to a command's subject: an order id, or an adjustment id.
+    /// The id a producer gave to a command's subject: an order, return, extension or adjustment id.
     Id
 );
+id!(
+    /// A place that keeps stock of its own: a warehouse, a shop.
+    Location
+);
+
+/// What a level counts: a SKU, at one of the locations where they are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Item {
+    /// The stock keeping unit.
+    pub sku: Sku,
+    /// Where; `None` is the default location, the only one of those who tell none apart.
+    pub location: Option<Location>,
+}
+
+impl From<Sku> for Item {
+    fn from(sku: Sku) -> Self {
+        Self { sku, location: None }
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.location {
+            None => self.sku.fmt(f),
+            Some(location) => write!(f, "{} at {location}", self.sku),
+        }
+    }
+}
 
 /// How many pieces: at least 1, at most [`MAX_QUANTITY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -165,6 +196,49 @@ impl TryFrom<i64> for Quantity {
 impl From<Quantity> for i64 {
     fn from(quantity: Quantity) -> i64 {
         quantity.0
+    }
+}
+
+/// How long a hold lasts, in seconds: at least 1, at most [`MAX_HOLD_SECONDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct HoldSeconds(i64);
+
+/// Why a number cannot be the length of a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be between 1 and {MAX_HOLD_SECONDS}, is {0}")]
+pub struct HoldSecondsError(pub i64);
+
+impl HoldSeconds {
+    /// Checks a number of seconds.
+    ///
+    /// # Errors
+    /// [`HoldSecondsError`] when it is below 1 or above [`MAX_HOLD_SECONDS`].
+    pub fn new(seconds: i64) -> Result<Self, HoldSecondsError> {
+        if (1..=MAX_HOLD_SECONDS).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err(HoldSecondsError(seconds))
+        }
+    }
+
+    /// The number of seconds.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for HoldSeconds {
+    type Error = HoldSecondsError;
+    fn try_from(seconds: i64) -> Result<Self, HoldSecondsError> {
+        Self::new(seconds)
+    }
+}
+
+impl From<HoldSeconds> for i64 {
+    fn from(seconds: HoldSeconds) -> i64 {
+        seconds.0
     }
 }
 

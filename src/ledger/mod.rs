@@ -9,12 +9,21 @@ mod command;
 mod decide;
 mod decision;
 mod ids;
+mod order;
 mod source;
+mod stock;
 
-pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine};
+pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine, Policy, Terms};
 pub use decide::{Changes, Outcome, Request, View, decide};
-pub use decision::{AcceptedLine, AdjustedLine, Decision, Level, Movement, Reason, Seq, Stamp};
-pub use ids::{Id, IdError, MAX_ID_BYTES, MAX_LINES, MAX_QUANTITY, Quantity, QuantityError, Sku};
+pub use decision::{
+    AcceptedLine, Adjusted, AdjustedLine, Confirmed, ConfirmedLine, Decision, Extended, GivenBack, Hold,
+    Level, Limits, Movement, OrderState, OrderStock, OrderTaken, Reason, Rejected, ReturnedLine, Seq, Stamp,
+    check_detail,
+};
+pub use ids::{
+    HoldSeconds, HoldSecondsError, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_ID_BYTES, MAX_LINES,
+    MAX_QUANTITY, Quantity, QuantityError, Sku,
+};
 pub use source::{NextOffset, Offset, Source, TopicPartition};
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn tell(record: Record, answer: Answer) -> (Told, Option<Outgoing>) {
         Answer::Outcome(Outcome::ToldAgain(decision)) => {
             (Told::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())))
         }
-        Answer::Outcome(Outcome::Repeated) => (Told::Absorbed, None),
+        Answer::Outcome(Outcome::Repeated | Outcome::NotDue) => (Told::Absorbed, None),
         Answer::Outcome(Outcome::Conflict { first }) => {
             let fault = Fault::order_conflict(first.as_ref());
             (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))

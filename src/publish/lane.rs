@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::{TellError, Telling, Watchdog};
+use super::{TellError, Telling, Watchdog, record, topic};
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::event::{Channel, Outgoing, OutgoingHeader};
+use crate::event::Outgoing;
 
 /// How long Kafka leaves a transaction open when its producer falls silent. Short, because it is how long a killed
 /// instance's partitions stay unreadable; long enough, because a transaction begins after the database's commit.
@@ -238,14 +237,6 @@ impl Lane {
     }
 }
 
-fn topic(topics: &TopicArgs, channel: Channel) -> &str {
-    match channel {
-        Channel::Accepted => &topics.accepted_topic,
-        Channel::Rejected => &topics.rejected_topic,
-        Channel::DeadLetter => &topics.dead_letter_topic,
-    }
-}
-
 /// Waits until everything sent has arrived or failed.
 fn drain(producer: &ThreadedProducer<Log>) -> Result<(), TellError> {
     let deadline = Instant::now() + CALL_LIMIT;
@@ -256,17 +247,4 @@ fn drain(producer: &ThreadedProducer<Log>) -> Result<(), TellError> {
         std::thread::sleep(DRAIN_LOOK);
     }
     Ok(())
-}
-
-fn record<'a>(event: &'a Outgoing, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
-    let headers = event.headers.iter().fold(
-        OwnedHeaders::new_with_capacity(event.headers.len()),
-        |headers, OutgoingHeader { name, value }| {
-            headers.insert(Header { key: name, value: value.as_deref() })
-        },
-    );
-    let mut record = BaseRecord::to(topic).headers(headers);
-    record.key = event.key.as_deref();
-    record.payload = event.value.as_deref();
-    record
 }

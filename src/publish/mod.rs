@@ -4,6 +4,7 @@
 
 mod decided;
 mod lane;
+mod record;
 mod watchdog;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rdkafka::error::KafkaError;
 
 pub use decided::Decided;
 use lane::Lane;
+pub(crate) use record::{record, topic};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
 use crate::config::{KafkaArgs, TopicArgs};

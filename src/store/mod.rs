@@ -4,7 +4,8 @@
 //! what it read to the pure [`crate::ledger::decide`], and writes what came
 //! back. Every store passes the same suite, `tests/conformance`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +14,8 @@ use backon::{ExponentialBuilder, Retryable};
 pub use audit::{Audit, Finding};
 
 use crate::ledger::{
-    CommandKey, Decision, Level, NextOffset, Offset, Outcome, Request, Seq, Sku, TopicPartition,
+    CommandKey, CommandKind, Decision, Id, Item, Level, NextOffset, Offset, OrderState, Outcome, Request,
+    Seq, Sku, TopicPartition,
 };
 
 mod audit;
@@ -51,8 +53,8 @@ pub struct Batch {
 pub struct Applied {
     /// One for each request, in the same order.
     pub outcomes: Vec<Outcome>,
-    /// The newest level of each SKU that moved; sorted by SKU, each once.
-    pub levels: Vec<(Sku, Level)>,
+    /// The newest level of each item that moved; sorted by item, each once.
+    pub levels: Vec<(Item, Level)>,
 }
 
 /// Why a store could not do what was asked.
@@ -100,6 +102,9 @@ pub enum StoreError {
          to on for this role (ALTER ROLE … SET synchronous_commit = on) or in the URL's options"
     )]
     NotDurable,
+    /// What a batch was to lock changed while it waited. Passes when the same is done again.
+    #[error("an order was decided by another batch in the meantime")]
+    Moved,
     /// What is stored cannot be what this program wrote.
     #[error("the ledger holds {what}: run `stock-verifier audit`")]
     Damaged {
@@ -123,24 +128,33 @@ impl StoreError {
     /// Whether doing the same again may work: a deadlock, a lost connection, a server starting up.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database { retry: true, .. })
+        matches!(self, Self::Moved | Self::Database { retry: true, .. })
     }
 }
 
 /// A level as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SkuLevel {
-    /// Which SKU.
-    pub sku: Sku,
+pub struct ItemLevel {
+    /// Which item.
+    pub item: Item,
     /// How much there is.
     pub level: Level,
+}
+
+/// A hold whose time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueHold {
+    /// The order that holds.
+    pub order_id: Id,
+    /// The partition its order came by; `None` for an operator's own order.
+    pub at: Option<TopicPartition>,
 }
 
 /// A movement as its table keeps it. The topic its record stood in is its decision's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMovement {
-    /// Which SKU.
-    pub sku: Sku,
+    /// Which item.
+    pub item: Item,
     /// The version it gave the level.
     pub version: i64,
     /// Pieces added (positive) or taken (negative).
@@ -182,8 +196,22 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::LedgerBehind`] when a position is below what the batch expects; [`StoreError::Database`] else.
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
 
-    /// Levels of these SKUs, or of all, sorted by SKU; unknown ones are absent.
-    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError>;
+    /// Levels of these SKUs at every location, or of all SKUs, sorted by item; unknown ones are absent.
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError>;
+
+    /// Levels of these items, in no order; unknown ones are absent.
+    async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError>;
+
+    /// The next levels after an item, sorted by item, at most `limit`: none are left when it returns none.
+    async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError>;
+
+    /// Takes up to `limit` items whose level was changed by a command from no record (an operator's own) off the list
+    /// of those that nobody announced yet. No two callers get the same one for the same change.
+    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError>;
+
+    /// Up to `limit` holds whose time is over by the database's clock, the longest over first. Who is given one has it
+    /// to himself for `lease`; after that it is given again, until its end is decided.
+    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError>;
 
     /// Proves, or names where it does not hold, what the database alone can prove of the design's invariants 1 to 3;
     /// for 6 it returns the positions. Looks at one moment of the ledger, and holds up no batch.
@@ -251,4 +279,28 @@ fn is_below(positions: &HashMap<TopicPartition, NextOffset>, request: &Request) 
     request.source.as_ref().is_some_and(|source| {
         positions.get(&source.at).is_some_and(|position| position.covers(source.offset))
     })
+}
+
+/// The orders whose life this batch's commands go on with, sorted, each once.
+fn followed_orders(batch: &Batch) -> Vec<&Id> {
+    let ids: BTreeSet<&Id> = batch.requests.iter().filter_map(|request| request.command.follows()).collect();
+    ids.into_iter().collect()
+}
+
+/// The accepted ones of these orders as their decisions left them: nothing given back, and no hold.
+fn order_states(
+    decisions: &HashMap<CommandKey, Arc<Decision>>,
+    orders: &[&Id],
+) -> Result<HashMap<Id, OrderState>, StoreError> {
+    let mut states = HashMap::with_capacity(orders.len());
+    for id in orders {
+        let key = CommandKey { id: (*id).clone(), kind: CommandKind::OrderCreated };
+        if let Some(created) = decisions.get(&key).filter(|decision| decision.accepted) {
+            let state = OrderState::of(created).map_err(|error| StoreError::Damaged {
+                what: format!("a decision for order {id} that is not readable: {error}"),
+            })?;
+            states.insert(key.id, state);
+        }
+    }
+    Ok(states)
 }

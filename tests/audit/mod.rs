@@ -86,7 +86,7 @@ async fn a_level_below_zero_is_named(database: Arc<TestDatabase>) {
             "PRAGMA ignore_check_constraints = ON; UPDATE levels SET available = -5 WHERE sku = 'MUG'"
         }
         TestDatabase::Postgres { .. } => {
-            "ALTER TABLE levels DROP CONSTRAINT levels_available_check;
+            "ALTER TABLE levels DROP CONSTRAINT levels_check;
              UPDATE levels SET available = -5 WHERE sku = 'MUG'"
         }
     };
@@ -101,7 +101,8 @@ async fn a_level_below_zero_is_named(database: Arc<TestDatabase>) {
 async fn a_missing_level_and_one_from_nowhere_are_named(database: Arc<TestDatabase>) {
     expect_named(
         &database,
-        "DELETE FROM levels WHERE sku = 'MUG'; INSERT INTO levels (sku, available, version) VALUES ('NEW', 5, 1)",
+        "DELETE FROM levels WHERE sku = 'MUG'; 
+         INSERT INTO levels (sku, location, available, version, backorder_limit) VALUES ('NEW', '', 5, 1, 0)",
         &[(2, "SKU MUG: 4 movements, but no level"), (2, "SKU NEW: a level of 5, but no movements")],
     )
     .await;
@@ -172,9 +173,9 @@ async fn a_decision_that_tells_another_quantity_is_named(database: Arc<TestDatab
 async fn a_decision_that_tells_a_line_twice_or_not_at_all_is_named(database: Arc<TestDatabase>) {
     expect_named(
         &database,
-        r#"UPDATE decisions SET detail = '[{"sku":"MUG","quantity":3,"balance":5},{"sku":"MUG","quantity":3,"balance":5}]'
-               WHERE id = 'o-2';
-           UPDATE decisions SET detail = '[{"sku":"HAT","quantity":1,"balance":9}]' WHERE id = 'o-1'"#,
+        r#"UPDATE decisions SET detail = '{"lines":[{"sku":"MUG","quantity":3,"balance":5},
+               {"sku":"MUG","quantity":3,"balance":5}]}' WHERE id = 'o-2';
+           UPDATE decisions SET detail = '{"lines":[{"sku":"HAT","quantity":1,"balance":9}]}' WHERE id = 'o-1'"#,
         &[(3, "command o-2"), (3, "command o-1")],
     )
     .await;
@@ -183,7 +184,7 @@ async fn a_decision_that_tells_a_line_twice_or_not_at_all_is_named(database: Arc
 async fn a_decision_that_is_no_json_is_named(database: Arc<TestDatabase>) {
     expect_named(
         &database,
-        "UPDATE decisions SET detail = '[{\"sku\":' WHERE id = 'o-4'",
+        "UPDATE decisions SET detail = '{\"lines\":[' WHERE id = 'o-4'",
         &[(3, "command o-4: its decision is not readable JSON")],
     )
     .await;
@@ -193,8 +194,8 @@ async fn a_movement_from_nowhere_is_named(database: Arc<TestDatabase>) {
     // One that keeps chain and level whole: only the decision betrays it.
     expect_named(
         &database,
-        "INSERT INTO movements (sku, version, quantity, balance, seq, kind, id)
-             SELECT 'MUG', 5, -4, 0, seq, kind, id FROM decisions WHERE id = 'o-3';
+        "INSERT INTO movements (sku, location, version, quantity, balance, seq, kind, id)
+             SELECT 'MUG', '', 5, -4, 0, seq, kind, id FROM decisions WHERE id = 'o-3';
          UPDATE levels SET available = 0, version = 5 WHERE sku = 'MUG'",
         &[(3, "command o-3 was rejected, yet movement 5 of SKU MUG took effect")],
     )

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use stock_verifier::event::{Channel, FaultCode, Header, Record, dead_letter, read_command, result};
 use stock_verifier::ledger::{
     Action, Command, Id, Level, MAX_ID_BYTES, MAX_LINES, Offset, Outcome, Quantity, Reason, Request, Seq,
-    Sku, Source, Stamp, TopicPartition, View, decide,
+    Sku, Source, Stamp, Terms, TopicPartition, View, decide,
 };
 
 /// What becomes of a record.
@@ -96,7 +96,7 @@ const STRUCTURED: &[u8] = b"application/cloudevents+json; charset=UTF-8";
 
 /// Every kind of input.
 pub fn cases() -> Vec<Case> {
-    [not_a_command(), identity(), quantities(), carts(), fields(), envelopes(), frames()].concat()
+    [not_a_command(), identity(), quantities(), carts(), terms(), fields(), envelopes(), frames()].concat()
 }
 
 fn not_a_command() -> Vec<Case> {
@@ -277,6 +277,34 @@ fn carts() -> Vec<Case> {
     ]
 }
 
+fn terms() -> Vec<Case> {
+    let on = |name, terms: &str, expected| {
+        let mug = r#"[{"sku":"MUG","quantity":1}]"#;
+        text(name, &format!(r#"{{"type":"order.created","order_id":"ID",{terms},"lines":{mug}}}"#), expected)
+    };
+    let at = |name, location: &str, said| {
+        let line = format!(r#"[{{"sku":"MUG","location":{location},"quantity":1}}]"#);
+        lines(name, &line, invalid(&[(Some(1), said)]))
+    };
+    vec![
+        on("the default policy", r#""policy":"all_or_none""#, good()),
+        on("terms that are null", r#""policy":null,"hold_seconds":null"#, good()),
+        on(
+            "an unknown policy",
+            r#""policy":"some""#,
+            invalid(&[(None, "policy must be \"all_or_none\" or")]),
+        ),
+        on("a policy that is a number", r#""policy":2"#, invalid(&[(None, "must be a string, is a number")])),
+        on("two policies", r#""policy":"partial","policy":"partial""#, invalid(&[(None, "more than once")])),
+        on("a hold of no time", r#""hold_seconds":0"#, invalid(&[(None, "between 1 and 2678400, is 0")])),
+        on("a hold too long", r#""hold_seconds":2678401"#, invalid(&[(None, "between 1 and 2678400")])),
+        on("a hold in words", r#""hold_seconds":"15m""#, invalid(&[(None, "a whole number, is a string")])),
+        at("an empty location", r#""""#, "location must not be empty"),
+        at("a location that is a number", "7", "location must be a string, is a number"),
+        at("a location with a line feed", r#""a\nb""#, "control characters"),
+    ]
+}
+
 fn fields() -> Vec<Case> {
     let deep = "[".repeat(DEPTH) + &"]".repeat(DEPTH);
     let with = |name, extra: &str, expected| {
@@ -427,10 +455,10 @@ fn order(id: &str, lines: &[(&str, i64)]) -> Command {
     let lines = lines
         .iter()
         .map(|(sku, quantity)| {
-            (Sku::new(sku).expect("a good SKU"), Quantity::new(*quantity).expect("in bounds"))
+            (Sku::new(sku).expect("a good SKU").into(), Quantity::new(*quantity).expect("in bounds"))
         })
         .collect();
-    Command::order_created(Id::new(id).expect("a good id"), lines)
+    Command::order_created(Id::new(id).expect("a good id"), lines, Terms::default())
 }
 
 /// The longest piece of text any output may make of a record, however long it is.
@@ -509,8 +537,8 @@ fn no_bad_record_harms_its_batch_mates() {
             }
         }
     }
-    let mug = Sku::new("MUG").expect("a good SKU");
-    let levels = [(mug, Level { available: 1_000_000, version: 1 })].into();
+    let mug = Sku::new("MUG").expect("a good SKU").into();
+    let levels = [(mug, Level { available: 1_000_000, version: 1, ..Level::default() })].into();
     let changes = decide(View { levels, ..View::default() }, &requests, |_| false, Seq(1), Stamp(0));
     let mut mates = 0;
     for (request, outcome) in requests.iter().zip(&changes.outcomes) {

@@ -1,19 +1,22 @@
 //! What the documents show is what the program does.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use stock_verifier::event::schema::documents;
+use stock_verifier::event::wire::COMMAND_TYPES;
 
 use crate::support::database::{Database, unique};
 use crate::support::servers::Servers;
 
 const README: &str = include_str!("../../README.md");
+const CONTRACT: &str = include_str!("../../docs/contract.md");
 
-/// The lines of the README's code blocks in this language.
-fn shown(language: &str) -> Vec<&'static str> {
+/// The lines of a document's code blocks in this language.
+fn shown(document: &'static str, language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}");
     let mut inside = false;
-    let lines = README.lines().filter(|line| {
+    let lines = document.lines().filter(|line| {
         let was_inside = inside;
         inside = if inside { !line.starts_with("```") } else { **line == fence };
         was_inside && inside
@@ -22,10 +25,10 @@ fn shown(language: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn every_event_in_the_readme_is_one_by_its_schema() {
-    let events = shown("json");
-    assert!(events.len() >= 3, "the README shows {} events", events.len());
-    for text in events {
+fn every_event_shown_is_one_by_its_schema() {
+    let (readme, contract) = (shown(README, "json"), shown(CONTRACT, "json"));
+    assert!(readme.len() >= 3 && contract.len() >= 25, "{} and {} events", readme.len(), contract.len());
+    for text in readme.into_iter().chain(contract) {
         let event: serde_json::Value = serde_json::from_str(text).unwrap();
         let kind = event["type"].as_str().unwrap();
         let document = documents().into_iter().find(|document| document.name == kind).unwrap();
@@ -43,7 +46,7 @@ fn every_command_in_the_readme_does_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("stock.csv"), "sku,available\nMUG,500\nTSHIRT-M,40\n").unwrap();
     let commands: Vec<&str> =
-        shown("sh").into_iter().filter_map(|line| line.strip_prefix("stock-verifier ")).collect();
+        shown(README, "sh").into_iter().filter_map(|line| line.strip_prefix("stock-verifier ")).collect();
     assert!(commands.len() >= 5, "the README shows {} commands", commands.len());
     for command in commands {
         let arguments = command.split('#').next().unwrap().split_whitespace();
@@ -64,4 +67,20 @@ fn every_command_in_the_readme_does_what_it_says() {
         let output = process.output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+#[test]
+fn the_contract_lists_every_command_every_reason_and_no_other() {
+    let listed = |heading: &str| -> BTreeSet<&str> {
+        let section = CONTRACT.split("\n## ").find(|section| section.starts_with(heading)).expect(heading);
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.map(|row| row.split('`').next().expect("a word")).collect()
+    };
+    let commands: BTreeSet<&str> = listed("Orders").union(&listed("Stock")).copied().collect();
+    assert_eq!(commands, COMMAND_TYPES.into_iter().collect());
+    let schema = documents().into_iter().find(|document| document.name == "order.rejected").unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema.text).unwrap();
+    let reasons = schema["$defs"]["Reason"]["oneOf"].as_array().unwrap();
+    let reasons = reasons.iter().map(|reason| reason["properties"]["reason"]["const"].as_str().unwrap());
+    assert_eq!(listed("Reasons"), reasons.collect());
 }

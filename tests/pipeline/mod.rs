@@ -5,6 +5,8 @@ mod backlog;
 mod bad_records;
 mod contract;
 mod groups;
+mod levels;
+mod order_life;
 mod security;
 mod settings;
 mod start_up;

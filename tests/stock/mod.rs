@@ -1,9 +1,10 @@
-//! `stock import`, `set` and `get` on every store.
+//! `stock import`, `set`, `limits` and `get` on every store.
 
 use std::io::Write as _;
 use std::sync::Arc;
 
-use stock_verifier::cli::stock::{GetArgs, ImportArgs, SetArgs, StockCommand, execute};
+use stock_verifier::cli::stock::{GetArgs, ImportArgs, LimitsArgs, SetArgs, StockCommand, execute};
+use stock_verifier::ledger::Limits;
 use stock_verifier::store::{MAX_BATCH, Store};
 
 use crate::on_every_store;
@@ -17,6 +18,9 @@ on_every_store![
     a_level_is_set_and_shown,
     a_level_at_another_version_is_not_set,
     an_unknown_sku_is_named,
+    locations_are_set_imported_and_shown_each_for_itself,
+    limits_are_stated_and_shown,
+    limits_that_cannot_be_are_not_set,
 ];
 
 async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Result<String> {
@@ -32,7 +36,29 @@ async fn set(
     available: i64,
     expected_version: Option<i64>,
 ) -> anyhow::Result<String> {
-    execute(StockCommand::Set(SetArgs { sku: sku.to_owned(), available, expected_version }), store).await
+    set_at(store, sku, None, available, expected_version).await
+}
+
+async fn set_at(
+    store: &Arc<dyn Store>,
+    sku: &str,
+    location: Option<&str>,
+    available: i64,
+    expected_version: Option<i64>,
+) -> anyhow::Result<String> {
+    let location = location.map(str::to_owned);
+    let args = SetArgs { sku: sku.to_owned(), available, location, expected_version };
+    execute(StockCommand::Set(args), store).await
+}
+
+async fn limit(
+    store: &Arc<dyn Store>,
+    sku: &str,
+    backorder_limit: i64,
+    order_limit: Option<i64>,
+) -> anyhow::Result<String> {
+    let args = LimitsArgs { sku: sku.to_owned(), location: None, backorder_limit, order_limit };
+    execute(StockCommand::Limits(args), store).await
 }
 
 async fn get(store: &Arc<dyn Store>, skus: &[&str], json: bool) -> anyhow::Result<String> {
@@ -117,4 +143,55 @@ async fn an_unknown_sku_is_named(database: Arc<TestDatabase>) {
     set(&store, "MUG", 10, None).await.unwrap();
     let error = get(&store, &["MUG", "HAT"], false).await.unwrap_err().to_string();
     assert_eq!(error, "no stock of these SKUs was ever recorded: HAT");
+}
+
+async fn locations_are_set_imported_and_shown_each_for_itself(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    import(&store, "sku,location,available\nMUG,BERLIN,10\nMUG,,3\nHAT,,1\n", "").await.unwrap();
+    let text = set_at(&store, "MUG", Some("BERLIN"), 12, Some(1)).await.unwrap();
+    assert!(text.contains("LOCATION") && text.contains("BERLIN") && text.contains("12"), "{text}");
+    let error = set_at(&store, "MUG", Some("PARIS"), 1, Some(1)).await.unwrap_err().to_string();
+    assert_eq!(error, "not set: MUG at PARIS is not known yet, so its version is 0");
+    let error = set_at(&store, "MUG", Some("BERLIN"), 1, Some(1)).await.unwrap_err().to_string();
+    assert_eq!(error, "not set: MUG at BERLIN has version 2 now, with 12 available");
+    let json: serde_json::Value = serde_json::from_str(&get(&store, &["MUG"], true).await.unwrap()).unwrap();
+    let expected = serde_json::json!([
+        {"sku": "MUG", "available": 3, "version": 1},
+        {"sku": "MUG", "location": "BERLIN", "available": 12, "version": 2},
+    ]);
+    assert_eq!(json, expected);
+    assert!(!get(&store, &["HAT"], false).await.unwrap().contains("LOCATION"));
+}
+
+async fn limits_are_stated_and_shown(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    set(&store, "MUG", 2, None).await.unwrap();
+    let text = limit(&store, "MUG", 5, Some(6)).await.unwrap();
+    assert!(text.contains("BACKORDER LIMIT") && text.contains("ORDER LIMIT"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&get(&store, &["MUG"], true).await.unwrap()).unwrap();
+    let expected = serde_json::json!([
+        {"sku": "MUG", "available": 2, "version": 2, "backorder_limit": 5, "order_limit": 6},
+    ]);
+    assert_eq!(json, expected);
+    store.apply(&batch(vec![order("o-1", &[("MUG", 6)]), order("o-2", &[("MUG", 7)])])).await.unwrap();
+    assert_eq!(levels(&*store).await, [("MUG".into(), -4, 3)]);
+    // Both are stated: the one that is left out is lifted.
+    limit(&store, "MUG", 4, None).await.unwrap();
+    let level = store.levels(None).await.unwrap()[0].level;
+    assert_eq!((level.limits, level.version), (Limits { backorder: 4, order: None }, 4));
+    let audit = store.audit().await.unwrap();
+    assert_eq!((audit.movements, audit.findings.len()), (4, 0));
+}
+
+async fn limits_that_cannot_be_are_not_set(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let error = limit(&store, "MUG", 5, None).await.unwrap_err().to_string();
+    assert_eq!(error, "not limited: no stock of MUG was ever recorded, so set its level first");
+    set(&store, "MUG", 2, None).await.unwrap();
+    limit(&store, "MUG", 5, None).await.unwrap();
+    store.apply(&batch(vec![order("o-1", &[("MUG", 6)])])).await.unwrap();
+    let error = limit(&store, "MUG", 3, None).await.unwrap_err().to_string();
+    assert_eq!(error, "not limited: 4 pieces of MUG are promised beyond what is there, more than 3");
+    let level = store.levels(None).await.unwrap()[0].level;
+    assert_eq!((level.limits.backorder, level.version), (5, 3));
 }

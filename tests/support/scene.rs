@@ -66,9 +66,9 @@ impl Scene {
     /// Sets levels, each a movement in the ledger.
     pub fn stock(&self, levels: &[(impl AsRef<str>, i64)]) {
         let requests = levels.iter().map(|(sku, available)| {
-            let sku = Sku::new(sku.as_ref()).expect("a SKU");
+            let item = Sku::new(sku.as_ref()).expect("a SKU").into();
             let id = Id::new(&unique("set")).expect("an id");
-            Request { command: Ask::stock_set(id, sku, *available, None), source: None }
+            Request { command: Ask::stock_set(id, item, *available, None), source: None }
         });
         let batch = Batch { advances: Vec::new(), requests: requests.collect() };
         let store = self.database.store();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use stock_verifier::ledger::{
-    Command, Id, NextOffset, Offset, Outcome, Quantity, Request, Sku, Source, TopicPartition,
+    Command, HoldSeconds, Id, Item, Limits, Location, NextOffset, Offset, Outcome, Policy, Quantity, Request,
+    Sku, Source, Terms, TopicPartition,
 };
 use stock_verifier::store::postgres::PostgresStore;
 use stock_verifier::store::sqlite::SqliteStore;
@@ -128,17 +129,105 @@ pub fn sku(name: &str) -> Sku {
     Sku::new(name).expect("a SKU")
 }
 
-/// An order for these lines, from no record.
-pub fn order(id: &str, lines: &[(&str, i64)]) -> Request {
-    let lines =
-        lines.iter().map(|(name, pieces)| (sku(name), Quantity::new(*pieces).expect("a quantity"))).collect();
-    Request { command: Command::order_created(Id::new(id).expect("an id"), lines), source: None }
+/// The location of this name.
+pub fn location(name: &str) -> Location {
+    Location::new(name).expect("a location")
 }
 
-/// States a level, from no record.
-pub fn set(id: &str, name: &str, available: i64, expected_version: Option<i64>) -> Request {
-    let id = Id::new(id).expect("an id");
-    Request { command: Command::stock_set(id, sku(name), available, expected_version), source: None }
+/// The item of this name: `MUG` at the default location, `MUG@BERLIN` at another.
+pub fn item(name: &str) -> Item {
+    match name.split_once('@') {
+        None => sku(name).into(),
+        Some((name, place)) => Item { sku: sku(name), location: Some(location(place)) },
+    }
+}
+
+fn id(text: &str) -> Id {
+    Id::new(text).expect("an id")
+}
+
+fn items(lines: &[(&str, i64)]) -> Vec<(Item, Quantity)> {
+    lines.iter().map(|(name, pieces)| (item(name), Quantity::new(*pieces).expect("a quantity"))).collect()
+}
+
+fn seconds(number: i64) -> HoldSeconds {
+    HoldSeconds::new(number).expect("a hold's length")
+}
+
+/// A command from no record.
+fn own(command: Command) -> Request {
+    Request { command, source: None }
+}
+
+/// An order on these terms, from no record.
+pub fn order_on(order_id: &str, lines: &[(&str, i64)], terms: Terms) -> Request {
+    own(Command::order_created(id(order_id), items(lines), terms))
+}
+
+/// An order for these lines, for good, all or none.
+pub fn order(order_id: &str, lines: &[(&str, i64)]) -> Request {
+    order_on(order_id, lines, Terms::default())
+}
+
+/// An order that takes what there is.
+pub fn partial(order_id: &str, lines: &[(&str, i64)]) -> Request {
+    order_on(order_id, lines, Terms { policy: Policy::Partial, ..Terms::default() })
+}
+
+/// An order that holds its lines for so many seconds.
+pub fn hold(order_id: &str, length: i64, lines: &[(&str, i64)]) -> Request {
+    order_on(order_id, lines, Terms { hold: Some(seconds(length)), ..Terms::default() })
+}
+
+/// All of an order is given back.
+pub fn cancelled(order_id: &str) -> Request {
+    own(Command::order_cancelled(id(order_id)))
+}
+
+/// These lines of an order come back.
+pub fn returned(return_id: &str, order_id: &str, lines: &[(&str, i64)]) -> Request {
+    own(Command::order_returned(id(return_id), id(order_id), items(lines)))
+}
+
+/// A hold becomes final: these lines of it, or all.
+pub fn confirmed(confirmation_id: &str, order_id: &str, lines: Option<&[(&str, i64)]>) -> Request {
+    own(Command::order_confirmed(id(confirmation_id), id(order_id), lines.map(items)))
+}
+
+/// A hold is given back.
+pub fn released(order_id: &str) -> Request {
+    own(Command::order_released(id(order_id)))
+}
+
+/// A hold lasts so many seconds longer.
+pub fn extended(extension_id: &str, order_id: &str, by: i64) -> Request {
+    own(Command::hold_extended(id(extension_id), id(order_id), seconds(by)))
+}
+
+/// A hold ends, if its time is over.
+pub fn expired(order_id: &str) -> Request {
+    own(Command::hold_expired(id(order_id)))
+}
+
+/// States a level.
+pub fn set(adjustment_id: &str, name: &str, available: i64, expected_version: Option<i64>) -> Request {
+    own(Command::stock_set(id(adjustment_id), item(name), available, expected_version))
+}
+
+/// Pieces come in.
+pub fn received(adjustment_id: &str, name: &str, pieces: i64) -> Request {
+    let pieces = Quantity::new(pieces).expect("a quantity");
+    own(Command::stock_received(id(adjustment_id), item(name), pieces))
+}
+
+/// Pieces are found, or missing.
+pub fn adjusted(adjustment_id: &str, name: &str, by: i64) -> Request {
+    own(Command::stock_adjusted(id(adjustment_id), item(name), by))
+}
+
+/// States limits.
+pub fn limits(adjustment_id: &str, name: &str, backorder: i64, order: Option<i64>) -> Request {
+    own(Command::limits_set(id(adjustment_id), item(name), Limits { backorder, order }))
 }
 
 /// A partition of the orders topic.
@@ -177,6 +266,7 @@ pub fn word(outcome: &Outcome) -> &'static str {
         Outcome::ToldAgain(_) => "told again",
         Outcome::Repeated => "repeated",
         Outcome::Conflict { .. } => "conflict",
+        Outcome::NotDue => "not due",
         Outcome::Undecided => "undecided",
     }
 }
@@ -186,11 +276,11 @@ pub fn words(outcomes: &[Outcome]) -> Vec<&'static str> {
     outcomes.iter().map(word).collect()
 }
 
-/// Every level as name, pieces and version.
+/// Every level as name (`MUG`, `MUG at BERLIN`), pieces and version.
 pub async fn levels(store: &dyn Store) -> Vec<(String, i64, i64)> {
     let levels = store.levels(None).await.expect("levels");
     levels
         .into_iter()
-        .map(|level| (level.sku.to_string(), level.level.available, level.level.version))
+        .map(|level| (level.item.to_string(), level.level.available, level.level.version))
         .collect()
 }

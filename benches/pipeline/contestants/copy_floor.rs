@@ -19,7 +19,8 @@ use crate::database::{Tables, connect};
 use crate::shapes::Shape;
 
 /// Tables of the ledger that are changed in place, not added to.
-const NOT_APPENDED: &str = "('levels', 'positions', '_sqlx_migrations')";
+const NOT_APPENDED: &str =
+    "('levels', 'order_lines', 'holds', 'unannounced_levels', 'positions', '_sqlx_migrations')";
 /// The signature, flags and header extension of a binary COPY.
 const HEADER_BYTES: usize = 19;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use stock_verifier::ledger::{
-    Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, TopicPartition,
+    Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
 };
 use stock_verifier::store::postgres::PostgresStore;
 use stock_verifier::store::{Advance, Batch, Store as _};
@@ -103,7 +103,7 @@ fn command(order: &Order) -> Result<Command> {
     let lines = order
         .lines
         .iter()
-        .map(|line| Ok((Sku::new(&sku_name(line.sku))?, Quantity::new(line.quantity)?)))
+        .map(|line| Ok((Sku::new(&sku_name(line.sku))?.into(), Quantity::new(line.quantity)?)))
         .collect::<Result<_>>()?;
-    Ok(Command::order_created(Id::new(&order.id)?, lines))
+    Ok(Command::order_created(Id::new(&order.id)?, lines, Terms::default()))
 }

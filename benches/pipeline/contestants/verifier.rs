@@ -115,7 +115,8 @@ pub fn drain(
     let (names, group) = (Kafka::topics(backlog, &name), Kafka::group(&name));
     let results = [&*names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic];
     bench.block(bench.kafka.create(&results))?;
-    bench.block(bench.kafka.create(&[&names.adjustments_topic]))?;
+    let others = [&*names.adjustments_topic, &names.levels_topic];
+    bench.block(bench.kafka.create(&others))?;
 
     let before = bench.used();
     let start = Instant::now();
@@ -135,7 +136,7 @@ pub fn drain(
         );
     }
     bench.block(bench.kafka.delete(&results))?;
-    bench.block(bench.kafka.delete(&[&names.adjustments_topic]))?;
+    bench.block(bench.kafka.delete(&others))?;
     let mut run = Run::new(progress.orders, progress.time)
         .note("start-up s", progress.start_up.as_secs_f64())
         .note("total s", progress.total.as_secs_f64())

@@ -33,11 +33,11 @@ WITH placed AS (
     INSERT INTO decisions (seq, decided_at, "offset", partition, kind, accepted, id, topic, digest, detail)
     SELECT first.seq + number - $from, now(), number / 6, number % 6, 1, true, 'h-' || lpad(number::text, 12, '0'),
            'history', decode(md5(number::text), 'hex'),
-           '[{"sku":"' || sku || '","quantity":1,"balance":' || balance || '}]'
+           '{"lines":[{"sku":"' || sku || '","quantity":1,"balance":' || balance || '}]}'
     FROM made, first ORDER BY number
 ), moved AS (
-    INSERT INTO movements (version, quantity, balance, seq, "offset", partition, kind, sku, id)
-    SELECT version, -1, balance, first.seq + number - $from, number / 6, number % 6, 1, sku,
+    INSERT INTO movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
+    SELECT version, -1, balance, first.seq + number - $from, number / 6, number % 6, 1, sku, '',
            'h-' || lpad(number::text, 12, '0')
     FROM made, first ORDER BY number
 )

@@ -70,8 +70,13 @@ fn stream(bench: &mut Bench, shape: Shape, rate: f64) -> Result<Histogram<u64>> 
     let backlog = bench.new_backlog(&[])?;
     let name = bench.kafka.new_name("latency");
     let (names, group) = (Kafka::topics(&backlog, &name), Kafka::group(&name));
-    let topics =
-        [&*names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic, &names.adjustments_topic];
+    let topics = [
+        &*names.accepted_topic,
+        &names.rejected_topic,
+        &names.dead_letter_topic,
+        &names.adjustments_topic,
+        &names.levels_topic,
+    ];
     bench.block(bench.kafka.create(&topics))?;
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
     let mut verifier = Verifier::start(bench, &scratch.url, &names, &group)?;
@@ -90,7 +95,8 @@ fn stream(bench: &mut Bench, shape: Shape, rate: f64) -> Result<Histogram<u64>> 
     })?;
     verifier.stop()?;
     bench.drop_scratch(scratch)?;
-    bench.block(bench.kafka.delete(&[&*backlog, topics[0], topics[1], topics[2], topics[3]]))?;
+    bench.block(bench.kafka.delete(&topics))?;
+    bench.block(bench.kafka.delete(&[&backlog]))?;
     Ok(histogram)
 }
 

@@ -28,7 +28,7 @@ use self::progress::Progress;
 use self::readback::{Evidence, Reader, Seen};
 use self::report::grouped;
 use self::workload::Workload;
-use crate::config::{BatchArgs, GroupArgs, GroupProtocol};
+use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Batch, Store};
@@ -41,6 +41,8 @@ const STOCK_BATCH: usize = 500;
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time without anything told, once everything is produced, before it is called stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
+/// Longest time until a level's change is told: the default of `run`.
+const LEVELS_DELAY: Duration = Duration::from_millis(500);
 /// How often to look how far it is.
 const LOOK: Duration = Duration::from_millis(20);
 /// Exit status when a second Ctrl-C ends it at once: 128 and SIGINT's number, as shells have it.
@@ -211,6 +213,7 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
             group_protocol: GroupProtocol::Classic,
         },
         batch,
+        levels: LevelsArgs { levels_delay: LEVELS_DELAY, no_levels: false },
         workers: 1,
         accept_data_loss: false,
     }
@@ -224,7 +227,7 @@ async fn stock(store: &dyn Store, args: &DemoArgs) -> Result<usize> {
             .iter()
             .map(|item| {
                 let id = Id::new(&format!("demo-stock-{}", item.sku))?;
-                let command = Command::stock_set(id, Sku::new(&item.sku)?, item.available, None);
+                let command = Command::stock_set(id, Sku::new(&item.sku)?.into(), item.available, None);
                 Ok(Request { command, source: None })
             })
             .collect::<Result<_>>()?;

@@ -12,8 +12,8 @@ use super::report::grouped;
 use crate::event::wire::{OrderAccepted, OrderAcceptedType, OrderRejected, OrderRejectedType, RecordSource};
 use crate::event::{Channel, FaultCode};
 use crate::ledger::{
-    AcceptedLine, Action, Command, CommandKey, CommandKind, Decision, Digest, OrderLine, Reason, Seq, Sku,
-    Source, TopicPartition,
+    AcceptedLine, Action, Adjusted, Command, CommandKey, CommandKind, Decision, Digest, Item, OrderLine,
+    Reason, Seq, Source, Terms, TopicPartition,
 };
 use crate::store::{Store, StoreError, StoredMovement};
 
@@ -62,7 +62,7 @@ impl Verdict {
     }
 }
 
-/// What happened to a SKU.
+/// What happened to an item.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Demand {
     /// Pieces ordered.
@@ -84,8 +84,8 @@ pub struct Proof {
     pub rejected: u64,
     /// Orders that name a reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// The demand for each SKU that has stock.
-    pub demand: HashMap<Sku, Demand>,
+    /// The demand for each item that has stock.
+    pub demand: HashMap<Item, Demand>,
     /// Dead letters by their kind.
     pub letters: BTreeMap<String, u64>,
 }
@@ -98,7 +98,7 @@ impl Proof {
     }
 }
 
-/// A SKU's movements, added up.
+/// An item's movements, added up.
 #[derive(Debug, Default)]
 struct Account {
     balance: i64,
@@ -109,9 +109,9 @@ struct Account {
 struct Prover<'a> {
     evidence: &'a Evidence,
     proof: Proof,
-    /// The naive model: pieces of each SKU after the decisions so far.
-    model: HashMap<Sku, i64>,
-    accounts: HashMap<Sku, Account>,
+    /// The naive model: pieces of each item after the decisions so far.
+    model: HashMap<Item, i64>,
+    accounts: HashMap<Item, Account>,
     decided: HashMap<CommandKey, (Digest, Option<Source>)>,
     movements: u64,
     told: u64,
@@ -199,14 +199,14 @@ impl<'a> Prover<'a> {
         for movement in movements {
             self.verdict(3).fault(format_args!(
                 "{} moved {} of {} without a decision",
-                movement.cause, movement.quantity, movement.sku
+                movement.cause, movement.quantity, movement.item
             ));
         }
     }
 
     fn movement(&mut self, movement: &StoredMovement) {
         self.movements += 1;
-        let account = self.accounts.entry(movement.sku.clone()).or_default();
+        let account = self.accounts.entry(movement.item.clone()).or_default();
         account.balance += movement.quantity;
         account.version += 1;
         let follows = account.balance == movement.balance && account.version == movement.version;
@@ -216,7 +216,7 @@ impl<'a> Prover<'a> {
             *account = Account { balance: movement.balance, version: movement.version };
             self.verdict(2).fault(format_args!(
                 "{} version {} says {} pieces; by the movements before it is version {version} with {balance}",
-                movement.sku, movement.version, movement.balance
+                movement.item, movement.version, movement.balance
             ));
         }
     }
@@ -230,20 +230,30 @@ impl<'a> Prover<'a> {
         match key.kind {
             CommandKind::Adjustment => self.adjustment(decision, movements),
             CommandKind::OrderCreated => self.order(decision, movements),
+            CommandKind::OrderCancelled
+            | CommandKind::OrderReturned
+            | CommandKind::OrderConfirmed
+            | CommandKind::OrderReleased
+            | CommandKind::HoldExtended
+            | CommandKind::HoldExpired => {
+                self.verdict(3).fault(format_args!("{key} was decided, and nobody asked for such a thing"));
+            }
         }
     }
 
     /// Sample stock: it states levels, so the model takes them as they are stated.
     fn adjustment(&mut self, decision: &Decision, movements: &[StoredMovement]) {
         for movement in movements {
-            self.model.insert(movement.sku.clone(), movement.balance);
+            self.model.insert(movement.item.clone(), movement.balance);
         }
-        let lines = decision.accepted_lines().unwrap_or_default();
+        let lines =
+            serde_json::from_str::<Adjusted>(&decision.detail).map_or_else(|_| Vec::new(), |told| told.lines);
         let same = lines.len() == movements.len()
             && lines.iter().zip(movements).all(|(line, movement)| {
-                line.sku == movement.sku
+                (&line.sku, &line.location) == (&movement.item.sku, &movement.item.location)
                     && line.quantity == movement.quantity
                     && line.balance == movement.balance
+                    && line.version == movement.version
             });
         self.verdict(3).expect(
             decision.accepted && same,
@@ -302,26 +312,23 @@ impl<'a> Prover<'a> {
 
     /// The naive model: takes one order, all of it or nothing, and says what must have been decided.
     fn take_one(&mut self, action: &Action) -> Result<Vec<AcceptedLine>, Vec<Reason>> {
-        let lines: &[OrderLine] = match action {
-            Action::Take(lines) => lines,
-            Action::Refuse(reasons) => return Err(reasons.clone()),
-            // No order: the demo sends none.
-            Action::Receive { .. } | Action::Adjust { .. } | Action::Set { .. } => &[],
-        };
+        if let Action::Refuse(reasons) = action {
+            return Err(reasons.clone());
+        }
+        let lines = lines_of(action);
         let mut reasons = Vec::new();
-        for OrderLine { sku, quantity } in lines {
-            match self.model.get(sku) {
-                None => reasons.push(Reason::UnknownSku { sku: sku.clone(), requested: *quantity }),
-                Some(available) if available < quantity => reasons.push(Reason::InsufficientStock {
-                    sku: sku.clone(),
-                    requested: *quantity,
-                    available: *available,
-                }),
+        for OrderLine { item, quantity } in lines {
+            let (sku, location, requested) = (item.sku.clone(), item.location.clone(), *quantity);
+            match self.model.get(item).copied() {
+                None => reasons.push(Reason::UnknownSku { sku, location, requested }),
+                Some(available) if available < requested => {
+                    reasons.push(Reason::InsufficientStock { sku, location, requested, available });
+                }
                 Some(_) => {}
             }
         }
-        for OrderLine { sku, quantity } in lines.iter().filter(|line| self.model.contains_key(&line.sku)) {
-            let demand = self.proof.demand.entry(sku.clone()).or_default();
+        for OrderLine { item, quantity } in lines.iter().filter(|line| self.model.contains_key(&line.item)) {
+            let demand = self.proof.demand.entry(item.clone()).or_default();
             demand.wanted += quantity;
             demand.taken += if reasons.is_empty() { *quantity } else { 0 };
         }
@@ -329,25 +336,25 @@ impl<'a> Prover<'a> {
             return Err(reasons);
         }
         let mut taken = Vec::with_capacity(lines.len());
-        for OrderLine { sku, quantity } in lines {
-            if let Some(available) = self.model.get_mut(sku) {
+        for OrderLine { item, quantity } in lines {
+            if let Some(available) = self.model.get_mut(item) {
                 *available -= quantity;
-                taken.push(AcceptedLine { sku: sku.clone(), quantity: *quantity, balance: *available });
+                let (sku, location) = (item.sku.clone(), item.location.clone());
+                let line =
+                    AcceptedLine { sku, location, quantity: *quantity, balance: *available, backordered: 0 };
+                taken.push(line);
             }
         }
         Ok(taken)
     }
 
-    /// An accepted order deducts exactly its lines, a rejected one nothing. Nothing is returned in this version.
+    /// An accepted order deducts exactly its lines, a rejected one nothing. In the demo nothing comes back.
     fn deductions(&mut self, decision: &Decision, movements: &[StoredMovement], command: &Command) {
-        let lines: &[OrderLine] = match &command.action {
-            Action::Take(lines) if decision.accepted => lines,
-            _ => &[],
-        };
+        let lines = if decision.accepted { lines_of(&command.action) } else { &[] };
         let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
         let same = lines.len() == movements.len()
             && lines.iter().zip(movements).all(|(line, movement)| {
-                line.sku == movement.sku
+                line.item == movement.item
                     && line.quantity == -movement.quantity
                     && movement.cause == decision.key
                     && movement.place == place
@@ -456,22 +463,22 @@ impl<'a> Prover<'a> {
         let levels = store.levels(None).await?;
         let count = levels.len() as u64;
         for stored in levels {
-            let (sku, level) = (stored.sku, stored.level);
-            self.verdict(1).expect(level.available >= 0, format_args!("{sku} has {}", level.available));
-            let account = self.accounts.remove(&sku).unwrap_or_default();
+            let (item, level) = (stored.item, stored.level);
+            self.verdict(1).expect(level.available >= 0, format_args!("{item} has {}", level.available));
+            let account = self.accounts.remove(&item).unwrap_or_default();
             self.verdict(2).expect(
                 account.balance == level.available && account.version == level.version,
                 format_args!(
-                    "{sku} has {} at version {}; its movements make {} at version {}",
+                    "{item} has {} at version {}; its movements make {} at version {}",
                     level.available, level.version, account.balance, account.version
                 ),
             );
-            if let Some(demand) = self.proof.demand.get_mut(&sku) {
+            if let Some(demand) = self.proof.demand.get_mut(&item) {
                 demand.left = level.available;
             }
         }
-        for sku in std::mem::take(&mut self.accounts).into_keys() {
-            self.verdict(2).fault(format_args!("{sku} has movements and no level"));
+        for item in std::mem::take(&mut self.accounts).into_keys() {
+            self.verdict(2).fault(format_args!("{item} has movements and no level"));
         }
         self.verdict(1).looked_at = format!("{} levels", grouped(count));
         let looked_at = format!("{} movements of {} SKUs, added up", grouped(self.movements), grouped(count));
@@ -508,14 +515,29 @@ impl<'a> Prover<'a> {
     }
 }
 
+/// The lines of a plain order: the demo sends no other command, and no order on other terms.
+fn lines_of(action: &Action) -> &[OrderLine] {
+    match action {
+        Action::Take { lines, terms } if *terms == Terms::default() => lines,
+        _ => &[],
+    }
+}
+
 /// A result's value as serde writes the published type; `None` when the ledger's text cannot be read.
 fn result_value(decision: &Decision) -> Option<Vec<u8>> {
     let order_id = decision.key.id.clone();
     let source = decision.source.as_ref().map(RecordSource::from);
     if decision.accepted {
         let lines = decision.accepted_lines().ok()?;
-        serde_json::to_vec(&OrderAccepted { kind: OrderAcceptedType::OrderAccepted, order_id, lines, source })
-            .ok()
+        serde_json::to_vec(&OrderAccepted {
+            kind: OrderAcceptedType::OrderAccepted,
+            order_id,
+            lines,
+            short: Vec::new(),
+            expires_at: None,
+            source,
+        })
+        .ok()
     } else {
         let reasons = decision.reasons().ok()?;
         serde_json::to_vec(&OrderRejected {

@@ -40,6 +40,8 @@ pub fn fingerprint(channel: Channel, key: &[u8], value: &[u8]) -> Fingerprint {
         Channel::Accepted => b"accepted",
         Channel::Rejected => b"rejected",
         Channel::DeadLetter => b"letter  ",
+        Channel::Levels => b"level   ",
+        Channel::Orders => b"order   ",
     };
     hasher.update(channel).update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
     let mut short = [0; 16];

@@ -59,19 +59,19 @@ fn counts(text: &mut String, played: &Played, proof: &Proof) -> std::fmt::Result
 }
 
 fn wanted(text: &mut String, proof: &Proof) -> std::fmt::Result {
-    let mut skus: Vec<_> = proof.demand.iter().collect();
-    skus.sort_unstable_by_key(|(sku, demand)| (std::cmp::Reverse(demand.wanted), *sku));
-    skus.truncate(TOP);
-    let most = skus.first().map_or(1, |(_, demand)| demand.wanted.max(1));
-    writeln!(text, "\nThe {} most wanted SKUs\n", skus.len())?;
+    let mut items: Vec<_> = proof.demand.iter().collect();
+    items.sort_unstable_by_key(|(item, demand)| (std::cmp::Reverse(demand.wanted), *item));
+    items.truncate(TOP);
+    let most = items.first().map_or(1, |(_, demand)| demand.wanted.max(1));
+    writeln!(text, "\nThe {} most wanted SKUs\n", items.len())?;
     writeln!(text, "  {:<20}{:>9}{:>9}{:>9}", "", "wanted", "sold", "left")?;
-    for (sku, demand) in skus {
+    for (item, demand) in items {
         let length = |pieces: i64| usize::try_from(pieces * BAR / most).unwrap_or(0);
         let (sold, wanted) = (length(demand.taken), length(demand.wanted));
         writeln!(
             text,
             "  {:<20}{:>9}{:>9}{:>9}  {}{}{}",
-            sku.as_str(),
+            item.to_string(),
             grouped(demand.wanted.unsigned_abs()),
             grouped(demand.taken.unsigned_abs()),
             grouped(demand.left.unsigned_abs()),

@@ -318,8 +318,14 @@ fn value(key: &str, lines: &[Line]) -> Vec<u8> {
         order_id: Cow::Borrowed(key),
         lines: lines
             .iter()
-            .map(|line| OrderCreatedLine { sku: Cow::Borrowed(&line.sku), quantity: line.quantity })
+            .map(|line| OrderCreatedLine {
+                sku: Cow::Borrowed(&line.sku),
+                location: None,
+                quantity: line.quantity,
+            })
             .collect(),
+        policy: None,
+        hold_seconds: None,
     };
     // Holds because strings and integers always have a JSON form.
     serde_json::to_vec(&order).expect("an order is always valid JSON")
@@ -372,9 +378,9 @@ mod tests {
                 prop_assert_eq!(command.key.id.as_str(), &delivery.key);
                 match delivery.kind {
                     Kind::Order | Kind::UnknownSku => {
-                        let Action::Take(lines) = &command.action else { panic!("not a good order") };
+                        let Action::Take { lines, .. } = &command.action else { panic!("not a good order") };
                         prop_assert!((1..=5).contains(&lines.len()));
-                        let unknown = lines.iter().filter(|line| !known.contains(line.sku.as_str())).count();
+                        let unknown = lines.iter().filter(|line| !known.contains(line.item.sku.as_str())).count();
                         prop_assert_eq!(unknown, usize::from(delivery.kind == Kind::UnknownSku));
                     }
                     Kind::Invalid => prop_assert!(matches!(command.action, Action::Refuse(_))),
@@ -418,9 +424,11 @@ mod tests {
         const ORDERS: u32 = 20_000;
         let mut wanted: HashMap<String, i64> = HashMap::new();
         for delivery in Workload::new(7, ORDERS).filter(|delivery| delivery.kind == Kind::Order) {
-            let Some(Action::Take(lines)) = read(&delivery).map(|command| command.action) else { continue };
+            let Some(Action::Take { lines, .. }) = read(&delivery).map(|command| command.action) else {
+                continue;
+            };
             for line in lines {
-                *wanted.entry(line.sku.as_str().to_owned()).or_default() += line.quantity;
+                *wanted.entry(line.item.sku.as_str().to_owned()).or_default() += line.quantity;
             }
         }
         let stock = stock(7, ORDERS);

@@ -1,4 +1,12 @@
 //! Applying a batch: lock, read, decide in memory, write. The module above lists the round trips.
+//!
+//! # The gate
+//!
+//! Commands of one order are on one partition, and so never in two batches at once. A producer that does not key its
+//! records breaks that: an order and its cancellation may then be decided by two instances at the same time, and
+//! neither sees the other. Every other pair meets at the levels' locks; this one has none, since a cancellation does
+//! not know the SKUs of an order that is not decided yet. So every batch passes a gate that it shares with all others,
+//! and a batch that is about to remember such a cancellation has it for itself.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +15,20 @@ use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::copy::CopyRows;
-use super::rows::Ctid;
-use super::{failed, rows};
+use super::rows::{Ctid, LevelColumns, location_column};
+use super::{failed, orders, rows};
 use crate::ledger::{
-    Changes, CommandKey, Decision, Level, Movement, NextOffset, Seq, Sku, Stamp, TopicPartition, View, decide,
+    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Limits, Movement, NextOffset,
+    OrderState, Seq, Stamp, TopicPartition, View, decide,
 };
-use crate::store::{Advance, Applied, Batch, StoreError, find_positions, is_below};
+use crate::store::{
+    Advance, Applied, Batch, StoreError, find_positions, followed_orders, is_below, order_states,
+};
+
+/// `BEGIN`, through a gate that many batches pass at once. The number is this program's own among advisory locks.
+const BEGIN_SHARED: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7309940776305091937)";
+/// `BEGIN`, alone behind the gate until the batch ends.
+const BEGIN_ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7309940776305091937)";
 
 /// One try on one connection. A connection that saw an error is closed, never given back.
 pub(super) async fn attempt(pool: &PgPool, batch: &Batch) -> Result<Applied, StoreError> {
@@ -25,25 +41,89 @@ pub(super) async fn attempt(pool: &PgPool, batch: &Batch) -> Result<Applied, Sto
 }
 
 async fn apply(connection: &mut PgConnection, batch: &Batch) -> Result<Applied, StoreError> {
-    let mut transaction = connection.begin().await.map_err(failed("beginning a transaction"))?;
-    let (levels, rows) = lock_levels(&mut transaction, batch).await?;
-    let positions = lock_positions(&mut transaction, &batch.advances).await?;
-    let (decisions, first, now) = read_decisions(&mut transaction, batch).await?;
+    let followed = followed_orders(batch);
+    let before = look_up(connection, &followed).await?;
+    let begin = if remembers_cancellation(batch, &before) { BEGIN_ALONE } else { BEGIN_SHARED };
+    let followed_before = order_states(&before, &followed)?;
 
-    let view = View { levels, decisions };
+    let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
+    let items = items_of(batch, &followed_before);
+    let (levels, rows) = lock_levels(&mut transaction, &items).await?;
+    let positions = lock_positions(&mut transaction, &batch.advances).await?;
+    let (decisions, first, now) = read_decisions(&mut transaction, batch, &followed).await?;
+    let mut orders = order_states(&decisions, &followed)?;
+    if !are_locked(&orders, &items) {
+        return Err(StoreError::Moved);
+    }
+    orders::read_states(&mut transaction, &mut orders).await?;
+
+    let view = View { levels, decisions, orders };
     let changes = decide(view, &batch.requests, |request| is_below(&positions, request), first, now);
 
     write_levels_and_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
     copy_decisions(&mut transaction, &changes).await?;
     copy_movements(&mut transaction, &changes).await?;
+    orders::write_states(&mut transaction, &changes.orders).await?;
+    orders::note_unannounced(&mut transaction, &changes.movements).await?;
     transaction.commit().await.map_err(failed("committing a batch"))?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
 
-/// Where the rows of locked levels are.
-type LevelRows = HashMap<Sku, Ctid>;
+/// The decisions there are for orders that commands follow, before anything is locked.
+async fn look_up(
+    connection: &mut PgConnection,
+    orders: &[&Id],
+) -> Result<HashMap<CommandKey, Arc<Decision>>, StoreError> {
+    if orders.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<&str> = orders.iter().map(|id| id.as_str()).collect();
+    sqlx::query(
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
+                  (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
+           FROM decisions WHERE id = ANY($1) AND kind = $2"#,
+    )
+    .bind(ids)
+    .bind(CommandKind::OrderCreated.number())
+    .fetch_all(connection)
+    .await
+    .map_err(failed("looking up orders"))?
+    .iter()
+    .map(|row| rows::decision(row).map(|decision| (decision.key.clone(), Arc::new(decision))))
+    .collect()
+}
 
-/// Locks the batch's levels in SKU order and reads them.
+/// Whether the batch cancels an order that is not decided yet.
+fn remembers_cancellation(batch: &Batch, decided: &HashMap<CommandKey, Arc<Decision>>) -> bool {
+    batch.requests.iter().any(|request| {
+        request.command.action == Action::Cancel
+            && !decided.contains_key(&CommandKey {
+                id: request.command.key.id.clone(),
+                kind: CommandKind::OrderCreated,
+            })
+    })
+}
+
+/// The items whose levels the batch may change, sorted, each once.
+fn items_of<'a>(batch: &'a Batch, orders: &'a HashMap<Id, OrderState>) -> Vec<&'a Item> {
+    let followed = orders.values().flat_map(|order| order.lines.iter().map(|line| &line.item));
+    let mut items: Vec<&Item> =
+        batch.requests.iter().flat_map(|request| request.command.items()).chain(followed).collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+/// Whether the levels of all these orders are among the locked items; not those of an order that another batch
+/// decided after it was looked up.
+fn are_locked(orders: &HashMap<Id, OrderState>, items: &[&Item]) -> bool {
+    orders.values().flat_map(|order| &order.lines).all(|line| items.binary_search(&&line.item).is_ok())
+}
+
+/// Where the rows of locked levels are, and their limits.
+type LevelRows = HashMap<Item, (Ctid, Limits)>;
+
+/// Locks these levels in item order and reads them.
 ///
 /// A join, not `= ANY`: each row that another batch changed while this one
 /// waited is compared again, and with the whole array that was a scan of it.
@@ -52,30 +132,29 @@ type LevelRows = HashMap<Sku, Ctid>;
 /// and `UPDATE … SET version = version … RETURNING` takes its place.
 async fn lock_levels(
     connection: &mut PgConnection,
-    batch: &Batch,
-) -> Result<(HashMap<Sku, Level>, LevelRows), StoreError> {
-    let mut skus: Vec<&str> =
-        batch.requests.iter().flat_map(|request| request.command.skus()).map(Sku::as_str).collect();
-    skus.sort_unstable();
-    skus.dedup();
-    let (mut levels, mut rows) = (HashMap::with_capacity(skus.len()), HashMap::with_capacity(skus.len()));
-    if skus.is_empty() {
+    items: &[&Item],
+) -> Result<(HashMap<Item, Level>, LevelRows), StoreError> {
+    let (mut levels, mut rows) = (HashMap::with_capacity(items.len()), HashMap::with_capacity(items.len()));
+    if items.is_empty() {
         return Ok((levels, rows));
     }
     let doing = failed("locking the levels");
+    let (skus, locations) = rows::item_columns(items.iter().copied());
     let locked = sqlx::query(
-        "SELECT levels.sku, available, version, levels.ctid
-         FROM UNNEST($1::text[]) AS wanted (sku) JOIN levels ON levels.sku = wanted.sku
-         ORDER BY levels.sku FOR NO KEY UPDATE OF levels",
+        "SELECT levels.sku, levels.location, available, version, backorder_limit, order_limit, levels.ctid
+         FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
+              JOIN levels ON levels.sku = wanted.sku AND levels.location = wanted.location
+         ORDER BY levels.sku, levels.location FOR NO KEY UPDATE OF levels",
     )
     .bind(skus)
+    .bind(locations)
     .fetch_all(connection)
     .await
     .map_err(&doing)?;
     for row in &locked {
-        let (sku, level) = rows::level(row)?;
-        rows.insert(sku.clone(), row.try_get("ctid").map_err(&doing)?);
-        levels.insert(sku, level);
+        let (item, level) = rows::level(row)?;
+        rows.insert(item.clone(), (row.try_get("ctid").map_err(&doing)?, level.limits));
+        levels.insert(item, level);
     }
     Ok((levels, rows))
 }
@@ -113,8 +192,10 @@ async fn lock_positions(
 async fn read_decisions(
     connection: &mut PgConnection,
     batch: &Batch,
+    followed: &[&Id],
 ) -> Result<(HashMap<CommandKey, Arc<Decision>>, Seq, Stamp), StoreError> {
-    let ids: Vec<&str> = batch.requests.iter().map(|request| request.command.key.id.as_str()).collect();
+    let own = batch.requests.iter().map(|request| &request.command.key.id);
+    let ids: Vec<&str> = own.chain(followed.iter().copied()).map(Id::as_str).collect();
     let found = sqlx::query(
         r#"SELECT drawn.first, drawn.now, d.id, d.kind, d.seq, d.digest, d.accepted, d.detail, d.topic, d.partition,
                   d."offset", (extract(epoch FROM d.decided_at) * 1000000)::bigint AS decided_at
@@ -147,11 +228,38 @@ async fn write_levels_and_positions(
     changes: &Changes,
     advances: &[Advance],
 ) -> Result<(), StoreError> {
+    let (mut moved, mut limited, mut new) =
+        ((Vec::new(), LevelColumns::default()), (Vec::new(), LevelColumns::default()), Vec::new());
+    for (item, level) in &changes.levels {
+        match rows.get(item) {
+            Some((place, limits)) => {
+                let (places, columns) = if *limits == level.limits { &mut moved } else { &mut limited };
+                places.push(*place);
+                columns.push(*level);
+            }
+            None => new.push((item, *level)),
+        }
+    }
+    move_levels(connection, moved, advances).await?;
+    if !limited.0.is_empty() {
+        state_levels(connection, limited).await?;
+    }
+    if !new.is_empty() {
+        insert_levels(connection, &new).await?;
+    }
+    Ok(())
+}
+
+/// Writes levels whose limits stay, and the positions.
+async fn move_levels(
+    connection: &mut PgConnection,
+    (rows, levels): (Vec<Ctid>, LevelColumns),
+    advances: &[Advance],
+) -> Result<(), StoreError> {
+    let doing = failed("writing the levels");
     let (topics, partitions) = rows::partition_columns(advances.iter().map(|advance| &advance.at));
     let nexts: Vec<i64> = advances.iter().map(|advance| advance.next.0).collect();
-    let (known, availables, versions) =
-        rows::level_columns(changes.levels.iter().filter_map(|(sku, level)| Some((*rows.get(sku)?, *level))));
-    let levels = known.len();
+    let meant = (rows.len(), advances.len());
     let written = sqlx::query(
         // By the rows' places, which their locks hold fast: half the cost of finding them by SKU again.
         "WITH moved AS (
@@ -168,44 +276,78 @@ async fn write_levels_and_positions(
          )
          SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM placed) AS placed",
     )
-    .bind(known)
-    .bind(availables)
-    .bind(versions)
+    .bind(rows)
+    .bind(levels.availables)
+    .bind(levels.versions)
     .bind(topics)
     .bind(partitions)
     .bind(nexts)
-    .fetch_one(&mut *connection)
+    .fetch_one(connection)
     .await
-    .map_err(failed("writing the levels"))?;
-    let moved: i64 = written.try_get("moved").map_err(failed("writing the levels"))?;
-    let placed: i64 = written.try_get("placed").map_err(failed("writing the levels"))?;
-    if usize::try_from(moved) != Ok(levels) || usize::try_from(placed) != Ok(advances.len()) {
+    .map_err(&doing)?;
+    let moved: i64 = written.try_get("moved").map_err(&doing)?;
+    let placed: i64 = written.try_get("placed").map_err(&doing)?;
+    if (usize::try_from(moved), usize::try_from(placed)) != (Ok(meant.0), Ok(meant.1)) {
         return Err(StoreError::Damaged {
             what: format!(
-                "{moved} of {levels} levels and {placed} of {} positions that were just locked",
-                advances.len()
+                "{moved} of {} levels and {placed} of {} positions that were just locked",
+                meant.0, meant.1
             ),
         });
     }
-    let (new, availables, versions) = rows::level_columns(
-        changes
-            .levels
-            .iter()
-            .filter(|(sku, _)| !rows.contains_key(sku))
-            .map(|(sku, level)| (sku.as_str(), *level)),
-    );
-    if !new.is_empty() {
-        sqlx::query(
-            "INSERT INTO levels (sku, available, version)
-             SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[])",
-        )
-        .bind(new)
-        .bind(availables)
-        .bind(versions)
-        .execute(connection)
-        .await
-        .map_err(failed("writing the levels of new SKUs"))?;
+    Ok(())
+}
+
+/// Writes levels whose limits change too. By themselves: the others' statement is quicker without.
+async fn state_levels(
+    connection: &mut PgConnection,
+    (places, levels): (Vec<Ctid>, LevelColumns),
+) -> Result<(), StoreError> {
+    let meant = places.len();
+    let written = sqlx::query(
+        "UPDATE levels SET available = new.available, version = new.version,
+                           backorder_limit = new.backorder_limit, order_limit = new.order_limit
+         FROM UNNEST($1::tid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+              AS new (place, available, version, backorder_limit, order_limit)
+         WHERE levels.ctid = new.place",
+    )
+    .bind(places)
+    .bind(levels.availables)
+    .bind(levels.versions)
+    .bind(levels.backorder_limits)
+    .bind(levels.order_limits)
+    .execute(connection)
+    .await
+    .map_err(failed("writing the limits"))?
+    .rows_affected();
+    if usize::try_from(written) != Ok(meant) {
+        return Err(StoreError::Damaged {
+            what: format!("{written} of {meant} levels that were just locked"),
+        });
     }
+    Ok(())
+}
+
+/// Writes the levels of items that had none. Another batch that does the same makes this one fail, and try again.
+async fn insert_levels(connection: &mut PgConnection, new: &[(&Item, Level)]) -> Result<(), StoreError> {
+    let (skus, locations) = rows::item_columns(new.iter().map(|(item, _)| *item));
+    let mut levels = LevelColumns::default();
+    for (_, level) in new {
+        levels.push(*level);
+    }
+    sqlx::query(
+        "INSERT INTO levels (sku, location, available, version, backorder_limit, order_limit)
+         SELECT * FROM UNNEST($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])",
+    )
+    .bind(skus)
+    .bind(locations)
+    .bind(levels.availables)
+    .bind(levels.versions)
+    .bind(levels.backorder_limits)
+    .bind(levels.order_limits)
+    .execute(connection)
+    .await
+    .map_err(failed("writing the levels of new items"))?;
     Ok(())
 }
 
@@ -240,11 +382,11 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
     }
     // In the order of the primary key: neighbours go to the same page of its index.
     let mut movements: Vec<&Movement> = changes.movements.iter().collect();
-    movements.sort_unstable_by(|a, b| (&a.sku, a.version).cmp(&(&b.sku, b.version)));
+    movements.sort_unstable_by(|a, b| (&a.item, a.version).cmp(&(&b.item, b.version)));
     let doing = failed("writing the movements");
-    let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, id)
+    let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
                        FROM STDIN WITH (FORMAT binary)"#;
-    let mut rows = CopyRows::begin(connection, statement, 9).await.map_err(&doing)?;
+    let mut rows = CopyRows::begin(connection, statement, 10).await.map_err(&doing)?;
     for movement in movements {
         let row = rows.row().await.map_err(&doing)?;
         row.bigint(movement.version)
@@ -256,7 +398,8 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
             None => row.null().null(),
         };
         row.smallint(movement.cause.kind.number())
-            .text(movement.sku.as_str())
+            .text(movement.item.sku.as_str())
+            .text(location_column(&movement.item))
             .text(movement.cause.id.as_str());
     }
     rows.finish().await.map_err(doing)

@@ -6,7 +6,7 @@
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::failed;
-use crate::ledger::{AcceptedLine, NextOffset, Reason, TopicPartition};
+use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
 use crate::store::StoreError;
 use crate::store::audit::{Audit, Check, LIMIT};
 
@@ -20,65 +20,73 @@ const PAGE: i64 = 10_000;
 const CHECKS: &[Check] = &[
     Check {
         invariant: 1,
-        sql: "SELECT format('SKU %s: its level is %s, below zero', sku, available)
-              FROM levels WHERE available < 0 LIMIT $1",
-    },
-    Check {
-        invariant: 1,
-        sql: "SELECT format('SKU %s: movement %s left %s, below zero', sku, version, balance)
-              FROM movements WHERE balance < 0 LIMIT $1",
+        sql: "SELECT format('SKU %s: its level is %s, below %s', sku || coalesce(' at ' || nullif(location, ''), ''),
+                            available, CASE backorder_limit WHEN 0 THEN 'zero' ELSE (-backorder_limit)::text END)
+              FROM levels WHERE available < -backorder_limit LIMIT $1",
     },
     Check {
         invariant: 3,
         sql: "SELECT format('command %s (kind %s): %s decisions', id, kind, count(*))
               FROM decisions GROUP BY id, kind HAVING count(*) > 1 LIMIT $1",
     },
+    Check {
+        invariant: 3,
+        sql: "SELECT format('order %s: %s of %s pieces of SKU %s came back', order_id, returned, deducted,
+                            sku || coalesce(' at ' || nullif(location, ''), ''))
+              FROM order_lines WHERE returned < 0 OR returned > deducted LIMIT $1",
+    },
 ];
 
-/// SKUs whose level and movements are not one chain, in one pass that sorts nothing.
+/// Items whose level and movements are not one chain, in one pass that sorts nothing.
 ///
 /// A chain holds when the states its movements lead to, (version, balance), are the states they start from,
 /// (version − 1, balance − quantity), but for the very first, (0, 0), and the level. Compared by sums of 64-bit
 /// hashes: damage escapes by a chance of one in 2⁶⁴. (`hashint8extended` takes the version as its seed.)
-const SUSPECTS: &str = "SELECT coalesce(l.sku, m.sku)
+const SUSPECTS: &str = "SELECT coalesce(l.sku, m.sku), coalesce(l.location, m.location)
      FROM levels AS l
-     FULL JOIN (SELECT sku, count(*) AS movements, sum(quantity) AS total,
+     FULL JOIN (SELECT sku, location, count(*) AS movements, sum(quantity) AS total,
                        sum(hashint8extended(balance, version))
                            - sum(hashint8extended(balance - quantity, version - 1)) AS chain
-                FROM movements GROUP BY sku) AS m ON m.sku = l.sku
+                FROM movements GROUP BY sku, location) AS m ON m.sku = l.sku AND m.location = l.location
      WHERE l.sku IS NULL OR m.sku IS NULL OR l.version <> m.movements OR l.available <> m.total
            OR m.chain <> hashint8extended(l.available, l.version)::numeric - hashint8extended(0, 0)
      LIMIT $1";
 
-/// What is wrong with the SKUs found so, `$2`.
+/// What is wrong with the items found so: `$2`, at the locations `$3`.
 const CHAIN_CHECKS: &[Check] = &[
     Check {
         invariant: 2,
         sql: "SELECT CASE WHEN version <> version_before + 1
-                  THEN format('SKU %s: movement %s comes after movement %s', sku, version, version_before)
-                  ELSE format('SKU %s: movement %s moved %s and left %s, but %s was there before', sku, version,
+                  THEN format('SKU %s: movement %s comes after movement %s', item, version, version_before)
+                  ELSE format('SKU %s: movement %s moved %s and left %s, but %s was there before', item, version,
                               quantity, balance, balance_before) END
-              FROM (SELECT sku, version, quantity, balance,
+              FROM (SELECT sku || coalesce(' at ' || nullif(location, ''), '') AS item, version, quantity, balance,
                            lag(version, 1, 0::bigint) OVER chain AS version_before,
                            lag(balance, 1, 0::bigint) OVER chain AS balance_before
-                    FROM movements WHERE sku = ANY($2) WINDOW chain AS (PARTITION BY sku ORDER BY version)) AS chained
+                    FROM movements WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))
+                    WINDOW chain AS (PARTITION BY sku, location ORDER BY version)) AS chained
               WHERE version <> version_before + 1 OR balance <> balance_before + quantity
               LIMIT $1",
     },
     Check {
         invariant: 2,
-        sql: "SELECT CASE
-                  WHEN l.sku IS NULL THEN format('SKU %s: %s movements, but no level', m.sku, m.movements)
-                  WHEN m.sku IS NULL THEN format('SKU %s: a level of %s, but no movements', l.sku, l.available)
+        sql: "WITH l AS (SELECT sku || coalesce(' at ' || nullif(location, ''), '') AS item, *
+                         FROM levels WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))),
+                   m AS (SELECT sku || coalesce(' at ' || nullif(location, ''), '') AS item, sku, location,
+                                count(*) AS movements, max(version) AS version, sum(quantity) AS total
+                         FROM movements WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))
+                         GROUP BY sku, location)
+              SELECT CASE
+                  WHEN l.sku IS NULL THEN format('SKU %s: %s movements, but no level', m.item, m.movements)
+                  WHEN m.sku IS NULL THEN format('SKU %s: a level of %s, but no movements', l.item, l.available)
                   WHEN l.version <> m.version
-                      THEN format('SKU %s: its level has version %s, its newest movement %s', l.sku, l.version, m.version)
+                      THEN format('SKU %s: its level has version %s, its newest movement %s', l.item, l.version, m.version)
                   WHEN l.available <> m.total
-                      THEN format('SKU %s: its level is %s, its movements add up to %s', l.sku, l.available, m.total)
-                  ELSE format('SKU %s: its level is %s, its newest movement left %s', l.sku, l.available, last.balance) END
-              FROM (SELECT * FROM levels WHERE sku = ANY($2)) AS l
-              FULL JOIN (SELECT sku, count(*) AS movements, max(version) AS version, sum(quantity) AS total
-                         FROM movements WHERE sku = ANY($2) GROUP BY sku) AS m ON m.sku = l.sku
-              LEFT JOIN movements AS last ON last.sku = m.sku AND last.version = m.version
+                      THEN format('SKU %s: its level is %s, its movements add up to %s', l.item, l.available, m.total)
+                  ELSE format('SKU %s: its level is %s, its newest movement left %s', l.item, l.available, last.balance) END
+              FROM l FULL JOIN m ON m.sku = l.sku AND m.location = l.location
+              LEFT JOIN movements AS last
+                  ON last.sku = m.sku AND last.location = m.location AND last.version = m.version
               WHERE l.sku IS NULL OR m.sku IS NULL OR l.version <> m.version
                     OR l.available <> m.total OR l.available <> last.balance
               LIMIT $1",
@@ -90,16 +98,19 @@ const CHAIN_CHECKS: &[Check] = &[
 const LINES_MATCH: &str =
     "SELECT lines.number = moved.number AND lines.total IS NOT DISTINCT FROM moved.total
      FROM (SELECT count(*) AS number,
-                  sum(hashtextextended(line.sku, hashtextextended(d.id, hashint8extended(line.balance,
-                      hashint8extended(line.quantity, hashint8extended(d.kind, d.seq)))))) AS total
+                  sum(hashtextextended(line.sku, hashtextextended(coalesce(line.location, ''),
+                      hashtextextended(d.id, hashint8extended(line.balance,
+                      hashint8extended(line.quantity, hashint8extended(d.kind, d.seq))))))) AS total
            FROM decisions AS d
-           CROSS JOIN LATERAL jsonb_to_recordset(d.detail::jsonb)
-               AS line (sku text, quantity bigint, balance bigint)
+           CROSS JOIN LATERAL jsonb_to_recordset(
+               d.detail::jsonb -> CASE WHEN d.kind IN (1, 10) THEN 'lines' ELSE 'returned' END)
+               AS line (sku text, location text, quantity bigint, balance bigint)
            WHERE d.accepted) AS lines,
           (SELECT count(*) AS number,
-                  sum(hashtextextended(sku, hashtextextended(id, hashint8extended(balance,
+                  sum(hashtextextended(sku, hashtextextended(location,
+                      hashtextextended(id, hashint8extended(balance,
                       hashint8extended(CASE kind WHEN 1 THEN -quantity ELSE quantity END,
-                                       hashint8extended(kind, seq)))))) AS total
+                                       hashint8extended(kind, seq))))))) AS total
            FROM movements) AS moved";
 
 /// Accepted lines against movements, both ways, where they are not the same.
@@ -110,32 +121,99 @@ const LINES: Check = Check {
     invariant: 3,
     // A line given twice counts twice, so that it never stands for two movements.
     sql: r#"SELECT CASE
-                WHEN odd.sku IS NULL
-                    THEN format('command %s: it was accepted for SKU %s, but no movement took effect', odd.line_id, odd.line_sku)
+                WHEN odd.item IS NULL
+                    THEN format('command %s: it was accepted for SKU %s, but no movement took effect', odd.line_id, odd.line_item)
                 WHEN d.id IS NULL THEN format('SKU %s: movement %s is of command %s, which has no decision',
-                                              odd.sku, odd.version, odd.id)
+                                              odd.item, odd.version, odd.id)
                 WHEN d.seq <> odd.seq THEN format('SKU %s: movement %s of command %s is at place %s, its decision at %s',
-                                                  odd.sku, odd.version, odd.id, odd.seq, d.seq)
+                                                  odd.item, odd.version, odd.id, odd.seq, d.seq)
                 WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
-                                                odd.id, odd.version, odd.sku)
+                                                odd.id, odd.version, odd.item)
                 ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision tells: %s',
-                            odd.id, odd.version, odd.sku, odd.quantity, odd.balance, left(d.detail, 200)) END
-            FROM (SELECT l.id AS line_id, l.sku AS line_sku, m.*
+                            odd.id, odd.version, odd.item, odd.quantity, odd.balance, left(d.detail, 200)) END
+            FROM (SELECT l.id AS line_id, l.sku || coalesce(' at ' || nullif(l.location, ''), '') AS line_item,
+                         m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item, m.*
                   FROM (SELECT d.seq, d.id, d.kind, line.*
                         FROM decisions AS d
                         CROSS JOIN LATERAL (
-                            SELECT sku, min(quantity) AS quantity, min(balance) AS balance, count(*) AS times
-                            FROM jsonb_to_recordset(d.detail::jsonb)
-                                 AS x (sku text COLLATE "C", quantity bigint, balance bigint)
-                            GROUP BY sku) AS line
+                            SELECT sku, coalesce(location, '') COLLATE "C" AS location,
+                                   min(quantity) AS quantity, min(balance) AS balance, count(*) AS times
+                            FROM jsonb_to_recordset(
+                                d.detail::jsonb -> CASE WHEN d.kind IN (1, 10) THEN 'lines' ELSE 'returned' END)
+                                 AS x (sku text COLLATE "C", location text, quantity bigint, balance bigint)
+                            GROUP BY sku, coalesce(location, '')) AS line
                         WHERE d.accepted) AS l
-                  FULL JOIN movements AS m ON m.seq = l.seq AND m.sku = l.sku
+                  FULL JOIN movements AS m ON m.seq = l.seq AND m.sku = l.sku AND m.location = l.location
                   WHERE m.sku IS NULL OR l.sku IS NULL OR l.times <> 1 OR l.id <> m.id OR l.kind <> m.kind
                         OR l.balance IS DISTINCT FROM m.balance
                         OR l.quantity IS DISTINCT FROM CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END
                   LIMIT $1) AS odd
             LEFT JOIN decisions AS d ON d.id = odd.id AND d.kind = odd.kind"#,
 };
+
+/// What reads the decisions' details, beside [`LINES`].
+const DETAIL_CHECKS: &[Check] = &[
+    Check {
+        invariant: 1,
+        // Limits may have been lower or higher before: what was once allowed for an item is not a fault of it.
+        sql: "SELECT format('SKU %s: movement %s left %s, below %s', low.sku || coalesce(' at ' || nullif(low.location, ''), ''),
+                            low.version, low.balance, CASE coalesce(allowed.most, 0) WHEN 0 THEN 'zero' ELSE (-allowed.most)::text END)
+              FROM (SELECT DISTINCT ON (sku, location) sku, location, version, balance FROM movements
+                    WHERE balance < 0 ORDER BY sku, location, balance) AS low
+              LEFT JOIN (SELECT line ->> 'sku' AS sku, coalesce(line ->> 'location', '') AS location,
+                                max((detail::jsonb -> 'limits' ->> 'backorder_limit')::bigint) AS most
+                         FROM decisions CROSS JOIN LATERAL jsonb_array_elements(detail::jsonb -> 'lines') AS line
+                         WHERE kind = 10 AND accepted AND detail::jsonb ? 'limits'
+                         GROUP BY 1, 2) AS allowed ON allowed.sku = low.sku AND allowed.location = low.location
+              WHERE low.balance < -coalesce(allowed.most, 0) LIMIT $1",
+    },
+    Check {
+        invariant: 3,
+        sql: "SELECT format('order %s, SKU %s: %s pieces are noted as given back, its decisions gave back %s',
+                            coalesce(line.order_id, given.order_id),
+                            coalesce(line.sku, given.sku)
+                                || coalesce(' at ' || nullif(coalesce(line.location, given.location), ''), ''),
+                            coalesce(line.returned, 0), coalesce(given.quantity, 0))
+              FROM order_lines AS line
+              FULL JOIN (SELECT coalesce(d.detail::jsonb ->> 'order_id', d.id) AS order_id, back.sku,
+                                coalesce(back.location, '') AS location, sum(back.quantity) AS quantity
+                         FROM decisions AS d
+                         CROSS JOIN LATERAL jsonb_to_recordset(d.detail::jsonb -> 'returned')
+                             AS back (sku text, location text, quantity bigint)
+                         WHERE d.accepted AND d.kind IN (2, 3, 4, 5, 7)
+                         GROUP BY 1, 2, 3) AS given
+                  ON given.order_id = line.order_id AND given.sku = line.sku AND given.location = line.location
+              WHERE line.returned IS DISTINCT FROM given.quantity LIMIT $1",
+    },
+    Check {
+        invariant: 3,
+        sql: "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
+                            line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
+                            coalesce(took.quantity, 0))
+              FROM order_lines AS line
+              LEFT JOIN decisions AS d ON d.id = line.order_id AND d.kind = 1 AND d.accepted
+              LEFT JOIN LATERAL (SELECT sum(quantity) AS quantity
+                                 FROM jsonb_to_recordset(d.detail::jsonb -> 'lines')
+                                     AS x (sku text, location text, quantity bigint)
+                                 WHERE x.sku = line.sku AND coalesce(x.location, '') = line.location) AS took ON true
+              WHERE took.quantity IS DISTINCT FROM line.deducted LIMIT $1",
+    },
+    Check {
+        invariant: 3,
+        // The text is looked for as JSON writes it, which no SKU can hold: its quotes would be escaped.
+        sql: r#"SELECT CASE WHEN held.id IS NULL THEN format('order %s: a hold is open that no order asked for', hold.order_id)
+                       WHEN ended.order_id IS NOT NULL
+                           THEN format('order %s: its hold is open, yet it was confirmed or given back', hold.order_id)
+                       ELSE format('order %s: its hold is neither open, nor confirmed, nor given back', held.id) END
+                FROM (SELECT id FROM decisions
+                      WHERE kind = 1 AND accepted AND detail LIKE '%"expires\_at":"%') AS held
+                FULL JOIN holds AS hold ON hold.order_id = held.id
+                LEFT JOIN (SELECT DISTINCT coalesce(detail::jsonb ->> 'order_id', id) AS order_id
+                           FROM decisions WHERE accepted AND kind IN (2, 4, 5, 7)) AS ended
+                    ON ended.order_id = coalesce(held.id, hold.order_id)
+                WHERE held.id IS NULL OR (hold.order_id IS NULL) = (ended.order_id IS NULL) LIMIT $1"#,
+    },
+];
 
 /// Asks every question in one read-only transaction, so all see the same ledger; batches go on meanwhile.
 pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreError> {
@@ -161,24 +239,26 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
         let found = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *transaction).await;
         audit.add(check.invariant, found.map_err(&doing)?);
     }
-    let suspects: Vec<String> =
-        sqlx::query_scalar(SUSPECTS).bind(LIMIT).fetch_all(&mut *transaction).await.map_err(&doing)?;
+    let suspects: Vec<(String, String)> =
+        sqlx::query_as(SUSPECTS).bind(LIMIT).fetch_all(&mut *transaction).await.map_err(&doing)?;
     if !suspects.is_empty() {
+        let (skus, locations): (Vec<String>, Vec<String>) = suspects.into_iter().unzip();
         for check in CHAIN_CHECKS {
-            let found =
-                sqlx::query_scalar(check.sql).bind(LIMIT).bind(&suspects).fetch_all(&mut *transaction).await;
+            let query = sqlx::query_scalar(check.sql).bind(LIMIT).bind(&skus).bind(&locations);
+            let found = query.fetch_all(&mut *transaction).await;
             audit.add(check.invariant, found.map_err(&doing)?);
         }
     }
     // Text that is no JSON makes this one fail, and the transaction with it.
     sqlx::query("SAVEPOINT lines").execute(&mut *transaction).await.map_err(&doing)?;
-    match compare_lines(&mut transaction).await {
-        Ok(found) => audit.add(LINES.invariant, found),
+    match check_details(&mut transaction).await {
+        Ok(found) => found.into_iter().for_each(|(invariant, found)| audit.add(invariant, found)),
         Err(error) if is_bad_text(&error) => {
             sqlx::query("ROLLBACK TO SAVEPOINT lines").execute(&mut *transaction).await.map_err(&doing)?;
             let mut found = find_unreadable(&mut transaction).await.map_err(&doing)?;
             found.push(
-                "lines and movements were not compared, since not all decisions are readable".to_owned(),
+                "lines, movements and orders were not compared, since not all decisions are readable"
+                    .to_owned(),
             );
             audit.add(LINES.invariant, found);
         }
@@ -188,12 +268,16 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
     Ok(audit)
 }
 
-/// What is wrong between accepted lines and movements; the costly join only when something is.
-async fn compare_lines(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    if sqlx::query_scalar(LINES_MATCH).fetch_one(&mut *connection).await? {
-        return Ok(Vec::new());
+/// What is wrong between decisions, movements and orders; the costly join of lines only when something is.
+async fn check_details(connection: &mut PgConnection) -> Result<Vec<(u8, Vec<String>)>, sqlx::Error> {
+    let lines =
+        if sqlx::query_scalar(LINES_MATCH).fetch_one(&mut *connection).await? { None } else { Some(&LINES) };
+    let mut found = Vec::new();
+    for check in lines.into_iter().chain(DETAIL_CHECKS) {
+        let named = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *connection).await?;
+        found.push((check.invariant, named));
     }
-    sqlx::query_scalar(LINES.sql).bind(LIMIT).fetch_all(connection).await
+    Ok(found)
 }
 
 /// Whether a stored text was at fault: class 22, data exceptions, for what is no JSON, no list or no number.
@@ -220,13 +304,14 @@ async fn find_unreadable(connection: &mut PgConnection) -> Result<Vec<String>, s
         .await?;
         let Some((id, kind, ..)) = page.last() else { return Ok(found) };
         (last_id, last_kind) = (id.clone(), *kind);
-        for (id, _, accepted, detail) in page {
-            let readable = if accepted {
-                serde_json::from_str::<Vec<AcceptedLine>>(&detail).map(drop)
-            } else {
-                serde_json::from_str::<Vec<Reason>>(&detail).map(drop)
+        for (id, kind, accepted, detail) in page {
+            let Some(kind) = CommandKind::from_number(kind) else {
+                found.push(format!(
+                    "command {id}: its decision is of kind {kind}, which this program does not know"
+                ));
+                continue;
             };
-            if let Err(error) = readable {
+            if let Err(error) = check_detail(kind, accepted, &detail) {
                 found.push(format!("command {id}: its decision is not readable JSON: {error}"));
             }
             if found.len() >= usize::from(crate::store::audit::MOST_FINDINGS) {

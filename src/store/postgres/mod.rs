@@ -4,37 +4,44 @@
 //!
 //! | # | statement | why |
 //! |---|---|---|
-//! | 1 | `BEGIN` | |
-//! | 2 | lock and read the levels, in SKU order | one order for all, so no two batches deadlock |
-//! | 3 | lock and read the positions | the batch's place in its partitions |
-//! | 4 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote |
-//! | 5 | write levels and positions | one statement |
-//! | 6, 7 | `COPY` the decisions | two trips each: open, then send and end |
-//! | 8, 9 | `COPY` the movements | |
-//! | 10 | `COMMIT` | |
+//! | 1 | look up the orders that commands follow | to know which levels to lock |
+//! | 2 | `BEGIN`, and pass the gate | see [`apply`] |
+//! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
+//! | 4 | lock and read the positions | the batch's place in its partitions |
+//! | 5 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote |
+//! | 6, 7 | read what followed orders gave back, and their holds | |
+//! | 8 | write levels and positions | one statement |
+//! | 9, 10 | write levels whose limits changed; levels of new items | |
+//! | 11, 12 | `COPY` the decisions | two trips each: open, then send and end |
+//! | 13, 14 | `COPY` the movements | |
+//! | 15 to 17 | write what orders gave back; their holds; holds that ended | |
+//! | 18 | note which levels an operator's commands changed | |
+//! | 19 | `COMMIT` | |
 //!
-//! Steps with nothing to do are left out. Two batches that share a SKU run
-//! one after the other from step 2 on. Two that share only a command id
+//! Steps with nothing to do are left out: a batch of plain orders has ten.
+//! Two batches that share an item
+//! run one after the other from step 3 on. Two that share only a command id
 //! (the same id on two partitions, with other SKUs) meet at the primary key
-//! of `decisions` in step 7: the later one fails, is tried again, and then
-//! reads the earlier one's decision in step 4.
+//! of `decisions` in step 12: the later one fails, is tried again, and then
+//! reads the earlier one's decision in step 5.
 
 mod apply;
 mod audit;
 mod copy;
+mod orders;
 mod read;
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, version};
-use crate::ledger::{Decision, NextOffset, Seq, Sku, TopicPartition};
+use super::{Applied, Audit, Batch, DueHold, ItemLevel, Store, StoreError, StoredMovement, version};
+use crate::ledger::{Decision, Item, NextOffset, Seq, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -187,22 +194,52 @@ impl Store for PostgresStore {
         super::retry("applying a batch", || apply::attempt(&self.pool, batch)).await
     }
 
-    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError> {
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let wanted: Option<Vec<&str>> = of.map(|skus| skus.iter().map(Sku::as_str).collect());
-        sqlx::query(
-            "SELECT sku, available, version FROM levels
-             WHERE $1::text[] IS NULL OR sku = ANY($1) ORDER BY sku",
+        let found = sqlx::query(
+            "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
+             WHERE $1::text[] IS NULL OR sku = ANY($1) ORDER BY sku, location",
         )
         .bind(wanted)
         .fetch_all(&self.pool)
-        .await
-        .map_err(failed("reading the levels"))?
-        .iter()
-        .map(|row| {
-            let (sku, level) = rows::level(row)?;
-            Ok(SkuLevel { sku, level })
-        })
-        .collect()
+        .await;
+        read_levels(found)
+    }
+
+    async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
+        let items: BTreeSet<&Item> = items.iter().collect();
+        let (skus, locations) = rows::item_columns(items.into_iter());
+        let found = sqlx::query(
+            "SELECT sku, location, available, version, backorder_limit, order_limit
+             FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location) JOIN levels USING (sku, location)",
+        )
+        .bind(skus)
+        .bind(locations)
+        .fetch_all(&self.pool)
+        .await;
+        read_levels(found)
+    }
+
+    async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
+        let found = sqlx::query(
+            "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
+             WHERE (sku, location) > ($1, $2) ORDER BY sku, location LIMIT $3",
+        )
+        // No SKU is empty, so this is before every one.
+        .bind(after.map_or("", |item| item.sku.as_str()))
+        .bind(after.map_or("", rows::location_column))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await;
+        read_levels(found)
+    }
+
+    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
+        orders::take_unannounced(&self.pool, limit).await
+    }
+
+    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
+        orders::take_due_holds(&self.pool, limit, lease).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
@@ -229,3 +266,8 @@ impl Store for PostgresStore {
 
 /// The migrations this program was built with.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+
+fn read_levels(found: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<ItemLevel>, StoreError> {
+    let found = found.map_err(failed("reading the levels"))?;
+    found.iter().map(|row| rows::level(row).map(|(item, level)| ItemLevel { item, level })).collect()
+}

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgPool, PgRow};
 
 use super::rows::damaged;
 use super::{failed, rows};
-use crate::ledger::{CommandKey, CommandKind, Decision, Id, Offset, Seq, Sku};
+use crate::ledger::{CommandKey, CommandKind, Decision, Id, Offset, Seq};
 use crate::store::{MAX_BATCH, StoreError, StoredMovement};
 
 /// Places between the first one of a batch and that of the next, as `ledger_seq` draws them.
@@ -68,8 +68,8 @@ pub(super) async fn movements_between(
     through: Seq,
 ) -> Result<Vec<StoredMovement>, StoreError> {
     sqlx::query(
-        r#"SELECT seq, sku, version, quantity, balance, kind, id, partition, "offset"
-           FROM movements WHERE seq > $1 AND seq <= $2 ORDER BY seq, sku"#,
+        r#"SELECT seq, sku, location, version, quantity, balance, kind, id, partition, "offset"
+           FROM movements WHERE seq > $1 AND seq <= $2 ORDER BY seq, sku, location"#,
     )
     .bind(after.0)
     .bind(through.0)
@@ -83,17 +83,17 @@ pub(super) async fn movements_between(
 
 fn movement(row: &PgRow) -> Result<StoredMovement, StoreError> {
     let doing = failed("reading the movements");
-    let sku: &str = row.try_get("sku").map_err(&doing)?;
-    let sku = Sku::new(sku).map_err(|error| damaged(format!("a movement whose SKU {error}")))?;
+    let item = rows::item(row)?;
     let id: &str = row.try_get("id").map_err(&doing)?;
-    let id = Id::new(id).map_err(|error| damaged(format!("a movement of {sku} whose command id {error}")))?;
+    let id =
+        Id::new(id).map_err(|error| damaged(format!("a movement of {item} whose command id {error}")))?;
     let number: i16 = row.try_get("kind").map_err(&doing)?;
     let kind = CommandKind::from_number(number)
-        .ok_or_else(|| damaged(format!("a movement of {sku} by a command of kind {number}")))?;
+        .ok_or_else(|| damaged(format!("a movement of {item} by a command of kind {number}")))?;
     let partition: Option<i32> = row.try_get("partition").map_err(&doing)?;
     let offset: Option<i64> = row.try_get("offset").map_err(&doing)?;
     Ok(StoredMovement {
-        sku,
+        item,
         version: row.try_get("version").map_err(&doing)?,
         quantity: row.try_get("quantity").map_err(&doing)?,
         balance: row.try_get("balance").map_err(&doing)?,

@@ -8,8 +8,8 @@ use sqlx::{Decode, Encode, Postgres, Row, Type};
 
 use super::{StoreError, failed};
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Digest, Id, Level, NextOffset, Offset, Seq, Sku, Source, Stamp,
-    TopicPartition,
+    CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, NextOffset, Offset, Seq,
+    Sku, Source, Stamp, TopicPartition,
 };
 
 /// The columns of partitions, for `UNNEST`.
@@ -19,15 +19,32 @@ pub(super) fn partition_columns<'a>(
     of.map(|at| (at.topic.as_ref(), at.partition)).unzip()
 }
 
+/// The columns of items, for `UNNEST`.
+pub(super) fn item_columns<'a>(of: impl Iterator<Item = &'a Item>) -> (Vec<&'a str>, Vec<&'a str>) {
+    of.map(|item| (item.sku.as_str(), location_column(item))).unzip()
+}
+
+/// An item's location as its column keeps it: empty for the default one.
+pub(super) fn location_column(item: &Item) -> &str {
+    item.location.as_ref().map_or("", Location::as_str)
+}
+
 /// The columns of levels, for `UNNEST`. Equal lengths by construction: `UNNEST` would pad a shorter one with nulls.
-pub(super) fn level_columns<T>(of: impl Iterator<Item = (T, Level)>) -> (Vec<T>, Vec<i64>, Vec<i64>) {
-    let (mut rows, mut availables, mut versions) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, level) in of {
-        rows.push(row);
-        availables.push(level.available);
-        versions.push(level.version);
+#[derive(Default)]
+pub(super) struct LevelColumns {
+    pub(super) availables: Vec<i64>,
+    pub(super) versions: Vec<i64>,
+    pub(super) backorder_limits: Vec<i64>,
+    pub(super) order_limits: Vec<Option<i64>>,
+}
+
+impl LevelColumns {
+    pub(super) fn push(&mut self, level: Level) {
+        self.availables.push(level.available);
+        self.versions.push(level.version);
+        self.backorder_limits.push(level.limits.backorder);
+        self.order_limits.push(level.limits.order);
     }
-    (rows, availables, versions)
 }
 
 /// Where a row is in its table (`ctid`): as long as the row is locked, the shortest way back to it.
@@ -68,15 +85,33 @@ pub(super) fn position(row: &PgRow) -> Result<(TopicPartition, NextOffset), sqlx
     Ok((at, NextOffset(row.try_get("next_offset")?)))
 }
 
-pub(super) fn level(row: &PgRow) -> Result<(Sku, Level), StoreError> {
+/// The columns of a level, as [`level`] reads them.
+pub(super) fn level(row: &PgRow) -> Result<(Item, Level), StoreError> {
     let doing = failed("reading the levels");
-    let text: &str = row.try_get("sku").map_err(&doing)?;
-    let sku = Sku::new(text).map_err(|error| damaged(format!("a level whose SKU {error}")))?;
     let level = Level {
         available: row.try_get("available").map_err(&doing)?,
         version: row.try_get("version").map_err(&doing)?,
+        limits: Limits {
+            backorder: row.try_get("backorder_limit").map_err(&doing)?,
+            order: row.try_get("order_limit").map_err(&doing)?,
+        },
     };
-    Ok((sku, level))
+    Ok((item(row)?, level))
+}
+
+/// The item of a row's `sku` and `location`.
+pub(super) fn item(row: &PgRow) -> Result<Item, StoreError> {
+    let doing = failed("reading an item");
+    let sku: &str = row.try_get("sku").map_err(&doing)?;
+    let sku = Sku::new(sku).map_err(|error| damaged(format!("a row whose SKU {error}")))?;
+    let location = match row.try_get("location").map_err(&doing)? {
+        "" => None,
+        location => Some(
+            Location::new(location)
+                .map_err(|error| damaged(format!("a row of {sku} whose location {error}")))?,
+        ),
+    };
+    Ok(Item { sku, location })
 }
 
 /// The columns of a decision, as [`decision`] reads them.

@@ -1,7 +1,9 @@
 //! The audit's questions to SQLite.
 //!
 //! Decisions and movements are both kept in the ledger's order, so every
-//! look-up between them is by key and each check is one pass.
+//! look-up between them is by key and each check is one pass; those of what
+//! orders gave back and of holds are a second one, over the few decisions
+//! that did so.
 
 use sqlx::{Connection, SqliteConnection};
 
@@ -10,51 +12,106 @@ use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::StoreError;
 use crate::store::audit::{Audit, Check, LIMIT};
 
+/// How an item is named: its SKU, and its location where that is not the default one.
+macro_rules! item {
+    ($table:literal) => {
+        concat!($table, "sku || iif(", $table, "location = '', '', ' at ' || ", $table, "location)")
+    };
+}
+
+/// A decision's detail; an empty one where it is not JSON at all, which a check of its own names.
+macro_rules! detail {
+    () => {
+        "CASE WHEN json_valid(d.detail) THEN d.detail ELSE '{}' END"
+    };
+}
+
+/// Where in its detail a decision tells what it moved. One that extended a hold has nothing there.
+macro_rules! moved {
+    () => {
+        "CASE WHEN d.kind IN (1, 10) THEN '$.lines' ELSE '$.returned' END"
+    };
+}
+
+/// The order a decision gave back for or ended the hold of.
+macro_rules! order {
+    () => {
+        concat!("iif(d.kind IN (3, 4), coalesce(", detail!(), " ->> 'order_id', d.id), d.id)")
+    };
+}
+
 const CHECKS: &[Check] = &[
     Check {
         invariant: 1,
-        sql: "SELECT format('SKU %s: its level is %d, below zero', sku, available)
-              FROM levels WHERE available < 0 LIMIT ?1",
+        sql: concat!(
+            "SELECT format('SKU %s: its level is %d, below %s', ", item!(""), ", available,
+                           iif(backorder_limit = 0, 'zero', -backorder_limit))
+             FROM levels WHERE available < -backorder_limit LIMIT ?1"
+        ),
     },
     Check {
         invariant: 1,
-        sql: "SELECT format('SKU %s: movement %d left %d, below zero', sku, version, balance)
-              FROM movements WHERE balance < 0 LIMIT ?1",
+        // The limit may have been higher before. All limits ever stated are looked up only where today's does not do.
+        sql: concat!(
+            "WITH below AS MATERIALIZED (
+                 SELECT m.sku, m.location, m.version, m.balance, coalesce(l.backorder_limit, 0) AS most
+                 FROM movements AS m LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
+                 WHERE m.balance < 0 AND m.balance < -coalesce(l.backorder_limit, 0)),
+             stated AS MATERIALIZED (
+                 SELECT line.value ->> 'sku' AS sku, coalesce(line.value ->> 'location', '') AS location,
+                        max(CAST(", detail!(), " ->> '$.limits.backorder_limit' AS INTEGER)) AS most
+                 FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
+                 WHERE EXISTS (SELECT 1 FROM below) AND d.kind = 10 AND d.accepted AND line.type = 'object'
+                 GROUP BY 1, 2)
+             SELECT format('SKU %s: movement %d left %d, below %s', ", item!("b."), ", b.version, b.balance,
+                           iif(max(b.most, coalesce(s.most, 0)) = 0, 'zero', -max(b.most, coalesce(s.most, 0))))
+             FROM below AS b LEFT JOIN stated AS s ON s.sku = b.sku AND s.location = b.location
+             WHERE b.balance < -coalesce(s.most, 0) LIMIT ?1"
+        ),
     },
     Check {
         invariant: 2,
-        sql: "SELECT CASE WHEN version <> version_before + 1
-                  THEN format('SKU %s: movement %d comes after movement %d', sku, version, version_before)
-                  ELSE format('SKU %s: movement %d moved %d and left %d, but %d was there before', sku, version,
-                              quantity, balance, balance_before) END
-              FROM (SELECT sku, version, quantity, balance,
-                           lag(version, 1, 0) OVER chain AS version_before,
-                           lag(balance, 1, 0) OVER chain AS balance_before
-                    FROM movements WINDOW chain AS (PARTITION BY sku ORDER BY version))
-              WHERE version <> version_before + 1 OR balance <> balance_before + quantity
-              LIMIT ?1",
+        sql: concat!(
+            "SELECT CASE WHEN version <> version_before + 1
+                 THEN format('SKU %s: movement %d comes after movement %d', ", item!(""), ", version, version_before)
+                 ELSE format('SKU %s: movement %d moved %d and left %d, but %d was there before', ", item!(""), ",
+                             version, quantity, balance, balance_before) END
+             FROM (SELECT sku, location, version, quantity, balance,
+                          lag(version, 1, 0) OVER chain AS version_before,
+                          lag(balance, 1, 0) OVER chain AS balance_before
+                   FROM movements WINDOW chain AS (PARTITION BY sku, location ORDER BY version))
+             WHERE version <> version_before + 1 OR balance <> balance_before + quantity
+             LIMIT ?1"
+        ),
     },
     Check {
         invariant: 2,
         // `balance` beside one max() is that of the row with the maximum: SQLite's documented bare column.
-        sql: "SELECT CASE
-                  WHEN l.sku IS NULL THEN format('SKU %s: %d movements, but no level', m.sku, m.movements)
-                  WHEN l.version <> m.version
-                      THEN format('SKU %s: its level has version %d, its newest movement %d', l.sku, l.version, m.version)
-                  WHEN l.available <> m.total
-                      THEN format('SKU %s: its level is %d, its movements add up to %d', l.sku, l.available, m.total)
-                  ELSE format('SKU %s: its level is %d, its newest movement left %d', l.sku, l.available, m.balance) END
-              FROM (SELECT sku, count(*) AS movements, max(version) AS version, sum(quantity) AS total, balance
-                    FROM movements GROUP BY sku) AS m
-              LEFT JOIN levels AS l ON l.sku = m.sku
-              WHERE l.sku IS NULL OR l.version <> m.version OR l.available <> m.total OR l.available <> m.balance
-              LIMIT ?1",
+        sql: concat!(
+            "SELECT CASE
+                 WHEN l.sku IS NULL THEN format('SKU %s: %d movements, but no level', ", item!("m."), ", m.movements)
+                 WHEN l.version <> m.version
+                     THEN format('SKU %s: its level has version %d, its newest movement %d', ", item!("l."), ",
+                                 l.version, m.version)
+                 WHEN l.available <> m.total
+                     THEN format('SKU %s: its level is %d, its movements add up to %d', ", item!("l."), ",
+                                 l.available, m.total)
+                 ELSE format('SKU %s: its level is %d, its newest movement left %d', ", item!("l."), ",
+                             l.available, m.balance) END
+             FROM (SELECT sku, location, count(*) AS movements, max(version) AS version, sum(quantity) AS total, balance
+                   FROM movements GROUP BY sku, location) AS m
+             LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
+             WHERE l.sku IS NULL OR l.version <> m.version OR l.available <> m.total OR l.available <> m.balance
+             LIMIT ?1"
+        ),
     },
     Check {
         invariant: 2,
-        // Apart from the check above: as one FULL JOIN, SQLite would compare every level with every SKU moved.
-        sql: "SELECT format('SKU %s: a level of %d, but no movements', sku, available)
-              FROM levels WHERE sku NOT IN (SELECT sku FROM movements) LIMIT ?1",
+        // Apart from the check above: as one FULL JOIN, SQLite would compare every level with every item moved.
+        sql: concat!(
+            "SELECT format('SKU %s: a level of %d, but no movements', ", item!(""), ", available)
+             FROM levels WHERE (sku, location) NOT IN (SELECT sku, location FROM movements) LIMIT ?1"
+        ),
     },
     Check {
         invariant: 3,
@@ -63,37 +120,112 @@ const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        sql: "SELECT CASE
-                  WHEN d.seq IS NULL
-                      THEN format('SKU %s: movement %d is of command %s, which has no decision at place %d',
-                                  m.sku, m.version, m.id, m.seq)
-                  WHEN d.id <> m.id OR d.kind <> m.kind
-                      THEN format('SKU %s: movement %d is of command %s, but place %d decided command %s',
-                                  m.sku, m.version, m.id, m.seq, d.id)
-                  WHEN NOT d.accepted
-                      THEN format('command %s was rejected, yet movement %d of SKU %s took effect', m.id, m.version, m.sku)
-                  ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision tells: %s',
-                              m.id, m.version, m.sku, m.quantity, m.balance, substr(d.detail, 1, 200)) END
-              FROM movements AS m
-              LEFT JOIN decisions AS d ON d.seq = m.seq
-              WHERE d.seq IS NULL OR d.id <> m.id OR d.kind <> m.kind OR NOT d.accepted
-                    OR NOT EXISTS (
-                        SELECT 1 FROM json_each(CASE WHEN json_valid(d.detail) THEN d.detail ELSE '[]' END) AS line
-                        WHERE line.value ->> 'sku' = m.sku AND line.value ->> 'balance' = m.balance
-                              AND line.value ->> 'quantity' = iif(m.kind = 1, -m.quantity, m.quantity))
-              LIMIT ?1",
+        sql: concat!(
+            "SELECT CASE
+                 WHEN d.seq IS NULL
+                     THEN format('SKU %s: movement %d is of command %s, which has no decision at place %d',
+                                 ", item!("m."), ", m.version, m.id, m.seq)
+                 WHEN d.id <> m.id OR d.kind <> m.kind
+                     THEN format('SKU %s: movement %d is of command %s, but place %d decided command %s',
+                                 ", item!("m."), ", m.version, m.id, m.seq, d.id)
+                 WHEN NOT d.accepted
+                     THEN format('command %s was rejected, yet movement %d of SKU %s took effect', m.id, m.version,
+                                 ", item!("m."), ")
+                 ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision tells: %s',
+                             m.id, m.version, ", item!("m."), ", m.quantity, m.balance, substr(d.detail, 1, 200)) END
+             FROM movements AS m
+             LEFT JOIN decisions AS d ON d.seq = m.seq
+             WHERE d.seq IS NULL OR d.id <> m.id OR d.kind <> m.kind OR NOT d.accepted
+                   OR NOT EXISTS (
+                       SELECT 1 FROM json_each(", detail!(), ", ", moved!(), ") AS line
+                       WHERE CASE line.type WHEN 'object' THEN
+                                 line.value ->> 'sku' = m.sku AND coalesce(line.value ->> 'location', '') = m.location
+                                 AND line.value ->> 'balance' = m.balance
+                                 AND line.value ->> 'quantity' = iif(m.kind = 1, -m.quantity, m.quantity) END)
+             LIMIT ?1"
+        ),
     },
     Check {
         invariant: 3,
-        // With the check above, equal numbers mean that lines and movements match one to one.
-        sql: "SELECT CASE WHEN lines IS NULL THEN format('command %s: its decision is not readable JSON', id)
-                  ELSE format('command %s: %d lines accepted, %d movements', id, lines, movements) END
-              FROM (SELECT d.id, d.accepted,
-                           CASE WHEN json_valid(d.detail) THEN json_array_length(d.detail) END AS lines,
-                           (SELECT count(*) FROM movements AS m WHERE m.seq = d.seq) AS movements
-                    FROM decisions AS d)
-              WHERE lines IS NULL OR accepted AND (lines = 0 OR lines <> movements)
-              LIMIT ?1",
+        // With the check above, equal numbers mean that lines and movements match one to one. What is given back may
+        // be nothing; an order took something, and an adjustment tells its one line even when it changed nothing.
+        sql: concat!(
+            "SELECT CASE WHEN lines IS NULL THEN format('command %s: its decision is not readable JSON', id)
+                 ELSE format('command %s: %d lines accepted, %d movements', id, lines, movements) END
+             FROM (SELECT d.id, d.kind, d.accepted,
+                          CASE WHEN json_valid(d.detail)
+                              THEN coalesce(json_array_length(d.detail, ", moved!(), "), 0) END AS lines,
+                          (SELECT count(*) FROM movements AS m WHERE m.seq = d.seq) AS movements
+                   FROM decisions AS d)
+             WHERE lines IS NULL OR accepted AND (lines <> movements OR lines = 0 AND kind IN (1, 10))
+             LIMIT ?1"
+        ),
+    },
+    Check {
+        invariant: 3,
+        sql: concat!(
+            "SELECT format('order %s: %d of %d pieces of SKU %s came back', order_id, returned, deducted, ", item!(""), ")
+             FROM order_lines WHERE returned < 0 OR returned > deducted LIMIT ?1"
+        ),
+    },
+    Check {
+        invariant: 3,
+        sql: concat!(
+            "WITH given AS MATERIALIZED (
+                 SELECT ", order!(), " AS order_id, line.value ->> 'sku' AS sku,
+                        coalesce(line.value ->> 'location', '') AS location,
+                        sum(line.value ->> 'quantity') AS quantity
+                 FROM decisions AS d, json_each(", detail!(), ", '$.returned') AS line
+                 WHERE d.kind IN (2, 3, 4, 5, 7) AND d.accepted AND line.type = 'object'
+                 GROUP BY 1, 2, 3)
+             SELECT format('order %s, SKU %s: %d pieces are noted as given back, its decisions gave back %d',
+                           o.order_id, ", item!("o."), ", o.returned, g.quantity)
+             FROM order_lines AS o
+             LEFT JOIN given AS g ON g.order_id = o.order_id AND g.sku = o.sku AND g.location = o.location
+             WHERE o.returned IS NOT g.quantity
+             UNION ALL
+             SELECT format('order %s, SKU %s: 0 pieces are noted as given back, its decisions gave back %d',
+                           g.order_id, ", item!("g."), ", g.quantity)
+             FROM given AS g
+             LEFT JOIN order_lines AS o ON o.order_id = g.order_id AND o.sku = g.sku AND o.location = g.location
+             WHERE o.order_id IS NULL
+             LIMIT ?1"
+        ),
+    },
+    Check {
+        invariant: 3,
+        sql: concat!(
+            "SELECT format('order %s, SKU %s: %d pieces are noted as taken, its decision took %d',
+                           order_id, ", item!(""), ", deducted, took)
+             FROM (SELECT o.*, (SELECT sum(line.value ->> 'quantity')
+                                FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
+                                WHERE d.id = o.order_id AND d.kind = 1 AND d.accepted
+                                      AND CASE line.type WHEN 'object' THEN
+                                              line.value ->> 'sku' = o.sku
+                                              AND coalesce(line.value ->> 'location', '') = o.location END) AS took
+                   FROM order_lines AS o)
+             WHERE took IS NOT deducted LIMIT ?1"
+        ),
+    },
+    Check {
+        invariant: 3,
+        // The text is looked for as JSON writes it, which no SKU can hold: its quotes would be escaped.
+        sql: concat!(
+            "WITH ended AS MATERIALIZED (
+                 SELECT ", order!(), " AS order_id FROM decisions AS d WHERE d.kind IN (2, 4, 5, 7) AND d.accepted)
+             SELECT CASE WHEN d.id IS NULL THEN format('order %s: a hold is open that no order asked for', h.order_id)
+                    ELSE format('order %s: its hold is open, yet it was confirmed or given back', h.order_id) END
+             FROM holds AS h
+             LEFT JOIN decisions AS d ON d.id = h.order_id AND d.kind = 1 AND d.accepted
+                                         AND instr(d.detail, '\"expires_at\":\"') > 0
+             WHERE d.id IS NULL OR h.order_id IN (SELECT order_id FROM ended)
+             UNION ALL
+             SELECT format('order %s: its hold is neither open, nor confirmed, nor given back', d.id)
+             FROM decisions AS d
+             WHERE d.kind = 1 AND d.accepted AND instr(d.detail, '\"expires_at\":\"') > 0
+                   AND d.id NOT IN (SELECT order_id FROM holds) AND d.id NOT IN (SELECT order_id FROM ended)
+             LIMIT ?1"
+        ),
     },
 ];
 

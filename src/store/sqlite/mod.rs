@@ -9,20 +9,29 @@
 //! |---|---|---|
 //! | 1 | `BEGIN IMMEDIATE` | the file's write lock: one writer at a time, so nothing can deadlock |
 //! | 2 | read positions | all partitions of the batch, one JSON text |
-//! | 3 | read levels | all SKUs |
-//! | 4 | read decisions | all command ids |
+//! | 3 | read decisions | all command ids, and the orders that commands follow |
+//! | 4 | read levels | all items, and those of the orders followed |
 //! | 5 | next place in the order | – |
 //! | 6 to 8 | write levels, decisions, movements | all rows, one JSON text each |
 //! | 9 | write positions | all partitions |
 //! | 10 | `COMMIT` | one fsync |
 //!
+//! Only batches that have use for them run these too, each once:
+//!
+//! | when | statement | carries |
+//! |---|---|---|
+//! | after 4 | read what orders gave back, read holds | all orders followed |
+//! | after 8 | write what orders gave back, write holds, delete holds | all orders changed |
+//! | after 8 | note levels to announce | all items moved by commands from no record |
+//!
 //! Rows travel as one JSON text that `json_each` takes apart, so that the
 //! statements are static and stay prepared.
 
 mod audit;
+mod orders;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,9 +43,10 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::{
-    Applied, Audit, Batch, SkuLevel, Store, StoreError, StoredMovement, find_positions, is_below, version,
+    Applied, Audit, Batch, DueHold, ItemLevel, Store, StoreError, StoredMovement, find_positions,
+    followed_orders, is_below, order_states, version,
 };
-use crate::ledger::{self, CommandKey, Decision, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
+use crate::ledger::{self, Decision, Id, Item, Level, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -151,16 +161,35 @@ impl Store for SqliteStore {
         super::retry("applying a batch", || self.apply_once(batch)).await
     }
 
-    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<SkuLevel>, StoreError> {
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         let levels = match of {
-            Some(skus) => {
-                let skus: BTreeSet<&Sku> = skus.iter().collect();
-                rows::read_levels(&mut conn, &skus).await?
-            }
+            Some(skus) => rows::read_levels_of_skus(&mut conn, &skus.iter().collect()).await?,
             None => rows::read_all_levels(&mut conn).await?,
         };
-        Ok(levels.into_iter().map(|(sku, level)| SkuLevel { sku, level }).collect())
+        Ok(item_levels(levels))
+    }
+
+    async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
+        rows::read_levels(&mut conn, &items.iter().collect()).await.map(item_levels)
+    }
+
+    async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
+        rows::read_levels_after(&mut conn, after, limit).await.map(item_levels)
+    }
+
+    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
+        let mut conn = self.writer.acquire().await.map_err(database("taking levels to announce"))?;
+        orders::take_unannounced(&mut conn, limit).await
+    }
+
+    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
+        let mut conn = self.writer.acquire().await.map_err(database("taking due holds"))?;
+        let now = now();
+        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        orders::take_due_holds(&mut conn, limit, now, Stamp(now.0.saturating_add(lease))).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
@@ -206,12 +235,21 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
         .map_err(database("reading positions"))?;
     let positions = find_positions(found, &batch.advances)?;
 
-    let skus: BTreeSet<&Sku> = batch.requests.iter().flat_map(|request| request.command.skus()).collect();
-    let keys: BTreeSet<&CommandKey> = batch.requests.iter().map(|request| &request.command.key).collect();
-    let view = View {
-        levels: rows::read_levels(conn, &skus).await?.into_iter().collect(),
-        decisions: rows::read_decisions(conn, &keys).await?,
-    };
+    let followed = followed_orders(batch);
+    let own = batch.requests.iter().map(|request| &request.command.key.id);
+    let ids: BTreeSet<&Id> = own.chain(followed.iter().copied()).collect();
+    let decisions = rows::read_decisions(conn, &ids).await?;
+    let mut states = order_states(&decisions, &followed)?;
+
+    let asked = batch.requests.iter().flat_map(|request| request.command.items());
+    let taken = states.values().flat_map(|state| state.lines.iter().map(|line| &line.item));
+    let items: BTreeSet<&Item> = asked.chain(taken).collect();
+    let levels = rows::read_levels(conn, &items).await?.into_iter().collect();
+    orders::read_lines(conn, &mut states).await?;
+    orders::read_holds(conn, &mut states).await?;
+    let held: HashSet<Id> =
+        states.iter().filter(|(_, state)| state.hold.is_some()).map(|(id, _)| id.clone()).collect();
+    let view = View { levels, decisions, orders: states };
     // The write lock is held, so nobody else draws the same places.
     let first = rows::next_seq(conn).await.map_err(database("drawing places in the order"))?;
 
@@ -221,9 +259,16 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
     rows::write_levels(conn, &changes.levels).await?;
     rows::write_decisions(conn, &changes.decisions).await?;
     rows::write_movements(conn, &changes.movements).await?;
+    orders::write_lines(conn, &changes.orders).await?;
+    orders::write_holds(conn, &changes.orders, &held).await?;
+    orders::write_unannounced(conn, &changes.movements).await?;
     let next = batch.advances.iter().map(|advance| (&advance.at, advance.next.max(positions[&advance.at])));
     rows::write_positions(conn, &next.collect()).await?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
+}
+
+fn item_levels(levels: Vec<(Item, Level)>) -> Vec<ItemLevel> {
+    levels.into_iter().map(|(item, level)| ItemLevel { item, level }).collect()
 }
 
 /// This machine's clock, which is the database's: they are one process. Before 1970 it says 1970.

@@ -12,8 +12,8 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 use super::database;
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Digest, Id, Level, Movement, NextOffset, Offset, Seq, Sku, Source,
-    Stamp, TopicPartition,
+    CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, Movement, NextOffset,
+    Offset, Seq, Sku, Source, Stamp, TopicPartition,
 };
 use crate::store::{StoreError, StoredMovement};
 
@@ -69,53 +69,122 @@ pub(super) async fn write_positions(
     .await
 }
 
-/// The levels of these SKUs, sorted; unknown ones are absent.
+/// What a level is kept as: SKU, location, available, version, limit of backorders, limit of an order.
+type LevelRow = (String, String, i64, i64, i64, Option<i64>);
+
+/// The levels of these items, in no order; unknown ones are absent.
 pub(super) async fn read_levels(
     conn: &mut SqliteConnection,
+    items: &BTreeSet<&Item>,
+) -> Result<Vec<(Item, Level)>, StoreError> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<(&Sku, &str)> = items.iter().map(|item| (&item.sku, location_column(item))).collect();
+    let rows = sqlx::query_as(
+        "SELECT l.sku, l.location, l.available, l.version, l.backorder_limit, l.order_limit
+         FROM json_each(?1) AS k
+         CROSS JOIN levels AS l ON l.sku = k.value ->> 0 AND l.location = k.value ->> 1",
+    )
+    .bind(json(&keys))
+    .fetch_all(conn)
+    .await;
+    levels(rows)
+}
+
+/// The levels of these SKUs at every location, sorted by item; unknown ones are absent.
+pub(super) async fn read_levels_of_skus(
+    conn: &mut SqliteConnection,
     skus: &BTreeSet<&Sku>,
-) -> Result<Vec<(Sku, Level)>, StoreError> {
+) -> Result<Vec<(Item, Level)>, StoreError> {
     if skus.is_empty() {
         return Ok(Vec::new());
     }
     let rows = sqlx::query_as(
-        "SELECT l.sku, l.available, l.version FROM json_each(?1) AS k CROSS JOIN levels AS l ON l.sku = k.value",
+        "SELECT l.sku, l.location, l.available, l.version, l.backorder_limit, l.order_limit
+         FROM json_each(?1) AS k CROSS JOIN levels AS l ON l.sku = k.value
+         ORDER BY l.sku, l.location",
     )
     .bind(json(skus))
     .fetch_all(conn)
-    .await
-    .map_err(database("reading levels"))?;
-    rows.into_iter().map(level).collect()
+    .await;
+    levels(rows)
 }
 
-/// Every level, sorted by SKU.
-pub(super) async fn read_all_levels(conn: &mut SqliteConnection) -> Result<Vec<(Sku, Level)>, StoreError> {
-    let rows = sqlx::query_as("SELECT sku, available, version FROM levels ORDER BY sku")
-        .fetch_all(conn)
-        .await
-        .map_err(database("reading levels"))?;
-    rows.into_iter().map(level).collect()
+/// Every level, sorted by item.
+pub(super) async fn read_all_levels(conn: &mut SqliteConnection) -> Result<Vec<(Item, Level)>, StoreError> {
+    read_levels_after(conn, None, usize::MAX).await
 }
 
-fn level((sku, available, version): (String, i64, i64)) -> Result<(Sku, Level), StoreError> {
-    Ok((stored_sku(&sku)?, Level { available, version }))
+/// The next levels after an item, sorted by item.
+pub(super) async fn read_levels_after(
+    conn: &mut SqliteConnection,
+    after: Option<&Item>,
+    limit: usize,
+) -> Result<Vec<(Item, Level)>, StoreError> {
+    // No SKU is empty, so every item comes after this.
+    let (sku, location) = after.map_or(("", ""), |item| (item.sku.as_str(), location_column(item)));
+    let rows = sqlx::query_as(
+        "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
+         WHERE (sku, location) > (?1, ?2) ORDER BY sku, location LIMIT ?3",
+    )
+    .bind(sku)
+    .bind(location)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await;
+    levels(rows)
 }
 
-fn stored_sku(sku: &str) -> Result<Sku, StoreError> {
-    Sku::new(sku).map_err(|error| StoreError::Damaged { what: format!("the SKU {sku:?}, which {error}") })
+fn levels(rows: Result<Vec<LevelRow>, sqlx::Error>) -> Result<Vec<(Item, Level)>, StoreError> {
+    rows.map_err(database("reading levels"))?
+        .into_iter()
+        .map(|(sku, location, available, version, backorder, order)| {
+            let level = Level { available, version, limits: Limits { backorder, order } };
+            Ok((stored_item(&sku, &location)?, level))
+        })
+        .collect()
+}
+
+/// An item as its columns keep it.
+pub(super) fn stored_item(sku: &str, location: &str) -> Result<Item, StoreError> {
+    let stored_sku = Sku::new(sku)
+        .map_err(|error| StoreError::Damaged { what: format!("the SKU {sku:?}, which {error}") })?;
+    let location = match location {
+        "" => None,
+        name => Some(Location::new(name).map_err(|error| StoreError::Damaged {
+            what: format!("the location {name:?} of SKU {sku:?}, which {error}"),
+        })?),
+    };
+    Ok(Item { sku: stored_sku, location })
+}
+
+/// An item's location as its column keeps it: empty for the default one.
+pub(super) fn location_column(item: &Item) -> &str {
+    item.location.as_ref().map_or("", Location::as_str)
 }
 
 /// States the levels that changed.
 pub(super) async fn write_levels(
     conn: &mut SqliteConnection,
-    levels: &[(Sku, Level)],
+    levels: &[(Item, Level)],
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = levels.iter().map(|(sku, level)| (sku, level.available, level.version)).collect();
+    let rows: Vec<_> = levels
+        .iter()
+        .map(|(item, level)| {
+            let Limits { backorder, order } = level.limits;
+            (&item.sku, location_column(item), level.available, level.version, backorder, order)
+        })
+        .collect();
     write(
         conn,
         "writing levels",
-        "INSERT INTO levels (sku, available, version)
-         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2 FROM json_each(?1) AS r WHERE true
-         ON CONFLICT (sku) DO UPDATE SET available = excluded.available, version = excluded.version",
+        "INSERT INTO levels (sku, location, available, version, backorder_limit, order_limit)
+         SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5
+         FROM json_each(?1) AS r WHERE true
+         ON CONFLICT (sku, location) DO UPDATE SET
+             available = excluded.available, version = excluded.version,
+             backorder_limit = excluded.backorder_limit, order_limit = excluded.order_limit",
         &rows,
     )
     .await
@@ -170,21 +239,19 @@ fn damaged(id: &str, what: &str) -> StoreError {
     StoreError::Damaged { what: format!("a decision for {id:?} {what}") }
 }
 
-/// The decisions of these commands; undecided ones are absent.
+/// The decisions of every kind for these ids.
 pub(super) async fn read_decisions(
     conn: &mut SqliteConnection,
-    keys: &BTreeSet<&CommandKey>,
+    ids: &BTreeSet<&Id>,
 ) -> Result<HashMap<CommandKey, Arc<Decision>>, StoreError> {
-    if keys.is_empty() {
+    if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let keys: Vec<(&Id, i16)> = keys.iter().map(|key| (&key.id, key.kind.number())).collect();
     let rows: Vec<DecisionRow> = sqlx::query_as(
         "SELECT d.seq, d.id, d.kind, d.accepted, d.digest, d.detail, d.topic, d.partition, d.\"offset\", d.decided_at
-         FROM json_each(?1) AS k
-         CROSS JOIN decisions AS d ON d.id = k.value ->> 0 AND d.kind = k.value ->> 1",
+         FROM json_each(?1) AS k CROSS JOIN decisions AS d ON d.id = k.value",
     )
-    .bind(json(&keys))
+    .bind(json(ids))
     .fetch_all(conn)
     .await
     .map_err(database("reading decisions"))?;
@@ -221,6 +288,7 @@ pub(super) async fn read_decisions_after(
 struct MovementRow {
     seq: i64,
     sku: String,
+    location: String,
     version: i64,
     quantity: i64,
     balance: i64,
@@ -238,7 +306,7 @@ impl MovementRow {
         let kind = CommandKind::from_number(self.kind).ok_or_else(|| damaged("of an unknown kind"))?;
         let id = Id::new(&self.id).map_err(|error| damaged(&format!("whose id {error}")))?;
         Ok(StoredMovement {
-            sku: stored_sku(&self.sku)?,
+            item: stored_item(&self.sku, &self.location)?,
             version: self.version,
             quantity: self.quantity,
             balance: self.balance,
@@ -256,8 +324,8 @@ pub(super) async fn read_movements_between(
     through: Seq,
 ) -> Result<Vec<StoredMovement>, StoreError> {
     let rows: Vec<MovementRow> = sqlx::query_as(
-        "SELECT seq, sku, version, quantity, balance, kind, id, partition, \"offset\"
-         FROM movements WHERE seq > ?1 AND seq <= ?2 ORDER BY seq, sku",
+        "SELECT seq, sku, location, version, quantity, balance, kind, id, partition, \"offset\"
+         FROM movements WHERE seq > ?1 AND seq <= ?2 ORDER BY seq, sku, location",
     )
     .bind(after.0)
     .bind(through.0)
@@ -326,7 +394,8 @@ pub(super) async fn write_movements(
         .map(|movement| {
             let source = movement.source.as_ref();
             (
-                &movement.sku,
+                &movement.item.sku,
+                location_column(&movement.item),
                 movement.version,
                 movement.quantity,
                 movement.balance,
@@ -341,9 +410,9 @@ pub(super) async fn write_movements(
     write(
         conn,
         "writing movements",
-        "INSERT INTO movements (sku, version, quantity, balance, seq, kind, id, partition, \"offset\")
+        "INSERT INTO movements (sku, location, version, quantity, balance, seq, kind, id, partition, \"offset\")
          SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
-                r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8
+                r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9
          FROM json_each(?1) AS r",
         &rows,
     )
@@ -351,7 +420,7 @@ pub(super) async fn write_movements(
 }
 
 /// Runs a statement that writes one row for each of `rows`; none at all when there are none.
-async fn write(
+pub(super) async fn write(
     conn: &mut SqliteConnection,
     doing: &'static str,
     sql: &'static str,
@@ -370,7 +439,7 @@ async fn write(
     Ok(())
 }
 
-fn json(value: &(impl Serialize + ?Sized)) -> String {
+pub(super) fn json(value: &(impl Serialize + ?Sized)) -> String {
     // Holds because only tuples and lists of strings and integers come here.
     serde_json::to_string(value).expect("plain data is always valid JSON")
 }

@@ -1,0 +1,190 @@
+//! The compacted topic of levels: soon after a level moved it is told, and the last record of an item always becomes
+//! its level, whoever moved it and whatever crashed.
+//!
+//! There is no leader. Each instance tells what its own batches moved, the newest version of each item once in a while.
+//! Two instances may tell one item in the wrong order; so after its records have arrived, an instance reads those
+//! levels again, and tells once more what is newer. Whoever told last has read after it: so what is last is newest, or
+//! is followed by it.
+//!
+//! What an instance decided and did not tell before it was killed is told by a round over all levels: each instance
+//! makes one when it starts, and when it is given partitions. An operator's own commands leave a note in the ledger.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+use super::Sender;
+use crate::event::level;
+use crate::ledger::{Item, Level};
+use crate::store::{ItemLevel, Store};
+
+/// Most items that wait to be told; with more, all levels are told instead. Some 20 MB.
+const MOST_WAITING: usize = 200_000;
+/// Levels read and told at once.
+const PAGE: usize = 10_000;
+/// How often levels are told when stopping, until none is newer than what was told.
+const LAST_TELLINGS: usize = 3;
+
+/// What moved since it was told last.
+#[derive(Default)]
+struct Waiting {
+    levels: Mutex<HashMap<Item, Level>>,
+    round: AtomicBool,
+}
+
+impl Waiting {
+    fn levels(&self) -> MutexGuard<'_, HashMap<Item, Level>> {
+        // A panic between two inserts leaves some levels unmarked, and ends the process.
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self, moved: impl IntoIterator<Item = (Item, Level)>) {
+        let mut levels = self.levels();
+        for (item, level) in moved {
+            let known = levels.entry(item).or_insert(level);
+            if known.version < level.version {
+                *known = level;
+            }
+        }
+        if levels.len() > MOST_WAITING {
+            levels.clear();
+            self.round.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Takes the word of the other stages that levels moved.
+#[derive(Clone)]
+pub struct Moved(Option<Arc<Waiting>>);
+
+impl Moved {
+    /// Tells nobody.
+    #[must_use]
+    pub(super) fn ignored() -> Self {
+        Self(None)
+    }
+
+    /// These levels moved, and are this now.
+    pub fn mark(&self, moved: Vec<(Item, Level)>) {
+        if let Some(waiting) = &self.0 {
+            waiting.mark(moved);
+        }
+    }
+
+    /// Any level may have moved untold: partitions were taken over from an instance that is gone.
+    pub fn mark_all(&self) {
+        if let Some(waiting) = &self.0 {
+            waiting.round.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Tells levels.
+pub(super) struct Announcer {
+    sender: Arc<Sender>,
+    store: Arc<dyn Store>,
+    delay: Duration,
+    waiting: Arc<Waiting>,
+}
+
+impl Announcer {
+    pub(super) fn new(sender: Arc<Sender>, store: Arc<dyn Store>, delay: Duration) -> Self {
+        let waiting = Arc::new(Waiting::default());
+        // What a predecessor left untold.
+        waiting.round.store(true, Ordering::SeqCst);
+        Self { sender, store, delay, waiting }
+    }
+
+    pub(super) fn moved(&self) -> Moved {
+        Moved(Some(Arc::clone(&self.waiting)))
+    }
+
+    /// Tells until `stop`, then the rest.
+    pub(super) async fn run(&self, stop: &CancellationToken) {
+        let mut failing = false;
+        while stop.run_until_cancelled(tokio::time::sleep(self.delay)).await.is_some() {
+            let told = self.tell_waiting().await;
+            if let (false, Err(error)) = (failing, &told) {
+                tracing::warn!("levels cannot be told now; they are told when they can: {error:#}");
+            }
+            failing = told.is_err();
+        }
+        for _ in 0..LAST_TELLINGS {
+            if let Err(error) = self.tell_waiting().await {
+                tracing::warn!("levels are left untold, until the next start: {error:#}");
+                return;
+            }
+        }
+    }
+
+    /// Tells what waits. What fails waits on.
+    async fn tell_waiting(&self) -> Result<()> {
+        if self.waiting.round.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.tell_all().await
+        {
+            self.waiting.round.store(true, Ordering::SeqCst);
+            return Err(error);
+        }
+        self.mark_unannounced().await?;
+        let waiting = std::mem::take(&mut *self.waiting.levels());
+        let mut waiting: Vec<(Item, Level)> = waiting.into_iter().collect();
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(waiting.len().min(PAGE));
+            if let Err(error) = self.tell(&waiting).await {
+                self.waiting.mark(waiting.into_iter().chain(rest));
+                return Err(error);
+            }
+            waiting = rest;
+        }
+        Ok(())
+    }
+
+    async fn tell_all(&self) -> Result<()> {
+        let mut last = None;
+        loop {
+            let page = self.store.levels_after(last.as_ref(), PAGE).await?;
+            let Some(end) = page.last() else { return Ok(()) };
+            last = Some(end.item.clone());
+            let page: Vec<_> = page.into_iter().map(|ItemLevel { item, level }| (item, level)).collect();
+            self.tell(&page).await?;
+        }
+    }
+
+    /// Takes up what operators' commands moved.
+    async fn mark_unannounced(&self) -> Result<()> {
+        loop {
+            let items = self.store.take_unannounced(PAGE).await?;
+            if items.is_empty() {
+                return Ok(());
+            }
+            match self.store.levels_of(&items).await {
+                Ok(levels) => self.mark_levels(levels),
+                Err(error) => {
+                    // They are noted nowhere else any more.
+                    self.waiting.round.store(true, Ordering::SeqCst);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Tells these levels, and then marks those that have become newer meanwhile.
+    async fn tell(&self, levels: &[(Item, Level)]) -> Result<()> {
+        let events = levels.iter().map(|(item, now)| (level(item, now), None)).collect();
+        self.sender.send(events).await?;
+        let items: Vec<Item> = levels.iter().map(|(item, _)| item.clone()).collect();
+        let told: HashMap<&Item, i64> = levels.iter().map(|(item, level)| (item, level.version)).collect();
+        let mut now = self.store.levels_of(&items).await?;
+        now.retain(|now| told.get(&now.item) != Some(&now.level.version));
+        self.mark_levels(now);
+        Ok(())
+    }
+
+    fn mark_levels(&self, levels: Vec<ItemLevel>) {
+        self.waiting.mark(levels.into_iter().map(|ItemLevel { item, level }| (item, level)));
+    }
+}

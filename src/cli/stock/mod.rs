@@ -1,0 +1,85 @@
+//! `stock-verifier stock`: loads and shows levels and limits. Each change is a command like any other, with its decision
+//! and its movement in the ledger.
+
+mod get;
+mod import;
+mod state;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+
+pub use get::GetArgs;
+pub use import::ImportArgs;
+pub use state::{LimitsArgs, SetArgs};
+
+use super::{FEW_CONNECTIONS, open_ledger};
+use crate::config::DatabaseArgs;
+use crate::ledger::{Item, Location, Sku};
+use crate::store::Store;
+
+/// The arguments of `stock`.
+#[derive(Debug, Args)]
+pub struct StockArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(subcommand)]
+    command: StockCommand,
+}
+
+/// The commands about levels.
+#[derive(Debug, Subcommand)]
+pub enum StockCommand {
+    /// Set the levels a CSV file states
+    ///
+    /// The file has the header `sku,available` (or `sku,quantity`), and maybe a column `location`, empty for the default
+    /// location; each SKU once at each location. All of it is checked first: with one bad row nothing is imported.
+    ///
+    /// Up to 100,000 rows are one transaction: all or nothing. More are set 10,000 at a time, and an import that was
+    /// interrupted goes on where it stopped when it is run again: each row has an id made of the file's content and
+    /// its line, so that what was done is not done again. For the same reason importing the very same file later
+    /// changes nothing; give it another --name to set these levels once more.
+    Import(ImportArgs),
+    /// Set the level of one SKU
+    Set(SetArgs),
+    /// State the limits of one SKU: both of them, so that one left out is lifted
+    Limits(LimitsArgs),
+    /// Show levels and limits: of these SKUs, or of all
+    Get(GetArgs),
+}
+
+/// Runs a command about levels on the ledger the settings name.
+///
+/// # Errors
+/// When the command's input is wrong, a level is not as expected, or the database fails.
+pub async fn run(args: StockArgs) -> Result<ExitCode> {
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
+    let done = execute(args.command, &store).await;
+    store.close().await;
+    print!("{}", done?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command about levels on a ledger; what it prints.
+///
+/// # Errors
+/// As [`run`].
+pub async fn execute(command: StockCommand, store: &Arc<dyn Store>) -> Result<String> {
+    match command {
+        StockCommand::Import(args) => import::import(args, store).await,
+        StockCommand::Set(args) => state::set(args, store).await,
+        StockCommand::Limits(args) => state::limits(args, store).await,
+        StockCommand::Get(args) => get::get(args, store).await,
+    }
+}
+
+/// The item of these arguments.
+fn item(sku: &str, location: Option<&str>) -> Result<Item> {
+    let location = location
+        .map(|text| Location::new(text).with_context(|| format!("the location {text:?}")))
+        .transpose()?;
+    Ok(Item { sku: Sku::new(sku).with_context(|| format!("the SKU {sku:?}"))?, location })
+}

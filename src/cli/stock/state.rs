@@ -1,0 +1,100 @@
+//! `stock set` and `stock limits`: state the level or the limits of one item.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use super::{get, item};
+use crate::ledger::{Command, Id, Item, Limits, MAX_QUANTITY, Outcome, Reason, Request};
+use crate::store::{Batch, Store};
+
+/// The arguments of `stock set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// Which SKU
+    pub sku: String,
+
+    /// Its new level
+    #[arg(value_name = "N", value_parser = clap::value_parser!(i64).range(0..=MAX_QUANTITY))]
+    pub available: i64,
+
+    /// Where; the default location when it is left out
+    #[arg(long, value_name = "TEXT")]
+    pub location: Option<String>,
+
+    /// Set it only if this is its version now, as `stock get` shows it; 0 for a SKU that is not known yet
+    #[arg(long, value_name = "V", value_parser = clap::value_parser!(i64).range(0..))]
+    pub expected_version: Option<i64>,
+}
+
+/// The arguments of `stock limits`.
+#[derive(Debug, Args)]
+pub struct LimitsArgs {
+    /// Which SKU
+    pub sku: String,
+
+    /// Where; the default location when it is left out
+    #[arg(long, value_name = "TEXT")]
+    pub location: Option<String>,
+
+    /// How many pieces may be promised beyond what is there; when left out, none
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..=MAX_QUANTITY))]
+    pub backorder_limit: i64,
+
+    /// Most pieces one order may take; when left out, any number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MAX_QUANTITY))]
+    pub order_limit: Option<i64>,
+}
+
+pub(super) async fn set(args: SetArgs, store: &Arc<dyn Store>) -> Result<String> {
+    let item = item(&args.sku, args.location.as_deref())?;
+    let command = Command::stock_set(own_id("set")?, item.clone(), args.available, args.expected_version);
+    match apply(command, store).await?.first() {
+        None => show(item, store).await,
+        Some(Reason::VersionMismatch { actual: 0, .. }) => {
+            bail!("not set: {item} is not known yet, so its version is 0")
+        }
+        Some(_) => match store.levels_of(std::slice::from_ref(&item)).await?.first() {
+            Some(now) => bail!(
+                "not set: {item} has version {} now, with {} available",
+                now.level.version,
+                now.level.available
+            ),
+            None => bail!("not set: {item} has another version"),
+        },
+    }
+}
+
+pub(super) async fn limits(args: LimitsArgs, store: &Arc<dyn Store>) -> Result<String> {
+    let item = item(&args.sku, args.location.as_deref())?;
+    let limits = Limits { backorder: args.backorder_limit, order: args.order_limit };
+    let command = Command::limits_set(own_id("limits")?, item.clone(), limits);
+    match apply(command, store).await?.first() {
+        None => show(item, store).await,
+        Some(Reason::LimitExceeded { requested, limit, .. }) => bail!(
+            "not limited: {requested} pieces of {item} are promised beyond what is there, more than {limit}"
+        ),
+        Some(_) => bail!("not limited: no stock of {item} was ever recorded, so set its level first"),
+    }
+}
+
+/// An id that no other call has: each is a command of its own, as its operator means it.
+fn own_id(what: &str) -> Result<Id> {
+    Id::new(&format!("{what}-{:032x}", rand::random::<u128>())).context("an id of its own")
+}
+
+/// Applies one command; why it was rejected, or nothing.
+async fn apply(command: Command, store: &Arc<dyn Store>) -> Result<Vec<Reason>> {
+    let batch = Batch { advances: Vec::new(), requests: vec![Request { command, source: None }] };
+    match store.apply(&batch).await?.outcomes.as_slice() {
+        [Outcome::Decided(decision)] if !decision.accepted => Ok(decision.reasons()?),
+        // Repeated: the commit's answer was lost, and the store found its own command decided when it tried again.
+        [Outcome::Decided(_) | Outcome::Repeated] => Ok(Vec::new()),
+        other => bail!("the ledger answered {other:?}"),
+    }
+}
+
+async fn show(item: Item, store: &Arc<dyn Store>) -> Result<String> {
+    Ok(get::table(&store.levels_of(&[item]).await?))
+}

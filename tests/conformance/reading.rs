@@ -1,0 +1,172 @@
+//! What was written reads back as it was.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use stock_verifier::ledger::{CommandKind, Decision, Item, Seq};
+
+use super::{expect_no_findings, told};
+use crate::on_every_store;
+use crate::support::{
+    TestDatabase, batch, cancelled, extended, hold, levels, order, records, returned, set, sku, word,
+};
+
+on_every_store![
+    odd_texts_come_back_as_they_went_in,
+    levels_are_sorted_and_named_ones_are_found,
+    the_ledger_reads_the_same_in_pages_of_any_size,
+];
+
+async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let odd = [
+        "it's",
+        "say \"hi\"",
+        "back\\slash",
+        "{}",
+        "{a,b}",
+        "[1]",
+        "null",
+        "NULL",
+        "123",
+        "1e5",
+        "%s",
+        "a,b",
+        "Größe 42 / 红",
+        "\u{1F9E2}",
+        "e\u{301}",
+        "é",
+        " lead and trail ",
+        "\u{2028}",
+        "'; DROP TABLE levels; --",
+        "\u{FFFD}",
+        "\\N",
+        "$1",
+        "?1",
+        "true",
+        "MUG",
+        "mug",
+        "\u{10FFFF}",
+    ];
+    let stock = odd.iter().flat_map(|name| {
+        let there = format!("PLACE@{name}");
+        [set(&format!("set {name}"), name, 5, None), set(&format!("place {name}"), &there, 5, None)]
+    });
+    let stock = stock.collect();
+    assert!(store.apply(&batch(stock)).await.unwrap().outcomes.iter().all(|o| word(o) == "accepted"));
+    let orders = records(
+        0,
+        0,
+        odd.iter().map(|name| order(name, &[(name, 2), ("nothing \"like\" it\\", 1)])).collect(),
+    );
+    let rejected = store.apply(&orders).await.unwrap();
+    assert!(rejected.outcomes.iter().all(|o| word(o) == "rejected"));
+    let takes = odd.iter().map(|name| order(&format!("take {name}"), &[(name, 2)])).collect();
+    let applied = store.apply(&records(0, 27, takes)).await.unwrap();
+    for (name, outcome) in odd.iter().zip(&applied.outcomes) {
+        let lines = told(outcome).accepted_lines().unwrap();
+        assert_eq!((lines[0].sku.as_str(), lines[0].quantity, lines[0].balance), (*name, 2, 3));
+    }
+    let again = store.apply(&orders).await.unwrap();
+    for (first, again) in rejected.outcomes.iter().zip(&again.outcomes) {
+        assert_eq!(told(first), told(again));
+    }
+    let found: HashSet<String> = levels(&*store).await.into_iter().map(|(name, ..)| name).collect();
+    let meant = odd.iter().flat_map(|name| [(*name).to_owned(), format!("PLACE at {name}")]);
+    assert_eq!(found, meant.collect());
+    expect_no_findings(&*store).await;
+}
+
+async fn levels_are_sorted_and_named_ones_are_found(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let names = ["b", "a", "Z", "é", "aa", "10", "9"];
+    store
+        .apply(&batch(names.iter().map(|name| set(&format!("a-{name}"), name, 1, None)).collect()))
+        .await
+        .unwrap();
+    let all: Vec<_> = levels(&*store).await.into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(all, ["10", "9", "Z", "a", "aa", "b", "é"]);
+    let some = store.levels(Some(&[sku("b"), sku("nothing"), sku("Z"), sku("b")])).await.unwrap();
+    assert_eq!(some.iter().map(|level| level.item.to_string()).collect::<Vec<_>>(), ["Z", "b"]);
+    assert!(store.levels(Some(&[])).await.unwrap().is_empty());
+}
+
+async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    assert_eq!(store.decisions_after(Seq::START, 10).await.unwrap(), []);
+    assert_eq!(store.movements_between(Seq::START, Seq::END).await.unwrap(), []);
+    let stock = batch(vec![
+        set("a-1", "MUG", 40, None),
+        set("a-2", "PEN@PARIS", 100, None),
+        set("a-3", "PEN", 100, None),
+    ]);
+    let mut decided = store.apply(&stock).await.unwrap().outcomes;
+    // Batches that decide nothing leave wide gaps in the order; reading must find its way over them.
+    for _ in 0..25 {
+        store.apply(&stock).await.unwrap();
+    }
+    for n in 0..5 {
+        let mut life: Vec<_> = (0..10)
+            .map(|m| order(&format!("o-{n}-{m}"), &[("PEN", 2), ("MUG", 1 + m % 2), ("PEN@PARIS", 3)]))
+            .collect();
+        life.push(cancelled(&format!("o-{n}-0")));
+        life.push(returned(&format!("r-{n}"), &format!("o-{n}-1"), &[("PEN", 1), ("PEN@PARIS", 2)]));
+        life.push(hold(&format!("h-{n}"), 86_400, &[("PEN", 1)]));
+        life.push(extended(&format!("e-{n}"), &format!("h-{n}"), 60));
+        decided.extend(store.apply(&records(0, n * 14, life)).await.unwrap().outcomes);
+    }
+    let decided: Vec<Decision> = decided.iter().map(|outcome| Decision::clone(&told(outcome))).collect();
+    let movements = store.movements_between(Seq::START, Seq::END).await.unwrap();
+    assert!(movements.is_sorted_by(|a, b| (a.seq, &a.item) < (b.seq, &b.item)));
+    for decision in decided.iter().filter(|decision| decision.accepted) {
+        let moved: Vec<_> = movements.iter().filter(|movement| movement.seq == decision.seq).collect();
+        let found: Vec<_> = moved
+            .iter()
+            .map(|movement| (movement.item.clone(), movement.quantity, movement.balance))
+            .collect();
+        assert_eq!(found, moved_lines(decision));
+        for movement in moved {
+            assert_eq!(movement.cause, decision.key);
+            let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
+            assert_eq!(movement.place, place);
+        }
+    }
+    for size in [1, 7, 1_000] {
+        let (mut after, mut pages, mut moved) = (Seq::START, Vec::new(), Vec::new());
+        loop {
+            let page = store.decisions_after(after, size).await.unwrap();
+            assert!(page.len() <= size);
+            let Some(last) = page.last().map(|decision| decision.seq) else { break };
+            moved.extend(store.movements_between(after, last).await.unwrap());
+            pages.extend(page);
+            after = last;
+        }
+        assert_eq!(pages, decided);
+        assert_eq!(moved, movements);
+    }
+}
+
+/// What an accepted decision says it moved: item, pieces, and the level after.
+fn moved_lines(decision: &Decision) -> Vec<(Item, i64, i64)> {
+    let taken = |sign: i64| -> Vec<_> {
+        let lines = decision.accepted_lines().unwrap().into_iter();
+        lines
+            .map(|line| (Item { sku: line.sku, location: line.location }, sign * line.quantity, line.balance))
+            .collect()
+    };
+    match decision.key.kind {
+        CommandKind::OrderCreated => taken(-1),
+        CommandKind::Adjustment => taken(1),
+        CommandKind::HoldExtended => Vec::new(),
+        CommandKind::OrderCancelled
+        | CommandKind::OrderReturned
+        | CommandKind::OrderConfirmed
+        | CommandKind::OrderReleased
+        | CommandKind::HoldExpired => {
+            let lines = decision.returned_lines().unwrap().into_iter();
+            lines
+                .map(|line| (Item { sku: line.sku, location: line.location }, line.quantity, line.balance))
+                .collect()
+        }
+    }
+}
