@@ -214,7 +214,19 @@ impl Kafka {
 }
 
 fn committed(consumer: &BaseConsumer, partitions: &TopicPartitionList) -> Result<usize> {
-    let committed = consumer.committed_offsets(partitions.clone(), ANSWER_LIMIT)?;
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let committed = match consumer.committed_offsets(partitions.clone(), ANSWER_LIMIT) {
+        // A broker that just started has to make room for the first group's offsets: there are none yet.
+        Err(error)
+            if matches!(
+                error.rdkafka_error_code(),
+                Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress)
+            ) =>
+        {
+            return Ok(0);
+        }
+        committed => committed?,
+    };
     Ok(committed
         .elements()
         .iter()

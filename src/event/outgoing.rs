@@ -191,7 +191,7 @@ pub fn level(item: &Item, level: &Level) -> Outgoing {
     if let Some(location) = location {
         key.push(KEY_SEPARATOR);
         key.extend_from_slice(location.as_bytes());
-        event_id.push(b'/');
+        event_id.push(KEY_SEPARATOR);
         event_id.extend_from_slice(location.as_bytes());
         value.extend_from_slice(b",\"location\":");
         string(&mut value, location);

@@ -25,7 +25,7 @@ impl Seq {
 
 /// When a decision was made, by the database's clock: microseconds since 1970-01-01 UTC.
 ///
-/// For people and for `--since`; no rule reads it.
+/// A moment in the ledger: when a decision was made, when a hold ends. No rule reads another clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Stamp(pub i64);

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use super::decide::View;
 use super::stock::{Change, Levels, shift};
 use super::{
-    CommandKey, CommandKind, Confirmed, ConfirmedLine, Extended, GivenBack, HoldSeconds, Id, Item, OrderLine,
-    OrderState, Reason, ReturnedLine, Stamp,
+    CommandKind, Confirmed, ConfirmedLine, Extended, GivenBack, HoldSeconds, Id, Item, OrderLine, OrderState,
+    Reason, ReturnedLine, Stamp,
 };
 
 /// What a follow-up changed, and what is told of it.
@@ -182,5 +182,5 @@ fn returned(changes: &[Change]) -> Vec<ReturnedLine> {
 
 /// Whether the order was cancelled before it was created.
 pub(super) fn is_cancelled(view: &View, order_id: &Id) -> bool {
-    view.decisions.contains_key(&CommandKey { id: order_id.clone(), kind: CommandKind::OrderCancelled })
+    view.accepted(order_id, CommandKind::OrderCancelled).is_some()
 }

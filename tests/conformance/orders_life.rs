@@ -320,7 +320,11 @@ async fn what_follows_an_order_that_is_no_hold_is_rejected(database: Arc<TestDat
             [confirmed(order_id, order_id, None), released(order_id), extended(order_id, order_id, 60)]
         {
             let kind = request.command.key.kind;
-            assert_eq!(reasons(&apply_one(&*store, request).await), [reason.clone()], "{kind:?} {order_id}");
+            assert_eq!(
+                reasons(&apply_one(&*store, request).await),
+                std::slice::from_ref(&reason),
+                "{kind:?} {order_id}"
+            );
         }
         assert_eq!(word(&apply_one(&*store, expired(order_id)).await), "not due", "{order_id}");
     }
@@ -438,7 +442,7 @@ async fn a_due_hold_is_given_again_after_its_lease(database: Arc<TestDatabase>) 
     expect_no_findings(&*store).await;
 }
 
-/// A telling of the same story under other names: its outcomes, with the names taken out.
+/// A telling of the same commands under other names: their outcomes, with the names taken out.
 fn retold(outcomes: &[Outcome], name: &str) -> Vec<String> {
     let line = |outcome: &Outcome| match outcome {
         Outcome::Decided(decision) => {
@@ -449,17 +453,17 @@ fn retold(outcomes: &[Outcome], name: &str) -> Vec<String> {
     outcomes.iter().map(|outcome| line(outcome).replace(name, "")).collect()
 }
 
-/// Applies a story in one batch, and under other names one command at a time: with the same outcomes, these.
+/// Applies commands in one batch, and under other names one command at a time: with the same outcomes, these.
 async fn expect_as_one_at_a_time(
     database: &TestDatabase,
-    story: impl Fn(&str) -> Vec<Request>,
+    commands: impl Fn(&str) -> Vec<Request>,
     expected: &[&str],
 ) {
     let store = database.ledger().await;
-    let whole = store.apply(&records(0, 0, story("whole-"))).await.unwrap().outcomes;
+    let whole = store.apply(&records(0, 0, commands("whole-"))).await.unwrap().outcomes;
     assert_eq!(words(&whole), expected);
     let mut singly = Vec::new();
-    for (offset, request) in (0..).zip(story("singly-")) {
+    for (offset, request) in (0..).zip(commands("singly-")) {
         singly.extend(store.apply(&records(1, offset, vec![request])).await.unwrap().outcomes);
     }
     assert_eq!(retold(&whole, "whole-"), retold(&singly, "singly-"));
@@ -475,7 +479,7 @@ async fn expect_as_one_at_a_time(
 async fn an_order_and_its_cancellation_in_one_batch_are_decided_as_one_at_a_time(
     database: Arc<TestDatabase>,
 ) {
-    let story = |name: &str| {
+    let commands = |name: &str| {
         let [mug, hat, one, two, three, back] =
             ["MUG", "HAT", "o-1", "o-2", "o-3", "r-1"].map(|text| format!("{name}{text}"));
         vec![
@@ -498,11 +502,11 @@ async fn an_order_and_its_cancellation_in_one_batch_are_decided_as_one_at_a_time
         "accepted", "accepted", "accepted", "rejected", "accepted", "accepted", "repeated", "accepted",
         "repeated", "repeated", "accepted", "rejected",
     ];
-    expect_as_one_at_a_time(&database, story, &expected).await;
+    expect_as_one_at_a_time(&database, commands, &expected).await;
 }
 
 async fn a_hold_and_its_end_in_one_batch_are_decided_as_one_at_a_time(database: Arc<TestDatabase>) {
-    let story = |name: &str| {
+    let commands = |name: &str| {
         let [mug, one, two, three] = ["MUG", "h-1", "h-2", "h-3"].map(|text| format!("{name}{text}"));
         vec![
             set(&format!("{name}a-1"), &mug, 9, None),
@@ -524,13 +528,13 @@ async fn a_hold_and_its_end_in_one_batch_are_decided_as_one_at_a_time(database: 
         "accepted", "accepted", "accepted", "accepted", "not due", "accepted", "accepted", "not due",
         "rejected", "accepted", "rejected", "not due", "accepted",
     ];
-    expect_as_one_at_a_time(&database, story, &expected).await;
+    expect_as_one_at_a_time(&database, commands, &expected).await;
 }
 
 async fn a_restock_and_the_order_that_waited_in_one_batch_are_decided_as_one_at_a_time(
     database: Arc<TestDatabase>,
 ) {
-    let story = |name: &str| {
+    let commands = |name: &str| {
         let [mug, new] = ["MUG", "NEW"].map(|text| format!("{name}{text}"));
         let id = |text: &str| format!("{name}{text}");
         vec![
@@ -544,7 +548,7 @@ async fn a_restock_and_the_order_that_waited_in_one_batch_are_decided_as_one_at_
         ]
     };
     let expected = ["accepted", "rejected", "rejected", "accepted", "accepted", "accepted", "rejected"];
-    expect_as_one_at_a_time(&database, story, &expected).await;
+    expect_as_one_at_a_time(&database, commands, &expected).await;
 }
 
 async fn eight_tasks_on_the_same_orders_give_back_no_more_than_was_taken(database: Arc<TestDatabase>) {
@@ -566,7 +570,7 @@ async fn eight_tasks_on_the_same_orders_give_back_no_more_than_was_taken(databas
                         let id = format!("o-{number}");
                         let lines = [(names[number % 5], 4), (names[(number + 2) % 5], 3)];
                         match random.random_range(0..8) {
-                            0..3 if number % 2 == 0 => order(&id, &lines),
+                            0..3 if number.is_multiple_of(2) => order(&id, &lines),
                             0..3 => hold(&id, LONG, &lines),
                             3 => cancelled(&id),
                             4 => confirmed(&id, &id, Some(&lines[..1])),

@@ -27,8 +27,11 @@ on_every_store![
     levels_after_an_item_come_in_pages,
 ];
 
-/// What an accepted order took: name, pieces, level after, pieces promised; and what it was short of.
-fn taken(outcome: &Outcome) -> (Vec<(String, i64, i64, i64)>, Vec<Reason>) {
+/// What an order took of an item: its name, pieces, the level after, pieces promised.
+type Taken = (String, i64, i64, i64);
+
+/// What an accepted order took, and what it was short of.
+fn taken(outcome: &Outcome) -> (Vec<Taken>, Vec<Reason>) {
     assert!(told(outcome).accepted, "{outcome:?}");
     let taken: OrderTaken = serde_json::from_str(&told(outcome).detail).unwrap();
     let lines = taken.lines.into_iter().map(|line| {
@@ -108,7 +111,7 @@ async fn an_order_limit_rejects_and_bounds_a_partial_order(database: Arc<TestDat
     let exceeded = Reason::LimitExceeded { sku: sku("MUG"), location: None, requested: 4, limit: 3 };
     assert_eq!(
         reasons(&apply_one(&*store, order("o-1", &[("MUG", 2), ("MUG", 2)])).await),
-        [exceeded.clone()]
+        std::slice::from_ref(&exceeded)
     );
     let bounded = apply_one(&*store, partial("o-2", &[("MUG", 4)])).await;
     assert_eq!(taken(&bounded), (vec![("MUG".into(), 3, 7, 0)], vec![exceeded]));
@@ -133,7 +136,7 @@ async fn limits_of_an_unknown_sku_are_rejected(database: Arc<TestDatabase>) {
 
 async fn limits_below_what_is_promised_are_rejected(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    let story = vec![
+    let commands = vec![
         set("a-1", "MUG", 0, None),
         limits("l-1", "MUG", 5, None),
         order("o-1", &[("MUG", 2)]),
@@ -141,7 +144,7 @@ async fn limits_below_what_is_promised_are_rejected(database: Arc<TestDatabase>)
         limits("l-3", "MUG", 2, None),
         order("o-2", &[("MUG", 1)]),
     ];
-    let outcomes = store.apply(&batch(story)).await.unwrap().outcomes;
+    let outcomes = store.apply(&batch(commands)).await.unwrap().outcomes;
     assert_eq!(words(&outcomes), ["accepted", "accepted", "accepted", "rejected", "accepted", "rejected"]);
     assert_eq!(
         reasons(&outcomes[3]),
@@ -155,14 +158,14 @@ async fn limits_below_what_is_promised_are_rejected(database: Arc<TestDatabase>)
 
 async fn a_ledger_whose_limits_were_lowered_has_no_findings(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    let story = vec![
+    let commands = vec![
         set("a-1", "MUG@BERLIN", 0, None),
         limits("l-1", "MUG@BERLIN", 5, None),
         order("o-1", &[("MUG@BERLIN", 4)]),
         received("a-2", "MUG@BERLIN", 6),
         limits("l-2", "MUG@BERLIN", 0, None),
     ];
-    let outcomes = store.apply(&batch(story)).await.unwrap().outcomes;
+    let outcomes = store.apply(&batch(commands)).await.unwrap().outcomes;
     assert!(outcomes.iter().all(|outcome| word(outcome) == "accepted"), "{outcomes:?}");
     assert_eq!(levels(&*store).await, [("MUG at BERLIN".into(), 2, 5)]);
     expect_no_findings(&*store).await;
@@ -218,8 +221,8 @@ async fn locations_have_levels_of_their_own(database: Arc<TestDatabase>) {
             ("MUGS".into(), 8, 1),
         ]
     );
-    let named = store.levels(Some(&[sku("MUG"), sku("NO"), sku("HAT"), sku("MUG")])).await.unwrap();
-    let names: Vec<_> = named.iter().map(|level| level.item.to_string()).collect();
+    let found = store.levels(Some(&[sku("MUG"), sku("NO"), sku("HAT"), sku("MUG")])).await.unwrap();
+    let names: Vec<_> = found.iter().map(|level| level.item.to_string()).collect();
     assert_eq!(names, ["HAT at PARIS", "MUG", "MUG at BERLIN", "MUG at PARIS"]);
     let of = ["MUG@PARIS", "HAT", "MUG", "MUG@ROME", "MUG@PARIS"].map(item);
     let mut found: Vec<_> =

@@ -170,6 +170,13 @@ impl Scene {
             looked = std::time::Instant::now();
             self.is_told(topic)
         });
+        // Kafka marks the offsets' partition and the results' one by one: readers may see the first before the last.
+        let results = ["accepted", "rejected", "dead"].map(|which| self.topic(which));
+        wait::until("the ends of all transactions are marked", limit, || {
+            results.iter().all(|topic| {
+                self.kafka.ends(topic, "read_committed") == self.kafka.ends(topic, "read_uncommitted")
+            })
+        });
     }
 
     /// Expects the program's own audit to find nothing.

@@ -248,7 +248,7 @@ content-type: application/json
         "Levels
 key: MUG\u{1f}berlin
 ce_specversion: 1.0
-ce_id: stock.level/MUG/berlin/18
+ce_id: stock.level/MUG\u{1f}berlin/18
 ce_source: stock-verifier
 ce_type: stock.level
 content-type: application/json

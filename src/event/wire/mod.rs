@@ -223,7 +223,7 @@ pub struct LevelHeaders {
     /// The version of `CloudEvents`: always `1.0`.
     #[schemars(extend("const" = "1.0"))]
     pub ce_specversion: String,
-    /// The event's id: `stock.level/`, the SKU, the location unless it is the default one, the version, joined by `/`.
+    /// The event's id: `stock.level/`, the record's key, `/`, the version.
     #[schemars(length(min = 1))]
     pub ce_id: String,
     /// Who tells it.

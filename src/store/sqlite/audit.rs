@@ -179,10 +179,10 @@ const CHECKS: &[Check] = &[
                  WHERE d.kind IN (2, 3, 4, 5, 7) AND d.accepted AND line.type = 'object'
                  GROUP BY 1, 2, 3)
              SELECT format('order %s, SKU %s: %d pieces are noted as given back, its decisions gave back %d',
-                           o.order_id, ", item!("o."), ", o.returned, g.quantity)
+                           o.order_id, ", item!("o."), ", o.returned, coalesce(g.quantity, 0))
              FROM order_lines AS o
              LEFT JOIN given AS g ON g.order_id = o.order_id AND g.sku = o.sku AND g.location = o.location
-             WHERE o.returned IS NOT g.quantity
+             WHERE o.returned <> coalesce(g.quantity, 0)
              UNION ALL
              SELECT format('order %s, SKU %s: 0 pieces are noted as given back, its decisions gave back %d',
                            g.order_id, ", item!("g."), ", g.quantity)
