@@ -73,10 +73,10 @@ impl Sender {
     }
 
     /// Sends, each to its channel's topic or to a partition of its own, and waits until all has arrived. On a thread
-    /// of its own. One call at a time: what fails is counted for all.
+    /// of its own.
     ///
     /// # Errors
-    /// When not all of it arrived; which of it did is unknown.
+    /// When not all of it arrived, or of what another call sent meanwhile; which of it did is unknown.
     pub(super) async fn send(
         self: &Arc<Self>,
         events: Vec<(Outgoing, Option<TopicPartition>)>,

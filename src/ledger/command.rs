@@ -287,7 +287,7 @@ impl Command {
     pub fn order_confirmed(confirmation_id: Id, order_id: Id, lines: Option<Vec<(Item, Quantity)>>) -> Self {
         let lines = lines.map(sum_lines);
         let mut digest = Digest::builder("order.confirmed");
-        digest.text(order_id.as_str());
+        digest.text(order_id.as_str()).number(i64::from(lines.is_some()));
         if let Some(lines) = &lines {
             digest.lines(lines);
         }
@@ -317,6 +317,8 @@ impl Command {
     /// A command whose id could be read but whose content is wrong. The raw value is its content.
     #[must_use]
     pub fn invalid(id: Id, kind: CommandKind, faults: Vec<Reason>, value: &[u8]) -> Self {
+        // There is one end of a hold, and no faulty question may use it up.
+        debug_assert!(kind != CommandKind::HoldExpired);
         let digest = Digest::builder("invalid").bytes(value).finish();
         Self::of(id, kind, digest, Action::Refuse(faults))
     }
@@ -348,9 +350,11 @@ impl Command {
         Self::adjustment(adjustment_id, digest, Action::Set { item, available, expected_version })
     }
 
-    /// States an item's limits.
+    /// States an item's limits, which the caller bounds: 0 and 1 to [`MAX_QUANTITY`].
     #[must_use]
     pub fn limits_set(adjustment_id: Id, item: Item, limits: Limits) -> Self {
+        debug_assert!((0..=MAX_QUANTITY).contains(&limits.backorder));
+        debug_assert!(limits.order.is_none_or(|limit| (1..=MAX_QUANTITY).contains(&limit)));
         let digest = Digest::builder("stock.limits_set")
             .item(&item)
             .number(limits.backorder)

@@ -5,6 +5,8 @@
 //! and what each command's [`Outcome`] is. Everything here is a function of
 //! its arguments, so that a batch can be decided again from the ledger alone.
 
+use std::collections::{HashMap, HashSet};
+
 mod command;
 mod decide;
 mod decision;
@@ -25,6 +27,11 @@ pub use ids::{
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
 pub use source::{NextOffset, Offset, Source, TopicPartition};
+
+/// A map by what a batch is about: items, command ids.
+pub type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+/// A set of what a batch is about.
+pub type Set<T> = HashSet<T, foldhash::fast::RandomState>;
 
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,11 @@
 //! A plain order is final at once. A hold is open until it is confirmed, released, cancelled or over; its time is over
 //! at its end by the ledger's clock, whether or not the stock was given back yet.
 
-use std::collections::HashMap;
-
 use super::decide::View;
 use super::stock::{Change, Levels, shift};
 use super::{
-    CommandKind, Confirmed, ConfirmedLine, Extended, GivenBack, HoldSeconds, Id, Item, OrderLine, OrderState,
-    Reason, ReturnedLine, Stamp,
+    CommandKind, Confirmed, ConfirmedLine, Extended, GivenBack, HoldSeconds, Id, Item, Map, OrderLine,
+    OrderState, Reason, ReturnedLine, Stamp,
 };
 
 /// What a follow-up changed, and what is told of it.
@@ -42,7 +40,7 @@ pub(super) fn take_back(view: &mut View, order_id: &Id, lines: &[OrderLine]) -> 
     if !too_many.is_empty() {
         return Err(too_many);
     }
-    let pieces: HashMap<&Item, i64> = lines.iter().map(|line| (&line.item, line.quantity)).collect();
+    let pieces: Map<&Item, i64> = lines.iter().map(|line| (&line.item, line.quantity)).collect();
     let changes = give_back(&mut view.levels, order, |item, _| pieces.get(item).copied().unwrap_or(0));
     let told = given_back(Some(order_id.clone()), &changes);
     Ok((changes, told))
@@ -67,7 +65,7 @@ pub(super) fn confirm(
     if !too_many.is_empty() {
         return Err(too_many);
     }
-    let kept: Option<HashMap<&Item, i64>> =
+    let kept: Option<Map<&Item, i64>> =
         lines.map(|lines| lines.iter().map(|line| (&line.item, line.quantity)).collect());
     let rest =
         |item: &Item, left: i64| kept.as_ref().map_or(0, |kept| left - kept.get(item).copied().unwrap_or(0));
@@ -147,7 +145,7 @@ fn was_given_up(view: &View, order_id: &Id) -> bool {
 
 /// The lines that ask for more than the order still has, each with what it has.
 fn beyond<'l>(order: &OrderState, lines: &'l [OrderLine]) -> impl Iterator<Item = (&'l OrderLine, i64)> {
-    let left: HashMap<&Item, i64> =
+    let left: Map<&Item, i64> =
         order.lines.iter().map(|line| (&line.item, line.deducted - line.returned)).collect();
     lines.iter().filter_map(move |line| {
         let left = left.get(&line.item).copied().unwrap_or(0);

@@ -1,27 +1,26 @@
 //! What commands do to levels.
 
-use std::collections::HashMap;
-
 use super::{
-    AcceptedLine, Adjusted, AdjustedLine, Item, Level, Limits, MAX_QUANTITY, OrderLine, Policy, Reason,
+    AcceptedLine, Adjusted, AdjustedLine, Item, Level, Limits, MAX_QUANTITY, Map, OrderLine, Policy, Reason,
     ReturnedLine,
 };
 
 /// The levels of a batch's items as they change; an item that is not in here is unknown.
-pub(super) type Levels = HashMap<Item, Level>;
+pub(super) type Levels = Map<Item, Level>;
 
 /// A level's change by one command.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) item: Item,
     pub(super) quantity: i64,
-    pub(super) level: Level,
+    pub(super) balance: i64,
+    pub(super) version: i64,
 }
 
 impl Change {
     /// The change as an accepted order's line.
     pub(super) fn taken(&self) -> AcceptedLine {
-        let (quantity, balance) = (-self.quantity, self.level.available);
+        let (quantity, balance) = (-self.quantity, self.balance);
         AcceptedLine {
             sku: self.item.sku.clone(),
             location: self.item.location.clone(),
@@ -37,7 +36,7 @@ impl Change {
             sku: self.item.sku.clone(),
             location: self.item.location.clone(),
             quantity: self.quantity,
-            balance: self.level.available,
+            balance: self.balance,
         }
     }
 }
@@ -48,8 +47,8 @@ pub(super) fn adjusted(change: &Change, limits: Option<Limits>) -> Adjusted {
         sku: change.item.sku.clone(),
         location: change.item.location.clone(),
         quantity: change.quantity,
-        balance: change.level.available,
-        version: change.level.version,
+        balance: change.balance,
+        version: change.version,
     };
     Adjusted { lines: vec![line], limits }
 }
@@ -60,19 +59,21 @@ pub(super) fn take(
     lines: &[OrderLine],
     policy: Policy,
 ) -> Result<(Vec<Change>, Vec<Reason>), Vec<Reason>> {
-    let mut short = Vec::new();
-    let mut granted = Vec::with_capacity(lines.len());
-    for line in lines {
-        let (most, reason) = grant(levels.get(&line.item), line);
-        short.extend(reason);
-        granted.push(most);
+    let short: Vec<Reason> = lines.iter().filter_map(|line| grant(levels.get(&line.item), line).1).collect();
+    if short.is_empty() {
+        return Ok((lines.iter().map(|line| shift(levels, &line.item, -line.quantity)).collect(), short));
     }
-    let nothing = granted.iter().all(|pieces| *pieces == 0);
-    if nothing || (policy == Policy::AllOrNone && !short.is_empty()) {
+    if policy == Policy::AllOrNone {
         return Err(short);
     }
-    let taken = lines.iter().zip(granted).filter(|(_, pieces)| *pieces > 0);
-    Ok((taken.map(|(line, pieces)| shift(levels, &line.item, -pieces)).collect(), short))
+    let mut taken = Vec::with_capacity(lines.len());
+    for line in lines {
+        let (pieces, _) = grant(levels.get(&line.item), line);
+        if pieces > 0 {
+            taken.push(shift(levels, &line.item, -pieces));
+        }
+    }
+    if taken.is_empty() { Err(short) } else { Ok((taken, short)) }
 }
 
 /// How many pieces of a line can be taken, and why not all.
@@ -148,10 +149,19 @@ pub(super) fn limit(levels: &mut Levels, item: &Item, limits: Limits) -> Result<
 
 /// Moves a level by a quantity the caller has checked.
 pub(super) fn shift(levels: &mut Levels, item: &Item, quantity: i64) -> Change {
-    let level = levels.entry(item.clone()).or_default();
+    let Some(level) = levels.get_mut(item) else {
+        let mut level = Level::default();
+        let change = moved(&mut level, item, quantity);
+        levels.insert(item.clone(), level);
+        return change;
+    };
+    moved(level, item, quantity)
+}
+
+fn moved(level: &mut Level, item: &Item, quantity: i64) -> Change {
     // Holds because each receipt is bounded by MAX_QUANTITY: nine million of the largest, all sold and then all given
     // back, would still fit; and a version grows by one.
     level.available = level.available.checked_add(quantity).expect("a level is bounded");
     level.version = level.version.checked_add(1).expect("a version counts movements");
-    Change { item: item.clone(), quantity, level: *level }
+    Change { item: item.clone(), quantity, balance: level.available, version: level.version }
 }

@@ -14,8 +14,8 @@ use backon::{ExponentialBuilder, Retryable};
 pub use audit::{Audit, Finding};
 
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Id, Item, Level, NextOffset, Offset, OrderState, Outcome, Request,
-    Seq, Sku, TopicPartition,
+    CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, Offset, OrderState, Outcome,
+    Request, Seq, Sku, TopicPartition,
 };
 
 mod audit;
@@ -289,10 +289,10 @@ fn followed_orders(batch: &Batch) -> Vec<&Id> {
 
 /// The accepted ones of these orders as their decisions left them: nothing given back, and no hold.
 fn order_states(
-    decisions: &HashMap<CommandKey, Arc<Decision>>,
+    decisions: &Map<CommandKey, Arc<Decision>>,
     orders: &[&Id],
-) -> Result<HashMap<Id, OrderState>, StoreError> {
-    let mut states = HashMap::with_capacity(orders.len());
+) -> Result<Map<Id, OrderState>, StoreError> {
+    let mut states = Map::default();
     for id in orders {
         let key = CommandKey { id: (*id).clone(), kind: CommandKind::OrderCreated };
         if let Some(created) = decisions.get(&key).filter(|decision| decision.accepted) {

@@ -538,7 +538,8 @@ fn no_bad_record_harms_its_batch_mates() {
         }
     }
     let mug = Sku::new("MUG").expect("a good SKU").into();
-    let levels = [(mug, Level { available: 1_000_000, version: 1, ..Level::default() })].into();
+    let levels =
+        std::iter::once((mug, Level { available: 1_000_000, version: 1, ..Level::default() })).collect();
     let changes = decide(View { levels, ..View::default() }, &requests, |_| false, Seq(1), Stamp(0));
     let mut mates = 0;
     for (request, outcome) in requests.iter().zip(&changes.outcomes) {

@@ -7,8 +7,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
-    CommandKey, CommandKind, Decision, HoldSeconds, Id, Item, Level, NextOffset, OrderState, Outcome, Policy,
-    Request, Seq, Stamp, Terms, TopicPartition, View, decide,
+    CommandKey, CommandKind, Decision, HoldSeconds, Id, Item, Level, Map, NextOffset, OrderState, Outcome,
+    Policy, Request, Seq, Stamp, Terms, TopicPartition, View, decide,
 };
 use stock_verifier::store::{Batch, Store};
 
@@ -24,10 +24,10 @@ on_every_store![random_batches_are_decided_as_the_model_decides_them];
 /// The store's contract in memory: everything but durability.
 #[derive(Default)]
 struct Model {
-    levels: HashMap<Item, Level>,
-    decisions: HashMap<CommandKey, Arc<Decision>>,
+    levels: Map<Item, Level>,
+    decisions: Map<CommandKey, Arc<Decision>>,
     /// Every accepted order.
-    orders: HashMap<Id, OrderState>,
+    orders: Map<Id, OrderState>,
     positions: HashMap<TopicPartition, NextOffset>,
     unannounced: BTreeSet<Item>,
 }
@@ -94,7 +94,7 @@ fn comparable(outcome: &Outcome) -> String {
 
 async fn expect_the_models_state(store: &dyn Store, model: &mut Model) {
     let found = store.levels(None).await.unwrap();
-    let levels: HashMap<Item, Level> = found.into_iter().map(|level| (level.item, level.level)).collect();
+    let levels: Map<Item, Level> = found.into_iter().map(|level| (level.item, level.level)).collect();
     assert_eq!(levels, model.levels);
     let taken: BTreeSet<Item> = store.take_unannounced(1_000).await.unwrap().into_iter().collect();
     assert_eq!(taken, std::mem::take(&mut model.unannounced));

@@ -179,7 +179,7 @@ impl Run {
         let commands = || requests.iter().map(|request| &request.command);
         let followed: BTreeSet<&Id> = commands().filter_map(Command::follows).collect();
         let ids: BTreeSet<&Id> = commands().map(|command| &command.key.id).chain(followed.clone()).collect();
-        let orders: HashMap<Id, OrderState> =
+        let orders: Map<Id, OrderState> =
             followed.into_iter().filter_map(|id| Some((id.clone(), self.orders.get(id)?.clone()))).collect();
         let items: BTreeSet<&Item> = commands()
             .flat_map(Command::items)

@@ -18,8 +18,8 @@ use super::copy::CopyRows;
 use super::rows::{Ctid, LevelColumns, location_column};
 use super::{failed, orders, rows};
 use crate::ledger::{
-    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Limits, Movement, NextOffset,
-    OrderState, Seq, Stamp, TopicPartition, View, decide,
+    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Limits, Map, Movement, NextOffset,
+    OrderState, Seq, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
     Advance, Applied, Batch, StoreError, find_positions, followed_orders, is_below, order_states,
@@ -73,9 +73,9 @@ async fn apply(connection: &mut PgConnection, batch: &Batch) -> Result<Applied, 
 async fn look_up(
     connection: &mut PgConnection,
     orders: &[&Id],
-) -> Result<HashMap<CommandKey, Arc<Decision>>, StoreError> {
+) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
     if orders.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Map::default());
     }
     let ids: Vec<&str> = orders.iter().map(|id| id.as_str()).collect();
     sqlx::query(
@@ -94,7 +94,7 @@ async fn look_up(
 }
 
 /// Whether the batch cancels an order that is not decided yet.
-fn remembers_cancellation(batch: &Batch, decided: &HashMap<CommandKey, Arc<Decision>>) -> bool {
+fn remembers_cancellation(batch: &Batch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
     batch.requests.iter().any(|request| {
         request.command.action == Action::Cancel
             && !decided.contains_key(&CommandKey {
@@ -105,23 +105,24 @@ fn remembers_cancellation(batch: &Batch, decided: &HashMap<CommandKey, Arc<Decis
 }
 
 /// The items whose levels the batch may change, sorted, each once.
-fn items_of<'a>(batch: &'a Batch, orders: &'a HashMap<Id, OrderState>) -> Vec<&'a Item> {
+fn items_of<'a>(batch: &'a Batch, orders: &'a Map<Id, OrderState>) -> Vec<&'a Item> {
     let followed = orders.values().flat_map(|order| order.lines.iter().map(|line| &line.item));
-    let mut items: Vec<&Item> =
+    // Each once before sorting, which compares texts.
+    let items: Set<&Item> =
         batch.requests.iter().flat_map(|request| request.command.items()).chain(followed).collect();
+    let mut items: Vec<&Item> = items.into_iter().collect();
     items.sort_unstable();
-    items.dedup();
     items
 }
 
 /// Whether the levels of all these orders are among the locked items; not those of an order that another batch
 /// decided after it was looked up.
-fn are_locked(orders: &HashMap<Id, OrderState>, items: &[&Item]) -> bool {
+fn are_locked(orders: &Map<Id, OrderState>, items: &[&Item]) -> bool {
     orders.values().flat_map(|order| &order.lines).all(|line| items.binary_search(&&line.item).is_ok())
 }
 
 /// Where the rows of locked levels are, and their limits.
-type LevelRows = HashMap<Item, (Ctid, Limits)>;
+type LevelRows = Map<Item, (Ctid, Limits)>;
 
 /// Locks these levels in item order and reads them.
 ///
@@ -133,8 +134,10 @@ type LevelRows = HashMap<Item, (Ctid, Limits)>;
 async fn lock_levels(
     connection: &mut PgConnection,
     items: &[&Item],
-) -> Result<(HashMap<Item, Level>, LevelRows), StoreError> {
-    let (mut levels, mut rows) = (HashMap::with_capacity(items.len()), HashMap::with_capacity(items.len()));
+) -> Result<(Map<Item, Level>, LevelRows), StoreError> {
+    let (mut levels, mut rows) = (Map::default(), Map::default());
+    levels.reserve(items.len());
+    rows.reserve(items.len());
     if items.is_empty() {
         return Ok((levels, rows));
     }
@@ -193,7 +196,7 @@ async fn read_decisions(
     connection: &mut PgConnection,
     batch: &Batch,
     followed: &[&Id],
-) -> Result<(HashMap<CommandKey, Arc<Decision>>, Seq, Stamp), StoreError> {
+) -> Result<(Map<CommandKey, Arc<Decision>>, Seq, Stamp), StoreError> {
     let own = batch.requests.iter().map(|request| &request.command.key.id);
     let ids: Vec<&str> = own.chain(followed.iter().copied()).map(Id::as_str).collect();
     let found = sqlx::query(
@@ -211,7 +214,7 @@ async fn read_decisions(
     let one = found.first().ok_or_else(|| doing(sqlx::Error::RowNotFound))?;
     let first = Seq(one.try_get("first").map_err(&doing)?);
     let now = Stamp(one.try_get("now").map_err(&doing)?);
-    let mut decisions = HashMap::new();
+    let mut decisions = Map::default();
     for row in &found {
         if row.try_get::<Option<&str>, _>("id").map_err(&doing)?.is_some() {
             let decision = rows::decision(row)?;
@@ -381,13 +384,17 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
         return Ok(());
     }
     // In the order of the primary key: neighbours go to the same page of its index.
-    let mut movements: Vec<&Movement> = changes.movements.iter().collect();
-    movements.sort_unstable_by(|a, b| (&a.item, a.version).cmp(&(&b.item, b.version)));
+    // Sorted by numbers, since there are many movements of few items: the items' order is known.
+    let places: Map<&Item, usize> =
+        changes.levels.iter().enumerate().map(|(place, (item, _))| (item, place)).collect();
+    let mut movements: Vec<(usize, &Movement)> =
+        changes.movements.iter().map(|movement| (places[&movement.item], movement)).collect();
+    movements.sort_unstable_by_key(|(place, movement)| (*place, movement.version));
     let doing = failed("writing the movements");
     let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
                        FROM STDIN WITH (FORMAT binary)"#;
     let mut rows = CopyRows::begin(connection, statement, 10).await.map_err(&doing)?;
-    for movement in movements {
+    for (_, movement) in movements {
         let row = rows.row().await.map_err(&doing)?;
         row.bigint(movement.version)
             .bigint(movement.quantity)

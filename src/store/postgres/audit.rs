@@ -12,7 +12,8 @@ use crate::store::audit::{Audit, Check, LIMIT};
 
 /// For this transaction alone: an audit of many millions of rows takes longer than any batch may, and sorts and
 /// hashes them in memory where it can.
-const SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '128MB'; SET LOCAL jit = off";
+const SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '128MB'; SET LOCAL jit = off;
+     SET LOCAL enable_hashjoin = on";
 
 /// Decisions read at once where they must be read one by one.
 const PAGE: i64 = 10_000;

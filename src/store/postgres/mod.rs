@@ -74,6 +74,10 @@ impl PostgresStore {
                 ("statement_timeout", STATEMENT_TIMEOUT.as_millis().to_string()),
                 ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
                 ("idle_in_transaction_session_timeout", IDLE_TIMEOUT.as_millis().to_string()),
+                // A batch's items are joined with their levels by both columns of the key. The planner, who thinks
+                // the columns independent, expects few and would hash all levels there are: 70 ms instead of 21 for
+                // 5,800 items of 100,000.
+                ("enable_hashjoin", "off".to_owned()),
             ])
             .disable_statement_logging();
         // The pool would try a refused connection until it times out, and then not say why.

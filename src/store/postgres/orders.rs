@@ -1,7 +1,7 @@
 //! What is kept of orders beside their decisions: what they gave back, and their holds. A plain order that gives
 //! nothing back has no row here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgRow};
@@ -9,13 +9,13 @@ use sqlx::{PgConnection, Row};
 
 use super::failed;
 use super::rows::{damaged, item, item_columns};
-use crate::ledger::{Hold, Id, Item, Movement, OrderState, Stamp, TopicPartition};
+use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, Stamp, TopicPartition};
 use crate::store::{DueHold, StoreError};
 
 /// Fills in what these orders gave back, and their holds. The locks on their levels keep both as they are.
 pub(super) async fn read_states(
     connection: &mut PgConnection,
-    orders: &mut HashMap<Id, OrderState>,
+    orders: &mut Map<Id, OrderState>,
 ) -> Result<(), StoreError> {
     if orders.is_empty() {
         return Ok(());

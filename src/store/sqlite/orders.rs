@@ -2,20 +2,20 @@
 //!
 //! A plain order that gives nothing back has no row here.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use sqlx::SqliteConnection;
 
 use super::database;
 use super::rows::{json, location_column, stored_item, write};
-use crate::ledger::{Hold, Id, Item, Movement, OrderState, Stamp, TopicPartition};
+use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, Stamp, TopicPartition};
 use crate::store::{DueHold, StoreError};
 
 /// Fills in what these orders gave back.
 pub(super) async fn read_lines(
     conn: &mut SqliteConnection,
-    states: &mut HashMap<Id, OrderState>,
+    states: &mut Map<Id, OrderState>,
 ) -> Result<(), StoreError> {
     if states.is_empty() {
         return Ok(());
@@ -44,7 +44,7 @@ pub(super) async fn read_lines(
 /// Fills in the holds of these orders.
 pub(super) async fn read_holds(
     conn: &mut SqliteConnection,
-    states: &mut HashMap<Id, OrderState>,
+    states: &mut Map<Id, OrderState>,
 ) -> Result<(), StoreError> {
     if states.is_empty() {
         return Ok(());
@@ -67,7 +67,7 @@ pub(super) async fn read_holds(
 }
 
 /// Sorted, so that look-ups walk the index one way.
-fn ids(states: &HashMap<Id, OrderState>) -> BTreeSet<&Id> {
+fn ids(states: &Map<Id, OrderState>) -> BTreeSet<&Id> {
     states.keys().collect()
 }
 

@@ -12,7 +12,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 use super::database;
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, Movement, NextOffset,
+    CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, Map, Movement, NextOffset,
     Offset, Seq, Sku, Source, Stamp, TopicPartition,
 };
 use crate::store::{StoreError, StoredMovement};
@@ -243,9 +243,9 @@ fn damaged(id: &str, what: &str) -> StoreError {
 pub(super) async fn read_decisions(
     conn: &mut SqliteConnection,
     ids: &BTreeSet<&Id>,
-) -> Result<HashMap<CommandKey, Arc<Decision>>, StoreError> {
+) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
     if ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Map::default());
     }
     let rows: Vec<DecisionRow> = sqlx::query_as(
         "SELECT d.seq, d.id, d.kind, d.accepted, d.digest, d.detail, d.topic, d.partition, d.\"offset\", d.decided_at
