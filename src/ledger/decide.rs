@@ -196,7 +196,7 @@ fn apply(view: &mut View, request: &Request, now: Stamp) -> Option<Verdict> {
         Action::Refuse(reasons) => Verdict::rejected(None, reasons.clone()),
         Action::Cancel => Verdict::followed(id, None, Ok(order::cancel(view, id))),
         Action::Return { order_id, lines } => {
-            Verdict::followed(order_id, Some(order_id), order::take_back(view, order_id, lines))
+            Verdict::followed(order_id, Some(order_id), order::take_back(view, order_id, lines, now))
         }
         Action::Confirm { order_id, lines } => {
             let confirmed = order::confirm(view, order_id, lines.as_deref(), now);

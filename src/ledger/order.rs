@@ -24,9 +24,14 @@ pub(super) fn cancel(view: &mut View, order_id: &Id) -> (Vec<Change>, GivenBack)
 }
 
 /// Gives back these lines of an order, all or none.
-pub(super) fn take_back(view: &mut View, order_id: &Id, lines: &[OrderLine]) -> Followed<GivenBack> {
-    if was_given_up(view, order_id) {
-        return Err(vec![Reason::AlreadyCancelled]);
+pub(super) fn take_back(
+    view: &mut View,
+    order_id: &Id,
+    lines: &[OrderLine],
+    now: Stamp,
+) -> Followed<GivenBack> {
+    if let Some(reason) = gone(view, order_id, now) {
+        return Err(vec![reason]);
     }
     let Some(order) = view.orders.get_mut(order_id) else { return Err(vec![Reason::OrderNotFound]) };
     let too_many: Vec<Reason> = beyond(order, lines)
@@ -115,16 +120,27 @@ fn open_hold<'v>(
     order_id: &Id,
     now: Stamp,
 ) -> Result<(&'v mut OrderState, &'v mut Levels), Reason> {
-    let Some(order) = view.orders.get(order_id) else { return Err(Reason::OrderNotFound) };
-    match &order.hold {
-        Some(hold) if now < hold.expires_at => {}
-        Some(hold) => return Err(Reason::HoldExpired { expired_at: hold.expires_at.rfc3339() }),
-        None if was_given_up(view, order_id) => return Err(Reason::AlreadyCancelled),
-        None => return Err(expiry(view, order_id).unwrap_or(Reason::AlreadyConfirmed)),
+    if let Some(reason) = gone(view, order_id, now) {
+        return Err(reason);
     }
-    // Holds because it was found just now.
-    let order = view.orders.get_mut(order_id).expect("an order that was found");
-    Ok((order, &mut view.levels))
+    match view.orders.get_mut(order_id) {
+        None => Err(Reason::OrderNotFound),
+        Some(order) if order.hold.is_none() => Err(Reason::AlreadyConfirmed),
+        Some(order) => Ok((order, &mut view.levels)),
+    }
+}
+
+/// Why the order has nothing any more, if so: given up by someone's will, or a hold whose time is over, whether its
+/// stock was given back yet or not.
+fn gone(view: &View, order_id: &Id, now: Stamp) -> Option<Reason> {
+    if was_given_up(view, order_id) {
+        return Some(Reason::AlreadyCancelled);
+    }
+    match &view.orders.get(order_id)?.hold {
+        Some(hold) if now < hold.expires_at => None,
+        Some(hold) => Some(Reason::HoldExpired { expired_at: hold.expires_at.rfc3339() }),
+        None => expiry(view, order_id),
+    }
 }
 
 /// When the order's hold ended, if that is how it ended.

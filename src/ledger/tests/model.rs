@@ -120,6 +120,10 @@ fn reason(name: &str, thing: Thing, more: Value) -> Value {
     said
 }
 
+fn over(end: i64) -> Value {
+    json!({ "reason": "hold_expired", "expired_at": time(end) })
+}
+
 fn time(micros: i64) -> String {
     Stamp(micros).rfc3339()
 }
@@ -185,7 +189,7 @@ impl Model {
                 let returned = self.end(key, own, Fate::Cancelled);
                 Ok(json!({ "returned": returned }))
             }
-            Ask::Return { order, lines } => self.give_back(key, order, lines),
+            Ask::Return { order, lines } => self.give_back(key, order, lines, now),
             Ask::Confirm { order, lines } => {
                 let why = self.why_not_open(order, now);
                 if let Some(why) = why {
@@ -284,7 +288,7 @@ impl Model {
     }
 
     /// Gives back these lines, all or none, or says why not.
-    fn give_back(&mut self, key: Key, order: &'static str, lines: &Lines) -> Told {
+    fn give_back(&mut self, key: Key, order: &'static str, lines: &Lines, now: i64) -> Told {
         let released = self.orders.get(order).is_some_and(|order| order.fate == Some(Fate::Released));
         if self.cancelled.contains(order) || released {
             return no_of(order, &[json!({ "reason": "already_cancelled" })]);
@@ -292,6 +296,11 @@ impl Model {
         let Some(known) = self.orders.get(order) else {
             return no_of(order, &[json!({ "reason": "order_not_found" })]);
         };
+        match (known.end, known.fate) {
+            (Some(end), Some(Fate::Expired)) => return no_of(order, &[over(end)]),
+            (Some(end), None) if end <= now => return no_of(order, &[over(end)]),
+            _ => {}
+        }
         let mut reasons = Vec::new();
         for (thing, pieces) in lines {
             let (taken, back) = known.lines.get(thing).copied().unwrap_or((0, 0));
@@ -344,9 +353,11 @@ impl Model {
     /// Why this is no hold that can still be confirmed, released or extended.
     fn why_not_open(&self, order: &str, now: i64) -> Option<Value> {
         let Some(known) = self.orders.get(order) else {
-            return Some(json!({ "reason": "order_not_found" }));
+            let cancelled = self.cancelled.contains(order);
+            return Some(
+                json!({ "reason": if cancelled { "already_cancelled" } else { "order_not_found" } }),
+            );
         };
-        let over = |end| json!({ "reason": "hold_expired", "expired_at": time(end) });
         match (known.end, known.fate) {
             (_, Some(Fate::Cancelled | Fate::Released)) => Some(json!({ "reason": "already_cancelled" })),
             (Some(end), Some(Fate::Expired)) => Some(over(end)),

@@ -349,6 +349,7 @@ fn what_is_generated_meets_every_rule() {
         "order.released order_not_found",
         "order.returned accepted, giving back",
         "order.returned already_cancelled",
+        "order.returned hold_expired",
         "order.returned order_not_found",
         "order.returned return_exceeds_deducted",
         "Conflict",

@@ -5,7 +5,7 @@
 //! | # | statement | why |
 //! |---|---|---|
 //! | 1 | look up the orders that commands follow | to know which levels to lock |
-//! | 2 | `BEGIN`, and pass the gate | see [`apply`] |
+//! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `apply.rs` |
 //! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
 //! | 4 | lock and read the positions | the batch's place in its partitions |
 //! | 5 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote |
