@@ -224,8 +224,8 @@ fn parse_batch_size(text: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Levels")]
 pub struct LevelsArgs {
-    /// Longest time between a level's change and its record on the levels topic; of the changes in between only the
-    /// last is told
+    /// Time between a level's change and its record on the levels topic, under full load up to 5s; of the changes in
+    /// between only the last is told
     #[arg(long, env = "STOCK_VERIFIER_LEVELS_DELAY", value_name = "TIME", default_value = "500ms",
           value_parser = humantime::parse_duration)]
     pub levels_delay: Duration,

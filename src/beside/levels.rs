@@ -33,6 +33,10 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// How long after levels were told they are read again, at most. Seldom, since it costs as much as telling: of an item
 /// that moves all the time one look is enough, and its next record is newer anyway.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Telling levels rests this many times as long as it took, so that it takes a tenth of one processor at most.
+const REST: u32 = 9;
+/// The longest rest, and so the longest delay under full load.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// How often levels are told when stopping, until none is newer than what was told.
 const LAST_TELLINGS: usize = 3;
 
@@ -136,8 +140,11 @@ impl Announcer {
     async fn tell_moved(&self, stop: &CancellationToken) {
         let mut failing = false;
         let mut told = Told::default();
-        while stop.run_until_cancelled(tokio::time::sleep(self.delay)).await.is_some() {
+        let mut rest = self.delay;
+        while stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_some() {
+            let begun = Instant::now();
             let result = self.tell_waiting(&mut told).await;
+            rest = (begun.elapsed() * REST).min(LONGEST_REST).max(self.delay);
             if let (false, Err(error)) = (failing, &result) {
                 tracing::warn!("levels cannot be told now; they are told when they can: {error:#}");
             }

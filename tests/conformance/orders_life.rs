@@ -313,7 +313,7 @@ async fn what_follows_an_order_that_is_no_hold_is_rejected(database: Arc<TestDat
     for (order_id, reason) in [
         ("plain", Reason::AlreadyConfirmed),
         ("short", Reason::OrderNotFound),
-        ("early", Reason::OrderNotFound),
+        ("early", Reason::AlreadyCancelled),
         ("none", Reason::OrderNotFound),
     ] {
         for request in
