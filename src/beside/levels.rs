@@ -37,8 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const REST: u32 = 9;
 /// The longest rest, and so the longest delay under full load.
 const LONGEST_REST: Duration = Duration::from_secs(5);
-/// How often levels are told when stopping, until none is newer than what was told.
-const LAST_TELLINGS: usize = 3;
+/// How often levels are told when stopping at most, until none is newer than what was told. An item that still moves
+/// so often is moved by another instance, which tells it.
+const LAST_TELLINGS: usize = 20;
 
 /// What moved since it was told last.
 #[derive(Default)]
@@ -133,11 +134,13 @@ impl Announcer {
 
     /// Tells until `stop`, then the rest.
     pub(super) async fn run(&self, stop: &CancellationToken) {
-        tokio::join!(self.tell_moved(stop), self.go_rounds(stop));
+        let (told, ()) = tokio::join!(self.tell_moved(stop), self.go_rounds(stop));
+        // Only when no round is under way any more, whose records may be older.
+        self.tell_rest(told).await;
     }
 
-    /// Tells what moved, once in a while.
-    async fn tell_moved(&self, stop: &CancellationToken) {
+    /// Tells what moved, once in a while. What is left to be read again.
+    async fn tell_moved(&self, stop: &CancellationToken) -> Told {
         let mut failing = false;
         let mut told = Told::default();
         let mut rest = self.delay;
@@ -150,10 +153,19 @@ impl Announcer {
             }
             failing = result.is_err();
         }
+        told
+    }
+
+    /// Tells the rest, until nothing is newer than it was told.
+    async fn tell_rest(&self, mut told: Told) {
         for _ in 0..LAST_TELLINGS {
+            // Now, however short ago they were told.
             told.since = None;
             if let Err(error) = self.tell_waiting(&mut told).await {
                 tracing::warn!("levels are left untold, until the next start: {error:#}");
+                return;
+            }
+            if told.versions.is_empty() {
                 return;
             }
         }

@@ -1,7 +1,6 @@
 //! What was decided, and the ledger lines that explain a level.
 
-use std::time::{Duration, SystemTime};
-
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,16 +29,14 @@ impl Seq {
 #[serde(transparent)]
 pub struct Stamp(pub i64);
 
-/// The last microsecond RFC 3339 can write: 9999-12-31T23:59:59.999999Z.
-const LAST_MICROS: u64 = 253_402_300_799_999_999;
-
 impl Stamp {
-    /// RFC 3339, UTC, microseconds. What lies outside of 1970 to 9999 is written as the nearest time within.
+    /// RFC 3339, UTC, microseconds. What lies outside of 1970 to (nearly the end of) 9999 is written as the nearest
+    /// time within: no
+    /// database clock is there, but a damaged ledger's might be.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        // humantime panics outside of those years. No database clock is there, but a damaged ledger's might be.
-        let micros = u64::try_from(self.0).unwrap_or(0).min(LAST_MICROS);
-        humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).to_string()
+        let within = Timestamp::from_microsecond(self.0.max(0)).unwrap_or(Timestamp::MAX);
+        format!("{within:.6}")
     }
 
     /// So many seconds later.

@@ -94,7 +94,7 @@ fn a_hot_level_is_told_once_in_a_while_and_not_for_every_order() {
     verifier.stop();
     assert_eq!(followed(&scene), in_ledger(&scene));
     let records = scene.kafka.count(&scene.topic("levels"));
-    assert!(records < 200, "{records} records for 200 batches on one SKU");
+    assert!(records < 50, "{records} records for 200 batches on one SKU");
 }
 
 #[test]

@@ -93,15 +93,23 @@ async fn look_up(
     .collect()
 }
 
-/// Whether the batch cancels an order that is not decided yet.
+/// Whether the batch cancels an order that is neither decided yet nor in the batch itself: with the latter another
+/// instance that decides it too meets this batch's decision.
 fn remembers_cancellation(batch: &Batch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
-    batch.requests.iter().any(|request| {
-        request.command.action == Action::Cancel
-            && !decided.contains_key(&CommandKey {
-                id: request.command.key.id.clone(),
-                kind: CommandKind::OrderCreated,
-            })
-    })
+    let created = |id: &Id| CommandKey { id: id.clone(), kind: CommandKind::OrderCreated };
+    let mut unknown: Set<CommandKey> = batch
+        .requests
+        .iter()
+        .filter(|request| request.command.action == Action::Cancel)
+        .map(|request| created(&request.command.key.id))
+        .filter(|key| !decided.contains_key(key))
+        .collect();
+    if !unknown.is_empty() {
+        for request in &batch.requests {
+            unknown.remove(&request.command.key);
+        }
+    }
+    !unknown.is_empty()
 }
 
 /// The items whose levels the batch may change, sorted, each once.
