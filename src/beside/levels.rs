@@ -25,21 +25,27 @@ use crate::store::{ItemLevel, Store};
 const MOST_WAITING: usize = 200_000;
 /// Levels read and told at once.
 const PAGE: usize = 10_000;
-/// Levels of a round told at once, and the pause after them: 5,000 a second, so that a round over a large catalogue
-/// takes its time and not the orders'.
+/// Levels of a round told at once, and the shortest rest after them: 5,000 a second at most, so that a round over a
+/// large catalogue takes its time and not the orders'.
 const ROUND_PAGE: usize = 500;
 /// See [`ROUND_PAGE`].
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
-/// How long after levels were told they are read again, at most. Seldom, since it costs as much as telling: of an item
-/// that moves all the time one look is enough, and its next record is newer anyway.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long after an item was told last its level is read again: once that long, at most twice. Not soon, since it costs
+/// as much as telling; an item that moves again meanwhile needs it only after its next record.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Telling levels rests this many times as long as it took, so that it takes a tenth of one processor at most.
 const REST: u32 = 9;
 /// The longest rest, and so the longest delay under full load.
 const LONGEST_REST: Duration = Duration::from_secs(5);
+
 /// How often levels are told when stopping at most, until none is newer than what was told. An item that still moves
 /// so often is moved by another instance, which tells it.
 const LAST_TELLINGS: usize = 20;
+
+/// How long to rest after what began then, at least `shortest`.
+fn rest_after(begun: Instant, shortest: Duration) -> Duration {
+    (begun.elapsed() * REST).min(LONGEST_REST).max(shortest)
+}
 
 /// What moved since it was told last.
 #[derive(Default)]
@@ -95,20 +101,57 @@ impl Moved {
     }
 }
 
-/// What was told and not read again since.
+/// What was told and not read again since, in two ages. An item that is told again becomes young again, so that one
+/// that moves all the time is never read.
 #[derive(Default)]
 struct Told {
-    /// The version each item was told at last.
-    versions: Map<Item, i64>,
-    /// When the first of them was.
+    /// The version each item was told at last, since [`Told::since`].
+    young: Map<Item, i64>,
+    /// The same of items told in the time before, and not since.
+    old: Map<Item, i64>,
+    /// When the first of the young was told.
     since: Option<Instant>,
 }
 
 impl Told {
-    fn are_due(&self) -> bool {
-        !self.versions.is_empty()
-            && (self.since.is_none_or(|since| since.elapsed() >= LOOK_AGAIN)
-                || self.versions.len() > MOST_WAITING)
+    fn note(&mut self, levels: &[(Item, Level)]) {
+        self.since.get_or_insert_with(Instant::now);
+        for (item, level) in levels {
+            self.old.remove(item);
+            self.young.insert(item.clone(), level.version);
+        }
+    }
+
+    fn knows(&self, item: &Item) -> bool {
+        self.young.contains_key(item) || self.old.contains_key(item)
+    }
+
+    /// The old ones, once it is time; the young become old.
+    fn grow_older(&mut self) -> Map<Item, i64> {
+        let full = self.young.len() > MOST_WAITING;
+        if full || self.since.is_some_and(|since| since.elapsed() >= LOOK_AGAIN) {
+            self.since = (!self.young.is_empty()).then(Instant::now);
+            return std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        }
+        Map::default()
+    }
+
+    /// All of them.
+    fn take(&mut self) -> Map<Item, i64> {
+        let mut all = std::mem::take(&mut self.old);
+        all.extend(self.young.drain());
+        self.since = None;
+        all
+    }
+
+    /// Keeps what could not be read.
+    fn put_back(&mut self, versions: Map<Item, i64>) {
+        for (item, version) in versions {
+            if !self.young.contains_key(&item) {
+                self.old.entry(item).or_insert(version);
+            }
+        }
+        self.since.get_or_insert_with(Instant::now);
     }
 }
 
@@ -118,6 +161,8 @@ pub(super) struct Announcer {
     store: Arc<dyn Store>,
     delay: Duration,
     waiting: Arc<Waiting>,
+    /// Held while telling, so that what is noted as told last was sent last.
+    told: tokio::sync::Mutex<Told>,
 }
 
 impl Announcer {
@@ -125,7 +170,7 @@ impl Announcer {
         let waiting = Arc::new(Waiting::default());
         // What a predecessor left untold.
         waiting.round.store(true, Ordering::SeqCst);
-        Self { sender, store, delay, waiting }
+        Self { sender, store, delay, waiting, told: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn moved(&self) -> Moved {
@@ -134,61 +179,57 @@ impl Announcer {
 
     /// Tells until `stop`, then the rest.
     pub(super) async fn run(&self, stop: &CancellationToken) {
-        let (told, ()) = tokio::join!(self.tell_moved(stop), self.go_rounds(stop));
-        // Only when no round is under way any more, whose records may be older.
-        self.tell_rest(told).await;
+        tokio::join!(self.tell_moved(stop), self.go_rounds(stop));
+        if let Err(error) = self.tell_rest().await {
+            tracing::warn!("levels are left untold, until the next start: {error:#}");
+        }
     }
 
-    /// Tells what moved, once in a while. What is left to be read again.
-    async fn tell_moved(&self, stop: &CancellationToken) -> Told {
+    /// Tells what moved, once in a while.
+    async fn tell_moved(&self, stop: &CancellationToken) {
         let mut failing = false;
-        let mut told = Told::default();
         let mut rest = self.delay;
         while stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_some() {
             let begun = Instant::now();
-            let result = self.tell_waiting(&mut told).await;
-            rest = (begun.elapsed() * REST).min(LONGEST_REST).max(self.delay);
+            let result = self.look_and_tell().await;
+            rest = rest_after(begun, self.delay);
             if let (false, Err(error)) = (failing, &result) {
                 tracing::warn!("levels cannot be told now; they are told when they can: {error:#}");
             }
             failing = result.is_err();
         }
-        told
+    }
+
+    async fn look_and_tell(&self) -> Result<()> {
+        let due = self.told.lock().await.grow_older();
+        self.look_again(due).await?;
+        self.tell_waiting().await
     }
 
     /// Tells the rest, until nothing is newer than it was told.
-    async fn tell_rest(&self, mut told: Told) {
+    async fn tell_rest(&self) -> Result<()> {
         for _ in 0..LAST_TELLINGS {
-            // Now, however short ago they were told.
-            told.since = None;
-            if let Err(error) = self.tell_waiting(&mut told).await {
-                tracing::warn!("levels are left untold, until the next start: {error:#}");
-                return;
+            self.tell_waiting().await?;
+            let told = self.told.lock().await.take();
+            if told.is_empty() {
+                break;
             }
-            if told.versions.is_empty() {
-                return;
-            }
+            self.look_again(told).await?;
         }
+        Ok(())
     }
 
     /// Tells what waits. What fails waits on.
-    async fn tell_waiting(&self, told: &mut Told) -> Result<()> {
+    async fn tell_waiting(&self) -> Result<()> {
         self.mark_unannounced().await?;
-        if told.are_due() {
-            // Until they are read again they are not forgotten.
-            self.look_again(&told.versions).await?;
-            *told = Told::default();
-        }
         let waiting = std::mem::take(&mut *self.waiting.levels());
         let mut waiting: Vec<(Item, Level)> = waiting.into_iter().collect();
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(PAGE));
-            if let Err(error) = self.tell(&waiting).await {
+            if let Err(error) = self.tell(&waiting, &mut *self.told.lock().await).await {
                 self.waiting.mark(waiting.into_iter().chain(rest));
                 return Err(error);
             }
-            told.since.get_or_insert_with(Instant::now);
-            told.versions.extend(waiting.into_iter().map(|(item, level)| (item, level.version)));
             waiting = rest;
         }
         Ok(())
@@ -209,13 +250,21 @@ impl Announcer {
     async fn go_round(&self, stop: &CancellationToken) -> Result<()> {
         let mut last = None;
         loop {
+            let begun = Instant::now();
             let page = self.store.levels_after(last.as_ref(), ROUND_PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(end.item.clone());
-            let page: Vec<_> = page.into_iter().map(|ItemLevel { item, level }| (item, level)).collect();
-            self.tell(&page).await?;
-            self.look_again(&page.into_iter().map(|(item, level)| (item, level.version)).collect()).await?;
-            if stop.run_until_cancelled(tokio::time::sleep(ROUND_PAUSE)).await.is_none() {
+            let mut told = self.told.lock().await;
+            // What was told just now is read again anyway.
+            let page: Vec<_> = page
+                .into_iter()
+                .filter(|ItemLevel { item, .. }| !told.knows(item))
+                .map(|ItemLevel { item, level }| (item, level))
+                .collect();
+            self.tell(&page, &mut told).await?;
+            drop(told);
+            let rest = rest_after(begun, ROUND_PAUSE);
+            if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
                 return Ok(());
             }
         }
@@ -240,18 +289,27 @@ impl Announcer {
     }
 
     /// Tells these levels, and waits until Kafka has them.
-    async fn tell(&self, levels: &[(Item, Level)]) -> Result<()> {
+    async fn tell(&self, levels: &[(Item, Level)], told: &mut Told) -> Result<()> {
         let events = levels.iter().map(|(item, now)| (level(item, now), None)).collect();
-        self.sender.send(events).await
+        self.sender.send(events).await?;
+        told.note(levels);
+        Ok(())
     }
 
     /// Marks what has become newer than it was told.
-    async fn look_again(&self, told: &Map<Item, i64>) -> Result<()> {
+    async fn look_again(&self, told: Map<Item, i64>) -> Result<()> {
         let items: Vec<Item> = told.keys().cloned().collect();
         for page in items.chunks(PAGE) {
-            let mut now = self.store.levels_of(page).await?;
-            now.retain(|now| told.get(&now.item) != Some(&now.level.version));
-            self.mark_levels(now);
+            match self.store.levels_of(page).await {
+                Ok(mut now) => {
+                    now.retain(|now| told.get(&now.item) != Some(&now.level.version));
+                    self.mark_levels(now);
+                }
+                Err(error) => {
+                    self.told.lock().await.put_back(told);
+                    return Err(error.into());
+                }
+            }
         }
         Ok(())
     }

@@ -31,8 +31,7 @@ pub struct Stamp(pub i64);
 
 impl Stamp {
     /// RFC 3339, UTC, microseconds. What lies outside of 1970 to (nearly the end of) 9999 is written as the nearest
-    /// time within: no
-    /// database clock is there, but a damaged ledger's might be.
+    /// time within: no database clock is there, but a damaged ledger's might be.
     #[must_use]
     pub fn rfc3339(self) -> String {
         let within = Timestamp::from_microsecond(self.0.max(0)).unwrap_or(Timestamp::MAX);
