@@ -262,10 +262,18 @@ pub struct DatabaseArgs {
 #[derive(Debug, Clone)]
 pub struct DatabaseUrl(SecretString);
 
-fn parse_database_url(text: &str) -> Result<DatabaseUrl, String> {
+pub(crate) fn parse_database_url(text: &str) -> Result<DatabaseUrl, String> {
     match text.split_once(':').map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql" | "sqlite") => Ok(DatabaseUrl(SecretString::from(text.to_owned()))),
         _ => Err("expected postgres://… or sqlite://…".to_owned()),
+    }
+}
+
+impl DatabaseUrl {
+    /// The URL, password and all.
+    #[must_use]
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
     }
 }
 

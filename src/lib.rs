@@ -11,6 +11,7 @@
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`publish`]: results to Kafka, transactionally.
 //! * [`beside`]: what goes out beside the transactions: levels, and the asking for the end of holds.
+//! * [`replay`]: what was decided, looked at again.
 //! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
 pub mod beside;
@@ -20,6 +21,7 @@ pub mod event;
 pub mod intake;
 pub mod ledger;
 pub mod publish;
+pub mod replay;
 pub mod store;
 pub mod tally;
 pub mod verifier;

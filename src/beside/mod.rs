@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use levels::Announcer;
 pub use levels::Moved;
-use sender::Sender;
+pub(crate) use sender::Sender;
 
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::store::Store;

@@ -26,7 +26,7 @@ const SEND_QUEUE_RECORDS: &str = "50000";
 const SEND_QUEUE_KIB: &str = "16384";
 
 /// An idempotent producer without transactions.
-pub(super) struct Sender {
+pub(crate) struct Sender {
     producer: ThreadedProducer<Lost>,
     topics: TopicArgs,
 }
@@ -54,7 +54,7 @@ impl ProducerContext for Lost {
 impl Sender {
     /// # Errors
     /// When a password file cannot be read, or the configuration is refused.
-    pub(super) fn new(kafka: &KafkaArgs, topics: &TopicArgs) -> Result<Self> {
+    pub(crate) fn new(kafka: &KafkaArgs, topics: &TopicArgs) -> Result<Self> {
         let mut config = kafka.client()?;
         config
             .set("client.id", "stock-verifier-levels")
@@ -77,7 +77,7 @@ impl Sender {
     ///
     /// # Errors
     /// When not all of it arrived, or of what another call sent meanwhile; which of it did is unknown.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self: &Arc<Self>,
         events: Vec<(Outgoing, Option<TopicPartition>)>,
     ) -> Result<()> {

@@ -1,44 +1,77 @@
-//! `stock-verifier audit`: proves from the ledger that its invariants hold, or says where they do not.
+//! `stock-verifier audit`: proves that the ledger's invariants hold, or says where they do not.
 
-use std::collections::HashMap;
+mod repair;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, TopicPartitionList};
-use tokio::task::spawn_blocking;
+use serde::Serialize;
+use tokio::task::block_in_place;
 
-use super::{FEW_CONNECTIONS, open_ledger};
-use crate::config::{DatabaseArgs, KafkaArgs};
-use crate::ledger::{NextOffset, TopicPartition};
+use super::progress::Shown;
+use super::{EXIT_INTERRUPTED, EXIT_TROUBLE, FEW_CONNECTIONS, open_ledger};
+use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
+use crate::ledger::{Stamp, TopicPartition};
+use crate::replay::Stopped;
+use crate::replay::choice::Choice;
+use crate::replay::compare::{self, Scope};
+use crate::replay::topics::Topics;
 use crate::store::{Audit, Finding, Store};
 
-/// Longest wait for committed offsets: longer than a transaction can stay open.
-const COMMITTED_LIMIT: Duration = Duration::from_secs(30);
+/// Findings of one invariant that are shown; --json has more.
+const MOST_SHOWN: usize = 50;
 
 /// The arguments of `audit`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct AuditArgs {
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
     kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
 
     /// Also compare the ledger's positions with what the group committed in Kafka (invariant 6)
     #[arg(long, env = "STOCK_VERIFIER_OFFSETS")]
     offsets: bool,
+
+    /// Also hold the ledger against the topics: what was asked, and what readers of committed records see (invariants 4 to 6)
+    #[arg(long = "topics", env = "STOCK_VERIFIER_TOPICS")]
+    with_topics: bool,
+
+    /// Of invariants 4 and 5, only what was decided then or later: a date-time with its zone, or how long ago
+    #[arg(long, value_name = "WHEN", value_parser = parse_since)]
+    since: Option<Stamp>,
+
+    /// Mend what can be derived: levels from their movements, each with a ledger line that says so; with --topics,
+    /// results that were never told
+    #[arg(long)]
+    repair: bool,
+
+    /// Print JSON instead of a report for people
+    #[arg(long)]
+    json: bool,
 
     /// The consumer group that shares the orders
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     group: String,
 }
 
-/// Where each partition is done up to: in the ledger, or as Kafka has it.
-pub type Positions = HashMap<TopicPartition, NextOffset>;
+fn parse_since(text: &str) -> Result<Stamp, String> {
+    if let Some(stamp) = Stamp::read(text) {
+        return Ok(stamp);
+    }
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        "expected a date-time with its zone (2026-11-22T18:00:00Z), or how long ago (2h)".to_owned()
+    })?;
+    let now = jiff::Timestamp::now().as_microsecond();
+    Ok(Stamp(now.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))))
+}
 
 /// What an audit comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,58 +92,135 @@ impl From<Verdict> for ExitCode {
     }
 }
 
-/// Audits the ledger the settings name.
-///
-/// # Errors
-/// When the database cannot be reached, or has no ledger of this version.
-pub async fn run(args: AuditArgs) -> Result<ExitCode> {
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
-    let verdict = audit(&args, &store).await;
-    store.close().await;
-    Ok(verdict?.into())
+/// Everything an audit looked at and found.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    /// What the database's own questions came to.
+    #[serde(flatten)]
+    pub ledger: Audit,
+    /// What deciding everything again came to, and what was told, if the topics were read.
+    pub again: compare::Report,
+    /// Whether the topics were read.
+    pub with_topics: bool,
+    /// Where ledger and Kafka do not agree how far each partition is done; `None` when it was not looked at.
+    pub apart: Option<Vec<String>>,
+    /// What was mended.
+    pub repairs: Vec<String>,
 }
 
-/// Audits, and prints the report.
-async fn audit(args: &AuditArgs, store: &Arc<dyn Store>) -> Result<Verdict> {
-    let start = Instant::now();
-    let audit = store.audit().await?;
-    let committed = if args.offsets {
-        let partitions: Vec<TopicPartition> = audit.positions.keys().cloned().collect();
-        let mut config = args.kafka.client()?;
-        config.set("group.id", &args.group).set("isolation.level", "read_committed");
-        args.kafka.overlay(&mut config);
-        Some(spawn_blocking(move || committed(&config, &partitions)).await??)
-    } else {
-        None
-    };
+/// Audits the ledger the settings name. Exit status: 0 all hold, 1 one does not, 2 it could not be done.
+///
+/// # Errors
+/// When the report cannot be written.
+pub async fn run(args: AuditArgs) -> Result<ExitCode> {
+    match run_on_ledger(&args).await {
+        Ok(verdict) => Ok(verdict.into()),
+        Err(error) if error.is::<Stopped>() => {
+            eprintln!("{error}");
+            Ok(ExitCode::from(EXIT_INTERRUPTED))
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            Ok(ExitCode::from(EXIT_TROUBLE))
+        }
+    }
+}
+
+async fn run_on_ledger(args: &AuditArgs) -> Result<Verdict> {
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
+    let begun = Instant::now();
+    let shown = Shown::new("auditing");
+    let outcome = audit(args, &store, &shown).await;
+    drop(shown);
+    store.close().await;
+    let outcome = outcome?;
     let mut out = io::stdout().lock();
-    let verdict = report(&mut out, &audit, committed.as_ref()).context("cannot write the report")?;
-    writeln!(out, "Took {:.1?}.", start.elapsed()).context("cannot write the report")?;
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &outcome).context("the report cannot be written")?;
+        writeln!(out).context("the report cannot be written")?;
+        return Ok(outcome.verdict());
+    }
+    let verdict = report(&mut out, &outcome).context("the report cannot be written")?;
+    writeln!(out, "Took {:.1?}.", begun.elapsed()).context("the report cannot be written")?;
     Ok(verdict)
 }
 
-/// What the group committed of these partitions. Waits for a transaction that is open, as long as one can be.
-fn committed(config: &ClientConfig, partitions: &[TopicPartition]) -> Result<Positions> {
-    let consumer: BaseConsumer = config.create().context("the Kafka configuration is refused")?;
-    let mut list = TopicPartitionList::new();
-    for at in partitions {
-        list.add_partition(&at.topic, at.partition);
+async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Result<Outcome> {
+    let mut outcome = Outcome { ledger: store.audit().await?, ..Outcome::default() };
+    if args.repair && !outcome.ledger.findings.is_empty() {
+        outcome.repairs = repair::levels(&**store).await?;
+        // What is left.
+        outcome.ledger = store.audit().await?;
     }
-    let offsets = consumer
-        .committed_offsets(list, COMMITTED_LIMIT)
-        .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
-    let committed = offsets.elements().into_iter().filter_map(|element| {
-        let next = element.offset().to_raw().filter(|offset| *offset >= 0)?;
-        Some((TopicPartition::new(element.topic(), element.partition()), NextOffset(next)))
-    });
-    Ok(committed.collect())
+    if args.with_topics {
+        let choice = Choice::all();
+        let scope = Scope {
+            kafka: &args.kafka,
+            topics: &args.topics,
+            group: &args.group,
+            choice: &choice,
+            since: args.since,
+        };
+        outcome.again = compare::with_topics(&**store, scope, &shown.progress).await?;
+        outcome.with_topics = true;
+        if args.repair {
+            let told = repair::results(&**store, scope, &outcome.again.findings, &shown.progress).await?;
+            if !told.is_empty() {
+                outcome.repairs.extend(told);
+                outcome.again = compare::with_topics(&**store, scope, &shown.progress).await?;
+            }
+        }
+    } else {
+        outcome.again = compare::ledger_alone(&**store, args.since, &shown.progress).await?;
+    }
+    if args.offsets || args.with_topics {
+        let partitions: Vec<TopicPartition> = outcome.ledger.positions.keys().cloned().collect();
+        let committed = block_in_place(|| Topics::connect(&args.kafka, &args.group)?.committed(&partitions))?;
+        let apart = compare::standing(&outcome.ledger.positions, &committed);
+        outcome.apart = Some(apart.into_iter().map(|(at, what)| format!("{at}: {what}")).collect());
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    /// What was found of one invariant.
+    fn findings(&self, invariant: u8) -> Vec<String> {
+        let ledger = self.ledger.findings.iter().filter(|found| found.invariant == invariant);
+        let again = self.again.findings.iter().filter(|found| found.invariant == invariant);
+        let apart = self.apart.iter().flatten().filter(|_| invariant == 6);
+        let mut found: Vec<String> = ledger.map(|found: &Finding| found.what.clone()).collect();
+        // Where a partition stands, both have looked.
+        found.extend(
+            again
+                .filter(|found| {
+                    invariant != 6
+                        || !self
+                            .apart
+                            .iter()
+                            .flatten()
+                            .any(|apart| apart.starts_with(&format!("{}:", found.subject)))
+                })
+                .map(|found| format!("{}: {}", found.subject, found.what)),
+        );
+        found.extend(apart.cloned());
+        found
+    }
+
+    fn verdict(&self) -> Verdict {
+        if (1..=6).all(|invariant| self.findings(invariant).is_empty()) {
+            Verdict::Holds
+        } else {
+            Verdict::Broken
+        }
+    }
 }
 
 /// Writes the report of an audit.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn report(out: &mut impl Write, audit: &Audit, committed: Option<&Positions>) -> io::Result<Verdict> {
+pub fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<Verdict> {
+    let audit = &outcome.ledger;
     writeln!(
         out,
         "Audited {} SKUs, {} movements, {} decisions, {} partitions.\n",
@@ -119,23 +229,24 @@ pub fn report(out: &mut impl Write, audit: &Audit, committed: Option<&Positions>
         audit.decisions,
         audit.positions.len()
     )?;
+    for repair in &outcome.repairs {
+        writeln!(out, "Mended: {repair}")?;
+    }
     let mut broken = Vec::new();
     for (invariant, claim) in CLAIMS {
-        let findings: Vec<&Finding> =
-            audit.findings.iter().filter(|finding| finding.invariant == *invariant).collect();
-        let texts = findings.iter().map(|finding| finding.what.as_str());
-        if !write_claim(out, *invariant, claim, texts)? {
+        let left_out = match invariant {
+            4 if !outcome.with_topics => Some("--topics reads what was asked and told"),
+            6 if outcome.apart.is_none() => Some("--offsets reads what Kafka has"),
+            _ => None,
+        };
+        if let Some(how) = left_out {
+            writeln!(out, "–  {invariant}  {claim}: not compared; {how}")?;
+        } else if !write_claim(out, *invariant, claim, &outcome.findings(*invariant))? {
             broken.push(*invariant);
         }
     }
-    match committed {
-        None => writeln!(out, "–  6  {POSITIONS}: not compared; --offsets reads what Kafka has")?,
-        Some(committed) => {
-            let apart = compare_positions(&audit.positions, committed);
-            if !write_claim(out, 6, POSITIONS, apart.iter().map(String::as_str))? {
-                broken.push(6);
-            }
-        }
+    for note in &outcome.again.notes {
+        writeln!(out, "\nNote: {note}.")?;
     }
     writeln!(out)?;
     if broken.is_empty() {
@@ -148,14 +259,15 @@ pub fn report(out: &mut impl Write, audit: &Audit, committed: Option<&Positions>
     Ok(Verdict::Broken)
 }
 
-/// The invariants a database alone can prove, by their number in the design.
+/// The invariants, by their number in ARCHITECTURE.md.
 const CLAIMS: &[(u8, &str)] = &[
-    (1, "No level is or ever was below zero"),
+    (1, "No level is or ever was below what was allowed: zero, or its backorder limit"),
     (2, "Each level is the sum of its movements, and each movement follows from the one before"),
     (3, "Each command has one decision, and moved exactly what its decision tells"),
+    (4, "Each decision was told exactly once as the ledger has it, and each record ended as it should"),
+    (5, "The rules decide the same again, each command at its place in the ledger's order"),
+    (6, "The ledger and Kafka agree how far each partition is done"),
 ];
-
-const POSITIONS: &str = "The ledger and Kafka agree how far each partition is done";
 
 fn advice(invariant: u8) -> &'static str {
     match invariant {
@@ -163,6 +275,16 @@ fn advice(invariant: u8) -> &'static str {
             "a running verifier tells decided batches a moment later, so audit it at rest. At rest, a ledger ahead \
              is put right by starting the verifier; a ledger behind is a database that went back in time: restore \
              a newer backup."
+        }
+        4 => {
+            "results that are missing are told again by `stock-verifier replay republish --execute`; `stock-verifier \
+             replay diff` says more about single records. Results that are altered or told twice stay: tell readers \
+             to drop repeated ids."
+        }
+        2 => {
+            "something else changed these tables: a hand, a script, a partial restore. Stop the verifier and keep a \
+             copy; `stock-verifier audit --repair` makes levels follow from their movements again, and `stock-verifier \
+             replay rebuild` makes a ledger from the topics to compare with."
         }
         _ => {
             "the verifier only appends, so something else changed these tables: a hand, a script, a partial \
@@ -173,39 +295,14 @@ fn advice(invariant: u8) -> &'static str {
 }
 
 /// Writes an invariant with what breaks it; whether it holds.
-fn write_claim<'a>(
-    out: &mut impl Write,
-    invariant: u8,
-    claim: &str,
-    findings: impl Iterator<Item = &'a str>,
-) -> io::Result<bool> {
-    let findings: Vec<&str> = findings.collect();
+fn write_claim(out: &mut impl Write, invariant: u8, claim: &str, findings: &[String]) -> io::Result<bool> {
     let mark = if findings.is_empty() { '✓' } else { '✗' };
     writeln!(out, "{mark}  {invariant}  {claim}")?;
-    for finding in &findings {
+    for finding in findings.iter().take(MOST_SHOWN) {
         writeln!(out, "        {finding}")?;
     }
+    if findings.len() > MOST_SHOWN {
+        writeln!(out, "        … and more; --json has {} of them", findings.len())?;
+    }
     Ok(findings.is_empty())
-}
-
-/// Says of each partition where ledger and Kafka differ; sorted.
-fn compare_positions(ledger: &Positions, committed: &Positions) -> Vec<String> {
-    let mut all: Vec<&TopicPartition> = ledger.keys().chain(committed.keys()).collect();
-    all.sort_unstable();
-    all.dedup();
-    all.into_iter()
-        .filter_map(|at| match (ledger.get(at), committed.get(at)) {
-            (Some(ledger), Some(committed)) if ledger == committed => None,
-            (Some(ledger), Some(committed)) => {
-                Some(format!("{at}: the ledger is at {ledger}, Kafka's committed offset is {committed}"))
-            }
-            (Some(ledger), None) => {
-                Some(format!("{at}: the ledger is at {ledger}, Kafka has no committed offset"))
-            }
-            (None, Some(committed)) => {
-                Some(format!("{at}: the ledger was never here, Kafka's committed offset is {committed}"))
-            }
-            (None, None) => None,
-        })
-        .collect()
 }

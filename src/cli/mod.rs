@@ -3,6 +3,8 @@
 pub mod audit;
 pub mod demo;
 pub mod migrate;
+mod progress;
+pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod settings_file;
@@ -67,11 +69,23 @@ enum Command {
     Stock(stock::StockArgs),
     /// Prove that the ledger's invariants hold
     Audit(audit::AuditArgs),
+    /// Look at what was decided again: compare, tell again, ask again, rebuild, simulate
+    ///
+    /// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs; 2 it could not
+    /// be done; 130 stopped by Ctrl-C, with nothing half done.
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
     /// Print the JSON Schemas and the AsyncAPI document
     Schema(schema::Args),
 }
 
-/// Runs the command that the arguments name. Exit status: 0 done, 1 failed or refused, 2 wrong arguments.
+/// Exit status of an audit or a replay that could not be done: 1 says that something differs.
+const EXIT_TROUBLE: u8 = 2;
+/// Exit status after Ctrl-C: 128 and SIGINT's number, as shells have it.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs the command that the arguments name. Exit status: 0 done, 1 failed or refused, 2 wrong arguments. Audits and
+/// replays say 1 when something differs, and 2 when they could not be done.
 #[must_use]
 pub fn main() -> ExitCode {
     match start() {
@@ -108,6 +122,7 @@ fn start() -> Result<ExitCode> {
             Command::Demo(args) => demo::run(args).await,
             Command::Stock(args) => stock::run(args).await,
             Command::Audit(args) => audit::run(args).await,
+            Command::Replay(command) => replay::run(command).await,
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
@@ -137,8 +152,11 @@ fn log_to_stderr(format: LogFormat, usual: &str) {
 /// A SQLite file is created and migrated as needed, since nobody else could;
 /// PostgreSQL is migrated only when asked.
 async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Result<Arc<dyn Store>> {
-    let url = args.url()?;
-    let url = url.expose_secret();
+    open_url(args.url()?.expose_secret(), connections, migrate).await
+}
+
+/// The same of a URL.
+async fn open_url(url: &str, connections: u32, migrate: bool) -> Result<Arc<dyn Store>> {
     let embedded = url.starts_with("sqlite:");
     let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
     let store: Arc<dyn Store> = if embedded {

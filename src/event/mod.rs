@@ -38,7 +38,9 @@ pub mod schema;
 pub mod wire;
 
 pub use fault::{Fault, FaultCode};
-pub use outgoing::{CE_SOURCE, Channel, Outgoing, OutgoingHeader, dead_letter, hold_due, level, result};
+pub use outgoing::{
+    CE_SOURCE, Channel, ERROR_HEADERS, Outgoing, OutgoingHeader, dead_letter, hold_due, level, result,
+};
 
 /// One header of a record. Kafka allows a name more than once, and a header without a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

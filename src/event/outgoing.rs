@@ -226,7 +226,7 @@ pub fn hold_due(order_id: &Id) -> Outgoing {
 }
 
 /// Names of the headers a dead letter adds: those of Kafka Connect, which tools know.
-const ERROR_HEADERS: [&str; 6] = [
+pub const ERROR_HEADERS: [&str; 6] = [
     "__connect.errors.topic",
     "__connect.errors.partition",
     "__connect.errors.offset",

@@ -247,7 +247,7 @@ impl Intake {
 }
 
 /// An owned copy of a message, and its size in bytes.
-fn own(message: &BorrowedMessage<'_>, source: Source) -> (Record, usize) {
+pub(crate) fn own(message: &BorrowedMessage<'_>, source: Source) -> (Record, usize) {
     let key = message.key().map(<[u8]>::to_vec);
     let value = message.payload().map(<[u8]>::to_vec);
     let mut bytes = key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len);

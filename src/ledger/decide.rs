@@ -73,18 +73,46 @@ pub struct Changes {
     pub orders: Vec<(Id, OrderState)>,
 }
 
+/// A place in the ledger's order, and the time it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Where.
+    pub seq: Seq,
+    /// When.
+    pub at: Stamp,
+}
+
+/// The places of what is decided.
+#[derive(Debug, Clone, Copy)]
+pub enum Places<'a> {
+    /// One after the other from here on, all at this time.
+    From(Place),
+    /// Those it had before: one for each request.
+    Given(&'a [Place]),
+}
+
+impl Places<'_> {
+    /// The place of this request, when so many are decided before it.
+    fn of(self, index: usize, decided: usize) -> Place {
+        match self {
+            Self::From(Place { seq, at }) => {
+                Place { seq: Seq(seq.0 + i64::try_from(decided).unwrap_or(i64::MAX)), at }
+            }
+            Self::Given(places) => places[index],
+        }
+    }
+}
+
 /// Decides requests in their order, as if each were alone.
 ///
 /// `below_position` says whether a request's record lies below the ledger's
 /// position: such a record was applied before and is answered
-/// from its stored decision, never decided. `first` is the ledger place of
-/// the first decision made here; `now` is when.
+/// from its stored decision, never decided.
 pub fn decide(
     mut view: View,
     requests: &[Request],
     below_position: impl Fn(&Request) -> bool,
-    first: Seq,
-    now: Stamp,
+    places: Places<'_>,
 ) -> Changes {
     let mut changes = Changes {
         outcomes: Vec::with_capacity(requests.len()),
@@ -95,9 +123,9 @@ pub fn decide(
     let followed: Set<&Id> = requests.iter().filter_map(|request| request.command.follows()).collect();
     let mut touched = BTreeSet::new();
     view.decisions.reserve(requests.len());
-    let mut seq = first;
-    for request in requests {
+    for (index, request) in requests.iter().enumerate() {
         let command = &request.command;
+        let Place { seq, at: now } = places.of(index, changes.decisions.len());
         let outcome = if let Some(first) = view.decisions.get(&command.key) {
             meet_again(first, request)
         } else if below_position(request) {
@@ -106,7 +134,6 @@ pub fn decide(
         } else if let Some(verdict) = apply(&mut view, request, now) {
             touched.extend(verdict.touches.clone());
             let decision = Arc::new(record(&mut changes.movements, request, verdict, seq, now));
-            seq.0 += 1;
             if decision.accepted
                 && decision.key.kind == CommandKind::OrderCreated
                 && followed.contains(&decision.key.id)
@@ -128,7 +155,7 @@ pub fn decide(
     changes
 }
 
-fn order_state(created: &Decision) -> OrderState {
+pub(super) fn order_state(created: &Decision) -> OrderState {
     // Holds because this program wrote the text just now.
     OrderState::of(created).expect("a decision just made is readable")
 }

@@ -22,6 +22,12 @@ impl Seq {
     pub const END: Self = Self(i64::MAX);
 }
 
+impl std::fmt::Display for Seq {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// When a decision was made, by the database's clock: microseconds since 1970-01-01 UTC.
 ///
 /// A moment in the ledger: when a decision was made, when a hold ends. No rule reads another clock.
@@ -36,6 +42,12 @@ impl Stamp {
     pub fn rfc3339(self) -> String {
         let within = Timestamp::from_microsecond(self.0.max(0)).unwrap_or(Timestamp::MAX);
         format!("{within:.6}")
+    }
+
+    /// The time [`Stamp::rfc3339`] wrote; `None` for any other text.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        text.parse::<Timestamp>().ok().map(|time| Self(time.as_microsecond()))
     }
 
     /// So many seconds later.
@@ -320,6 +332,25 @@ impl Decision {
     /// When the stored text is not what this program writes: a damaged ledger.
     pub fn returned_lines(&self) -> Result<Vec<ReturnedLine>, serde_json::Error> {
         serde_json::from_str::<GivenBack>(&self.detail).map(|given| given.returned)
+    }
+
+    /// The order whose life this goes on with, by what is told of it; `None` when it is of another kind, or its text is
+    /// not what this program writes.
+    #[must_use]
+    pub fn follows(&self) -> Option<Id> {
+        #[derive(Deserialize)]
+        struct Named {
+            order_id: Id,
+        }
+        match self.key.kind {
+            CommandKind::OrderCreated | CommandKind::Adjustment => None,
+            CommandKind::OrderCancelled | CommandKind::OrderReleased | CommandKind::HoldExpired => {
+                Some(self.key.id.clone())
+            }
+            CommandKind::OrderReturned | CommandKind::OrderConfirmed | CommandKind::HoldExtended => {
+                serde_json::from_str::<Named>(&self.detail).ok().map(|named| named.order_id)
+            }
+        }
     }
 
     /// The reasons of a rejected command.

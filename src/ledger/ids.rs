@@ -210,6 +210,9 @@ pub struct HoldSeconds(i64);
 pub struct HoldSecondsError(pub i64);
 
 impl HoldSeconds {
+    /// The shortest there is.
+    pub const MIN: Self = Self(1);
+
     /// Checks a number of seconds.
     ///
     /// # Errors

@@ -7,16 +7,19 @@
 
 use std::collections::{HashMap, HashSet};
 
+mod asked;
 mod command;
 mod decide;
 mod decision;
 mod ids;
 mod order;
+mod past;
 mod source;
 mod stock;
 
+pub use asked::asked;
 pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine, Policy, Terms};
-pub use decide::{Changes, Outcome, Request, View, decide};
+pub use decide::{Changes, Outcome, Place, Places, Request, View, decide};
 pub use decision::{
     AcceptedLine, Adjusted, AdjustedLine, Confirmed, ConfirmedLine, Decision, Extended, GivenBack, Hold,
     Level, Limits, Movement, OrderState, OrderStock, OrderTaken, Reason, Rejected, ReturnedLine, Seq, Stamp,
@@ -26,6 +29,7 @@ pub use ids::{
     HoldSeconds, HoldSecondsError, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_ID_BYTES, MAX_LINES,
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
+pub use past::{Difference, Past, Step};
 pub use source::{NextOffset, Offset, Source, TopicPartition};
 
 /// A map by what a batch is about: items, command ids.

@@ -172,8 +172,10 @@ impl Lane {
         }
         // Anything still in flight makes the commit wait in slices of 100 ms.
         drain(producer)?;
-        self.call(|| producer.send_offsets_to_transaction(&offsets, telling.group, CALL_LIMIT))?;
-        drain(producer)?;
+        if let Some(group) = telling.group {
+            self.call(|| producer.send_offsets_to_transaction(&offsets, group, CALL_LIMIT))?;
+            drain(producer)?;
+        }
         self.call_once(|| producer.commit_transaction(CALL_LIMIT))
     }
 

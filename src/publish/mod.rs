@@ -48,8 +48,8 @@ pub struct Telling<'a> {
     pub events: &'a [Outgoing],
     /// How far each partition is told by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
-    /// The membership that the offsets are sent under.
-    pub group: &'a ConsumerGroupMetadata,
+    /// The membership that the offsets are sent under; without one none are sent.
+    pub group: Option<&'a ConsumerGroupMetadata>,
 }
 
 /// The transactional producers of one worker, which take turns.

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
+
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// Most findings one check reports: enough to see a pattern, and a ledger damaged everywhere stays readable.
 pub(super) const MOST_FINDINGS: u8 = 20;
 
 /// A place where an invariant of the design does not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Which invariant: 1 to 6.
     pub invariant: u8,
@@ -17,7 +19,7 @@ pub struct Finding {
 }
 
 /// What an audit looked at, and what it found.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Audit {
     /// How many SKUs have a level.
     pub skus: u64,
@@ -26,9 +28,30 @@ pub struct Audit {
     /// How many decisions there are.
     pub decisions: u64,
     /// The position of every partition, to be compared with Kafka's committed offsets.
+    #[serde(serialize_with = "listed")]
     pub positions: HashMap<TopicPartition, NextOffset>,
     /// Where invariants do not hold; at most some twenty for each check, which then says that there are more.
     pub findings: Vec<Finding>,
+}
+
+/// Positions as a list: a partition is no JSON key.
+fn listed<S: serde::Serializer>(
+    positions: &HashMap<TopicPartition, NextOffset>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Position<'a> {
+        topic: &'a str,
+        partition: i32,
+        next_offset: NextOffset,
+    }
+    let mut sorted: Vec<_> = positions.iter().collect();
+    sorted.sort_unstable();
+    serializer.collect_seq(sorted.into_iter().map(|(at, next)| Position {
+        topic: &at.topic,
+        partition: at.partition,
+        next_offset: *next,
+    }))
 }
 
 /// A set-wise look for what must not be: a query of one text column, a row for each finding, bounded by its one parameter.

@@ -14,8 +14,8 @@ use backon::{ExponentialBuilder, Retryable};
 pub use audit::{Audit, Finding};
 
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, Offset, OrderState, Outcome,
-    Request, Seq, Sku, TopicPartition,
+    CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, NextOffset, Offset, OrderState,
+    OrderStock, Outcome, Place, Places, Request, Seq, Sku, TopicPartition,
 };
 
 mod audit;
@@ -217,19 +217,69 @@ pub trait Store: Send + Sync + 'static {
     /// for 6 it returns the positions. Looks at one moment of the ledger, and holds up no batch.
     async fn audit(&self) -> Result<Audit, StoreError>;
 
-    /// The next decisions after a place in the ledger's order, in that order: at least one where there is one,
-    /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].
-    ///
-    /// A batch under way may still commit at a place that was read past: what must be whole is read at rest.
-    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError>;
+    /// The ledger as it is now, to be read at leisure while batches go on.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
 
-    /// The movements that decisions after `after` and up to `through` made, in the ledger's order, and by SKU
-    /// within a decision. Bounded by what those decisions can have moved; so read it for one page of
-    /// [`Store::decisions_after`] at a time.
-    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError>;
+    /// Applies a batch as [`Store::apply`] does, but at the places its decisions had before: one for each request, and
+    /// each request is decided. For making a ledger again; none other may write to it meanwhile.
+    async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError>;
+
+    /// The levels that are not what their movements say, though those are one chain: each as it should be. No more
+    /// than some twenty thousand at once.
+    async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError>;
+
+    /// Applies a batch as [`Store::apply`] does, after it made the levels of the batch's items follow from their newest
+    /// movements, in the same transaction.
+    async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError>;
 
     /// Ends every connection.
     async fn close(&self);
+}
+
+/// The ledger at one moment, whatever is written meanwhile. Dropped without ceremony.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// How many decisions there are.
+    async fn count(&mut self) -> Result<u64, StoreError>;
+
+    /// The last place a decision has; `None` in an empty ledger.
+    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError>;
+
+    /// The position of every partition.
+    async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;
+
+    /// The next decisions after a place in the ledger's order, in that order: at least one where there is one,
+    /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].
+    async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError>;
+
+    /// The movements that decisions after `after` and up to `through` made, in the ledger's order, and by item
+    /// within a decision. Bounded by what those decisions can have moved; so read it for one page of
+    /// [`Snapshot::decisions_after`] at a time.
+    async fn movements_between(
+        &mut self,
+        after: Seq,
+        through: Seq,
+    ) -> Result<Vec<StoredMovement>, StoreError>;
+
+    /// The decisions of every kind for these ids; unknown ones are absent.
+    async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError>;
+
+    /// The next levels after an item, as [`Store::levels_after`].
+    async fn levels_after(
+        &mut self,
+        after: Option<&Item>,
+        limit: usize,
+    ) -> Result<Vec<ItemLevel>, StoreError>;
+
+    /// The next lines of orders that gave something back, after this one, sorted by order and item, at most `limit`.
+    async fn order_lines_after(
+        &mut self,
+        after: Option<(&Id, &Item)>,
+        limit: usize,
+    ) -> Result<Vec<(Id, OrderStock)>, StoreError>;
+
+    /// The next open holds after this order's, sorted by order, at most `limit`.
+    async fn holds_after(&mut self, after: Option<&Id>, limit: usize) -> Result<Vec<(Id, Hold)>, StoreError>;
 }
 
 /// Most tries of a batch that meets a transient failure (deadlock, serialisation, lost connection) within one call.
@@ -280,6 +330,30 @@ fn is_below(positions: &HashMap<TopicPartition, NextOffset>, request: &Request) 
         positions.get(&source.at).is_some_and(|position| position.covers(source.offset))
     })
 }
+
+/// How a batch is applied.
+#[derive(Debug, Clone, Copy)]
+enum How<'a> {
+    /// At the next places.
+    Usually,
+    /// At the places its decisions had before.
+    At(&'a [Place]),
+    /// At the next places, after levels were made to follow from their movements.
+    Mending,
+}
+
+impl<'a> How<'a> {
+    /// The places of the batch's decisions.
+    fn places(self, next: Place) -> Places<'a> {
+        match self {
+            Self::At(given) => Places::Given(given),
+            Self::Usually | Self::Mending => Places::From(next),
+        }
+    }
+}
+
+/// Levels mended at once, at most.
+const MOST_MENDED: i64 = 20_000;
 
 /// The orders whose life this batch's commands go on with, sorted, each once.
 fn followed_orders(batch: &Batch) -> Vec<&Id> {

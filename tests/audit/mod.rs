@@ -1,10 +1,13 @@
 //! The audit against ledgers damaged by hand: every damage is named.
 
+mod orders;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stock_verifier::cli::audit::{Verdict, report};
+use stock_verifier::cli::audit::{Outcome, Verdict, report};
 use stock_verifier::ledger::NextOffset;
+use stock_verifier::replay::compare::standing;
 use stock_verifier::store::{Audit, Batch, Store};
 
 use crate::on_every_store;
@@ -43,9 +46,18 @@ async fn ledger(database: &TestDatabase) -> Arc<dyn Store> {
     store
 }
 
+/// What an audit of the ledger alone comes to.
+fn outcome(audit: &Audit) -> Outcome {
+    Outcome { ledger: audit.clone(), ..Outcome::default() }
+}
+
 /// Damages that ledger, audits it, and expects each text in a finding of its invariant.
 async fn expect_named(database: &TestDatabase, damage: &str, named: &[(u8, &str)]) {
-    let store = ledger(database).await;
+    expect_named_in(ledger(database).await, database, damage, named).await;
+}
+
+/// The same with any ledger in that database.
+async fn expect_named_in(store: Arc<dyn Store>, database: &TestDatabase, damage: &str, named: &[(u8, &str)]) {
     database.execute(damage).await;
     let audit = store.audit().await.unwrap();
     for (invariant, text) in named {
@@ -56,7 +68,7 @@ async fn expect_named(database: &TestDatabase, damage: &str, named: &[(u8, &str)
         );
     }
     let mut text = Vec::new();
-    assert_eq!(report(&mut text, &audit, None).unwrap(), Verdict::Broken);
+    assert_eq!(report(&mut text, &outcome(&audit)).unwrap(), Verdict::Broken);
     store.close().await;
 }
 
@@ -67,7 +79,7 @@ async fn a_healthy_ledger_has_no_findings_and_is_counted(database: Arc<TestDatab
     assert_eq!((audit.skus, audit.movements, audit.decisions), (2, 7, 6));
     assert_eq!(audit.positions, HashMap::from([(partition(0), NextOffset(4))]));
     let mut text = Vec::new();
-    assert_eq!(report(&mut text, &audit, None).unwrap(), Verdict::Holds);
+    assert_eq!(report(&mut text, &outcome(&audit)).unwrap(), Verdict::Holds);
     assert!(String::from_utf8(text).unwrap().contains("2 SKUs, 7 movements, 6 decisions"));
 }
 
@@ -230,7 +242,9 @@ async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabas
         let committed =
             committed.iter().map(|(number, next)| (partition(*number), NextOffset(*next))).collect();
         let mut text = Vec::new();
-        let verdict = report(&mut text, &audit, Some(&committed)).unwrap();
+        let apart = standing(&audit.positions, &committed);
+        let apart = apart.into_iter().map(|(at, what)| format!("{at}: {what}")).collect();
+        let verdict = report(&mut text, &Outcome { apart: Some(apart), ..outcome(&audit) }).unwrap();
         (verdict, String::from_utf8(text).unwrap())
     };
     assert_eq!(verdict(&[(0, 4), (1, 9), (2, 3)]).0, Verdict::Holds);
@@ -244,8 +258,8 @@ async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabas
 #[test]
 fn the_report_marks_each_invariant_and_says_what_was_not_compared() {
     let mut text = Vec::new();
-    report(&mut text, &Audit::default(), None).unwrap();
+    report(&mut text, &Outcome::default()).unwrap();
     let text = String::from_utf8(text).unwrap();
-    assert_eq!(text.matches('✓').count(), 3, "{text}");
+    assert_eq!(text.matches('✓').count(), 4, "{text}");
     assert!(text.contains("not compared"), "{text}");
 }

@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use stock_verifier::event::{Channel, FaultCode, Header, Record, dead_letter, read_command, result};
 use stock_verifier::ledger::{
-    Action, Command, Id, Level, MAX_ID_BYTES, MAX_LINES, Offset, Outcome, Quantity, Reason, Request, Seq,
-    Sku, Source, Stamp, Terms, TopicPartition, View, decide,
+    Action, Command, Id, Level, MAX_ID_BYTES, MAX_LINES, Offset, Outcome, Place, Places, Quantity, Reason,
+    Request, Seq, Sku, Source, Stamp, Terms, TopicPartition, View, decide,
 };
 
 /// What becomes of a record.
@@ -540,7 +540,12 @@ fn no_bad_record_harms_its_batch_mates() {
     let mug = Sku::new("MUG").expect("a good SKU").into();
     let levels =
         std::iter::once((mug, Level { available: 1_000_000, version: 1, ..Level::default() })).collect();
-    let changes = decide(View { levels, ..View::default() }, &requests, |_| false, Seq(1), Stamp(0));
+    let changes = decide(
+        View { levels, ..View::default() },
+        &requests,
+        |_| false,
+        Places::From(Place { seq: Seq(1), at: Stamp(0) }),
+    );
     let mut mates = 0;
     for (request, outcome) in requests.iter().zip(&changes.outcomes) {
         let Outcome::Decided(decision) = outcome else { panic!("{:?}: {outcome:?}", request.command.key) };

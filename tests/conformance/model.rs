@@ -8,7 +8,7 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
     CommandKey, CommandKind, Decision, HoldSeconds, Id, Item, Level, Map, NextOffset, OrderState, Outcome,
-    Policy, Request, Seq, Stamp, Terms, TopicPartition, View, decide,
+    Place, Places, Policy, Request, Seq, Stamp, Terms, TopicPartition, View, decide,
 };
 use stock_verifier::store::{Batch, Store};
 
@@ -40,7 +40,12 @@ impl Model {
         let below = |request: &Request| {
             request.source.as_ref().is_some_and(|source| self.positions[&source.at].covers(source.offset))
         };
-        let changes = decide(self.view(batch), &batch.requests, below, Seq(1), Stamp(0));
+        let changes = decide(
+            self.view(batch),
+            &batch.requests,
+            below,
+            Places::From(Place { seq: Seq(1), at: Stamp(0) }),
+        );
         self.levels.extend(changes.levels);
         for decision in changes.decisions {
             if decision.accepted && decision.key.kind == CommandKind::OrderCreated {

@@ -93,8 +93,8 @@ async fn levels_are_sorted_and_named_ones_are_found(database: Arc<TestDatabase>)
 
 async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    assert_eq!(store.decisions_after(Seq::START, 10).await.unwrap(), []);
-    assert_eq!(store.movements_between(Seq::START, Seq::END).await.unwrap(), []);
+    let mut empty = store.snapshot().await.unwrap();
+    assert_eq!(empty.decisions_after(Seq::START, 10).await.unwrap(), []);
     let stock = batch(vec![
         set("a-1", "MUG", 40, None),
         set("a-2", "PEN@PARIS", 100, None),
@@ -116,7 +116,11 @@ async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDataba
         decided.extend(store.apply(&records(0, n * 14, life)).await.unwrap().outcomes);
     }
     let decided: Vec<Decision> = decided.iter().map(|outcome| Decision::clone(&told(outcome))).collect();
-    let movements = store.movements_between(Seq::START, Seq::END).await.unwrap();
+    // A snapshot sees what was there when it was taken.
+    assert_eq!(empty.movements_between(Seq::START, Seq::END).await.unwrap(), []);
+    assert_eq!(empty.decisions_after(Seq::START, 10).await.unwrap(), []);
+    let mut snapshot = store.snapshot().await.unwrap();
+    let movements = snapshot.movements_between(Seq::START, Seq::END).await.unwrap();
     assert!(movements.is_sorted_by(|a, b| (a.seq, &a.item) < (b.seq, &b.item)));
     for decision in decided.iter().filter(|decision| decision.accepted) {
         let moved: Vec<_> = movements.iter().filter(|movement| movement.seq == decision.seq).collect();
@@ -134,10 +138,10 @@ async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDataba
     for size in [1, 7, 1_000] {
         let (mut after, mut pages, mut moved) = (Seq::START, Vec::new(), Vec::new());
         loop {
-            let page = store.decisions_after(after, size).await.unwrap();
+            let page = snapshot.decisions_after(after, size).await.unwrap();
             assert!(page.len() <= size);
             let Some(last) = page.last().map(|decision| decision.seq) else { break };
-            moved.extend(store.movements_between(after, last).await.unwrap());
+            moved.extend(snapshot.movements_between(after, last).await.unwrap());
             pages.extend(page);
             after = last;
         }

@@ -104,14 +104,27 @@ impl Scene {
         command
     }
 
-    fn bare(&self, instance: &str, more: &[&str]) -> Command {
+    /// Another command of the program, `replay diff` say, with the scene's settings.
+    pub fn tool(&self, words: &[&str]) -> Command {
         let mut command = program();
+        command.args(words).args(["--brokers", &self.kafka.brokers, "--group", &self.name]);
+        self.name_topics(&mut command);
+        command.args(["--database-url", &self.database.url()]);
         command
-            .args(["run", "--group", &self.name, "--instance-id", instance])
+    }
+
+    fn name_topics(&self, command: &mut Command) {
+        command
             .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])
             .args(["--rejected-topic", &self.topic("rejected"), "--levels-topic", &self.topic("levels")])
             .args(["--adjustments-topic", &self.topic("adjustments")])
             .args(["--dead-letter-topic", &self.topic("dead")]);
+    }
+
+    fn bare(&self, instance: &str, more: &[&str]) -> Command {
+        let mut command = program();
+        command.args(["run", "--group", &self.name, "--instance-id", instance]);
+        self.name_topics(&mut command);
         // With the consumer protocol the broker says how long a session is.
         if !more.contains(&"--group-protocol") {
             command.args(["-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=500"]);

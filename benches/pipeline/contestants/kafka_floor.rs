@@ -76,7 +76,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                     .map(|(key, _, offset)| result(key, lines, &backlog, offset))
                     .collect();
                 let group = consumer.group_metadata().ok_or_else(|| anyhow!("no group membership"))?;
-                publisher.tell(&Telling { events: &events, offsets: &offsets, group: &group })?;
+                publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(&group) })?;
             }
             Ok(())
         });

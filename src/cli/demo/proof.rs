@@ -123,12 +123,13 @@ struct Prover<'a> {
 /// When the ledger cannot be read.
 pub async fn prove(store: &dyn Store, evidence: &Evidence) -> Result<Proof, StoreError> {
     let mut prover = Prover::new(evidence);
+    let mut snapshot = store.snapshot().await?;
     let mut after = Seq::START;
     loop {
-        let decisions = store.decisions_after(after, PAGE).await?;
+        let decisions = snapshot.decisions_after(after, PAGE).await?;
         // The pages tile the whole order, so that a movement without a decision is met too.
         let through = decisions.last().map_or(Seq::END, |decision| decision.seq);
-        let movements = store.movements_between(after, through).await?;
+        let movements = snapshot.movements_between(after, through).await?;
         prover.page(&decisions, &movements);
         if decisions.is_empty() {
             break;

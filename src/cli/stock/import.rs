@@ -67,6 +67,16 @@ pub(super) async fn import(args: ImportArgs, store: &Arc<dyn Store>) -> Result<S
     Ok(text)
 }
 
+/// The levels a file states.
+///
+/// # Errors
+/// When it cannot be read, or a row is wrong: then it names every one.
+pub(in crate::cli) fn read_levels_file(file: &std::path::Path) -> Result<Vec<(Item, i64)>> {
+    let content = read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let rows = read_rows(&content).with_context(|| format!("{} is not as it should be", file.display()))?;
+    Ok(rows.into_iter().map(|row| (row.item, row.available)).collect())
+}
+
 fn read(file: &std::path::Path) -> std::io::Result<Vec<u8>> {
     if file.as_os_str() == "-" {
         let mut content = Vec::new();

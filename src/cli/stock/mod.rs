@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 
 pub use get::GetArgs;
 pub use import::ImportArgs;
+pub(super) use import::read_levels_file;
 pub use state::{LimitsArgs, SetArgs};
 
 use super::{FEW_CONNECTIONS, open_ledger};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::event::wire::{OrderAccepted, OrderRejected};
-use crate::ledger::{Changes, Level, OrderTaken, Outcome, Rejected, Request, View, decide};
+use crate::ledger::{Changes, Level, OrderTaken, Outcome, Place, Places, Rejected, Request, View, decide};
 
 /// The schema of this name, ready to validate.
 fn validator(name: &str) -> jsonschema::Validator {
@@ -90,7 +90,7 @@ fn lives(values: &[(i64, &str)]) -> Vec<String> {
         let request = Request { command, source: Some(source) };
         let now = Stamp(1_767_323_045_678_901 + seconds * 1_000_000);
         let Changes { outcomes, decisions, levels, orders, .. } =
-            decide(view.clone(), &[request], |_| false, Seq(offset), now);
+            decide(view.clone(), &[request], |_| false, Places::From(Place { seq: Seq(offset), at: now }));
         view.decisions.extend(decisions.into_iter().map(|decision| (decision.key.clone(), decision)));
         view.levels.extend(levels);
         view.orders.extend(orders);

@@ -19,10 +19,10 @@ use super::rows::{Ctid, LevelColumns, location_column};
 use super::{failed, orders, rows};
 use crate::ledger::{
     Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Limits, Map, Movement, NextOffset,
-    OrderState, Seq, Set, Stamp, TopicPartition, View, decide,
+    OrderState, Place, Seq, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
-    Advance, Applied, Batch, StoreError, find_positions, followed_orders, is_below, order_states,
+    Advance, Applied, Batch, How, StoreError, find_positions, followed_orders, is_below, order_states,
 };
 
 /// `BEGIN`, through a gate that many batches pass at once. The number is this program's own among advisory locks.
@@ -31,16 +31,16 @@ const BEGIN_SHARED: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(730994077
 const BEGIN_ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7309940776305091937)";
 
 /// One try on one connection. A connection that saw an error is closed, never given back.
-pub(super) async fn attempt(pool: &PgPool, batch: &Batch) -> Result<Applied, StoreError> {
+pub(super) async fn attempt(pool: &PgPool, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
     let mut connection = pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
-    let applied = apply(&mut connection, batch).await;
+    let applied = apply(&mut connection, batch, how).await;
     if applied.is_err() {
         connection.close_on_drop();
     }
     applied
 }
 
-async fn apply(connection: &mut PgConnection, batch: &Batch) -> Result<Applied, StoreError> {
+async fn apply(connection: &mut PgConnection, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
     let followed = followed_orders(batch);
     let before = look_up(connection, &followed).await?;
     let begin = if remembers_cancellation(batch, &before) { BEGIN_ALONE } else { BEGIN_SHARED };
@@ -48,9 +48,12 @@ async fn apply(connection: &mut PgConnection, batch: &Batch) -> Result<Applied, 
 
     let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
     let items = items_of(batch, &followed_before);
+    if let How::Mending = how {
+        mend_levels(&mut transaction, &items).await?;
+    }
     let (levels, rows) = lock_levels(&mut transaction, &items).await?;
     let positions = lock_positions(&mut transaction, &batch.advances).await?;
-    let (decisions, first, now) = read_decisions(&mut transaction, batch, &followed).await?;
+    let (decisions, next) = read_decisions(&mut transaction, batch, &followed).await?;
     let mut orders = order_states(&decisions, &followed)?;
     if !are_locked(&orders, &items) {
         return Err(StoreError::Moved);
@@ -58,13 +61,17 @@ async fn apply(connection: &mut PgConnection, batch: &Batch) -> Result<Applied, 
     orders::read_states(&mut transaction, &mut orders).await?;
 
     let view = View { levels, decisions, orders };
-    let changes = decide(view, &batch.requests, |request| is_below(&positions, request), first, now);
+    let below = |request: &_| is_below(&positions, request);
+    let changes = decide(view, &batch.requests, below, how.places(next));
 
     write_levels_and_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
     copy_decisions(&mut transaction, &changes).await?;
     copy_movements(&mut transaction, &changes).await?;
     orders::write_states(&mut transaction, &changes.orders).await?;
     orders::note_unannounced(&mut transaction, &changes.movements).await?;
+    if let How::At([.., last]) = how {
+        draw_through(&mut transaction, last.seq).await?;
+    }
     transaction.commit().await.map_err(failed("committing a batch"))?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
@@ -127,6 +134,27 @@ fn items_of<'a>(batch: &'a Batch, orders: &'a Map<Id, OrderState>) -> Vec<&'a It
 /// decided after it was looked up.
 fn are_locked(orders: &Map<Id, OrderState>, items: &[&Item]) -> bool {
     orders.values().flat_map(|order| &order.lines).all(|line| items.binary_search(&&line.item).is_ok())
+}
+
+/// Makes these levels what their newest movements say.
+async fn mend_levels(connection: &mut PgConnection, items: &[&Item]) -> Result<(), StoreError> {
+    let (skus, locations) = rows::item_columns(items.iter().copied());
+    sqlx::query(
+        "INSERT INTO levels (sku, location, available, version, backorder_limit)
+         SELECT wanted.sku, wanted.location, coalesce(newest.balance, 0), coalesce(newest.version, 0), 0
+         FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
+              LEFT JOIN LATERAL (SELECT balance, version FROM movements
+                                 WHERE movements.sku = wanted.sku AND movements.location = wanted.location
+                                 ORDER BY version DESC LIMIT 1) AS newest ON true
+         ORDER BY wanted.sku, wanted.location
+         ON CONFLICT (sku, location) DO UPDATE SET available = excluded.available, version = excluded.version",
+    )
+    .bind(skus)
+    .bind(locations)
+    .execute(connection)
+    .await
+    .map_err(failed("mending levels"))?;
+    Ok(())
 }
 
 /// Where the rows of locked levels are, and their limits.
@@ -204,7 +232,7 @@ async fn read_decisions(
     connection: &mut PgConnection,
     batch: &Batch,
     followed: &[&Id],
-) -> Result<(Map<CommandKey, Arc<Decision>>, Seq, Stamp), StoreError> {
+) -> Result<(Map<CommandKey, Arc<Decision>>, Place), StoreError> {
     let own = batch.requests.iter().map(|request| &request.command.key.id);
     let ids: Vec<&str> = own.chain(followed.iter().copied()).map(Id::as_str).collect();
     let found = sqlx::query(
@@ -229,7 +257,17 @@ async fn read_decisions(
             decisions.insert(decision.key.clone(), Arc::new(decision));
         }
     }
-    Ok((decisions, first, now))
+    Ok((decisions, Place { seq: first, at: now }))
+}
+
+/// Lets the next batch begin after this place.
+async fn draw_through(connection: &mut PgConnection, last: Seq) -> Result<(), StoreError> {
+    sqlx::query("SELECT setval('ledger_seq', greatest($1, last_value)) FROM ledger_seq")
+        .bind(last.0)
+        .execute(connection)
+        .await
+        .map_err(failed("keeping the places in the ledger's order"))?;
+    Ok(())
 }
 
 /// Writes the new levels and positions. Every row meant must be written, or the batch fails whole.

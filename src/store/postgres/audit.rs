@@ -5,10 +5,10 @@
 
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::failed;
+use super::{failed, read_levels};
 use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
-use crate::store::StoreError;
 use crate::store::audit::{Audit, Check, LIMIT};
+use crate::store::{ItemLevel, MOST_MENDED, StoreError};
 
 /// For this transaction alone: an audit of many millions of rows takes longer than any batch may, and sorts and
 /// hashes them in memory where it can.
@@ -267,6 +267,31 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
     }
     transaction.commit().await.map_err(&doing)?;
     Ok(audit)
+}
+
+/// Items whose movements are one chain by themselves, and whose level is not where it ends.
+const MENDABLE: &str = "SELECT m.sku, m.location, m.total AS available, m.movements AS version,
+            coalesce(l.backorder_limit, 0) AS backorder_limit, l.order_limit
+     FROM (SELECT sku, location, count(*) AS movements, max(version) AS newest, sum(quantity)::bigint AS total,
+                  sum(hashint8extended(balance, version))
+                      - sum(hashint8extended(balance - quantity, version - 1)) AS chain
+           FROM movements GROUP BY sku, location) AS m
+     LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
+     WHERE (l.version IS DISTINCT FROM m.movements OR l.available IS DISTINCT FROM m.total)
+           AND m.newest = m.movements
+           AND m.chain = hashint8extended(m.total, m.movements)::numeric - hashint8extended(0, 0)
+     ORDER BY m.sku, m.location LIMIT $1";
+
+/// Levels that follow from their movements and are something else: as they should be.
+pub(super) async fn mendable_levels(connection: &mut PgConnection) -> Result<Vec<ItemLevel>, StoreError> {
+    let doing = failed("looking for levels to mend");
+    let mut transaction =
+        connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
+    transaction.execute(SETTINGS).await.map_err(&doing)?;
+    let found = sqlx::query(MENDABLE).bind(MOST_MENDED).fetch_all(&mut *transaction).await;
+    let levels = read_levels(found)?;
+    transaction.commit().await.map_err(doing)?;
+    Ok(levels)
 }
 
 /// What is wrong between decisions, movements and orders; the costly join of lines only when something is.

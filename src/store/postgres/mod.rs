@@ -40,8 +40,8 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Applied, Audit, Batch, DueHold, ItemLevel, Store, StoreError, StoredMovement, version};
-use crate::ledger::{Decision, Item, NextOffset, Seq, Sku, TopicPartition};
+use super::{Applied, Audit, Batch, DueHold, How, ItemLevel, Snapshot, Store, StoreError, version};
+use crate::ledger::{Item, NextOffset, Place, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -195,7 +195,7 @@ impl Store for PostgresStore {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("applying a batch", || apply::attempt(&self.pool, batch)).await
+        super::retry("applying a batch", || apply::attempt(&self.pool, batch, How::Usually)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
@@ -225,17 +225,8 @@ impl Store for PostgresStore {
     }
 
     async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
-        let found = sqlx::query(
-            "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
-             WHERE (sku, location) > ($1, $2) ORDER BY sku, location LIMIT $3",
-        )
-        // No SKU is empty, so this is before every one.
-        .bind(after.map_or("", |item| item.sku.as_str()))
-        .bind(after.map_or("", rows::location_column))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
-        .await;
-        read_levels(found)
+        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
+        read::levels_after(&mut connection, after, limit).await
     }
 
     async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
@@ -255,12 +246,25 @@ impl Store for PostgresStore {
         audit
     }
 
-    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
-        read::decisions_after(&self.pool, after, limit).await
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        Ok(Box::new(read::PostgresSnapshot::begin(&self.pool).await?))
     }
 
-    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
-        read::movements_between(&self.pool, after, through).await
+    async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
+        super::retry("restoring a batch", || apply::attempt(&self.pool, batch, How::At(places))).await
+    }
+
+    async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
+        let found = audit::mendable_levels(&mut connection).await;
+        if found.is_err() {
+            connection.close_on_drop();
+        }
+        found
+    }
+
+    async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        super::retry("mending levels", || apply::attempt(&self.pool, batch, How::Mending)).await
     }
 
     async fn close(&self) {

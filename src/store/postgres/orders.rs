@@ -57,7 +57,7 @@ pub(super) async fn read_states(
     Ok(())
 }
 
-fn hold_partition(row: &PgRow) -> Result<Option<TopicPartition>, sqlx::Error> {
+pub(super) fn hold_partition(row: &PgRow) -> Result<Option<TopicPartition>, sqlx::Error> {
     let topic: Option<&str> = row.try_get("topic")?;
     let partition: Option<i32> = row.try_get("partition")?;
     Ok(topic.zip(partition).map(|(topic, partition)| TopicPartition::new(topic, partition)))

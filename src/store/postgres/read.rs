@@ -1,84 +1,243 @@
-//! Reading the ledger back, in its order.
+//! Reading the ledger back, in its order, as it was at one moment.
 //!
 //! Places in the order are kept by BRIN indexes: the tables are append-only,
 //! so places follow the rows' order on disk closely, and such an index costs
 //! a batch next to nothing. What it cannot do is sort; so each page is a
 //! bounded stretch of places, of which the index names the few blocks.
 
-use sqlx::Row;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{Executor, PgConnection, Postgres, Row, Transaction};
 
 use super::rows::damaged;
-use super::{failed, rows};
-use crate::ledger::{CommandKey, CommandKind, Decision, Id, Offset, Seq};
-use crate::store::{MAX_BATCH, StoreError, StoredMovement};
+use super::{failed, orders, read_levels, rows};
+use crate::ledger::{
+    CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq, Stamp,
+    TopicPartition,
+};
+use crate::store::{ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement};
 
 /// Places between the first one of a batch and that of the next, as `ledger_seq` draws them.
 const BATCH_PLACES: i64 = 100_000;
 const _: () = assert!(MAX_BATCH == 100_000, "ledger_seq is incremented by MAX_BATCH");
 
-/// Places looked through at once: ten batches, so that a page of usual length reads no block more than twice.
-const STRETCH: i64 = 10 * BATCH_PLACES;
+/// Most places looked through at once: a thousand batches, for ledgers whose batches are small.
+const LONGEST_STRETCH: i64 = 1_000 * BATCH_PLACES;
 
-/// The next decisions in the ledger's order.
-pub(super) async fn decisions_after(
-    pool: &PgPool,
-    after: Seq,
-    limit: usize,
-) -> Result<Vec<Decision>, StoreError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut after = after.0;
-    loop {
-        let through = after.saturating_add(STRETCH);
-        let found: Vec<Decision> = sqlx::query(
-            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
-                      (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
-               FROM decisions WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3"#,
-        )
-        .bind(after)
-        .bind(through)
-        .bind(limit)
-        .fetch_all(pool)
-        .await
-        .map_err(failed("reading the decisions"))?
-        .iter()
-        .map(rows::decision)
-        .collect::<Result<_, _>>()?;
-        // A stretch may be empty: batches that failed drew their places all the same.
-        if !found.is_empty() || last_place(pool).await? <= through {
-            return Ok(found);
-        }
-        after = through;
+/// A read-only transaction that sees the ledger as it was when it began.
+pub(super) struct PostgresSnapshot {
+    transaction: Transaction<'static, Postgres>,
+    /// Places looked through at once: as many as hold about one page, since all rows of a stretch are read and sorted.
+    stretch: i64,
+}
+
+impl PostgresSnapshot {
+    pub(super) async fn begin(pool: &PgPool) -> Result<Self, StoreError> {
+        let doing = failed("beginning to read the ledger");
+        let mut transaction =
+            pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
+        // It holds no locks, and its reader may have much to do between two pages.
+        transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.map_err(&doing)?;
+        Ok(Self { transaction, stretch: BATCH_PLACES })
     }
 }
 
+#[async_trait]
+impl Snapshot for PostgresSnapshot {
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM decisions")
+            .fetch_one(&mut *self.transaction)
+            .await
+            .map_err(failed("counting the decisions"))?;
+        Ok(count.unsigned_abs())
+    }
+
+    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
+            .fetch_one(&mut *self.transaction)
+            .await
+            .map_err(failed("reading the last decision's place"))?;
+        Ok(last.map(Seq))
+    }
+
+    async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+        sqlx::query("SELECT topic, partition, next_offset FROM positions")
+            .fetch_all(&mut *self.transaction)
+            .await
+            .map_err(failed("reading the positions"))?
+            .iter()
+            .map(|row| rows::position(row).map_err(failed("reading the positions")))
+            .collect()
+    }
+
+    async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        let mut after = after.0;
+        loop {
+            let through = after.saturating_add(self.stretch);
+            let found = decisions_between(&mut self.transaction, after, through, limit).await?;
+            if found.len() >= limit {
+                self.stretch = (self.stretch / 2).max(BATCH_PLACES);
+            } else if found.len() < limit / 4 {
+                self.stretch = (self.stretch * 2).min(LONGEST_STRETCH);
+            }
+            // A stretch may be empty: batches that failed drew their places all the same.
+            if !found.is_empty() || last_place(&mut self.transaction).await? <= through {
+                return Ok(found);
+            }
+            after = through;
+        }
+    }
+
+    async fn movements_between(
+        &mut self,
+        after: Seq,
+        through: Seq,
+    ) -> Result<Vec<StoredMovement>, StoreError> {
+        sqlx::query(
+            r#"SELECT seq, sku, location, version, quantity, balance, kind, id, partition, "offset"
+               FROM movements WHERE seq > $1 AND seq <= $2 ORDER BY seq, sku, location"#,
+        )
+        .bind(after.0)
+        .bind(through.0)
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(failed("reading the movements"))?
+        .iter()
+        .map(movement)
+        .collect()
+    }
+
+    async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
+        let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        sqlx::query(
+            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
+                      (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
+               FROM decisions WHERE id = ANY($1)"#,
+        )
+        .bind(ids)
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(failed("reading the decisions"))?
+        .iter()
+        .map(|row| rows::decision(row).map(|decision| (decision.key.clone(), Arc::new(decision))))
+        .collect()
+    }
+
+    async fn levels_after(
+        &mut self,
+        after: Option<&Item>,
+        limit: usize,
+    ) -> Result<Vec<ItemLevel>, StoreError> {
+        levels_after(&mut self.transaction, after, limit).await
+    }
+
+    async fn order_lines_after(
+        &mut self,
+        after: Option<(&Id, &Item)>,
+        limit: usize,
+    ) -> Result<Vec<(Id, OrderStock)>, StoreError> {
+        let doing = failed("reading the orders' lines");
+        sqlx::query(
+            "SELECT order_id, sku, location, deducted, returned FROM order_lines
+             WHERE (order_id, sku, location) > ($1, $2, $3) ORDER BY order_id, sku, location LIMIT $4",
+        )
+        // No id is empty, so this is before every one.
+        .bind(after.map_or("", |(id, _)| id.as_str()))
+        .bind(after.map_or("", |(_, item)| item.sku.as_str()))
+        .bind(after.map_or("", |(_, item)| rows::location_column(item)))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(&doing)?
+        .iter()
+        .map(|row| {
+            let stock = OrderStock {
+                item: rows::item(row)?,
+                deducted: row.try_get("deducted").map_err(&doing)?,
+                returned: row.try_get("returned").map_err(&doing)?,
+            };
+            Ok((order_id(row)?, stock))
+        })
+        .collect()
+    }
+
+    async fn holds_after(&mut self, after: Option<&Id>, limit: usize) -> Result<Vec<(Id, Hold)>, StoreError> {
+        let doing = failed("reading the holds");
+        sqlx::query(
+            "SELECT order_id, topic, partition, (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at
+             FROM holds WHERE order_id > $1 ORDER BY order_id LIMIT $2",
+        )
+        .bind(after.map_or("", Id::as_str))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(&doing)?
+        .iter()
+        .map(|row| {
+            let expires_at = Stamp(row.try_get("expires_at").map_err(&doing)?);
+            Ok((order_id(row)?, Hold { expires_at, at: orders::hold_partition(row).map_err(&doing)? }))
+        })
+        .collect()
+    }
+}
+
+/// The first decisions of a stretch of the ledger's order.
+async fn decisions_between(
+    connection: &mut PgConnection,
+    after: i64,
+    through: i64,
+    limit: usize,
+) -> Result<Vec<Decision>, StoreError> {
+    sqlx::query(
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
+                  (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
+           FROM decisions WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3"#,
+    )
+    .bind(after)
+    .bind(through)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("reading the decisions"))?
+    .iter()
+    .map(rows::decision)
+    .collect()
+}
+
 /// The last place any batch can have drawn.
-async fn last_place(pool: &PgPool) -> Result<i64, StoreError> {
+async fn last_place(connection: &mut PgConnection) -> Result<i64, StoreError> {
     let last_batch: i64 = sqlx::query_scalar("SELECT last_value FROM ledger_seq")
-        .fetch_one(pool)
+        .fetch_one(connection)
         .await
         .map_err(failed("reading the ledger's last place"))?;
     Ok(last_batch.saturating_add(BATCH_PLACES))
 }
 
-/// A stretch of movements in the ledger's order.
-pub(super) async fn movements_between(
-    pool: &PgPool,
-    after: Seq,
-    through: Seq,
-) -> Result<Vec<StoredMovement>, StoreError> {
-    sqlx::query(
-        r#"SELECT seq, sku, location, version, quantity, balance, kind, id, partition, "offset"
-           FROM movements WHERE seq > $1 AND seq <= $2 ORDER BY seq, sku, location"#,
+/// The next levels, sorted by item.
+pub(super) async fn levels_after(
+    connection: &mut PgConnection,
+    after: Option<&Item>,
+    limit: usize,
+) -> Result<Vec<ItemLevel>, StoreError> {
+    let found = sqlx::query(
+        "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
+         WHERE (sku, location) > ($1, $2) ORDER BY sku, location LIMIT $3",
     )
-    .bind(after.0)
-    .bind(through.0)
-    .fetch_all(pool)
-    .await
-    .map_err(failed("reading the movements"))?
-    .iter()
-    .map(movement)
-    .collect()
+    // No SKU is empty, so this is before every one.
+    .bind(after.map_or("", |item| item.sku.as_str()))
+    .bind(after.map_or("", rows::location_column))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await;
+    read_levels(found)
+}
+
+fn order_id(row: &PgRow) -> Result<Id, StoreError> {
+    let id: &str = row.try_get("order_id").map_err(failed("reading an order's id"))?;
+    Id::new(id).map_err(|error| damaged(format!("an order whose id {error}")))
 }
 
 fn movement(row: &PgRow) -> Result<StoredMovement, StoreError> {

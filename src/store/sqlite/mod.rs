@@ -33,6 +33,7 @@ mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -40,13 +41,16 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, Audit, Batch, DueHold, ItemLevel, Store, StoreError, StoredMovement, find_positions,
-    followed_orders, is_below, order_states, version,
+    Applied, Audit, Batch, DueHold, How, ItemLevel, Snapshot, Store, StoreError, StoredMovement,
+    find_positions, followed_orders, is_below, order_states, version,
 };
-use crate::ledger::{self, Decision, Id, Item, Level, NextOffset, Seq, Sku, Stamp, TopicPartition, View};
+use crate::ledger::{
+    self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Place, Seq, Sku, Stamp,
+    TopicPartition, View,
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -110,9 +114,9 @@ impl SqliteStore {
         Ok(Self { writer, readers })
     }
 
-    async fn apply_once(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply_once(&self, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("waiting to write the ledger"))?;
-        let result = apply(&mut conn, batch).await;
+        let result = apply(&mut conn, batch, how).await;
         if matches!(result, Err(StoreError::Database { .. })) {
             // Its state is unknown; the next try gets a new one. What closing says adds nothing to the error in hand.
             let _ = conn.close().await;
@@ -158,7 +162,7 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("applying a batch", || self.apply_once(batch)).await
+        super::retry("applying a batch", || self.apply_once(batch, How::Usually)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
@@ -197,14 +201,22 @@ impl Store for SqliteStore {
         audit::audit(&mut conn).await
     }
 
-    async fn decisions_after(&self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
-        let mut conn = self.readers.acquire().await.map_err(database("reading decisions"))?;
-        rows::read_decisions_after(&mut conn, after, limit).await
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let transaction = self.readers.begin().await.map_err(database("beginning to read the ledger"))?;
+        Ok(Box::new(SqliteSnapshot(transaction)))
     }
 
-    async fn movements_between(&self, after: Seq, through: Seq) -> Result<Vec<StoredMovement>, StoreError> {
-        let mut conn = self.readers.acquire().await.map_err(database("reading movements"))?;
-        rows::read_movements_between(&mut conn, after, through).await
+    async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
+        super::retry("restoring a batch", || self.apply_once(batch, How::At(places))).await
+    }
+
+    async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("looking for levels to mend"))?;
+        rows::read_mendable_levels(&mut conn).await.map(item_levels)
+    }
+
+    async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        super::retry("mending levels", || self.apply_once(batch, How::Mending)).await
     }
 
     async fn close(&self) {
@@ -214,9 +226,9 @@ impl Store for SqliteStore {
 }
 
 /// One transaction around [`decide_and_write`].
-async fn apply(conn: &mut SqliteConnection, batch: &Batch) -> Result<Applied, StoreError> {
+async fn apply(conn: &mut SqliteConnection, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database("beginning a batch"))?;
-    match decide_and_write(&mut tx, batch).await {
+    match decide_and_write(&mut tx, batch, how).await {
         Ok(applied) => {
             tx.commit().await.map_err(database("committing a batch"))?;
             Ok(applied)
@@ -229,7 +241,11 @@ async fn apply(conn: &mut SqliteConnection, batch: &Batch) -> Result<Applied, St
     }
 }
 
-async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<Applied, StoreError> {
+async fn decide_and_write(
+    conn: &mut SqliteConnection,
+    batch: &Batch,
+    how: How<'_>,
+) -> Result<Applied, StoreError> {
     let found = rows::read_positions(conn, batch.advances.iter().map(|advance| &advance.at))
         .await
         .map_err(database("reading positions"))?;
@@ -244,6 +260,9 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
     let asked = batch.requests.iter().flat_map(|request| request.command.items());
     let taken = states.values().flat_map(|state| state.lines.iter().map(|line| &line.item));
     let items: BTreeSet<&Item> = asked.chain(taken).collect();
+    if let How::Mending = how {
+        rows::mend_levels(conn, &items).await?;
+    }
     let levels = rows::read_levels(conn, &items).await?.into_iter().collect();
     orders::read_lines(conn, &mut states).await?;
     orders::read_holds(conn, &mut states).await?;
@@ -251,10 +270,10 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
         states.iter().filter(|(_, state)| state.hold.is_some()).map(|(id, _)| id.clone()).collect();
     let view = View { levels, decisions, orders: states };
     // The write lock is held, so nobody else draws the same places.
-    let first = rows::next_seq(conn).await.map_err(database("drawing places in the order"))?;
+    let seq = rows::next_seq(conn).await.map_err(database("drawing places in the order"))?;
 
-    let changes =
-        ledger::decide(view, &batch.requests, |request| is_below(&positions, request), first, now());
+    let below = |request: &_| is_below(&positions, request);
+    let changes = ledger::decide(view, &batch.requests, below, how.places(Place { seq, at: now() }));
 
     rows::write_levels(conn, &changes.levels).await?;
     rows::write_decisions(conn, &changes.decisions).await?;
@@ -265,6 +284,68 @@ async fn decide_and_write(conn: &mut SqliteConnection, batch: &Batch) -> Result<
     let next = batch.advances.iter().map(|advance| (&advance.at, advance.next.max(positions[&advance.at])));
     rows::write_positions(conn, &next.collect()).await?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
+}
+
+/// A read transaction: SQLite shows it the file as it was when it first read.
+struct SqliteSnapshot(Transaction<'static, Sqlite>);
+
+#[async_trait]
+impl Snapshot for SqliteSnapshot {
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM decisions")
+            .fetch_one(&mut *self.0)
+            .await
+            .map_err(database("counting the decisions"))?;
+        Ok(count.unsigned_abs())
+    }
+
+    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
+            .fetch_one(&mut *self.0)
+            .await
+            .map_err(database("reading the last decision's place"))?;
+        Ok(last.map(Seq))
+    }
+
+    async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+        rows::read_all_positions(&mut self.0).await.map_err(database("reading positions"))
+    }
+
+    async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        rows::read_decisions_after(&mut self.0, after, limit).await
+    }
+
+    async fn movements_between(
+        &mut self,
+        after: Seq,
+        through: Seq,
+    ) -> Result<Vec<StoredMovement>, StoreError> {
+        rows::read_movements_between(&mut self.0, after, through).await
+    }
+
+    async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
+        rows::read_decisions(&mut self.0, &ids.iter().copied().collect()).await
+    }
+
+    async fn levels_after(
+        &mut self,
+        after: Option<&Item>,
+        limit: usize,
+    ) -> Result<Vec<ItemLevel>, StoreError> {
+        rows::read_levels_after(&mut self.0, after, limit).await.map(item_levels)
+    }
+
+    async fn order_lines_after(
+        &mut self,
+        after: Option<(&Id, &Item)>,
+        limit: usize,
+    ) -> Result<Vec<(Id, OrderStock)>, StoreError> {
+        orders::read_lines_after(&mut self.0, after, limit).await
+    }
+
+    async fn holds_after(&mut self, after: Option<&Id>, limit: usize) -> Result<Vec<(Id, Hold)>, StoreError> {
+        orders::read_holds_after(&mut self.0, after, limit).await
+    }
 }
 
 fn item_levels(levels: Vec<(Item, Level)>) -> Vec<ItemLevel> {

@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::database;
 use super::rows::{json, location_column, stored_item, write};
-use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, Stamp, TopicPartition};
+use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, OrderStock, Stamp, TopicPartition};
 use crate::store::{DueHold, StoreError};
 
 /// Fills in what these orders gave back.
@@ -64,6 +64,60 @@ pub(super) async fn read_holds(
         }
     }
     Ok(())
+}
+
+/// The next lines of orders that gave something back, sorted by order and item.
+pub(super) async fn read_lines_after(
+    conn: &mut SqliteConnection,
+    after: Option<(&Id, &Item)>,
+    limit: usize,
+) -> Result<Vec<(Id, OrderStock)>, StoreError> {
+    // No id is empty, so every order comes after this.
+    let (id, sku, location) =
+        after.map_or(("", "", ""), |(id, item)| (id.as_str(), item.sku.as_str(), location_column(item)));
+    let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+        "SELECT order_id, sku, location, deducted, returned FROM order_lines
+         WHERE (order_id, sku, location) > (?1, ?2, ?3) ORDER BY order_id, sku, location LIMIT ?4",
+    )
+    .bind(id)
+    .bind(sku)
+    .bind(location)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading what orders gave back"))?;
+    rows.into_iter()
+        .map(|(id, sku, location, deducted, returned)| {
+            Ok((stored_id(&id)?, OrderStock { item: stored_item(&sku, &location)?, deducted, returned }))
+        })
+        .collect()
+}
+
+/// The next open holds, sorted by order.
+pub(super) async fn read_holds_after(
+    conn: &mut SqliteConnection,
+    after: Option<&Id>,
+    limit: usize,
+) -> Result<Vec<(Id, Hold)>, StoreError> {
+    let rows: Vec<(String, i64, Option<String>, Option<i32>)> = sqlx::query_as(
+        "SELECT order_id, expires_at, topic, partition FROM holds
+         WHERE order_id > ?1 ORDER BY order_id LIMIT ?2",
+    )
+    .bind(after.map_or("", Id::as_str))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading holds"))?;
+    rows.into_iter()
+        .map(|(id, expires_at, topic, partition)| {
+            let at = partition_of(topic.map(Arc::from), partition);
+            Ok((stored_id(&id)?, Hold { expires_at: Stamp(expires_at), at }))
+        })
+        .collect()
+}
+
+fn stored_id(id: &str) -> Result<Id, StoreError> {
+    Id::new(id).map_err(|error| StoreError::Damaged { what: format!("an order {id:?} whose id {error}") })
 }
 
 /// Sorted, so that look-ups walk the index one way.

@@ -15,7 +15,7 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, Map, Movement, NextOffset,
     Offset, Seq, Sku, Source, Stamp, TopicPartition,
 };
-use crate::store::{StoreError, StoredMovement};
+use crate::store::{MOST_MENDED, StoreError, StoredMovement};
 
 /// The newest migration applied, if any was.
 pub(super) async fn newest_migration(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
@@ -46,6 +46,18 @@ pub(super) async fn read_positions(
     .bind(json(&keys))
     .fetch_all(conn)
     .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(topic, partition, next)| (TopicPartition::new(topic, partition), NextOffset(next)))
+        .collect())
+}
+
+/// Every position.
+pub(super) async fn read_all_positions(
+    conn: &mut SqliteConnection,
+) -> Result<HashMap<TopicPartition, NextOffset>, sqlx::Error> {
+    let rows: Vec<(String, i32, i64)> =
+        sqlx::query_as("SELECT topic, partition, next_offset FROM positions").fetch_all(conn).await?;
     Ok(rows
         .into_iter()
         .map(|(topic, partition, next)| (TopicPartition::new(topic, partition), NextOffset(next)))
@@ -134,6 +146,52 @@ pub(super) async fn read_levels_after(
     .fetch_all(conn)
     .await;
     levels(rows)
+}
+
+/// Levels that are not where their movements end, though those are one chain: as they should be.
+pub(super) async fn read_mendable_levels(
+    conn: &mut SqliteConnection,
+) -> Result<Vec<(Item, Level)>, StoreError> {
+    let rows = sqlx::query_as(
+        "WITH chained AS (
+             SELECT sku, location, version, quantity, balance,
+                    lag(version, 1, 0) OVER chain AS version_before, lag(balance, 1, 0) OVER chain AS balance_before
+             FROM movements WINDOW chain AS (PARTITION BY sku, location ORDER BY version)
+         ), m AS (
+             SELECT sku, location, count(*) AS movements, sum(quantity) AS total
+             FROM chained GROUP BY sku, location
+             HAVING sum(version <> version_before + 1 OR balance <> balance_before + quantity) = 0
+         )
+         SELECT m.sku, m.location, m.total, m.movements, coalesce(l.backorder_limit, 0), l.order_limit
+         FROM m LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
+         WHERE l.version IS NOT m.movements OR l.available IS NOT m.total
+         ORDER BY m.sku, m.location LIMIT ?1",
+    )
+    .bind(MOST_MENDED)
+    .fetch_all(conn)
+    .await;
+    levels(rows)
+}
+
+/// Makes these levels what their newest movements say.
+pub(super) async fn mend_levels(
+    conn: &mut SqliteConnection,
+    items: &BTreeSet<&Item>,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = items.iter().map(|item| (&item.sku, location_column(item))).collect();
+    write(
+        conn,
+        "mending levels",
+        "INSERT INTO levels (sku, location, available, version, backorder_limit)
+         SELECT w.value ->> 0, w.value ->> 1, coalesce(m.balance, 0), coalesce(m.version, 0), 0
+         FROM json_each(?1) AS w
+         LEFT JOIN (SELECT sku, location, balance, max(version) AS version FROM movements GROUP BY sku, location) AS m
+             ON m.sku = w.value ->> 0 AND m.location = w.value ->> 1
+         WHERE true
+         ON CONFLICT (sku, location) DO UPDATE SET available = excluded.available, version = excluded.version",
+        &rows,
+    )
+    .await
 }
 
 fn levels(rows: Result<Vec<LevelRow>, sqlx::Error>) -> Result<Vec<(Item, Level)>, StoreError> {

@@ -1,0 +1,77 @@
+//! Mending what can be derived.
+
+use anyhow::{Context as _, Result};
+
+use crate::ledger::{Command, CommandKey, CommandKind, Id, Outcome, Request, Set};
+use crate::replay::Progress;
+use crate::replay::choice::Choice;
+use crate::replay::compare::{Class, Finding, Scope};
+use crate::replay::republish::republish;
+use crate::store::{Batch, Store};
+
+/// Levels mended at once.
+const PAGE: usize = 1_000;
+
+/// Makes each level that is not what its movements say follow from them, and leaves a ledger line that says so. Items
+/// whose movements are themselves not one chain are left alone: nothing tells which of them is wrong.
+pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
+    let mut mended = Vec::new();
+    let wrong = store.mendable_levels().await?;
+    let now = jiff::Timestamp::now().as_microsecond();
+    for (page, items) in wrong.chunks(PAGE).enumerate() {
+        let mut requests = Vec::with_capacity(items.len());
+        for (place, level) in items.iter().enumerate() {
+            let id = Id::new(&format!("audit-repair-{now}-{page}-{place}"))
+                .context("an id of this program is one")?;
+            // States what is so already: a movement of nothing, whose decision names the repair.
+            let (item, level) = (level.item.clone(), level.level);
+            let command = if level.available < 0 {
+                Command::limits_set(id, item, level.limits)
+            } else {
+                Command::stock_set(id, item, level.available, None)
+            };
+            requests.push(Request { command, source: None });
+        }
+        let batch = Batch { advances: Vec::new(), requests };
+        let applied = store.mend(&batch).await?;
+        for (level, outcome) in items.iter().zip(applied.outcomes) {
+            let Outcome::Decided(decision) = outcome else { continue };
+            mended.push(format!(
+                "SKU {}: its level is {} again, as its movements say ({})",
+                level.item, level.level.available, decision.key
+            ));
+        }
+    }
+    Ok(mended)
+}
+
+/// Tells results again that were never told.
+pub(super) async fn results(
+    store: &dyn Store,
+    scope: Scope<'_>,
+    findings: &[Finding],
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    let keys: Set<CommandKey> = findings
+        .iter()
+        .filter(|found| found.invariant == 4 && found.class == Class::Missing)
+        .filter_map(|found| key(&found.subject))
+        .collect();
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let choice = Choice { keys, ..Choice::all() };
+    let told = republish(store, Scope { choice: &choice, ..scope }, None, true, progress).await?;
+    let number = told.accepted + told.rejected;
+    Ok((number > 0)
+        .then(|| format!("{number} results that were never told are told now"))
+        .into_iter()
+        .collect())
+}
+
+/// The command that an event's id names.
+fn key(event_id: &str) -> Option<CommandKey> {
+    let (name, id) = event_id.split_once('/')?;
+    let kind = CommandKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+    Some(CommandKey { id: Id::new(id).ok()?, kind })
+}

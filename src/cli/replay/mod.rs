@@ -1,0 +1,300 @@
+//! `stock-verifier replay`: compares, tells again, asks again, rebuilds, simulates.
+
+pub mod choice;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use self::choice::{ChoiceArgs, RangeArgs};
+use super::progress::Shown;
+use super::stock::read_levels_file;
+use super::{EXIT_INTERRUPTED, EXIT_TROUBLE, FEW_CONNECTIONS, open_ledger, open_url};
+use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, TopicArgs, parse_database_url};
+use crate::ledger::{Item, NextOffset, TopicPartition};
+use crate::replay::choice::Choice;
+use crate::replay::compare::{self, Scope};
+use crate::replay::{Stopped, rebuild, reprocess, republish, simulate};
+use crate::store::Store;
+
+/// What every replay needs.
+#[derive(Debug, Args)]
+pub struct Common {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The consumer group that shares the orders; its committed offsets say what is told
+    #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
+    group: String,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// The commands of `replay`.
+///
+/// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs; 2 it could not be
+/// done; 130 stopped by Ctrl-C, with nothing half done.
+#[derive(Debug, Subcommand)]
+pub enum ReplayCommand {
+    /// Decide the chosen records again, and compare with what is stored and what was told
+    Diff(DiffArgs),
+    /// Tell stored decisions again: the same events with the same ids
+    Republish(RepublishArgs),
+    /// Ask commands again that are not decided, or dead letters once mended
+    Reprocess(ReprocessArgs),
+    /// Make a new ledger from the topics, in the old one's order when it is there
+    Rebuild(RebuildArgs),
+    /// Say what would have happened with other levels
+    Simulate(SimulateArgs),
+}
+
+/// The arguments of `replay diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+}
+
+/// The arguments of `replay republish`.
+#[derive(Debug, Args)]
+pub struct RepublishArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+
+    /// Tell to this topic instead of the result topics
+    #[arg(long, value_name = "TOPIC")]
+    to_topic: Option<String>,
+
+    /// Do it; else it is only said what would be done
+    #[arg(long)]
+    execute: bool,
+}
+
+/// The arguments of `replay reprocess`.
+#[derive(Debug, Args)]
+pub struct ReprocessArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+
+    /// Take the dead letters, instead of the orders and adjustments
+    #[arg(long)]
+    dead_letters: bool,
+
+    /// Of the dead letters, those of this error; may be given many times
+    #[arg(long, value_name = "CLASS", requires = "dead_letters")]
+    error: Vec<String>,
+
+    /// A JSON merge patch (RFC 7396) to mend each chosen value with
+    #[arg(long, value_name = "FILE")]
+    patch: Option<PathBuf>,
+
+    /// Do it; else it is only said what would be done
+    #[arg(long)]
+    execute: bool,
+}
+
+/// The arguments of `replay rebuild`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// The new ledger.
+    #[arg(long, value_name = "URL", value_parser = parse_database_url,
+          help = "The new ledger, empty or begun before: postgres://USER@HOST/DB or sqlite://FILE")]
+    into: DatabaseUrl,
+
+    /// Do not follow the old ledger, whose place and time of each decision are then lost
+    #[arg(long)]
+    from_topics_alone: bool,
+
+    /// Do it; else it is only said what would be done
+    #[arg(long)]
+    execute: bool,
+}
+
+/// The arguments of `replay simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    range: RangeArgs,
+
+    /// The levels to begin with: CSV with the header `sku,available`, and maybe a column `location`
+    #[arg(long, value_name = "FILE.csv")]
+    levels: PathBuf,
+}
+
+/// Runs a replay.
+///
+/// # Errors
+/// When the report cannot be written; everything else is an exit status of its own.
+pub async fn run(command: ReplayCommand) -> Result<ExitCode> {
+    match execute(command).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is::<Stopped>() => {
+            eprintln!("{error}");
+            Ok(ExitCode::from(EXIT_INTERRUPTED))
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            Ok(ExitCode::from(EXIT_TROUBLE))
+        }
+    }
+}
+
+async fn execute(command: ReplayCommand) -> Result<ExitCode> {
+    match command {
+        ReplayCommand::Diff(args) => diff(args).await,
+        ReplayCommand::Republish(args) => republish(args).await,
+        ReplayCommand::Reprocess(args) => reprocess(args).await,
+        ReplayCommand::Rebuild(args) => rebuild(args).await,
+        ReplayCommand::Simulate(args) => simulate(args).await,
+    }
+}
+
+impl Common {
+    fn scope<'a>(&'a self, choice: &'a Choice) -> Scope<'a> {
+        Scope { kafka: &self.kafka, topics: &self.topics, group: &self.group, choice, since: None }
+    }
+
+    async fn ledger(&self) -> Result<Arc<dyn Store>> {
+        open_ledger(&self.database, FEW_CONNECTIONS, false).await
+    }
+
+    /// Prints a report: for machines as JSON, else for people.
+    fn print<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(report).context("the report cannot be written")?);
+        } else {
+            print!("{}", text(report));
+        }
+        Ok(())
+    }
+}
+
+async fn diff(args: DiffArgs) -> Result<ExitCode> {
+    let choice = args.choice.choice()?;
+    let store = args.common.ledger().await?;
+    let shown = Shown::new("comparing");
+    let report = compare::with_topics(&*store, args.common.scope(&choice), &shown.progress).await;
+    drop(shown);
+    store.close().await;
+    let report = report?;
+    args.common.print(&report, report::diff)?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn republish(args: RepublishArgs) -> Result<ExitCode> {
+    let choice = args.choice.choice()?;
+    let store = args.common.ledger().await?;
+    let shown = Shown::new(if args.execute { "telling again" } else { "looking" });
+    let (scope, to) = (args.common.scope(&choice), args.to_topic.as_deref());
+    let report = republish::republish(&*store, scope, to, args.execute, &shown.progress).await;
+    drop(shown);
+    store.close().await;
+    let report = report?;
+    args.common.print(&report, report::republish)?;
+    Ok(stopped(report.stopped_at.as_ref()))
+}
+
+async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
+    let choice = args.choice.choice()?;
+    let patch = args.patch.as_deref().map(read_patch).transpose()?;
+    let from = if args.dead_letters {
+        reprocess::From::DeadLetters(args.error.iter().cloned().collect::<BTreeSet<_>>())
+    } else {
+        reprocess::From::Sources
+    };
+    let store = args.common.ledger().await?;
+    let shown = Shown::new(if args.execute { "asking again" } else { "looking" });
+    let scope = args.common.scope(&choice);
+    let report =
+        reprocess::reprocess(&*store, scope, &from, patch.as_ref(), args.execute, &shown.progress).await;
+    drop(shown);
+    store.close().await;
+    let report = report?;
+    args.common.print(&report, report::reprocess)?;
+    Ok(stopped(report.stopped_at.as_ref()))
+}
+
+/// The exit status of a work that can be stopped; where it stopped is said in the lines of a positions file.
+fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> ExitCode {
+    let Some(places) = at else { return ExitCode::SUCCESS };
+    eprintln!(
+        "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:"
+    );
+    for (at, next) in places {
+        eprintln!("{} {} {next}", at.topic, at.partition);
+    }
+    ExitCode::from(EXIT_INTERRUPTED)
+}
+
+fn read_patch(file: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let patch: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+    if !patch.is_object() {
+        bail!(
+            "{}: a merge patch is an object of the fields to change, null for one to remove",
+            file.display()
+        );
+    }
+    Ok(patch)
+}
+
+async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
+    let choice = Choice::all();
+    let old = if args.from_topics_alone { None } else { Some(args.common.ledger().await?) };
+    if let (Some(_), Ok(url)) = (&old, args.common.database.url()) {
+        use secrecy::ExposeSecret as _;
+        if url.expose_secret() == args.into.expose() {
+            bail!("--into names the ledger itself: name an empty database");
+        }
+    }
+    let into =
+        open_url(args.into.expose(), FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
+    let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
+    let scope = args.common.scope(&choice);
+    let report = rebuild::rebuild(old.as_deref(), &*into, scope, args.execute, &shown.progress).await;
+    drop(shown);
+    into.close().await;
+    if let Some(old) = &old {
+        old.close().await;
+    }
+    let report = report?;
+    args.common.print(&report, |report| report::rebuild(report, old.is_some()))?;
+    Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn simulate(args: SimulateArgs) -> Result<ExitCode> {
+    let choice = args.range.choice();
+    let levels: BTreeMap<Item, i64> = read_levels_file(&args.levels)?.into_iter().collect();
+    let store = args.common.ledger().await?;
+    let shown = Shown::new("simulating");
+    let report = simulate::simulate(&*store, args.common.scope(&choice), &levels, &shown.progress).await;
+    drop(shown);
+    store.close().await;
+    let report = report?;
+    args.common.print(&report, report::simulate)?;
+    Ok(ExitCode::SUCCESS)
+}

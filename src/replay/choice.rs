@@ -1,0 +1,225 @@
+//! Which records are meant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+
+use super::topics::{Stretch, Topics};
+use crate::event::{Record, read_command};
+use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition};
+
+/// Where to begin, or to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The first record there is.
+    Earliest,
+    /// The end, as it is now.
+    Latest,
+    /// This offset of each partition.
+    Offset(NextOffset),
+    /// The first record of this time or later.
+    Time(Timestamp),
+    /// The first record of so long ago or later.
+    Ago(Duration),
+}
+
+impl FromStr for Bound {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" => return Ok(Self::Earliest),
+            "latest" => return Ok(Self::Latest),
+            _ => {}
+        }
+        if let Ok(offset) = text.parse::<i64>() {
+            return if offset < 0 {
+                Err("an offset is not negative".to_owned())
+            } else {
+                Ok(Self::Offset(NextOffset(offset)))
+            };
+        }
+        if let Ok(time) = text.parse::<Timestamp>() {
+            return Ok(Self::Time(time));
+        }
+        humantime::parse_duration(text).map(Self::Ago).map_err(|_| {
+            "expected earliest, latest, an offset (4711), a date-time with its zone (2026-11-22T18:00:00Z), or how \
+             long ago (90min, 2h, 3days)"
+                .to_owned()
+        })
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earliest => f.write_str("earliest"),
+            Self::Latest => f.write_str("latest"),
+            Self::Offset(offset) => offset.fmt(f),
+            Self::Time(time) => time.fmt(f),
+            Self::Ago(ago) => write!(f, "{} ago", humantime::format_duration(*ago)),
+        }
+    }
+}
+
+impl Bound {
+    /// Where that is in a partition, given all of it that there is.
+    fn place(self, topics: &Topics, whole: &Stretch) -> Result<NextOffset> {
+        match self {
+            Self::Earliest => Ok(whole.from),
+            Self::Latest => Ok(whole.to),
+            Self::Offset(offset) => Ok(offset),
+            Self::Time(time) => topics.at_time(whole, time.as_millisecond()),
+            Self::Ago(ago) => {
+                let now = Timestamp::now().as_millisecond();
+                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                topics.at_time(whole, now.saturating_sub(ago).max(0))
+            }
+        }
+    }
+}
+
+/// Positions as rpk's and kcat's users write them down: `TOPIC PARTITION OFFSET`, a line each.
+///
+/// # Errors
+/// When a line is something else; it says which.
+pub fn read_positions(text: &str) -> Result<BTreeMap<TopicPartition, NextOffset>> {
+    let mut positions = BTreeMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [topic, partition, offset] = fields[..] else {
+            bail!("line {}: expected TOPIC PARTITION OFFSET, found {line:?}", number + 1);
+        };
+        let at = partition.parse::<u16>().map(|partition| TopicPartition::new(topic, i32::from(partition)));
+        let at = at.with_context(|| format!("line {}: {partition:?} is no partition", number + 1))?;
+        let offset: u64 =
+            offset.parse().with_context(|| format!("line {}: {offset:?} is no offset", number + 1))?;
+        let next = NextOffset(i64::try_from(offset).context("an offset is at most 2^63 - 1")?);
+        if positions.insert(at.clone(), next).is_some() {
+            bail!("line {}: {at} comes twice", number + 1);
+        }
+    }
+    Ok(positions)
+}
+
+/// Which records of some topics are meant.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Where to begin in each partition.
+    pub from: Bound,
+    /// Where to end.
+    pub to: Bound,
+    /// Where to begin in partitions named one by one; the others are left out.
+    pub positions: Option<BTreeMap<TopicPartition, NextOffset>>,
+    /// Of these partitions; all when there are none.
+    pub partitions: BTreeSet<i32>,
+    /// About these orders, or with these ids; any when there are none.
+    pub ids: Set<Id>,
+    /// About these SKUs; any when there are none.
+    pub skus: Set<Sku>,
+    /// These commands; any when there are none.
+    pub keys: Set<CommandKey>,
+}
+
+impl Choice {
+    /// Everything.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            from: Bound::Earliest,
+            to: Bound::Latest,
+            positions: None,
+            partitions: BTreeSet::new(),
+            ids: Set::default(),
+            skus: Set::default(),
+            keys: Set::default(),
+        }
+    }
+
+    /// Whether records are chosen by what they say, and not only by where they stand.
+    #[must_use]
+    pub fn looks_inside(&self) -> bool {
+        !self.ids.is_empty() || !self.skus.is_empty() || !self.keys.is_empty()
+    }
+
+    /// The stretches of these topics that are meant.
+    ///
+    /// # Errors
+    /// When records that are meant by their offset were deleted, or do not exist yet; or Kafka does not answer.
+    pub fn stretches(&self, topics: &Topics, of: &[&str]) -> Result<Vec<Stretch>> {
+        let mut stretches = Vec::new();
+        for topic in of {
+            for whole in topics.whole_topic(topic)? {
+                let at = &whole.at;
+                if !self.partitions.is_empty() && !self.partitions.contains(&at.partition) {
+                    continue;
+                }
+                let from = match &self.positions {
+                    None => self.from.place(topics, &whole)?,
+                    Some(positions) => match positions.get(at) {
+                        Some(from) => *from,
+                        None => continue,
+                    },
+                };
+                let to = self.to.place(topics, &whole)?;
+                check_is_there(topics, &whole, from)?;
+                stretches.push(Stretch { at: at.clone(), from, to: to.min(whole.to).max(from) });
+            }
+        }
+        if let Some(missing) =
+            self.positions.iter().flatten().find(|(at, _)| {
+                !of.contains(&&*at.topic) || !stretches.iter().any(|stretch| stretch.at == **at)
+            })
+        {
+            bail!("{} is no partition of {}", missing.0, of.join(" or "));
+        }
+        Ok(stretches)
+    }
+
+    /// Whether this record is meant, by what it says. One that says nothing readable is meant by its place alone.
+    #[must_use]
+    pub fn wants(&self, record: &Record) -> bool {
+        if !self.looks_inside() {
+            return true;
+        }
+        read_command(record).is_ok_and(|command| self.wants_command(&command))
+    }
+
+    /// Whether this command is meant.
+    #[must_use]
+    pub fn wants_command(&self, command: &Command) -> bool {
+        let by_id = self.ids.is_empty()
+            || self.ids.contains(&command.key.id)
+            || command.follows().is_some_and(|order| self.ids.contains(order));
+        let by_sku = self.skus.is_empty() || command.items().any(|item| self.skus.contains(&item.sku));
+        by_id && by_sku && (self.keys.is_empty() || self.keys.contains(&command.key))
+    }
+}
+
+/// Refuses to begin where there are no records any more, or none yet.
+fn check_is_there(topics: &Topics, whole: &Stretch, from: NextOffset) -> Result<()> {
+    if from < whole.from {
+        let since =
+            topics.first_timestamp(whole)?.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        let since = since.map_or_else(String::new, |since| format!(", which is of {since}"));
+        bail!(
+            "{}: records before offset {} were deleted (retention?), and {from} is one of them. The first that is \
+             left is {}{since}: begin there, or with --from earliest",
+            whole.at,
+            whole.from,
+            whole.from
+        );
+    }
+    if from > whole.to {
+        bail!("{}: there is no offset {from} yet, the partition ends at {}", whole.at, whole.to);
+    }
+    Ok(())
+}

@@ -1,0 +1,633 @@
+//! Whether the rules decide the same again, and whether what was told is what is stored.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::task::{block_in_place, spawn_blocking};
+
+use super::Progress;
+use super::choice::Choice;
+use super::join::{Join, Page};
+use super::past::{Entry, PAGE, Pages};
+use super::told::{Book, Event, Names, Sums, Wrong, letter_class, letter_of, time_of};
+use super::topics::{Reader, Stretch, Topics};
+use crate::config::{KafkaArgs, TopicArgs};
+use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
+use crate::ledger::{
+    Action, Command, CommandKey, Decision, Difference, Id, Map, NextOffset, Offset, Past, Seq, Source, Stamp,
+    Step, TopicPartition,
+};
+use crate::store::{Snapshot, Store};
+
+/// Where each partition is done up to: in the ledger, or as Kafka has it.
+pub type Positions = HashMap<TopicPartition, NextOffset>;
+
+/// Findings kept at most; all are counted.
+const MOST_FINDINGS: usize = 1_000;
+
+/// What kind of difference it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// It is there, and says something else.
+    Differing,
+    /// It should be there and is not.
+    Missing,
+    /// It is there and should not be.
+    Extra,
+}
+
+impl Class {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Differing => "differing",
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+        }
+    }
+}
+
+/// A difference, explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which invariant of the design it breaks: 4 to 6.
+    pub invariant: u8,
+    /// What kind it is.
+    pub class: Class,
+    /// What it is about: a command, an event, a record, a partition.
+    pub subject: String,
+    /// What was found, and what should be.
+    pub what: String,
+}
+
+/// What a comparison came to.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Decisions compared.
+    pub decisions: u64,
+    /// Records that were absorbed, as they should be: repeats, and holds that were not over.
+    pub absorbed: u64,
+    /// Records that are dead letters, as they should be.
+    pub dead_letters: u64,
+    /// Results and dead letters that were read back.
+    pub told: u64,
+    /// How many differences of each kind there are.
+    pub differing: u64,
+    /// Things that should be there and are not.
+    pub missing: u64,
+    /// Things that are there and should not be.
+    pub extra: u64,
+    /// The differences; the first thousand.
+    pub findings: Vec<Finding>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.differing + self.missing + self.extra == 0
+    }
+
+    fn add(&mut self, invariant: u8, class: Class, subject: &impl ToString, what: impl Into<String>) {
+        *match class {
+            Class::Differing => &mut self.differing,
+            Class::Missing => &mut self.missing,
+            Class::Extra => &mut self.extra,
+        } += 1;
+        if self.findings.len() < MOST_FINDINGS {
+            let (subject, what) = (subject.to_string(), what.into());
+            self.findings.push(Finding { invariant, class, subject, what });
+        }
+    }
+}
+
+/// What is compared with the topics.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// How to reach Kafka.
+    pub kafka: &'a KafkaArgs,
+    /// The topics.
+    pub topics: &'a TopicArgs,
+    /// The group whose committed offsets say what is told.
+    pub group: &'a str,
+    /// Which records.
+    pub choice: &'a Choice,
+    /// Only what was decided then or later.
+    pub since: Option<Stamp>,
+}
+
+/// The rules against the ledger, page by page.
+struct Judge {
+    past: Past,
+    report: Report,
+    since: Option<Stamp>,
+}
+
+impl Judge {
+    fn new(since: Option<Stamp>) -> Self {
+        Self { past: Past::default(), report: Report::default(), since }
+    }
+
+    fn counts(&self, decision: &Decision) -> bool {
+        self.since.is_none_or(|since| decision.decided_at >= since)
+    }
+
+    /// Decides a page again; differences of decisions that `meant` does not hold are not reported.
+    fn go_on(
+        mut self,
+        steps: &[Step],
+        known: &Map<CommandKey, Arc<Decision>>,
+        meant: impl Fn(Seq) -> bool,
+    ) -> Self {
+        for Difference { key, seq, what } in self.past.go_on(steps, known) {
+            let counts = steps.iter().find(|step| step.decision.seq == seq);
+            if meant(seq) && counts.is_none_or(|step| self.counts(&step.decision)) {
+                self.report.add(5, Class::Differing, &key, what);
+            }
+        }
+        self
+    }
+
+    /// What the walk came to, against the tables that say how things stand now.
+    async fn end(&mut self, snapshot: &mut dyn Snapshot) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = snapshot.levels_after(after.as_ref(), PAGE).await?;
+            for now in &page {
+                let Some(level) = self.past.level(&now.item) else { continue };
+                if level.limits != now.level.limits {
+                    let what = format!(
+                        "its limits are {:?}, its decisions left {:?}",
+                        now.level.limits, level.limits
+                    );
+                    self.report.add(5, Class::Differing, &format!("SKU {}", now.item), what);
+                }
+            }
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last.item),
+                None => break,
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = snapshot.holds_after(after.as_ref(), PAGE).await?;
+            for (id, hold) in &page {
+                let Some(known) = self.past.hold(id) else { continue };
+                if known != hold {
+                    let what = format!(
+                        "its hold ends at {}, its decisions say {}",
+                        hold.expires_at.rfc3339(),
+                        known.expires_at.rfc3339()
+                    );
+                    self.report.add(5, Class::Differing, &format!("order {id}"), what);
+                }
+            }
+            match page.into_iter().next_back() {
+                Some((last, _)) => after = Some(last),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the orders that these steps follow.
+async fn known_to(
+    past: &Past,
+    snapshot: &mut dyn Snapshot,
+    steps: &[Step],
+) -> Result<Map<CommandKey, Arc<Decision>>> {
+    let needs = past.needs(steps);
+    if needs.is_empty() {
+        return Ok(Map::default());
+    }
+    Ok(snapshot.decisions_of(&needs.iter().collect::<Vec<_>>()).await?)
+}
+
+/// Decides the whole ledger again from what it tells itself, in its own order.
+///
+/// # Errors
+/// When the ledger cannot be read, or the work was stopped.
+pub async fn ledger_alone(store: &dyn Store, since: Option<Stamp>, progress: &Progress) -> Result<Report> {
+    let mut snapshot = store.snapshot().await?;
+    progress.expect(snapshot.count().await?);
+    let mut judge = Judge::new(since);
+    let mut pages = Pages::after(&mut *snapshot, Seq::START);
+    let mut page = pages.next().await?;
+    while !page.is_empty() {
+        let steps: Vec<Step> = page
+            .into_iter()
+            .map(|Entry { decision, movements }| Step { decision, movements, command: None })
+            .collect();
+        let known = known_to(&judge.past, pages.snapshot(), &steps).await?;
+        let count = steps.len();
+        judge.report.decisions += steps.iter().filter(|step| judge.counts(&step.decision)).count() as u64;
+        // The next page is read while this one is decided.
+        let (judged, next) =
+            tokio::join!(spawn_blocking(move || judge.go_on(&steps, &known, |_| true)), pages.next());
+        (judge, page) = (judged.context("deciding again panicked")?, next?);
+        progress.add(count)?;
+    }
+    judge.end(&mut *snapshot).await?;
+    Ok(judge.report)
+}
+
+/// Compares the ledger with its topics: decides the chosen records again, each at its place in the ledger's order, and
+/// holds what was told against what is stored.
+///
+/// Batches may go on meanwhile: what is not told yet is left out.
+///
+/// # Errors
+/// When something cannot be read, records that are meant were deleted, the ledger is behind Kafka or ahead of the
+/// topics' ends, or the work was stopped.
+pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<Report> {
+    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
+    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
+    let chosen = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
+    let partitions: Vec<TopicPartition> = chosen.iter().map(|stretch| stretch.at.clone()).collect();
+    let committed = block_in_place(|| topics.committed(&partitions))?;
+    // After the offsets, so that it holds all that is told by them.
+    let mut snapshot = store.snapshot().await?;
+    let positions = snapshot.positions().await?;
+
+    let of_these = |all: &Positions| -> Positions {
+        all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
+    };
+    let mut judge = Judge::new(scope.since);
+    for (subject, what) in standing(&of_these(&positions), &of_these(&committed)) {
+        judge.report.add(6, Class::Differing, &subject, what);
+    }
+    let stretches = told_part(chosen, &positions, &committed);
+    let since = block_in_place(|| results_since(&topics, &scope, &mut judge.report))?;
+    judge.since = scope.since.max(since);
+
+    let total: u64 = stretches.iter().map(Stretch::span).sum();
+    progress.expect(total * 2 + snapshot.count().await?);
+    let mut comparison = Comparison {
+        topics: &topics,
+        scope,
+        stretches: &stretches,
+        positions: &positions,
+        book: Book::Sums(Sums::default()),
+        meant: HashSet::new(),
+    };
+    judge = comparison.walk(&mut *snapshot, judge, progress).await?;
+    judge.report.told = comparison.read_told(progress, judge.since)?;
+    let Book::Sums(sums) = &comparison.book else { unreachable!("they were sums just now") };
+    let (uneven, more) = sums.uneven();
+    if !uneven.is_empty() {
+        if more {
+            judge.report.notes.push("so much differs that only some of it is named".to_owned());
+        }
+        comparison.book = Book::Names(Names::of(uneven));
+        let mut report = std::mem::take(&mut judge.report);
+        // Once more, for the names alone.
+        let again = Judge::new(judge.since);
+        comparison.walk(&mut *snapshot, again, progress).await?;
+        comparison.read_told(progress, judge.since)?;
+        let Book::Names(names) = comparison.book else { unreachable!("they were made names just now") };
+        for (id, wrong) in names.wrong() {
+            add_wrong(&mut report, &id, wrong);
+        }
+        judge.report = report;
+    }
+    Ok(judge.report)
+}
+
+fn add_wrong(report: &mut Report, id: &str, wrong: Wrong) {
+    let list = |places: &[Source]| places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match wrong {
+        Wrong::Missing => report.add(4, Class::Missing, &id, "it was never told"),
+        Wrong::Altered(at) => {
+            report.add(4, Class::Differing, &id, format!("what was told at {at} is not what the ledger has"));
+        }
+        Wrong::Repeated(places) => {
+            report.add(
+                4,
+                Class::Extra,
+                &id,
+                format!("it was told {} times: {}", places.len(), list(&places)),
+            );
+        }
+        Wrong::Unknown(places) => {
+            let what = format!("it was told at {}, but the ledger has no such decision", list(&places));
+            report.add(4, Class::Extra, &id, what);
+        }
+    }
+}
+
+/// Where ledger and Kafka do not agree how far a partition is done.
+#[must_use]
+pub fn standing(ledger: &Positions, committed: &Positions) -> Vec<(String, String)> {
+    let mut all: Vec<&TopicPartition> = ledger.keys().chain(committed.keys()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter()
+        .filter_map(|at| {
+            let what = match (ledger.get(at), committed.get(at)) {
+                (Some(ledger), Some(committed)) if ledger == committed => return None,
+                (None, None) => return None,
+                (Some(ledger), Some(committed)) => {
+                    format!("the ledger is at {ledger}, Kafka's committed offset is {committed}")
+                }
+                (Some(ledger), None) => format!("the ledger is at {ledger}, Kafka has no committed offset"),
+                (None, Some(committed)) => {
+                    format!("the ledger was never here, Kafka's committed offset is {committed}")
+                }
+            };
+            Some((at.to_string(), what))
+        })
+        .collect()
+}
+
+/// The part of each stretch that is both decided and told.
+pub(super) fn told_part(
+    stretches: Vec<Stretch>,
+    positions: &Positions,
+    committed: &Positions,
+) -> Vec<Stretch> {
+    let done = |at: &TopicPartition| {
+        let ledger = positions.get(at).copied().unwrap_or(NextOffset(0));
+        ledger.min(committed.get(at).copied().unwrap_or(NextOffset(0)))
+    };
+    stretches
+        .into_iter()
+        .map(|stretch| Stretch { to: stretch.to.min(done(&stretch.at)).max(stretch.from), ..stretch })
+        .collect()
+}
+
+/// Results older than the oldest that every partition still has cannot be compared: when the last of them was decided.
+fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut Report) -> Result<Option<Stamp>> {
+    let mut since = None;
+    for topic in [&scope.topics.accepted_topic, &scope.topics.rejected_topic] {
+        for whole in topics.whole_topic(topic)? {
+            if whole.from == NextOffset(0) {
+                continue;
+            }
+            let mut reader = topics.read(std::slice::from_ref(&whole))?;
+            let Some(first) = reader.pop(&whole.at)?.as_ref().and_then(time_of) else { continue };
+            // Tellings again may stand between younger ones.
+            since = since.max(Some(first.plus_seconds(RETENTION_SLACK_SECONDS)));
+        }
+    }
+    if let Some(since) = since {
+        report.notes.push(format!(
+            "results were deleted from the result topics (retention?): compared is what was decided from {} on",
+            since.rfc3339()
+        ));
+    }
+    Ok(since)
+}
+
+/// How far results of one partition may stand out of the order of their decisions.
+const RETENTION_SLACK_SECONDS: i64 = 60;
+
+/// A comparison with the topics under way.
+struct Comparison<'a> {
+    topics: &'a Topics,
+    scope: Scope<'a>,
+    stretches: &'a [Stretch],
+    positions: &'a Positions,
+    book: Book,
+    /// The events that are meant, where records are chosen by what they say.
+    meant: HashSet<String>,
+}
+
+impl Comparison<'_> {
+    /// Walks the ledger and the topics, notes what should have been told, and judges.
+    async fn walk(
+        &mut self,
+        snapshot: &mut dyn Snapshot,
+        mut judge: Judge,
+        progress: &Progress,
+    ) -> Result<Judge> {
+        let reader = block_in_place(|| self.topics.read(self.stretches))?;
+        let mut join = Join::new(Pages::after(snapshot, Seq::START), reader, self.stretches);
+        while let Some(Page { decided, others }) = join.next().await? {
+            let done = decided.len() + others.len();
+            let mut steps = Vec::with_capacity(decided.len());
+            let mut meant = HashSet::new();
+            for (entry, record) in decided {
+                let read = join.reads(&entry);
+                steps.push(self.step(&mut judge, entry, record.as_ref(), read, &mut meant));
+            }
+            let known = known_to(&judge.past, join.pages().snapshot(), &steps).await?;
+            judge = block_in_place(|| judge.go_on(&steps, &known, |seq| meant.contains(&seq)));
+            self.others(join.pages().snapshot(), &mut judge, others).await?;
+            progress.add(done)?;
+        }
+        Ok(judge)
+    }
+
+    /// A decision with its record: what it should have told, and what is decided again.
+    fn step(
+        &mut self,
+        judge: &mut Judge,
+        entry: Entry,
+        record: Option<&Record>,
+        read: bool,
+        meant: &mut HashSet<Seq>,
+    ) -> Step {
+        let Entry { decision, movements } = entry;
+        if let Some(source) = &decision.source
+            && let Some(position) = self.positions.get(&source.at)
+            && !position.covers(source.offset)
+        {
+            let what = format!("it was decided from {source}, but the ledger's position there is {position}");
+            judge.report.add(6, Class::Differing, &decision.key, what);
+        }
+        let command = record.map(read_command);
+        let wanted = read
+            && match &command {
+                Some(Ok(command)) => self.scope.choice.wants_command(command),
+                _ => !self.scope.choice.looks_inside(),
+            };
+        let counts = wanted && judge.counts(&decision);
+        if counts {
+            judge.report.decisions += 1;
+            meant.insert(decision.seq);
+        }
+        match (record, &command) {
+            (Some(record), Some(Ok(_))) if counts => {
+                let event = result(&decision, record.key.as_deref(), record.traceparent());
+                if let Some(event) = Event::expected(&event) {
+                    self.expect(event);
+                }
+            }
+            (Some(_), Some(Err(fault))) if counts => {
+                judge.report.add(
+                    4,
+                    Class::Extra,
+                    &decision.key,
+                    format!("it is decided, but its record is no command: {fault}"),
+                );
+            }
+            (None, _) if counts => {
+                let place = decision.source.as_ref().map(ToString::to_string).unwrap_or_default();
+                let what = format!("it is decided from {place}, where the topic has no record");
+                judge.report.add(4, Class::Extra, &decision.key, what);
+                // It was told all the same.
+                if let Some(event) = Event::expected(&result(&decision, None, None)) {
+                    self.expect(event);
+                }
+            }
+            _ => {}
+        }
+        Step { decision, movements, command: command.and_then(Result::ok) }
+    }
+
+    fn expect(&mut self, event: Event) {
+        if self.scope.choice.looks_inside() {
+            self.meant.insert(event.id.clone());
+        }
+        self.book.expect(event);
+    }
+
+    /// Records that made no decision: each must have ended as the contract says.
+    async fn others(
+        &mut self,
+        snapshot: &mut dyn Snapshot,
+        judge: &mut Judge,
+        records: Vec<Record>,
+    ) -> Result<()> {
+        let read: Vec<(Record, Result<Command, Fault>)> = records
+            .into_iter()
+            .map(|record| {
+                let command = read_command(&record);
+                (record, command)
+            })
+            .collect();
+        let ids: HashSet<&Id> =
+            read.iter().filter_map(|(_, command)| Some(&command.as_ref().ok()?.key.id)).collect();
+        let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
+        for (record, command) in read {
+            let wanted = match &command {
+                Ok(command) => self.scope.choice.wants_command(command),
+                Err(_) => !self.scope.choice.looks_inside(),
+            };
+            if !wanted {
+                continue;
+            }
+            match command {
+                Err(fault) => self.expect_letter(judge, record, &fault, "read"),
+                Ok(command) => match known.get(&command.key) {
+                    Some(first) if first.source.as_ref() == Some(&record.source) => {}
+                    Some(first) if first.digest == command.digest => judge.report.absorbed += 1,
+                    Some(first) => {
+                        let fault = Fault::order_conflict(first.source.as_ref());
+                        self.expect_letter(judge, record, &fault, "decide");
+                    }
+                    None if command.action == Action::Expire => judge.report.absorbed += 1,
+                    None => {
+                        let what = format!("its record {} is done, but no decision is stored", record.source);
+                        judge.report.add(4, Class::Missing, &command.key, what);
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_letter(&mut self, judge: &mut Judge, record: Record, fault: &Fault, stage: &'static str) {
+        judge.report.dead_letters += 1;
+        if let Some(event) = Event::expected(&dead_letter(record, fault, stage)) {
+            self.expect(event);
+        }
+    }
+
+    /// Reads back all that was told of the stretches; how much that was.
+    fn read_told(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<u64> {
+        block_in_place(|| {
+            let names = self.scope.topics;
+            let mut told = 0;
+            for (topic, channel) in [
+                (&names.accepted_topic, Channel::Accepted),
+                (&names.rejected_topic, Channel::Rejected),
+                (&names.dead_letter_topic, Channel::DeadLetter),
+            ] {
+                let whole = self.topics.whole_topic(topic)?;
+                let mut reader: Reader = self.topics.read(&whole)?;
+                while let Some(record) = reader.take_next()? {
+                    if self.is_told_of_these(channel, &record, since)
+                        && let Some(event) = Event::found(channel, &record)
+                        && (self.meant.contains(&event.id) || !self.scope.choice.looks_inside())
+                    {
+                        told += 1;
+                        self.book.find(event, &record.source);
+                    }
+                    progress.add(1)?;
+                }
+            }
+            Ok(told)
+        })
+    }
+
+    /// Whether an event is of a record of the stretches, and young enough.
+    fn is_told_of_these(&self, channel: Channel, event: &Record, since: Option<Stamp>) -> bool {
+        if channel == Channel::DeadLetter {
+            // What was decided and is lost is a finding of its own.
+            return letter_class(event) != Some(FaultCode::UndecidedBelowPosition.name())
+                && letter_of(event).is_some_and(|source| self.is_read(&source));
+        }
+        since.is_none_or(|since| time_of(event).is_none_or(|time| time >= since))
+            && told_source(event).is_none_or(|source| self.is_read(&source))
+    }
+
+    fn is_read(&self, source: &Source) -> bool {
+        self.stretches.iter().any(|stretch| stretch.at == source.at && stretch.holds(source.offset))
+    }
+}
+
+/// The record that a result says it is of.
+fn told_source(event: &Record) -> Option<Source> {
+    #[derive(Deserialize)]
+    struct Told<'a> {
+        #[serde(borrow)]
+        source: Place<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Place<'a> {
+        #[serde(borrow)]
+        topic: std::borrow::Cow<'a, str>,
+        partition: i32,
+        offset: i64,
+    }
+    let Told { source } = serde_json::from_slice(event.value.as_deref()?).ok()?;
+    Some(Source { at: TopicPartition::new(&*source.topic, source.partition), offset: Offset(source.offset) })
+}
+
+/// Refuses a ledger that does not fit its topics: work on it would do harm.
+///
+/// # Errors
+/// When the ledger is behind what Kafka committed, or ahead of a topic's end.
+pub fn check_fits(topics: &Topics, stretches: &[Stretch], positions: &Positions) -> Result<()> {
+    let partitions: Vec<TopicPartition> = stretches.iter().map(|stretch| stretch.at.clone()).collect();
+    let committed = topics.committed(&partitions)?;
+    for at in &partitions {
+        let whole = topics.whole(at)?;
+        let ledger = positions.get(at).copied();
+        if let Some(committed) =
+            committed.get(at).filter(|committed| ledger.is_none_or(|ledger| ledger < **committed))
+        {
+            bail!(
+                "{at}: the ledger is {}, but Kafka's committed offset is {committed}: the database is behind (a \
+                 restored backup?). Make it again with `stock-verifier replay rebuild`, or restore a newer backup",
+                ledger.map_or_else(|| "not there at all".to_owned(), |ledger| format!("at {ledger}"))
+            );
+        }
+        if let Some(ledger) = ledger.filter(|ledger| *ledger > whole.to) {
+            bail!(
+                "{at}: the ledger is at {ledger}, but the topic ends at {}: the database is ahead (another topic of \
+                 this name, or one made anew?)",
+                whole.to
+            );
+        }
+    }
+    Ok(())
+}

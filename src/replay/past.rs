@@ -1,0 +1,75 @@
+//! The ledger in its own order, page by page, each decision with its movements.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::ledger::{Decision, Movement, Seq};
+use crate::store::{Snapshot, StoredMovement};
+
+/// Decisions read at once.
+pub const PAGE: usize = 10_000;
+
+/// A decision with what it moved.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The decision.
+    pub decision: Arc<Decision>,
+    /// Its movements, sorted by item.
+    pub movements: Vec<Movement>,
+}
+
+/// Reads a ledger in its order.
+pub struct Pages<'a> {
+    snapshot: &'a mut dyn Snapshot,
+    after: Seq,
+}
+
+impl<'a> Pages<'a> {
+    /// From the beginning, or from after a place.
+    pub fn after(snapshot: &'a mut dyn Snapshot, after: Seq) -> Self {
+        Self { snapshot, after }
+    }
+
+    /// The snapshot that is read.
+    pub fn snapshot(&mut self) -> &mut dyn Snapshot {
+        self.snapshot
+    }
+
+    /// The next page; none are left when it is empty. A movement without a decision is passed over: the audit's own
+    /// questions name it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn next(&mut self) -> Result<Vec<Entry>> {
+        let decisions = self.snapshot.decisions_after(self.after, PAGE).await?;
+        let Some(last) = decisions.last().map(|decision| decision.seq) else { return Ok(Vec::new()) };
+        let movements = self.snapshot.movements_between(self.after, last).await?;
+        self.after = last;
+        Ok(join(decisions, movements))
+    }
+}
+
+/// Gives each decision its movements; both are in the ledger's order.
+fn join(decisions: Vec<Decision>, movements: Vec<StoredMovement>) -> Vec<Entry> {
+    let mut movements = movements.into_iter().peekable();
+    decisions
+        .into_iter()
+        .map(|decision| {
+            while movements.next_if(|movement| movement.seq < decision.seq).is_some() {}
+            let mut own = Vec::new();
+            while let Some(movement) = movements.next_if(|movement| movement.seq == decision.seq) {
+                own.push(Movement {
+                    item: movement.item,
+                    version: movement.version,
+                    quantity: movement.quantity,
+                    balance: movement.balance,
+                    cause: movement.cause,
+                    seq: movement.seq,
+                    source: decision.source.clone(),
+                });
+            }
+            Entry { decision: Arc::new(decision), movements: own }
+        })
+        .collect()
+}

@@ -1,0 +1,389 @@
+//! A ledger, made again from the topics.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use tokio::task::block_in_place;
+
+use super::Progress;
+use super::compare::{Scope, check_fits};
+use super::join::Join;
+use super::past::{Entry, PAGE, Pages};
+use super::topics::{Reader, Stretch, Topics};
+use crate::event::{Record, read_command};
+use crate::ledger::{
+    Action, Command, Decision, Id, Item, NextOffset, OrderStock, Outcome, Place, Request, Seq, Stamp,
+    TopicPartition, asked,
+};
+use crate::store::{Advance, Batch, ItemLevel, Snapshot, Store, StoredMovement};
+
+/// Differences that are shown; a rebuilt ledger should have none.
+const MOST_SHOWN: usize = 100;
+
+/// What was made again.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Decisions the new ledger had from before: the rebuild was interrupted, and went on.
+    pub found: u64,
+    /// Decisions made again now.
+    pub restored: u64,
+    /// Rows compared with the old ledger, of all tables.
+    pub compared: u64,
+    /// Where the two differ; the first hundred.
+    pub differences: Vec<String>,
+    /// Whether it was done, or only looked at.
+    pub executed: bool,
+}
+
+/// Makes `into` the ledger that the topics tell of.
+///
+/// Following the old ledger, each record is decided at the place and time it was decided before, and the two are
+/// compared to the row in the end. Without one, records are decided in the order of their timestamps, at their
+/// timestamps: each partition's in its own order, so that every rule holds; but which of two orders came first, where
+/// they were on different partitions, may come out otherwise than it did.
+///
+/// # Errors
+/// When records were deleted, `into` holds something else, or something cannot be read or written.
+pub async fn rebuild(
+    old: Option<&dyn Store>,
+    into: &dyn Store,
+    scope: Scope<'_>,
+    execute: bool,
+    progress: &Progress,
+) -> Result<Report> {
+    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
+    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
+    let mut stretches = Vec::new();
+    for source in sources {
+        for whole in block_in_place(|| topics.whole_topic(source))? {
+            check_whole(&topics, &whole)?;
+            stretches.push(whole);
+        }
+    }
+    let mut report = Report { executed: execute, ..Report::default() };
+    let mut found = into.snapshot().await?;
+    let last = found.last_place().await?;
+    report.found = found.count().await?;
+    let positions = found.positions().await?;
+    drop(found);
+
+    let end = match old {
+        Some(old) => {
+            let mut snapshot = old.snapshot().await?;
+            let end = snapshot.positions().await?;
+            block_in_place(|| check_fits(&topics, &stretches, &end))?;
+            check_same_beginning(&mut *snapshot, into, last).await?;
+            // What is not decided yet is for the verifier to decide.
+            for stretch in &mut stretches {
+                stretch.to = stretch.to.min(end.get(&stretch.at).copied().unwrap_or(NextOffset(0)));
+            }
+            end
+        }
+        None => stretches.iter().map(|stretch| (stretch.at.clone(), stretch.to)).collect(),
+    };
+    for stretch in &mut stretches {
+        stretch.from = positions.get(&stretch.at).copied().unwrap_or(stretch.from).min(stretch.to);
+    }
+    progress.expect(stretches.iter().map(Stretch::span).sum());
+    if !execute {
+        report.restored = stretches.iter().map(Stretch::span).sum();
+        return Ok(report);
+    }
+
+    let mut restorer = Restorer { into, positions, restored: 0 };
+    match old {
+        Some(old) => {
+            restorer.follow(&mut *old.snapshot().await?, &topics, &stretches, last, progress).await?;
+        }
+        None => restorer.by_time(&topics, &stretches, last, progress).await?,
+    }
+    report.restored = restorer.restored;
+    for (at, next) in end {
+        // Records at the end that made no decision, and marks of transactions, are done too.
+        into.place(&at, next).await?;
+    }
+    if let Some(old) = old {
+        compare_rows(&mut *old.snapshot().await?, &mut *into.snapshot().await?, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// Refuses a partition whose first records are gone.
+fn check_whole(topics: &Topics, whole: &Stretch) -> Result<()> {
+    if whole.from == NextOffset(0) {
+        return Ok(());
+    }
+    let since = block_in_place(|| topics.first_timestamp(whole))?
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+        .map_or_else(String::new, |since| format!(", of {since}"));
+    bail!(
+        "{}: the records before offset {} were deleted (retention?); the first that is left is {}{since}. A ledger \
+         cannot be made of what is left: restore a backup of the database instead, and start the verifier on it",
+        whole.at,
+        whole.from,
+        whole.from
+    );
+}
+
+/// Refuses to go on with a ledger that is not the beginning of the old one.
+async fn check_same_beginning(old: &mut dyn Snapshot, into: &dyn Store, last: Option<Seq>) -> Result<()> {
+    let Some(last) = last else { return Ok(()) };
+    let before = Seq(last.0 - 1);
+    let here = into.snapshot().await?.decisions_after(before, 1).await?;
+    let there = old.decisions_after(before, 1).await?;
+    if here != there {
+        bail!(
+            "the ledger that --into names is not empty, and is not the beginning of this one: name an empty database"
+        );
+    }
+    Ok(())
+}
+
+/// Writes the new ledger.
+struct Restorer<'a> {
+    into: &'a dyn Store,
+    positions: HashMap<TopicPartition, NextOffset>,
+    restored: u64,
+}
+
+/// Commands with the places of their decisions, and how far they take each partition.
+#[derive(Default)]
+struct Page {
+    requests: Vec<Request>,
+    places: Vec<Place>,
+    ends: BTreeMap<TopicPartition, NextOffset>,
+}
+
+impl Page {
+    fn pass(&mut self, record: &Record) {
+        self.ends.insert(record.source.at.clone(), record.source.offset.next());
+    }
+}
+
+impl Restorer<'_> {
+    /// At the places of the old ledger.
+    async fn follow(
+        &mut self,
+        old: &mut dyn Snapshot,
+        topics: &Topics,
+        stretches: &[Stretch],
+        last: Option<Seq>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let reader = block_in_place(|| topics.read(stretches))?;
+        let mut join = Join::new(Pages::after(old, last.unwrap_or(Seq::START)), reader, stretches);
+        while let Some(read) = join.next().await? {
+            let mut page = Page::default();
+            let done = read.decided.len() + read.others.len();
+            for record in &read.others {
+                page.pass(record);
+            }
+            for (entry, record) in read.decided {
+                if let Some(record) = &record {
+                    page.pass(record);
+                }
+                let decision = &entry.decision;
+                page.places.push(Place { seq: decision.seq, at: decision.decided_at });
+                page.requests.push(request(&entry, record)?);
+            }
+            self.write(page).await?;
+            progress.add(done)?;
+        }
+        Ok(())
+    }
+
+    /// In the order of the records' timestamps.
+    async fn by_time(
+        &mut self,
+        topics: &Topics,
+        stretches: &[Stretch],
+        last: Option<Seq>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let mut reader = block_in_place(|| topics.read(stretches))?;
+        let mut next = Place { seq: Seq(last.unwrap_or(Seq::START).0 + 1), at: Stamp(0) };
+        loop {
+            let mut page = Page::default();
+            let mut read = 0;
+            block_in_place(|| {
+                while read < PAGE
+                    && let Some(record) = earliest(&mut reader, stretches)?
+                {
+                    read += 1;
+                    page.pass(&record);
+                    next.at = next.at.max(Stamp(record.timestamp_ms.unwrap_or(0).saturating_mul(1_000)));
+                    if let Ok(command) = read_command(&record) {
+                        page.requests.push(Request { command, source: Some(record.source) });
+                        page.places.push(next);
+                        next.seq.0 += 1;
+                    }
+                }
+                anyhow::Ok(())
+            })?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.write(page).await?;
+            progress.add(read)?;
+        }
+    }
+
+    async fn write(&mut self, page: Page) -> Result<()> {
+        let advances = page.ends.into_iter().map(|(at, next)| {
+            let expected = self.positions.insert(at.clone(), next).unwrap_or(NextOffset(0));
+            Advance { at, expected, next }
+        });
+        let batch = Batch { advances: advances.collect(), requests: page.requests };
+        let applied = self.into.restore(&batch, &page.places).await.context("cannot write the new ledger")?;
+        let decided = applied.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Decided(_)));
+        self.restored += decided.count() as u64;
+        Ok(())
+    }
+}
+
+/// The command of a decision: of its record, or, where an operator gave it, of what the decision tells.
+fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
+    let Decision { key, source, digest, .. } = &*entry.decision;
+    let command = match (record, source) {
+        (Some(record), _) => read_command(&record).with_context(|| {
+            format!("{key} was decided, but its record {} is no command now", record.source)
+        })?,
+        (None, Some(source)) => {
+            bail!("{key} was decided from {source}, where the topic has no record any more")
+        }
+        (None, None) => {
+            let action = if entry.decision.accepted {
+                // An operator's command is about a level, so there is no hold and nothing rejected.
+                asked(&entry.decision, None, |_| 0)
+            } else {
+                entry.decision.reasons().ok().map(Action::Refuse)
+            };
+            let action = action.with_context(|| format!("the decision of {key} is not readable"))?;
+            Command { key: key.clone(), digest: *digest, action }
+        }
+    };
+    Ok(Request { command, source: source.clone() })
+}
+
+/// The next record by timestamp, of all partitions.
+fn earliest(reader: &mut Reader, stretches: &[Stretch]) -> Result<Option<Record>> {
+    let mut first: Option<(i64, &TopicPartition)> = None;
+    for stretch in stretches {
+        if let Some(record) = reader.peek(&stretch.at)? {
+            let time = record.timestamp_ms.unwrap_or(0);
+            if first.is_none_or(|(earliest, _)| time < earliest) {
+                first = Some((time, &stretch.at));
+            }
+        }
+    }
+    first.map_or(Ok(None), |(_, at)| reader.pop(at))
+}
+
+/// Compares two ledgers to the row.
+async fn compare_rows(old: &mut dyn Snapshot, new: &mut dyn Snapshot, report: &mut Report) -> Result<()> {
+    let mut after = Seq::START;
+    loop {
+        let (there, here) =
+            (old.decisions_after(after, PAGE).await?, new.decisions_after(after, PAGE).await?);
+        // Pages of different length end at the shorter one's end.
+        let through = match (there.last(), here.last()) {
+            (None, None) => break,
+            (Some(there), Some(here)) => there.seq.min(here.seq),
+            (Some(only), None) | (None, Some(only)) => only.seq,
+        };
+        let cut = |page: Vec<Decision>| -> Vec<(Seq, Decision)> {
+            page.into_iter().filter(|row| row.seq <= through).map(|row| (row.seq, row)).collect()
+        };
+        differ(report, "decision at place", cut(there), cut(here));
+        let rows = |page: Vec<StoredMovement>| -> Vec<_> {
+            page.into_iter().map(|row| (format!("{} of {}", row.version, row.item), row)).collect()
+        };
+        let there = rows(old.movements_between(after, through).await?);
+        let here = rows(new.movements_between(after, through).await?);
+        differ(report, "movement", there, here);
+        after = through;
+    }
+    let mut last = None;
+    loop {
+        let (there, here) =
+            (old.levels_after(last.as_ref(), PAGE).await?, new.levels_after(last.as_ref(), PAGE).await?);
+        let rows =
+            |page: Vec<ItemLevel>| -> Vec<_> { page.into_iter().map(|row| (row.item, row.level)).collect() };
+        let Some(end) = differ(report, "level of SKU", rows(there), rows(here)) else { break };
+        last = Some(end);
+    }
+    let mut last: Option<(Id, Item)> = None;
+    loop {
+        let after = last.as_ref().map(|(id, item)| (id, item));
+        let (there, here) =
+            (old.order_lines_after(after, PAGE).await?, new.order_lines_after(after, PAGE).await?);
+        let rows = |page: Vec<(Id, OrderStock)>| -> Vec<_> {
+            page.into_iter().map(|(id, row)| (Line(id, row.item.clone()), row)).collect()
+        };
+        let Some(Line(id, item)) = differ(report, "returned line of order", rows(there), rows(here)) else {
+            break;
+        };
+        last = Some((id, item));
+    }
+    let mut last = None;
+    loop {
+        let (there, here) =
+            (old.holds_after(last.as_ref(), PAGE).await?, new.holds_after(last.as_ref(), PAGE).await?);
+        let Some(end) = differ(report, "hold of order", there, here) else { break };
+        last = Some(end);
+    }
+    let (there, here) = (old.positions().await?, new.positions().await?);
+    let sorted = |positions: HashMap<TopicPartition, NextOffset>| -> Vec<_> {
+        BTreeMap::from_iter(positions).into_iter().collect()
+    };
+    differ(report, "position of", sorted(there), sorted(here));
+    Ok(())
+}
+
+/// The key of an order's line.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Line(Id, Item);
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.0, self.1)
+    }
+}
+
+/// Notes the rows in which two pages differ. The key up to which both were compared: the last of the shorter reach;
+/// `None` when there were none.
+fn differ<K: Ord + Clone + std::fmt::Display, V: PartialEq + std::fmt::Debug>(
+    report: &mut Report,
+    what: &str,
+    there: Vec<(K, V)>,
+    here: Vec<(K, V)>,
+) -> Option<K> {
+    let full = PAGE;
+    let reach = match (there.last(), here.last()) {
+        (None, None) => return None,
+        // A page that is not full ends its table.
+        (Some((a, _)), Some((b, _))) => match (there.len() < full, here.len() < full) {
+            (true, true) => a.max(b).clone(),
+            (true, false) => b.clone(),
+            (false, true) => a.clone(),
+            (false, false) => a.min(b).clone(),
+        },
+        (Some((only, _)), None) | (None, Some((only, _))) => only.clone(),
+    };
+    let mut rows: BTreeMap<K, (Option<V>, Option<V>)> = BTreeMap::new();
+    for (key, row) in there.into_iter().filter(|(key, _)| *key <= reach) {
+        rows.entry(key).or_default().0 = Some(row);
+    }
+    for (key, row) in here.into_iter().filter(|(key, _)| *key <= reach) {
+        rows.entry(key).or_default().1 = Some(row);
+    }
+    report.compared += rows.len() as u64;
+    for (key, (there, here)) in rows {
+        if there != here && report.differences.len() < MOST_SHOWN {
+            let show = |row: Option<V>| row.map_or_else(|| "nothing".to_owned(), |row| format!("{row:?}"));
+            report.differences.push(format!("{what} {key}: old {}, new {}", show(there), show(here)));
+        }
+    }
+    Some(reach)
+}

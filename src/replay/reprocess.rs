@@ -1,0 +1,226 @@
+//! Commands asked again, through the normal path.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::task::block_in_place;
+
+use super::compare::Scope;
+use super::told::{letter_class, letter_of};
+use super::topics::{Stretch, Topics};
+use super::{Progress, Stopped};
+use crate::beside::Sender;
+use crate::event::{Channel, ERROR_HEADERS, Header, Outgoing, OutgoingHeader, Record, read_command};
+use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
+use crate::store::{Snapshot, Store};
+
+/// Commands sent at once.
+const PAGE: usize = 5_000;
+/// Refusals that are shown; all are counted.
+const MOST_SHOWN: usize = 100;
+
+/// Headers that say where a command that is asked again first stood.
+pub const ORIGIN_HEADERS: [&str; 3] =
+    ["stock_verifier.replay.topic", "stock_verifier.replay.partition", "stock_verifier.replay.offset"];
+
+/// Where commands come from.
+#[derive(Debug, Clone)]
+pub enum From {
+    /// The orders and adjustments as they came.
+    Sources,
+    /// The dead letters, of these error classes or of any.
+    DeadLetters(BTreeSet<String>),
+}
+
+/// What is asked again.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Records looked at.
+    pub records: u64,
+    /// Commands that were sent, to be decided.
+    pub sent: u64,
+    /// Commands left out since they are decided: asked again they would change nothing.
+    pub decided: u64,
+    /// Records left out since they cannot be decided: they would be dead letters again.
+    pub faulty: u64,
+    /// Why, of the first hundred.
+    pub faults: Vec<String>,
+    /// Whether it was done, or only looked at.
+    pub executed: bool,
+    /// Where to go on, when it was stopped.
+    #[serde(skip)]
+    pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
+}
+
+/// Sends the chosen commands that are not decided yet to where they came from, mended by a JSON merge patch if there
+/// is one; or only says what it would send.
+///
+/// # Errors
+/// When something cannot be read or sent.
+pub async fn reprocess(
+    store: &dyn Store,
+    scope: Scope<'_>,
+    from: &From,
+    patch: Option<&Value>,
+    execute: bool,
+    progress: &Progress,
+) -> Result<Report> {
+    let names = scope.topics;
+    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
+    let sources = match from {
+        From::Sources => vec![&*names.orders_topic, &names.adjustments_topic],
+        From::DeadLetters(_) => vec![&*names.dead_letter_topic],
+    };
+    let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
+    progress.expect(stretches.iter().map(Stretch::span).sum());
+    let sender = Arc::new(Sender::new(scope.kafka, names)?);
+    let mut snapshot = store.snapshot().await?;
+    let positions = snapshot.positions().await?;
+    if matches!(from, From::Sources) {
+        block_in_place(|| super::compare::check_fits(&topics, &stretches, &positions))?;
+    }
+
+    let mut report = Report { executed: execute, ..Report::default() };
+    let mut places: BTreeMap<TopicPartition, NextOffset> =
+        stretches.iter().map(|stretch| (stretch.at.clone(), stretch.from)).collect();
+    let mut reader = block_in_place(|| topics.read(&stretches))?;
+    loop {
+        let mut page = Vec::new();
+        let mut read = 0;
+        block_in_place(|| {
+            while page.len() < PAGE
+                && let Some(record) = reader.take_next()?
+            {
+                read += 1;
+                places.insert(record.source.at.clone(), record.source.offset.next());
+                // What is not decided yet will be, without being asked again.
+                let waits = matches!(from, From::Sources)
+                    && !positions
+                        .get(&record.source.at)
+                        .is_some_and(|next| next.covers(record.source.offset));
+                if !waits {
+                    page.extend(wanted(from, record));
+                }
+            }
+            anyhow::Ok(())
+        })?;
+        if read == 0 {
+            return Ok(report);
+        }
+        report.records += read as u64;
+        let commands = commands_of(&mut *snapshot, scope, page, patch, &mut report).await?;
+        report.sent += commands.len() as u64;
+        if execute && !commands.is_empty() {
+            sender
+                .send(commands)
+                .await
+                .context("not all commands of this page were sent; sending them again does no harm")?;
+        }
+        if let Err(Stopped) = progress.add(read) {
+            report.stopped_at = Some(places);
+            return Ok(report);
+        }
+    }
+}
+
+/// The record with the place it first stood in, if it is meant.
+fn wanted(from: &From, record: Record) -> Option<(Record, Source)> {
+    match from {
+        From::Sources => {
+            let source = record.source.clone();
+            Some((record, source))
+        }
+        From::DeadLetters(classes) => {
+            let class = letter_class(&record).unwrap_or_default();
+            if !classes.is_empty() && !classes.contains(class) {
+                return None;
+            }
+            // One that does not say where it is from was not written by this program.
+            let source = letter_of(&record)?;
+            Some((record, source))
+        }
+    }
+}
+
+/// The commands of a page that are chosen and not decided yet, ready to be sent.
+async fn commands_of(
+    snapshot: &mut dyn Snapshot,
+    scope: Scope<'_>,
+    page: Vec<(Record, Source)>,
+    patch: Option<&Value>,
+    report: &mut Report,
+) -> Result<Vec<(Outgoing, Option<TopicPartition>)>> {
+    let mut commands = Vec::new();
+    for (mut record, origin) in page {
+        if patch.is_none() && !scope.choice.wants(&record) {
+            continue;
+        }
+        let mended = match patch {
+            Some(patch) => mend(&mut record, patch),
+            None => Ok(()),
+        };
+        let command = mended.and_then(|()| read_command(&record).map_err(|fault| fault.to_string()));
+        match command {
+            Ok(command) if !scope.choice.wants_command(&command) => {}
+            // The verifier asks this by itself as long as it must.
+            Ok(command) if command.action == Action::Expire => report.decided += 1,
+            Ok(command) => commands.push((record, origin, command)),
+            Err(_) if scope.choice.looks_inside() => {}
+            Err(why) => refuse(report, &record.source, &why),
+        }
+    }
+    let ids: HashSet<&Id> = commands.iter().map(|(_, _, command)| &command.key.id).collect();
+    let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
+    let mut sent = Vec::new();
+    for (record, origin, command) in commands {
+        match known.get(&command.key) {
+            Some(first) if first.digest == command.digest => report.decided += 1,
+            Some(_) => refuse(
+                report,
+                &record.source,
+                &format!("{} is decided for other content; give it an id of its own", command.key),
+            ),
+            None => sent.push((outgoing(record, &origin), Some(origin.at))),
+        }
+    }
+    Ok(sent)
+}
+
+fn refuse(report: &mut Report, source: &Source, why: &str) {
+    report.faulty += 1;
+    if report.faults.len() < MOST_SHOWN {
+        report.faults.push(format!("{source}: {why}"));
+    }
+}
+
+/// Changes a record's value by a JSON merge patch (RFC 7396).
+fn mend(record: &mut Record, patch: &Value) -> Result<(), String> {
+    let value = record.value.as_deref().unwrap_or_default();
+    let mut value: Value = serde_json::from_slice(value)
+        .map_err(|error| format!("it cannot be patched, since it is no JSON: {error}"))?;
+    json_patch::merge(&mut value, patch);
+    record.value = Some(value.to_string().into_bytes());
+    Ok(())
+}
+
+/// The record as it is sent: without the errors of the dead letter it was, and with its origin.
+fn outgoing(record: Record, origin: &Source) -> Outgoing {
+    let is_known = record.headers.iter().any(|header| header.name == ORIGIN_HEADERS[0]);
+    let kept = record.headers.into_iter().filter(|header| !ERROR_HEADERS.contains(&header.name.as_str()));
+    let mut headers: Vec<OutgoingHeader> = kept
+        .map(|Header { name, value }| OutgoingHeader { name: Cow::Owned(name), value: value.map(Cow::Owned) })
+        .collect();
+    if !is_known {
+        let values =
+            [origin.at.topic.to_string(), origin.at.partition.to_string(), origin.offset.to_string()];
+        headers.extend(ORIGIN_HEADERS.into_iter().zip(values).map(|(name, value)| OutgoingHeader {
+            name: Cow::Borrowed(name),
+            value: Some(Cow::Owned(value.into_bytes())),
+        }));
+    }
+    Outgoing { channel: Channel::Orders, key: record.key, value: record.value, headers }
+}

@@ -1,0 +1,161 @@
+//! Stored decisions, told again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use tokio::task::block_in_place;
+
+use super::compare::{Scope, check_fits, told_part};
+use super::topics::{Stretch, Topics};
+use super::{Progress, Stopped};
+use crate::config::TopicArgs;
+use crate::event::{Outgoing, Record, read_command, result};
+use crate::ledger::{Id, NextOffset, TopicPartition};
+use crate::publish::{Publisher, TellError, Telling};
+use crate::store::{Snapshot, Store};
+
+/// Events of one transaction at most.
+const PAGE: usize = 5_000;
+/// Most tries of one transaction.
+const TRIES: usize = 5;
+
+/// What is told again.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Records looked at.
+    pub records: u64,
+    /// Decisions told as accepted.
+    pub accepted: u64,
+    /// Decisions told as rejected.
+    pub rejected: u64,
+    /// Chosen records that made no decision: repeats and dead letters.
+    pub without_decision: u64,
+    /// Whether it was done, or only looked at.
+    pub executed: bool,
+    /// Where to go on, when it was stopped.
+    #[serde(skip)]
+    pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
+}
+
+/// Tells the chosen decisions again: the same bytes with the same ids, page by page in a transaction each; or only says
+/// what it would tell.
+///
+/// # Errors
+/// When something cannot be read or told, or the ledger does not fit the topics.
+pub async fn republish(
+    store: &dyn Store,
+    scope: Scope<'_>,
+    to_topic: Option<&str>,
+    execute: bool,
+    progress: &Progress,
+) -> Result<Report> {
+    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
+    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
+    let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
+    let partitions: Vec<_> = stretches.iter().map(|stretch| stretch.at.clone()).collect();
+    let committed = block_in_place(|| topics.committed(&partitions))?;
+    let mut snapshot = store.snapshot().await?;
+    let positions = snapshot.positions().await?;
+    block_in_place(|| check_fits(&topics, &stretches, &positions))?;
+    // What is decided and not told yet, the verifier itself tells.
+    let stretches = told_part(stretches, &positions, &committed);
+    progress.expect(stretches.iter().map(Stretch::span).sum());
+
+    let mut publisher = if execute {
+        let mut names: TopicArgs = scope.topics.clone();
+        if let Some(topic) = to_topic {
+            block_in_place(|| topics.partitions(topic))?;
+            topic.clone_into(&mut names.accepted_topic);
+            topic.clone_into(&mut names.rejected_topic);
+        }
+        // One id for all: two at once would tell everything twice, so the second ends the first.
+        let mut publisher = Publisher::new(scope.kafka, &names, &format!("{}-replay", scope.group))?;
+        block_in_place(|| publisher.fence())?;
+        Some(publisher)
+    } else {
+        None
+    };
+
+    let mut report = Report { executed: execute, ..Report::default() };
+    let mut places: BTreeMap<TopicPartition, NextOffset> =
+        stretches.iter().map(|stretch| (stretch.at.clone(), stretch.from)).collect();
+    let mut reader = block_in_place(|| topics.read(&stretches))?;
+    loop {
+        let mut page = Vec::new();
+        block_in_place(|| {
+            while page.len() < PAGE
+                && let Some(record) = reader.take_next()?
+            {
+                page.push(record);
+            }
+            anyhow::Ok(())
+        })?;
+        if page.is_empty() {
+            return Ok(report);
+        }
+        let read = page.len();
+        let ends: Vec<_> =
+            page.iter().map(|record| (record.source.at.clone(), record.source.offset.next())).collect();
+        let events = events_of(&mut *snapshot, scope, page, &mut report).await?;
+        if let Some(publisher) = &mut publisher {
+            block_in_place(|| tell(publisher, &events))?;
+        }
+        report.records += read as u64;
+        places.extend(ends);
+        if let Err(Stopped) = progress.add(read) {
+            report.stopped_at = Some(places);
+            return Ok(report);
+        }
+    }
+}
+
+/// The events of those records of a page that are chosen and made a decision.
+async fn events_of(
+    snapshot: &mut dyn Snapshot,
+    scope: Scope<'_>,
+    page: Vec<Record>,
+    report: &mut Report,
+) -> Result<Vec<Outgoing>> {
+    let mut commands = Vec::new();
+    for record in page {
+        match read_command(&record) {
+            Ok(command) if scope.choice.wants_command(&command) => commands.push((record, command.key)),
+            Ok(_) => {}
+            Err(_) => report.without_decision += u64::from(!scope.choice.looks_inside()),
+        }
+    }
+    let ids: HashSet<&Id> = commands.iter().map(|(_, key)| &key.id).collect();
+    let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
+    let mut events = Vec::with_capacity(commands.len());
+    for (record, key) in commands {
+        match known.get(&key).filter(|decision| decision.source.as_ref() == Some(&record.source)) {
+            Some(decision) => {
+                *(if decision.accepted { &mut report.accepted } else { &mut report.rejected }) += 1;
+                events.push(result(decision, record.key.as_deref(), record.traceparent()));
+            }
+            None => report.without_decision += 1,
+        }
+    }
+    Ok(events)
+}
+
+/// Tells events in one transaction.
+fn tell(publisher: &mut Publisher, events: &[Outgoing]) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    for _ in 0..TRIES {
+        match publisher.tell(&Telling { events, offsets: &[], group: None }) {
+            Ok(()) => return Ok(()),
+            Err(TellError::Fenced(_)) => {
+                bail!("another replay took over; only one can tell at a time")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "telling again");
+                publisher.fence().context("the producer could not be made anew")?;
+            }
+        }
+    }
+    bail!("a transaction failed {TRIES} times; everything before it is told")
+}

@@ -1,0 +1,236 @@
+//! What would have happened with other levels.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use tokio::task::block_in_place;
+
+use super::Progress;
+use super::compare::Scope;
+use super::join::Join;
+use super::past::{Entry, Pages};
+use super::topics::{Stretch, Topics};
+use crate::event::read_command;
+use crate::ledger::{
+    Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Place, Request, Seq, Stamp,
+    asked,
+};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Batch, Store};
+
+/// Levels stated at once.
+const LEVELS_PAGE: usize = 10_000;
+
+/// What one SKU sold, and would have sold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Sold {
+    /// Pieces that accepted orders took then.
+    pub then: i64,
+    /// Pieces they would have taken.
+    pub now: i64,
+}
+
+/// What happened, and what would have.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Orders decided.
+    pub orders: u64,
+    /// Orders accepted then.
+    pub accepted_then: u64,
+    /// Orders that would have been accepted.
+    pub accepted_now: u64,
+    /// Orders rejected then that would have been accepted.
+    pub gained: u64,
+    /// Orders accepted then that would have been rejected.
+    pub lost: u64,
+    /// What each SKU sold, where it differs or the file names it.
+    #[serde(serialize_with = "by_name")]
+    pub sold: BTreeMap<Item, Sold>,
+}
+
+fn by_name<S: serde::Serializer>(sold: &BTreeMap<Item, Sold>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        sku: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        location: Option<&'a str>,
+        #[serde(flatten)]
+        sold: Sold,
+    }
+    serializer.collect_seq(sold.iter().map(|(item, sold)| Row {
+        sku: item.sku.as_str(),
+        location: item.location.as_ref().map(crate::ledger::Location::as_str),
+        sold: *sold,
+    }))
+}
+
+/// Decides the chosen records again, in the order they were decided in, as if the named items had had these levels when
+/// the first of them was decided. Stock commands for those items are left out, since the levels say what there is; other
+/// items begin with what they had. In a ledger of its own, which is thrown away.
+///
+/// # Errors
+/// When something cannot be read, records that are meant were deleted, or the work was stopped.
+pub async fn simulate(
+    store: &dyn Store,
+    scope: Scope<'_>,
+    levels: &BTreeMap<Item, i64>,
+    progress: &Progress,
+) -> Result<Report> {
+    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
+    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
+    let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
+    let mut snapshot = store.snapshot().await?;
+    progress.expect(snapshot.count().await? + stretches.iter().map(Stretch::span).sum::<u64>());
+    let directory = tempfile::tempdir().context("cannot make a directory for the simulation's ledger")?;
+    let file = directory.path().join("simulation.db");
+    let ledger = SqliteStore::open(&format!("sqlite://{}", file.display())).await?;
+    ledger.migrate().await?;
+
+    let mut simulation =
+        Simulation { ledger, levels, before: HashMap::new(), begun: false, report: Report::default() };
+    let reader = block_in_place(|| topics.read(&stretches))?;
+    let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &stretches);
+    while let Some(page) = join.next().await? {
+        let done = page.decided.len() + page.others.len();
+        let mut steps = Vec::with_capacity(page.decided.len());
+        for (entry, record) in page.decided {
+            let within = join.reads(&entry);
+            if !within && !simulation.begun && steps.is_empty() {
+                simulation.pass(&entry);
+                continue;
+            }
+            let command = record.as_ref().and_then(|record| read_command(record).ok());
+            // An operator's own command, which is in no topic.
+            let own = || {
+                (entry.decision.source.is_none() && entry.decision.accepted)
+                    .then(|| asked(&entry.decision, None, |_| 0))
+                    .flatten()
+                    .map(|action| Command {
+                        key: entry.decision.key.clone(),
+                        digest: entry.decision.digest,
+                        action,
+                    })
+            };
+            if let Some(command) = command.or_else(own) {
+                steps.push((command, entry.decision));
+            }
+        }
+        simulation.go_on(steps).await?;
+        progress.add(done)?;
+    }
+    let Simulation { ledger, report, .. } = simulation;
+    ledger.close().await;
+    Ok(report)
+}
+
+/// An id that no producer is likely to choose.
+fn new_id(number: usize) -> Result<Id> {
+    Id::new(&format!("stock-verifier-simulation-{number}")).context("an id of this program is one")
+}
+
+struct Simulation<'a> {
+    ledger: SqliteStore,
+    levels: &'a BTreeMap<Item, i64>,
+    /// What there was before the first chosen record.
+    before: HashMap<Item, Level>,
+    begun: bool,
+    report: Report,
+}
+
+impl Simulation<'_> {
+    async fn go_on(&mut self, steps: Vec<(Command, Arc<Decision>)>) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        if !self.begun {
+            self.begun = true;
+            self.begin().await?;
+        }
+        let steps: Vec<_> = steps.into_iter().filter(|(command, _)| !self.is_stated(command)).collect();
+        let places: Vec<Place> =
+            steps.iter().map(|(_, then)| Place { seq: then.seq, at: then.decided_at }).collect();
+        let requests = steps
+            .iter()
+            .map(|(command, then)| Request { command: command.clone(), source: then.source.clone() })
+            .collect();
+        let applied = self.ledger.restore(&Batch { advances: Vec::new(), requests }, &places).await?;
+        for ((_, then), outcome) in steps.iter().zip(&applied.outcomes) {
+            if let Outcome::Decided(now) = outcome
+                && now.key.kind == CommandKind::OrderCreated
+            {
+                self.count(then, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// A decision from before the first chosen one.
+    fn pass(&mut self, entry: &Entry) {
+        let limits = match asked(&entry.decision, None, |_| 0) {
+            Some(Action::Limit { limits, .. }) if entry.decision.accepted => Some(limits),
+            _ => None,
+        };
+        for movement in &entry.movements {
+            let level = self.before.entry(movement.item.clone()).or_default();
+            level.available = movement.balance;
+            level.limits = limits.unwrap_or(level.limits);
+        }
+    }
+
+    /// Whether the file says what this command would.
+    fn is_stated(&self, command: &Command) -> bool {
+        command.key.kind == CommandKind::Adjustment
+            && !matches!(command.action, Action::Limit { .. })
+            && command.items().any(|item| self.levels.contains_key(item))
+    }
+
+    /// States what there was.
+    async fn begin(&mut self) -> Result<()> {
+        let mut stated: BTreeMap<&Item, i64> =
+            self.before.iter().map(|(item, level)| (item, level.available.max(0))).collect();
+        stated.extend(self.levels.iter().map(|(item, available)| (item, *available)));
+        let mut commands = Vec::with_capacity(stated.len());
+        for (item, available) in stated {
+            let id = new_id(commands.len())?;
+            commands.push(Command::stock_set(id, item.clone(), available, None));
+            if let Some(level) = self.before.get(item).filter(|level| level.limits != Limits::default()) {
+                commands.push(Command::limits_set(new_id(commands.len())?, item.clone(), level.limits));
+            }
+        }
+        // Before every place of the old ledger, which begins at 1.
+        let mut seq = Seq(-i64::try_from(commands.len()).context("fewer items than that")?);
+        for page in commands.chunks(LEVELS_PAGE) {
+            let requests = page.iter().map(|command| Request { command: command.clone(), source: None });
+            let batch = Batch { advances: Vec::new(), requests: requests.collect() };
+            let places: Vec<Place> =
+                (0..).zip(page).map(|(place, _)| Place { seq: Seq(seq.0 + place), at: Stamp(0) }).collect();
+            self.ledger.restore(&batch, &places).await?;
+            seq.0 += i64::try_from(page.len()).context("fewer items than that")?;
+        }
+        for item in self.levels.keys() {
+            self.report.sold.entry(item.clone()).or_default();
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, then: &Decision, now: &Decision) {
+        let report = &mut self.report;
+        report.orders += 1;
+        report.accepted_then += u64::from(then.accepted);
+        report.accepted_now += u64::from(now.accepted);
+        report.gained += u64::from(!then.accepted && now.accepted);
+        report.lost += u64::from(then.accepted && !now.accepted);
+        for (decision, is_now) in [(then, false), (now, true)] {
+            if !decision.accepted {
+                continue;
+            }
+            for line in decision.accepted_lines().unwrap_or_default() {
+                let item = Item { sku: line.sku, location: line.location };
+                let sold = report.sold.entry(item).or_default();
+                *(if is_now { &mut sold.now } else { &mut sold.then }) += line.quantity;
+            }
+        }
+    }
+}

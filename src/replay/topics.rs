@@ -1,0 +1,431 @@
+//! Topics at rest: where they begin and end, and their records, partition by partition.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
+
+use crate::config::KafkaArgs;
+use crate::event::Record;
+use crate::intake::own;
+use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
+
+/// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Longest silence while records are still to come.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// Longest sleep in one poll of one topic.
+const POLL: Duration = Duration::from_millis(10);
+/// Bytes of records read ahead of their turn, of all partitions together; past its share a partition pauses.
+const AHEAD_BYTES: usize = 64 << 20;
+/// Least share of a partition: pausing throws away what the client fetched.
+const LEAST_SHARE: usize = 1 << 20;
+
+/// What a record takes beside its content.
+const RECORD_BYTES: usize = 256;
+
+/// A stretch of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Its first record.
+    pub from: NextOffset,
+    /// The place after its last.
+    pub to: NextOffset,
+}
+
+impl Stretch {
+    /// Whether this offset is within.
+    #[must_use]
+    pub fn holds(&self, offset: Offset) -> bool {
+        !self.from.covers(offset) && self.to.covers(offset)
+    }
+
+    /// How many offsets it spans: at least as many as it has records.
+    #[must_use]
+    pub fn span(&self) -> u64 {
+        (self.to.0 - self.from.0).max(0).unsigned_abs()
+    }
+}
+
+/// Asks a cluster about its topics. Every call blocks.
+pub struct Topics {
+    config: ClientConfig,
+    consumer: BaseConsumer,
+}
+
+impl Topics {
+    /// A client that joins no group and commits nothing; `group` is whose committed offsets it can ask for.
+    ///
+    /// # Errors
+    /// When a password file cannot be read, or the configuration is refused.
+    pub fn connect(kafka: &KafkaArgs, group: &str) -> Result<Self> {
+        let mut config = kafka.client()?;
+        config
+            .set("client.id", "stock-verifier-replay")
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", "32768")
+            .set("fetch.queue.backoff.ms", "5");
+        kafka.overlay(&mut config);
+        let consumer = config.create().context("the Kafka configuration is refused")?;
+        Ok(Self { config, consumer })
+    }
+
+    /// The partitions of a topic.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<Vec<TopicPartition>> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), ANSWER_LIMIT)
+            .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let Some(found) = found.filter(|found| !found.partitions().is_empty()) else {
+            bail!("there is no topic {topic}: check its name, or --brokers");
+        };
+        let topic: Arc<str> = topic.into();
+        let mut partitions: Vec<_> = found
+            .partitions()
+            .iter()
+            .map(|partition| TopicPartition::new(Arc::clone(&topic), partition.id()))
+            .collect();
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
+    /// All of a partition that is there.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn whole(&self, at: &TopicPartition) -> Result<Stretch> {
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
+            .with_context(|| format!("cannot read where {at} begins and ends"))?;
+        Ok(Stretch { at: at.clone(), from: NextOffset(low), to: NextOffset(high) })
+    }
+
+    /// All of every partition of a topic.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or there is no such topic.
+    pub fn whole_topic(&self, topic: &str) -> Result<Vec<Stretch>> {
+        self.partitions(topic)?.iter().map(|at| self.whole(at)).collect()
+    }
+
+    /// The first record of a partition whose timestamp is this or later, in milliseconds since 1970; its end when there
+    /// is none.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn at_time(&self, of: &Stretch, millis: i64) -> Result<NextOffset> {
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_offset(&of.at.topic, of.at.partition, KafkaOffset::Offset(millis))?;
+        let found = self
+            .consumer
+            .offsets_for_times(wanted, ANSWER_LIMIT)
+            .with_context(|| format!("cannot find a time in {}", of.at))?;
+        Ok(
+            match found.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
+            {
+                Some(KafkaOffset::Offset(offset)) => NextOffset(offset),
+                _ => of.to,
+            },
+        )
+    }
+
+    /// What the group committed of these partitions. Waits for a transaction that is open, as long as one can be.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn committed(&self, of: &[TopicPartition]) -> Result<HashMap<TopicPartition, NextOffset>> {
+        let mut list = TopicPartitionList::new();
+        for at in of {
+            list.add_partition(&at.topic, at.partition);
+        }
+        let offsets = self
+            .consumer
+            .committed_offsets(list, ANSWER_LIMIT)
+            .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
+        let committed = offsets.elements().into_iter().filter_map(|element| {
+            let next = element.offset().to_raw().filter(|offset| *offset >= 0)?;
+            Some((TopicPartition::new(element.topic(), element.partition()), NextOffset(next)))
+        });
+        Ok(committed.collect())
+    }
+
+    /// Whether a member of this client's group is there.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn group_is_running(&self, group: &str) -> Result<bool> {
+        let groups = self
+            .consumer
+            .fetch_group_list(Some(group), ANSWER_LIMIT)
+            .with_context(|| format!("no answer from Kafka about group {group}"))?;
+        Ok(groups.groups().iter().any(|found| found.name() == group && !found.members().is_empty()))
+    }
+
+    /// Reads these stretches.
+    ///
+    /// # Errors
+    /// When the configuration is refused.
+    pub fn read(&self, stretches: &[Stretch]) -> Result<Reader> {
+        Reader::new(&self.config, stretches)
+    }
+
+    /// When the first record that is left of a partition was produced, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn first_timestamp(&self, whole: &Stretch) -> Result<Option<i64>> {
+        let mut reader = self.read(std::slice::from_ref(whole))?;
+        Ok(reader.pop(&whole.at)?.and_then(|record| record.timestamp_ms))
+    }
+}
+
+/// Reads stretches of partitions to their ends, each partition's records in their order.
+pub struct Reader {
+    /// One for each topic: the event of a partition's end does not say the topic.
+    consumers: Vec<BaseConsumer>,
+    places: HashMap<TopicPartition, usize>,
+    partitions: Vec<Partition>,
+    share: usize,
+    /// The partition that [`Reader::take_next`] looks at first.
+    turn: usize,
+}
+
+struct Partition {
+    stretch: Stretch,
+    /// Which consumer reads it.
+    consumer: usize,
+    queue: VecDeque<(Record, usize)>,
+    bytes: usize,
+    paused: bool,
+    /// All of the stretch is read.
+    ended: bool,
+}
+
+impl Reader {
+    fn new(config: &ClientConfig, stretches: &[Stretch]) -> Result<Self> {
+        let (mut places, mut partitions) = (HashMap::new(), Vec::new());
+        let mut assignments: Vec<(Arc<str>, TopicPartitionList)> = Vec::new();
+        for stretch in stretches.iter().filter(|stretch| stretch.span() > 0) {
+            let Stretch { at, from, .. } = stretch;
+            let known = assignments.iter().position(|(topic, _)| *topic == at.topic);
+            let consumer = known.unwrap_or_else(|| {
+                assignments.push((Arc::clone(&at.topic), TopicPartitionList::new()));
+                assignments.len() - 1
+            });
+            assignments[consumer].1.add_partition_offset(
+                &at.topic,
+                at.partition,
+                KafkaOffset::Offset(from.0),
+            )?;
+            places.insert(at.clone(), partitions.len());
+            partitions.push(Partition {
+                stretch: stretch.clone(),
+                consumer,
+                queue: VecDeque::new(),
+                bytes: 0,
+                paused: false,
+                ended: false,
+            });
+        }
+        let consumers = assignments
+            .iter()
+            .map(|(topic, assignment)| {
+                let consumer: BaseConsumer = config.create().context("the Kafka configuration is refused")?;
+                consumer.assign(assignment).with_context(|| format!("cannot read {topic}"))?;
+                Ok(consumer)
+            })
+            .collect::<Result<_>>()?;
+        let share = (AHEAD_BYTES / partitions.len().max(1)).max(LEAST_SHARE);
+        Ok(Self { consumers, places, partitions, share, turn: 0 })
+    }
+
+    /// The next record of a partition, left where it is; `None` at the end of its stretch.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn peek(&mut self, at: &TopicPartition) -> Result<Option<&Record>> {
+        let Some(&place) = self.places.get(at) else { return Ok(None) };
+        self.wait_for(|reader| {
+            let partition = &reader.partitions[place];
+            partition.ended || !partition.queue.is_empty()
+        })?;
+        Ok(self.partitions[place].queue.front().map(|(record, _)| record))
+    }
+
+    /// Takes the next record of a partition; `None` at the end of its stretch.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn pop(&mut self, at: &TopicPartition) -> Result<Option<Record>> {
+        if self.peek(at)?.is_none() {
+            return Ok(None);
+        }
+        // Holds because it was found there just now.
+        let place = self.places[at];
+        self.take(place)
+    }
+
+    /// Takes the next record of any partition; `None` at the end of all.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn take_next(&mut self) -> Result<Option<Record>> {
+        self.wait_for(|reader| {
+            reader.partitions.iter().any(|partition| !partition.queue.is_empty())
+                || reader.partitions.iter().all(|partition| partition.ended)
+        })?;
+        let count = self.partitions.len();
+        let found = (0..count)
+            .map(|step| (self.turn + step) % count)
+            .find(|place| !self.partitions[*place].queue.is_empty());
+        let Some(place) = found else { return Ok(None) };
+        self.turn = place;
+        self.take(place)
+    }
+
+    /// The partitions that are read.
+    pub fn stretches(&self) -> impl Iterator<Item = &Stretch> {
+        self.partitions.iter().map(|partition| &partition.stretch)
+    }
+
+    fn take(&mut self, place: usize) -> Result<Option<Record>> {
+        let share = self.share;
+        let partition = &mut self.partitions[place];
+        let Some((record, bytes)) = partition.queue.pop_front() else { return Ok(None) };
+        partition.bytes -= bytes;
+        if partition.paused && !partition.ended && partition.bytes < share / 4 {
+            partition.paused = false;
+            self.consumers[partition.consumer]
+                .resume(&one(&partition.stretch.at))
+                .context("cannot go on reading")?;
+        }
+        Ok(Some(record))
+    }
+
+    fn wait_for(&mut self, is_there: impl Fn(&Self) -> bool) -> Result<()> {
+        let mut silent_since = Instant::now();
+        while !is_there(self) {
+            if self.poll_all()? {
+                silent_since = Instant::now();
+            } else if silent_since.elapsed() > SILENCE_LIMIT {
+                let waiting: Vec<String> = self
+                    .partitions
+                    .iter()
+                    .filter(|partition| !partition.ended)
+                    .map(|partition| partition.stretch.at.to_string())
+                    .collect();
+                bail!("no record within {SILENCE_LIMIT:?} from {}", waiting.join(", "));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what comes next of each topic; whether anything came.
+    fn poll_all(&mut self) -> Result<bool> {
+        let mut came = false;
+        for consumer in 0..self.consumers.len() {
+            came |= self.poll(consumer, Duration::ZERO)?;
+        }
+        if came {
+            return Ok(true);
+        }
+        for consumer in 0..self.consumers.len() {
+            came |= self.poll(consumer, POLL)?;
+        }
+        Ok(came)
+    }
+
+    fn poll(&mut self, consumer: usize, wait: Duration) -> Result<bool> {
+        if !self.partitions.iter().any(|partition| partition.consumer == consumer && !partition.ended) {
+            return Ok(false);
+        }
+        let place = |reader: &Self, number: i32| {
+            reader.partitions.iter().position(|partition| {
+                partition.consumer == consumer && partition.stretch.at.partition == number
+            })
+        };
+        match self.consumers[consumer].poll(wait) {
+            None => Ok(false),
+            Some(Ok(message)) => {
+                let Some(place) = place(self, message.partition()) else {
+                    bail!("a record of {}, which is not read", message.topic())
+                };
+                let partition = &mut self.partitions[place];
+                let offset = Offset(message.offset());
+                if partition.stretch.holds(offset) {
+                    let source = Source { at: partition.stretch.at.clone(), offset };
+                    let (record, bytes) = own(&message, source);
+                    partition.bytes += bytes + RECORD_BYTES;
+                    partition.queue.push_back((record, bytes + RECORD_BYTES));
+                }
+                drop(message);
+                let ended = !partition.stretch.to.covers(Offset(offset.0 + 1));
+                self.settle(place, ended)?;
+                Ok(true)
+            }
+            // The end of what is committed, which a transaction that stays open can hold below the stretch's own; and
+            // the marks of transactions at a stretch's end are no records.
+            Some(Err(KafkaError::PartitionEOF(number))) => {
+                if let Some(place) = place(self, number) {
+                    self.settle(place, true)?;
+                }
+                Ok(true)
+            }
+            Some(Err(error)) if is_passing(&error) => {
+                tracing::debug!(%error, "reading topics");
+                Ok(false)
+            }
+            Some(Err(error)) => Err(error).context("the topics cannot be read"),
+        }
+    }
+
+    /// Ends or pauses a partition when it is time.
+    fn settle(&mut self, place: usize, ended: bool) -> Result<()> {
+        let share = self.share;
+        let partition = &mut self.partitions[place];
+        partition.ended |= ended;
+        if (partition.ended || partition.bytes > share) && !partition.paused {
+            partition.paused = true;
+            self.consumers[partition.consumer]
+                .pause(&one(&partition.stretch.at))
+                .context("cannot pause reading")?;
+        }
+        Ok(())
+    }
+}
+
+fn one(at: &TopicPartition) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&at.topic, at.partition);
+    list
+}
+
+/// What librdkafka mends by itself.
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+        )
+    )
+}
