@@ -19,5 +19,6 @@ mod demo;
 mod docs;
 mod faults;
 mod pipeline;
+mod replay;
 mod stock;
 mod support;

@@ -31,7 +31,8 @@ const FEW_CONNECTIONS: u32 = 2;
 
 /// Verifies stock for orders from Kafka: never oversold, each order decided once, every deduction in a ledger.
 #[derive(Debug, Parser)]
-#[command(name = "stock-verifier", version, about, propagate_version = true)]
+// The last of a flag given twice counts, so that a wrapper's can be overridden.
+#[command(name = "stock-verifier", version, about, propagate_version = true, args_override_self = true)]
 struct Cli {
     /// A TOML file of settings, under the names of the flags; flags and environment are stronger
     #[arg(long, env = "STOCK_VERIFIER_CONFIG", value_name = "FILE", global = true)]

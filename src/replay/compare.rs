@@ -278,6 +278,9 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         meant: HashSet::new(),
     };
     judge = comparison.walk(&mut *snapshot, judge, progress).await?;
+    if scope.choice.is_everything() {
+        judge.end(&mut *snapshot).await?;
+    }
     judge.report.told = comparison.read_told(progress, judge.since)?;
     let Book::Sums(sums) = &comparison.book else { unreachable!("they were sums just now") };
     let (uneven, more) = sums.uneven();

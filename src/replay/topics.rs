@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
@@ -54,10 +55,23 @@ impl Stretch {
     }
 }
 
+/// Says nothing of ends of partitions, which librdkafka counts among the errors.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            tracing::warn!(%error, reason, "Kafka consumer of a replay");
+        }
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
 /// Asks a cluster about its topics. Every call blocks.
 pub struct Topics {
     config: ClientConfig,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
 }
 
 impl Topics {
@@ -75,9 +89,11 @@ impl Topics {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("queued.max.messages.kbytes", "32768")
+            // How soon the end of a partition is known.
+            .set("fetch.wait.max.ms", "20")
             .set("fetch.queue.backoff.ms", "5");
         kafka.overlay(&mut config);
-        let consumer = config.create().context("the Kafka configuration is refused")?;
+        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
         Ok(Self { config, consumer })
     }
 
@@ -198,7 +214,7 @@ impl Topics {
 /// Reads stretches of partitions to their ends, each partition's records in their order.
 pub struct Reader {
     /// One for each topic: the event of a partition's end does not say the topic.
-    consumers: Vec<BaseConsumer>,
+    consumers: Vec<BaseConsumer<Quiet>>,
     places: HashMap<TopicPartition, usize>,
     partitions: Vec<Partition>,
     share: usize,
@@ -246,7 +262,8 @@ impl Reader {
         let consumers = assignments
             .iter()
             .map(|(topic, assignment)| {
-                let consumer: BaseConsumer = config.create().context("the Kafka configuration is refused")?;
+                let consumer: BaseConsumer<Quiet> =
+                    config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
                 consumer.assign(assignment).with_context(|| format!("cannot read {topic}"))?;
                 Ok(consumer)
             })

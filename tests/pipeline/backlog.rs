@@ -47,4 +47,5 @@ fn a_backlog_of_a_million_orders_drains_in_steady_memory() {
     assert_eq!(scene.kafka.count(&scene.topic("accepted")), ORDERS);
     scene.prove_levels();
     scene.prove_rest();
+    crate::replay::a_ledger_of_many_orders_is_rebuilt_after_a_kill(&scene);
 }

@@ -156,6 +156,16 @@ impl Cluster {
         found.get(name).and_then(|entry| entry.value.clone()).expect("the setting is there")
     }
 
+    /// Commits an offset for a group that has no members, as an operator can.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, KafkaOffset::Offset(offset)).expect("an offset");
+        let consumer = self.consumer("read_committed", group);
+        wait::until("the offset is committed", LIMIT, || {
+            consumer.commit(&offsets, rdkafka::consumer::CommitMode::Sync).is_ok()
+        });
+    }
+
     /// Makes a group forget what it committed. It must have no members.
     pub fn delete_group(&self, group: &str) {
         wait::until("the group is empty and deleted", LIMIT, || {

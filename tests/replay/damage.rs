@@ -1,0 +1,232 @@
+//! Ledgers and topics damaged by hand: each damage is named for what it is.
+
+use super::{SOON, lived, report, run};
+use crate::support::database::Database;
+use crate::support::kafka::{Sent, header, order};
+use crate::support::scene::Scene;
+
+/// Audits a ledger against the scene's topics, and expects each text beside its invariant's number.
+#[track_caller]
+fn names(scene: &Scene, ledger: &Database, more: &[&str], says: &[(u8, &str)]) {
+    let mut command = scene.tool(&["audit", "--topics"]);
+    // The last one given counts.
+    command.args(["--database-url", &ledger.url()]).args(more);
+    let (status, out, log) = run(command);
+    assert_eq!(status, 1, "{out}\n{log}");
+    for (invariant, text) in says {
+        let part = out.split(&format!("✗  {invariant}  ")).nth(1).unwrap_or_default();
+        let part = part.split(['✓', '✗']).next().unwrap_or_default();
+        assert!(part.contains(text), "{text:?} of invariant {invariant} is not in:\n{out}");
+    }
+}
+
+/// A copy of a topic with other records in it.
+fn copy(scene: &Scene, which: &str, name: &str, change: impl Fn(Vec<Sent>) -> Vec<Sent>) -> String {
+    let records = scene.kafka.read(&scene.topic(which));
+    let records = records.into_iter().map(|record| Sent {
+        partition: Some(record.source.at.partition),
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+    });
+    let topic = scene.topic(name);
+    scene.kafka.create(&topic, 3);
+    scene.kafka.produce(&topic, &change(records.collect()));
+    topic
+}
+
+#[test]
+fn ten_damages_of_a_ledger_are_each_named() {
+    let scene = lived(600);
+    let orders = scene.orders();
+    let one = |sql: &str, says: &[(u8, &str)]| {
+        let ledger = scene.database.backup();
+        ledger.run(sql);
+        names(&scene, &ledger, &[], says);
+    };
+    one("UPDATE levels SET available = available + 1 WHERE sku = 'LIFE'", &[(2, "SKU LIFE: its level is")]);
+    one(
+        "DELETE FROM movements WHERE sku = 'LIFE' AND version = 2",
+        &[(2, "SKU LIFE: movement 3 comes after movement 1"), (5, "its movements are none; the rules:")],
+    );
+    one(
+        "UPDATE decisions SET accepted = NOT accepted WHERE id = 'late'",
+        &[
+            (3, "command late was rejected, yet movement 2 of SKU SKU-NEW took effect"),
+            (4, "order.created/late: what was told at"),
+            (5, "order.created/late: stored: rejected"),
+        ],
+    );
+    one(
+        "UPDATE decisions SET detail = replace(detail, '\"balance\":3', '\"balance\":2') WHERE id = 'late';
+         UPDATE movements SET balance = 2 WHERE id = 'late'; UPDATE levels SET available = 2 WHERE sku = 'SKU-NEW'",
+        &[
+            (2, "SKU SKU-NEW: movement 2 moved -1 and left 2, but 4 was there before"),
+            (4, "order.created/late: what was told at"),
+            (5, "order.created/late: stored: accepted"),
+        ],
+    );
+    // A rejection that was not justified, in a ledger that is whole in itself.
+    one(
+        r#"UPDATE decisions SET detail = '{"reasons":[{"reason":"insufficient_stock","sku":"SKU-NEW","requested":9,"available":4}]}'
+           WHERE id = 'later'"#,
+        &[(5, "order.created/later: stored: rejected"), (4, "order.created/later: what was told at")],
+    );
+    one(
+        "DELETE FROM decisions WHERE id = 'later'",
+        &[
+            (4, "order.created/later: its record"),
+            (4, "is done, but no decision is stored"),
+            (4, "order.created/later: it was told at"),
+        ],
+    );
+    one(
+        "UPDATE holds SET expires_at = expires_at + interval '1 hour'",
+        &[(5, "order h-4: its hold ends at")],
+    );
+    one("UPDATE levels SET order_limit = 3 WHERE sku = 'SKU-001'", &[(5, "SKU SKU-001: its limits are")]);
+    one(
+        &format!(
+            "UPDATE positions SET next_offset = next_offset - 3 WHERE topic = '{orders}' AND partition = 0"
+        ),
+        &[(6, "but the ledger's position there is"), (6, &format!("{orders}[0]: the ledger is at"))],
+    );
+    one(
+        &format!(
+            "UPDATE positions SET next_offset = next_offset + 3 WHERE topic = '{orders}' AND partition = 0"
+        ),
+        &[(6, &format!("{orders}[0]: the ledger is at"))],
+    );
+}
+
+#[test]
+fn a_restored_backup_is_named_by_what_is_told_and_unknown_to_it() {
+    let scene = lived(100);
+    let backup = scene.database.backup();
+    scene.produce(&[order("after-the-backup", &[("SKU-NEW", 1)])]);
+    let verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    verifier.stop();
+    names(&scene, &backup, &[], &[(6, "Kafka's committed offset is")]);
+    let mut command = scene.tool(&["replay", "republish", "--execute"]);
+    command.args(["--database-url", &backup.url()]);
+    let (status, _, log) = run(command);
+    assert_eq!(status, 2);
+    assert!(log.contains("the database is behind"), "{log}");
+}
+
+#[test]
+fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_told_again() {
+    let scene = lived(100);
+    let is_late = |record: &Sent| record.key.as_deref() == Some(b"late".as_slice());
+    let value = |record: &Sent, from: &str, to: &str| {
+        let value = String::from_utf8(record.value.clone().expect("a value")).expect("UTF-8");
+        Some(value.replace(from, to).into_bytes())
+    };
+    let missing = copy(&scene, "accepted", "missing", |mut records| {
+        records.retain(|record| !is_late(record));
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--accepted-topic", &missing],
+        &[(4, "order.created/late: it was never told")],
+    );
+    let doubled = copy(&scene, "accepted", "doubled", |mut records| {
+        let again = records.iter().find(|record| is_late(record)).expect("it was told").clone();
+        records.push(again);
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--accepted-topic", &doubled],
+        &[(4, "order.created/late: it was told 2 times")],
+    );
+    let altered = copy(&scene, "accepted", "altered", |mut records| {
+        for record in records.iter_mut().filter(|record| is_late(record)) {
+            record.value = value(record, "\"balance\":3", "\"balance\":4");
+        }
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--accepted-topic", &altered],
+        &[(4, "order.created/late: what was told at")],
+    );
+    let unknown = copy(&scene, "accepted", "unknown", |mut records| {
+        let mut more = records.iter().find(|record| is_late(record)).expect("it was told").clone();
+        for header in more.headers.iter_mut().filter(|header| header.name == "ce_id") {
+            header.value = Some(b"order.created/nobody".to_vec());
+        }
+        records.push(more);
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--accepted-topic", &unknown],
+        &[(4, "order.created/nobody: it was told at"), (4, "but the ledger has no such decision")],
+    );
+
+    // What was never told is mended, and only that.
+    let before = scene.kafka.count(&missing);
+    let (status, out, log) = run({
+        let mut command = scene.tool(&["audit", "--topics", "--repair"]);
+        command.args(["--accepted-topic", &missing]);
+        command
+    });
+    assert_eq!(status, 0, "{out}\n{log}");
+    assert!(out.contains("Mended: 1 results that were never told are told now"), "{out}");
+    assert_eq!(scene.kafka.count(&missing), before + 1);
+    let told = scene.kafka.read(&missing);
+    assert_eq!(header(told.last().expect("a record"), "ce_specversion"), Some("1.0"));
+    for topic in [missing, doubled, altered, unknown] {
+        scene.kafka.delete_if_there(&topic);
+    }
+}
+
+#[test]
+fn a_level_changed_by_hand_is_mended_with_a_ledger_line_and_a_broken_chain_is_left_alone() {
+    let scene = lived(100);
+    scene
+        .database
+        .run("UPDATE levels SET available = 77 WHERE sku = 'SKU-NEW'; DELETE FROM levels WHERE sku = 'LIFE'");
+    let (status, out, log) = run(scene.tool(&["audit", "--repair"]));
+    assert_eq!(status, 0, "{out}\n{log}");
+    assert!(
+        out.contains(
+            "Mended: SKU SKU-NEW: its level is 3 again, as its movements say (adjustment/audit-repair-"
+        ),
+        "{out}"
+    );
+    assert_eq!(scene.database.number("SELECT available FROM levels WHERE sku = 'SKU-NEW'"), 3);
+    assert_eq!(
+        scene.database.number("SELECT count(*) FROM decisions WHERE id LIKE 'audit-repair-%' AND accepted"),
+        2
+    );
+    let found = report(&scene, 0, &["audit"]);
+    assert_eq!(found["findings"], serde_json::json!([]), "{found:#}");
+
+    scene.database.run("UPDATE movements SET quantity = quantity - 1 WHERE sku = 'SKU-NEW' AND version = 2");
+    let (status, out, _) = run(scene.tool(&["audit", "--repair"]));
+    assert_eq!(status, 1, "{out}");
+    assert!(!out.contains("Mended"), "{out}");
+}
+
+#[test]
+fn the_groups_offsets_moved_by_hand_are_named() {
+    let scene = lived(100);
+    let ends = scene.kafka.ends(&scene.orders(), "read_committed");
+    for offset in [ends[1] - 4, ends[1] + 4] {
+        scene.kafka.commit(scene.group(), &scene.orders(), 1, offset);
+        let says = format!(
+            "{}[1]: the ledger is at {}, Kafka's committed offset is {offset}",
+            scene.orders(),
+            ends[1]
+        );
+        names(&scene, &scene.database, &[], &[(6, &says)]);
+    }
+}

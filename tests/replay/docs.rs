@@ -1,0 +1,1 @@
+//! The runbook: see docs/replay.md.

@@ -1,0 +1,193 @@
+//! `replay` and the audit with topics, on real servers.
+
+mod damage;
+mod docs;
+mod rebuild;
+mod redo;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::kafka::{Sent, order, sent};
+use crate::support::scene::Scene;
+use crate::support::stream;
+
+pub use rebuild::a_ledger_of_many_orders_is_rebuilt_after_a_kill;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Runs a command to its end: exit status, stdout, stderr.
+pub fn run(mut command: Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the program runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (status.code().expect("it ended by itself"), text(stdout), text(stderr))
+}
+
+/// The JSON report of a command that ends with this status.
+#[track_caller]
+pub fn report(scene: &Scene, status: i32, words: &[&str]) -> Value {
+    let mut command = scene.tool(words);
+    command.arg("--json");
+    let (ended, out, log) = run(command);
+    assert_eq!(ended, status, "{words:?}\n{out}\n{log}");
+    serde_json::from_str(&out).expect("JSON")
+}
+
+/// A record keyed by its order.
+fn command(value: &Value) -> Sent {
+    sent(value["order_id"].as_str().expect("an order id"), value.to_string())
+}
+
+/// A scene with a bad day behind it: orders of every kind and their whole lives, repeats, conflicts, garbage,
+/// adjustments by records and by an operator; and the verifier stopped.
+pub fn lived(orders: usize) -> Scene {
+    let scene = Scene::new(3);
+    let stream = stream::make(7, orders, 3);
+    scene.stock(&stream.stock);
+    scene.stock(&[("LIFE", 100)]);
+    let adjust = |id: &str, kind: &str, more: Value| {
+        let mut value = json!({"type": kind, "adjustment_id": id, "sku": "SKU-001"});
+        for (name, field) in more.as_object().expect("an object") {
+            value[name] = field.clone();
+        }
+        sent("SKU-001", value.to_string())
+    };
+    scene.kafka.produce(
+        &scene.topic("adjustments"),
+        &[
+            adjust("a-1", "stock.received", json!({"quantity": 9})),
+            adjust("a-2", "stock.adjusted", json!({"by": -3})),
+            adjust("a-3", "stock.adjusted", json!({"by": -900_000_000})),
+            adjust("a-4", "stock.set", json!({"available": 7, "expected_version": 1_000_000})),
+            adjust("a-5", "stock.limits_set", json!({"backorder_limit": 5, "order_limit": 4})),
+            adjust("a-6", "stock.limits_set", json!({"sku": "NO-SUCH", "backorder_limit": 5})),
+            adjust("a-7", "stock.received", json!({"quantity": 1_000_000_000_000_i64})),
+        ],
+    );
+    let mug = |quantity: i64| json!([{"sku": "LIFE", "quantity": quantity}]);
+    let follow = |kind: &str, order_id: &str| json!({"type": kind, "order_id": order_id});
+    let hold = |order_id: &str, seconds: i64| json!({"type": "order.created", "order_id": order_id, "hold_seconds": seconds, "lines": mug(1)});
+    let life = [
+        follow("order.cancelled", "o-1"),
+        follow("order.cancelled", "early"),
+        json!({"type": "order.created", "order_id": "early", "lines": mug(1)}),
+        hold("h-1", 900),
+        hold("h-2", 900),
+        hold("h-3", 1),
+        hold("h-4", 900),
+        json!({"type": "order.hold_extended", "order_id": "h-1", "extension_id": "e-1", "hold_seconds": 60}),
+        json!({"type": "order.hold_extended", "order_id": "h-1", "extension_id": "e-2", "hold_seconds": 60}),
+        json!({"type": "order.confirmed", "order_id": "h-1"}),
+        json!({"type": "order.confirmed", "order_id": "h-1", "confirmation_id": "c-2"}),
+        follow("order.released", "h-2"),
+        json!({"type": "order.returned", "order_id": "h-1", "return_id": "r-1", "lines": mug(1)}),
+        json!({"type": "order.returned", "order_id": "h-1", "return_id": "r-2", "lines": mug(1)}),
+        json!({"type": "order.returned", "order_id": "nobody", "return_id": "r-3", "lines": mug(1)}),
+        json!({"type": "order.created", "order_id": "part", "policy": "partial",
+               "lines": [{"sku": "LIFE", "quantity": 2}, {"sku": "NO-SUCH-SKU", "quantity": 1}]}),
+    ];
+    // Some of it before most orders, and some after.
+    scene.produce(&life[..2].iter().map(command).collect::<Vec<_>>());
+    scene.produce(&stream.records);
+    scene.produce(&life[2..].iter().map(command).collect::<Vec<_>>());
+    let verifier = scene.start("a", &["--batch-max-orders", "200"]);
+    scene.done(SOON);
+    scene.adjusted(SOON);
+    crate::support::wait::until("the short hold has expired", SOON, || {
+        scene.database.number("SELECT count(*) FROM decisions WHERE kind = 7") == 1
+    });
+    // An operator's own commands, which no topic holds.
+    scene.stock(&[("SKU-001", 3), ("SKU-NEW", 4)]);
+    // One after the other on one partition: the second finds what the first left.
+    scene.produce(&[order("late", &[("SKU-NEW", 1)]).to(0), order("later", &[("SKU-NEW", 9)]).to(0)]);
+    scene.done(SOON);
+    verifier.stop();
+    scene
+}
+
+#[test]
+fn a_ledger_that_lived_is_the_same_when_decided_again_and_all_of_it_was_told() {
+    let scene = lived(2_000);
+    let found = report(&scene, 0, &["replay", "diff"]);
+    let told = scene.kafka.count(&scene.topic("accepted")) + scene.kafka.count(&scene.topic("rejected"));
+    assert_eq!(found["decisions"], json!(told), "{found:#}");
+    assert_eq!(found["told"], json!(told + scene.kafka.count(&scene.topic("dead"))), "{found:#}");
+    assert_eq!(found["dead_letters"], json!(scene.kafka.count(&scene.topic("dead"))), "{found:#}");
+    assert!(found["absorbed"].as_i64().expect("a number") > 0, "{found:#}");
+
+    let (status, out, log) = run(scene.tool(&["audit", "--topics"]));
+    assert_eq!(status, 0, "{out}\n{log}");
+    for invariant in 1..=6 {
+        assert!(out.contains(&format!("✓  {invariant}")), "{out}");
+    }
+    // And from the ledger alone, without Kafka.
+    let (status, out, _) = run(scene.tool(&["audit"]));
+    assert_eq!(status, 0, "{out}");
+    assert!(out.contains("✓  5") && out.contains("–  4"), "{out}");
+}
+
+#[test]
+fn what_is_chosen_is_compared_and_nothing_else() {
+    let scene = lived(300);
+    let compared = |words: &[&str]| {
+        let all: Vec<&str> = ["replay", "diff"].iter().chain(words).copied().collect();
+        report(&scene, 0, &all)["decisions"].as_u64().expect("a number")
+    };
+    let everything = compared(&[]);
+    assert_eq!(
+        compared(&["--order-id", "h-1"]),
+        7,
+        "the hold, two extensions, two confirmations, two returns"
+    );
+    assert_eq!(compared(&["--sku", "SKU-NEW"]), 2);
+    assert_eq!(compared(&["--order-id", "h-1", "--order-id", "late"]), 8);
+    assert_eq!((0..3).map(|n| compared(&["--partition", &n.to_string()])).sum::<u64>(), everything);
+    assert_eq!(compared(&["--from", "latest"]), 0);
+    assert_eq!(compared(&["--from", "1h"]), everything);
+    assert_eq!(compared(&["--to", "1h"]), 0);
+    let ids = scene.file("ids");
+    std::fs::write(&ids, "late\n\nlater\n").expect("a file");
+    assert_eq!(compared(&["--order-ids-file", ids.to_str().expect("a path")]), 2);
+    let positions = scene.file("positions");
+    let ends = scene.kafka.ends(&scene.orders(), "read_committed");
+    std::fs::write(&positions, format!("{} 1 {}\n", scene.orders(), ends[1] - 5)).expect("a file");
+    assert!(compared(&["--positions-file", positions.to_str().expect("a path")]) <= 5);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_the_reason() {
+    let scene = lived(100);
+    let refused = |words: &[&str], says: &[&str]| {
+        let (status, out, log) = run(scene.tool(words));
+        assert_eq!(status, 2, "{words:?}\n{out}\n{log}");
+        for text in says {
+            assert!(log.contains(text), "{text:?} is not in:\n{log}");
+        }
+    };
+    refused(
+        &["replay", "diff", "--from", "yesterday"],
+        &["earliest, latest, an offset", "2026-11-22T18:00:00Z"],
+    );
+    refused(&["replay", "diff", "--from", "99999999"], &["there is no offset 99999999 yet"]);
+    scene.kafka.delete_records(&scene.orders(), 0, 5);
+    refused(
+        &["replay", "diff", "--from", "0"],
+        &["records before offset 5 were deleted", "first that is left is 5, which is of 20"],
+    );
+    let into = format!("sqlite://{}", scene.file("new.db").display());
+    refused(
+        &["replay", "rebuild", "--into", &into],
+        &["records before offset 5 were deleted", "restore a backup"],
+    );
+    // What is left can be compared all the same.
+    report(&scene, 0, &["replay", "diff"]);
+    // The database goes back in time.
+    scene.database.run(&format!("UPDATE positions SET next_offset = 6 WHERE topic = '{}'", scene.orders()));
+    refused(&["replay", "republish"], &["the database is behind"]);
+    scene
+        .database
+        .run(&format!("UPDATE positions SET next_offset = 60000 WHERE topic = '{}'", scene.orders()));
+    refused(&["replay", "republish"], &["the database is ahead"]);
+}

@@ -1,0 +1,110 @@
+//! A ledger made again.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{SOON, lived, report};
+use crate::support::database::Database;
+use crate::support::kafka::order;
+use crate::support::process::Verifier;
+use crate::support::scene::Scene;
+use crate::support::servers::Servers;
+use crate::support::wait;
+
+#[test]
+fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
+    let scene = lived(1_500);
+    let new = Database::empty(&Servers::shared().database_url);
+    let words = ["replay", "rebuild", "--into", &new.url()];
+    let looked = report(&scene, 0, &words);
+    assert_eq!(looked["executed"], json!(false));
+    let done = report(&scene, 0, &[&words[..], &["--execute"]].concat());
+    assert_eq!(done["differences"], json!([]), "{done:#}");
+    assert_eq!(done["restored"], json!(scene.database.number("SELECT count(*) FROM decisions")), "{done:#}");
+
+    // Into a SQLite file as well; and a ledger that is not the beginning of this one is refused.
+    let file = format!("sqlite://{}", scene.file("new.db").display());
+    let done = report(&scene, 0, &["replay", "rebuild", "--into", &file, "--execute"]);
+    assert_eq!(done["differences"], json!([]), "{done:#}");
+    let other = Database::fresh(&Servers::shared().database_url);
+    other.run(
+        "INSERT INTO decisions VALUES (1, now(), null, null, 10, false, 'x', null, '\\x00000000000000000000000000000000', '{\"reasons\":[]}')",
+    );
+    let (status, _, log) =
+        super::run(scene.tool(&["replay", "rebuild", "--into", &other.url(), "--execute"]));
+    assert_eq!(status, 2);
+    assert!(log.contains("is not empty, and is not the beginning of this one"), "{log}");
+
+    // A verifier can go on with it as if nothing had happened.
+    let (status, out, log) = super::run({
+        let mut command = scene.tool(&["audit", "--topics"]);
+        command.args(["--database-url", &new.url()]);
+        command
+    });
+    assert_eq!(status, 0, "{out}\n{log}");
+    scene.produce(&[order("goes-on", &[("SKU-NEW", 1)])]);
+    let mut command = scene.command("a", &[]);
+    command.args(["--database-url", &new.url()]);
+    let verifier = scene.launch(command, "on-the-new-ledger");
+    wait::until("the new ledger decides", SOON, || {
+        new.number("SELECT count(*) FROM decisions WHERE id = 'goes-on' AND accepted") == 1
+    });
+    verifier.stop();
+}
+
+#[test]
+fn a_ledger_made_of_the_topics_alone_holds_every_rule() {
+    let scene = Scene::new(3);
+    let received = |sku: &str, quantity: i64| {
+        let value = json!({"type": "stock.received", "adjustment_id": format!("r-{sku}"), "sku": sku, "quantity": quantity});
+        crate::support::kafka::sent(sku, value.to_string())
+    };
+    scene.kafka.produce(&scene.topic("adjustments"), &[received("MUG", 50), received("HAT", 1_000)]);
+    let verifier = scene.start("a", &[]);
+    scene.adjusted(SOON);
+    let orders: Vec<_> =
+        (0..300).map(|n| order(&format!("o-{n}"), &[("MUG", 1), ("HAT", 1)]).to(n % 3)).collect();
+    scene.produce(&orders);
+    scene.done(SOON);
+    verifier.stop();
+    let file = format!("sqlite://{}", scene.file("new.db").display());
+    let done = report(&scene, 0, &["replay", "rebuild", "--into", &file, "--execute", "--from-topics-alone"]);
+    assert_eq!(done["restored"], json!(302), "{done:#}");
+    let (status, out, log) = super::run({
+        let mut command = scene.tool(&["audit", "--offsets"]);
+        command.args(["--database-url", &file]);
+        command
+    });
+    assert_eq!(status, 0, "{out}\n{log}");
+    assert!(out.contains("302 decisions"), "{out}");
+}
+
+/// Rebuilds the ledger of a scene that is at rest, kills that in the middle, goes on, and expects the same to the row;
+/// and audits it, with its topics and without.
+pub fn a_ledger_of_many_orders_is_rebuilt_after_a_kill(scene: &Scene) {
+    let new = Database::fresh(&Servers::shared().database_url);
+    let decisions = scene.database.number("SELECT count(*) FROM decisions");
+    let begun = Instant::now();
+    let mut killed = Verifier::start(
+        scene.tool(&["replay", "rebuild", "--into", &new.url(), "--execute"]),
+        "rebuild",
+        scene.file("rebuild.log"),
+    );
+    wait::until("a third is rebuilt", Duration::from_secs(120), || {
+        new.number("SELECT count(*) FROM decisions") > decisions / 3
+    });
+    killed.kill();
+    let done = report(scene, 0, &["replay", "rebuild", "--into", &new.url(), "--execute"]);
+    println!("rebuilt and compared in {:.1?}, once killed", begun.elapsed());
+    assert_eq!(done["differences"], json!([]), "{done:#}");
+    let (found, restored) = (done["found"].as_i64().unwrap(), done["restored"].as_i64().unwrap());
+    assert!(found > decisions / 3, "{done:#}");
+    assert_eq!(found + restored, decisions, "{done:#}");
+    for words in [&["audit"][..], &["audit", "--topics"]] {
+        let begun = Instant::now();
+        report(scene, 0, words);
+        let took = begun.elapsed();
+        println!("{words:?} in {took:.1?}, {:.0} orders/s", decisions as f64 / took.as_secs_f64());
+    }
+}
