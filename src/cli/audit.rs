@@ -146,33 +146,35 @@ async fn run_on_ledger(args: &AuditArgs) -> Result<Verdict> {
 }
 
 async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Result<Outcome> {
-    let mut outcome = Outcome { ledger: store.audit().await?, ..Outcome::default() };
-    if args.repair && !outcome.ledger.findings.is_empty() {
-        outcome.repairs = repair::levels(&**store).await?;
-        // What is left.
-        outcome.ledger = store.audit().await?;
+    let mut repairs = Vec::new();
+    if args.repair {
+        repairs = repair::levels(&**store).await?;
     }
-    if args.with_topics {
-        let choice = Choice::all();
-        let scope = Scope {
-            kafka: &args.kafka,
-            topics: &args.topics,
-            group: &args.group,
-            choice: &choice,
-            since: args.since,
-        };
-        outcome.again = compare::with_topics(&**store, scope, &shown.progress).await?;
-        outcome.with_topics = true;
+    let choice = Choice::all();
+    let scope = Scope {
+        kafka: &args.kafka,
+        topics: &args.topics,
+        group: &args.group,
+        choice: &choice,
+        since: args.since,
+    };
+    let again = async {
+        if !args.with_topics {
+            return compare::ledger_alone(&**store, args.since, &shown.progress).await;
+        }
+        let again = compare::with_topics(&**store, scope, &shown.progress).await?;
         if args.repair {
-            let told = repair::results(&**store, scope, &outcome.again.findings, &shown.progress).await?;
+            let told = repair::results(&**store, scope, &again.findings, &shown.progress).await?;
             if !told.is_empty() {
-                outcome.repairs.extend(told);
-                outcome.again = compare::with_topics(&**store, scope, &shown.progress).await?;
+                repairs.extend(told);
+                return compare::with_topics(&**store, scope, &shown.progress).await;
             }
         }
-    } else {
-        outcome.again = compare::ledger_alone(&**store, args.since, &shown.progress).await?;
-    }
+        Ok(again)
+    };
+    // Side by side: the database answers its questions while the rules decide again.
+    let (ledger, again) = tokio::try_join!(async { Ok(store.audit().await?) }, again)?;
+    let mut outcome = Outcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
     if args.offsets || args.with_topics {
         let partitions: Vec<TopicPartition> = outcome.ledger.positions.keys().cloned().collect();
         let committed = block_in_place(|| Topics::connect(&args.kafka, &args.group)?.committed(&partitions))?;

@@ -48,6 +48,9 @@ fn every_command_in_the_readme_does_what_it_says() {
     let commands: Vec<&str> =
         shown(README, "sh").into_iter().filter_map(|line| line.strip_prefix("stock-verifier ")).collect();
     assert!(commands.len() >= 5, "the README shows {} commands", commands.len());
+    let group = unique("readme");
+    let topics = ["ORDERS", "ADJUSTMENTS", "ACCEPTED", "REJECTED", "LEVELS", "DEAD_LETTER"]
+        .map(|topic| (format!("STOCK_VERIFIER_{topic}_TOPIC"), unique("readme")));
     for command in commands {
         let arguments = command.split('#').next().unwrap().split_whitespace();
         let mut process = Command::new(env!("CARGO_BIN_EXE_stock-verifier"));
@@ -56,10 +59,8 @@ fn every_command_in_the_readme_does_what_it_says() {
             .args(arguments)
             .env("STOCK_VERIFIER_BROKERS", &servers.brokers)
             .env("STOCK_VERIFIER_DATABASE_URL", database.url())
-            .env("STOCK_VERIFIER_GROUP", unique("readme"));
-        for topic in ["ORDERS", "ADJUSTMENTS", "ACCEPTED", "REJECTED", "LEVELS", "DEAD_LETTER"] {
-            process.env(format!("STOCK_VERIFIER_{topic}_TOPIC"), unique("readme"));
-        }
+            .env("STOCK_VERIFIER_GROUP", &group)
+            .envs(topics.clone());
         if command.starts_with("run ") {
             // Runs until stopped, which other tests let it do: here only that it takes these arguments.
             process.arg("--help");

@@ -1,1 +1,32 @@
-//! The runbook: see docs/replay.md.
+//! Every command of docs/replay.md does what it says.
+
+use crate::replay::{lived, run};
+
+const RUNBOOK: &str = include_str!("../../docs/replay.md");
+
+#[test]
+fn every_command_of_the_runbook_works() {
+    let scene = lived(200);
+    let again = scene.topic("again");
+    scene.kafka.create(&again, 1);
+    std::fs::write(scene.file("stock.csv"), "sku,available\nSKU-001,10\n").unwrap();
+    std::fs::write(scene.file("patch.json"), r#"{"type":"order.created"}"#).unwrap();
+    let mut inside = false;
+    let mut commands = Vec::new();
+    for line in RUNBOOK.lines() {
+        inside = if inside { line != "```" } else { line == "```sh" };
+        if let Some(command) = line.strip_prefix("stock-verifier ").filter(|_| inside) {
+            commands.push(command.split('#').next().unwrap().replace("stock.again", &again));
+        }
+    }
+    assert!(commands.len() > 12, "{commands:?}");
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let mut process = scene.tool(&words);
+        process.current_dir(scene.file("stock.csv").parent().unwrap());
+        let (status, out, log) = run(process);
+        assert_eq!(status, 0, "{command}\n{out}\n{log}");
+    }
+    assert!(scene.kafka.count(&again) > 200, "what was told again is there");
+    scene.kafka.delete_if_there(&again);
+}

@@ -86,8 +86,7 @@ async fn look_up(
     }
     let ids: Vec<&str> = orders.iter().map(|id| id.as_str()).collect();
     sqlx::query(
-        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
-                  (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
            FROM decisions WHERE id = ANY($1) AND kind = $2"#,
     )
     .bind(ids)
@@ -96,7 +95,7 @@ async fn look_up(
     .await
     .map_err(failed("looking up orders"))?
     .iter()
-    .map(|row| rows::decision(row).map(|decision| (decision.key.clone(), Arc::new(decision))))
+    .map(|row| rows::decision(row, 0).map(|decision| (decision.key.clone(), Arc::new(decision))))
     .collect()
 }
 
@@ -237,7 +236,7 @@ async fn read_decisions(
     let ids: Vec<&str> = own.chain(followed.iter().copied()).map(Id::as_str).collect();
     let found = sqlx::query(
         r#"SELECT drawn.first, drawn.now, d.id, d.kind, d.seq, d.digest, d.accepted, d.detail, d.topic, d.partition,
-                  d."offset", (extract(epoch FROM d.decided_at) * 1000000)::bigint AS decided_at
+                  d."offset", d.decided_at
            FROM (SELECT nextval('ledger_seq') AS first,
                         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS drawn
            LEFT JOIN decisions AS d ON d.id = ANY($1)"#,
@@ -253,7 +252,7 @@ async fn read_decisions(
     let mut decisions = Map::default();
     for row in &found {
         if row.try_get::<Option<&str>, _>("id").map_err(&doing)?.is_some() {
-            let decision = rows::decision(row)?;
+            let decision = rows::decision(row, 2)?;
             decisions.insert(decision.key.clone(), Arc::new(decision));
         }
     }

@@ -8,8 +8,8 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{PgConnection, Row};
 
 use super::failed;
-use super::rows::{damaged, item, item_columns};
-use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, Stamp, TopicPartition};
+use super::rows::{PgStamp, damaged, item, item_columns};
+use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, TopicPartition};
 use crate::store::{DueHold, StoreError};
 
 /// Fills in what these orders gave back, and their holds. The locks on their levels keep both as they are.
@@ -40,7 +40,7 @@ pub(super) async fn read_states(
         line.returned = row.try_get("returned").map_err(&doing)?;
     }
     let holds = sqlx::query(
-        "SELECT order_id, topic, partition, (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at
+        "SELECT order_id, topic, partition, expires_at
          FROM holds WHERE order_id = ANY($1)",
     )
     .bind(&ids)
@@ -49,7 +49,7 @@ pub(super) async fn read_states(
     .map_err(&doing)?;
     for row in &holds {
         let order_id: &str = row.try_get("order_id").map_err(&doing)?;
-        let expires_at = Stamp(row.try_get("expires_at").map_err(&doing)?);
+        let expires_at = row.try_get::<PgStamp, _>("expires_at").map_err(&doing)?.0;
         if let Some(order) = orders.get_mut(order_id) {
             order.hold = Some(Hold { expires_at, at: hold_partition(row).map_err(&doing)? });
         }

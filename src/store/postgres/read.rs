@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Executor, PgConnection, Postgres, Row, Transaction};
 
-use super::rows::damaged;
+use super::rows::{PgStamp, damaged};
 use super::{failed, orders, read_levels, rows};
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq, Stamp,
+    CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq,
     TopicPartition,
 };
 use crate::store::{ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement};
@@ -113,8 +113,7 @@ impl Snapshot for PostgresSnapshot {
     async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
         let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         sqlx::query(
-            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
-                      (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
+            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
                FROM decisions WHERE id = ANY($1)"#,
         )
         .bind(ids)
@@ -122,7 +121,7 @@ impl Snapshot for PostgresSnapshot {
         .await
         .map_err(failed("reading the decisions"))?
         .iter()
-        .map(|row| rows::decision(row).map(|decision| (decision.key.clone(), Arc::new(decision))))
+        .map(|row| rows::decision(row, 0).map(|decision| (decision.key.clone(), Arc::new(decision))))
         .collect()
     }
 
@@ -167,7 +166,7 @@ impl Snapshot for PostgresSnapshot {
     async fn holds_after(&mut self, after: Option<&Id>, limit: usize) -> Result<Vec<(Id, Hold)>, StoreError> {
         let doing = failed("reading the holds");
         sqlx::query(
-            "SELECT order_id, topic, partition, (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at
+            "SELECT order_id, topic, partition, expires_at
              FROM holds WHERE order_id > $1 ORDER BY order_id LIMIT $2",
         )
         .bind(after.map_or("", Id::as_str))
@@ -177,7 +176,7 @@ impl Snapshot for PostgresSnapshot {
         .map_err(&doing)?
         .iter()
         .map(|row| {
-            let expires_at = Stamp(row.try_get("expires_at").map_err(&doing)?);
+            let expires_at = row.try_get::<PgStamp, _>("expires_at").map_err(&doing)?.0;
             Ok((order_id(row)?, Hold { expires_at, at: orders::hold_partition(row).map_err(&doing)? }))
         })
         .collect()
@@ -192,8 +191,7 @@ async fn decisions_between(
     limit: usize,
 ) -> Result<Vec<Decision>, StoreError> {
     sqlx::query(
-        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset",
-                  (extract(epoch FROM decided_at) * 1000000)::bigint AS decided_at
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
            FROM decisions WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3"#,
     )
     .bind(after)
@@ -203,7 +201,7 @@ async fn decisions_between(
     .await
     .map_err(failed("reading the decisions"))?
     .iter()
-    .map(rows::decision)
+    .map(|row| rows::decision(row, 0))
     .collect()
 }
 
@@ -240,24 +238,25 @@ fn order_id(row: &PgRow) -> Result<Id, StoreError> {
     Id::new(id).map_err(|error| damaged(format!("an order whose id {error}")))
 }
 
+/// A movement of a row whose columns are: seq, sku, location, version, quantity, balance, kind, id, partition, offset.
 fn movement(row: &PgRow) -> Result<StoredMovement, StoreError> {
     let doing = failed("reading the movements");
-    let item = rows::item(row)?;
-    let id: &str = row.try_get("id").map_err(&doing)?;
+    let item = rows::item_of(row.try_get(1).map_err(&doing)?, row.try_get(2).map_err(&doing)?)?;
+    let id: &str = row.try_get(7).map_err(&doing)?;
     let id =
         Id::new(id).map_err(|error| damaged(format!("a movement of {item} whose command id {error}")))?;
-    let number: i16 = row.try_get("kind").map_err(&doing)?;
+    let number: i16 = row.try_get(6).map_err(&doing)?;
     let kind = CommandKind::from_number(number)
         .ok_or_else(|| damaged(format!("a movement of {item} by a command of kind {number}")))?;
-    let partition: Option<i32> = row.try_get("partition").map_err(&doing)?;
-    let offset: Option<i64> = row.try_get("offset").map_err(&doing)?;
+    let partition: Option<i32> = row.try_get(8).map_err(&doing)?;
+    let offset: Option<i64> = row.try_get(9).map_err(&doing)?;
     Ok(StoredMovement {
         item,
-        version: row.try_get("version").map_err(&doing)?,
-        quantity: row.try_get("quantity").map_err(&doing)?,
-        balance: row.try_get("balance").map_err(&doing)?,
+        version: row.try_get(3).map_err(&doing)?,
+        quantity: row.try_get(4).map_err(&doing)?,
+        balance: row.try_get(5).map_err(&doing)?,
         cause: CommandKey { id, kind },
-        seq: Seq(row.try_get("seq").map_err(&doing)?),
+        seq: Seq(row.try_get(0).map_err(&doing)?),
         place: partition.zip(offset.map(Offset)),
     })
 }

@@ -102,9 +102,13 @@ pub(super) fn level(row: &PgRow) -> Result<(Item, Level), StoreError> {
 /// The item of a row's `sku` and `location`.
 pub(super) fn item(row: &PgRow) -> Result<Item, StoreError> {
     let doing = failed("reading an item");
-    let sku: &str = row.try_get("sku").map_err(&doing)?;
+    item_of(row.try_get("sku").map_err(&doing)?, row.try_get("location").map_err(&doing)?)
+}
+
+/// The item of these columns.
+pub(super) fn item_of(sku: &str, location: &str) -> Result<Item, StoreError> {
     let sku = Sku::new(sku).map_err(|error| damaged(format!("a row whose SKU {error}")))?;
-    let location = match row.try_get("location").map_err(&doing)? {
+    let location = match location {
         "" => None,
         location => Some(
             Location::new(location)
@@ -114,34 +118,60 @@ pub(super) fn item(row: &PgRow) -> Result<Item, StoreError> {
     Ok(Item { sku, location })
 }
 
-/// The columns of a decision, as [`decision`] reads them.
-pub(super) fn decision(row: &PgRow) -> Result<Decision, StoreError> {
+/// A decision of a row whose columns are, from `first` on: id, kind, seq, digest, accepted, detail, topic, partition,
+/// offset, `decided_at`. By number, since finding a name takes as long as reading what it names.
+pub(super) fn decision(row: &PgRow, first: usize) -> Result<Decision, StoreError> {
     let doing = failed("reading the decisions");
-    let text: &str = row.try_get("id").map_err(&doing)?;
+    let text: &str = row.try_get(first).map_err(&doing)?;
     let id = Id::new(text).map_err(|error| damaged(format!("a decision whose id {error}")))?;
-    let number: i16 = row.try_get("kind").map_err(&doing)?;
+    let number: i16 = row.try_get(first + 1).map_err(&doing)?;
     let kind = CommandKind::from_number(number)
         .ok_or_else(|| damaged(format!("a decision of kind {number}, which this program does not know")))?;
-    let digest: &[u8] = row.try_get("digest").map_err(&doing)?;
+    let digest: &[u8] = row.try_get(first + 3).map_err(&doing)?;
     let digest =
         digest.try_into().map_err(|_| damaged(format!("a digest of {} bytes for {id}", digest.len())))?;
-    let topic: Option<&str> = row.try_get("topic").map_err(&doing)?;
+    let topic: Option<&str> = row.try_get(first + 6).map_err(&doing)?;
     let source = match topic {
         None => None,
         Some(topic) => Some(Source {
-            at: TopicPartition::new(topic, row.try_get("partition").map_err(&doing)?),
-            offset: Offset(row.try_get("offset").map_err(&doing)?),
+            at: TopicPartition::new(topic, row.try_get(first + 7).map_err(&doing)?),
+            offset: Offset(row.try_get(first + 8).map_err(&doing)?),
         }),
     };
     Ok(Decision {
         key: CommandKey { id, kind },
-        seq: Seq(row.try_get("seq").map_err(&doing)?),
+        seq: Seq(row.try_get(first + 2).map_err(&doing)?),
         digest: Digest(digest),
-        accepted: row.try_get("accepted").map_err(&doing)?,
-        detail: row.try_get("detail").map_err(&doing)?,
+        accepted: row.try_get(first + 4).map_err(&doing)?,
+        detail: row.try_get(first + 5).map_err(&doing)?,
         source,
-        decided_at: Stamp(row.try_get("decided_at").map_err(&doing)?),
+        decided_at: row.try_get::<PgStamp, _>(first + 9).map_err(&doing)?.0,
     })
+}
+
+/// A time as the database keeps it. To be a number of microseconds in SQL it would go through a decimal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PgStamp(pub(super) Stamp);
+
+/// PostgreSQL counts from 2000-01-01 UTC.
+const MICROS_BEFORE_2000: i64 = 946_684_800_000_000;
+
+impl Type<Postgres> for PgStamp {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184)) // timestamptz, in pg_type.dat
+    }
+}
+
+impl Decode<'_, Postgres> for PgStamp {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        match value.format() {
+            PgValueFormat::Binary => {
+                let micros = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+                Ok(Self(Stamp(micros.saturating_add(MICROS_BEFORE_2000))))
+            }
+            PgValueFormat::Text => Err("a time is only read from answers in binary".into()),
+        }
+    }
 }
 
 pub(super) fn damaged(what: String) -> StoreError {
