@@ -41,7 +41,8 @@ CREATE TABLE decisions (
 
 -- For reading the ledger back in its order. BRIN, because rows are only ever appended, nearly in that order: a batch
 -- writes next to nothing for it, and a stretch of places is found in the few blocks that hold it.
-CREATE INDEX decisions_by_seq ON decisions USING brin (seq);
+-- What is not summarised yet is read whole for every stretch, so it is not left to the next vacuum.
+CREATE INDEX decisions_by_seq ON decisions USING brin (seq) WITH (autosummarize = on);
 
 COMMENT ON TABLE  decisions            IS 'One line for each command ever decided; never changed.';
 COMMENT ON COLUMN decisions.seq        IS 'Place in the ledger''s order; grows, with gaps.';
@@ -69,7 +70,7 @@ CREATE TABLE movements (
     PRIMARY KEY (sku, version, location) -- in this order an insert seldom has to compare locations
 );
 
-CREATE INDEX movements_by_seq ON movements USING brin (seq);
+CREATE INDEX movements_by_seq ON movements USING brin (seq) WITH (autosummarize = on);
 
 COMMENT ON TABLE  movements           IS 'One line for each change of a level; never changed.';
 COMMENT ON COLUMN movements.version   IS 'The version it gave the level: 1, 2, 3 … without gaps for each SKU and location.';

@@ -36,6 +36,7 @@ pub(super) struct PostgresSnapshot {
 
 impl PostgresSnapshot {
     pub(super) async fn begin(pool: &PgPool) -> Result<Self, StoreError> {
+        summarise(pool).await;
         let doing = failed("beginning to read the ledger");
         let mut transaction =
             pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
@@ -180,6 +181,20 @@ impl Snapshot for PostgresSnapshot {
             Ok((order_id(row)?, Hold { expires_at, at: orders::hold_partition(row).map_err(&doing)? }))
         })
         .collect()
+    }
+}
+
+/// Brings the BRIN indexes up to date: what they have not summarised yet is read whole for every page, so that reading a
+/// ledger just written would take the square of its time. PostgreSQL does it by itself, but some time later.
+async fn summarise(pool: &PgPool) {
+    let done = sqlx::query(
+        "SELECT brin_summarize_new_values('decisions_by_seq'), brin_summarize_new_values('movements_by_seq')",
+    )
+    .execute(pool)
+    .await;
+    if let Err(error) = done {
+        // Only the owner may, and nobody on a standby.
+        tracing::debug!(%error, "the indexes by place are not brought up to date; reading may be slow");
     }
 }
 
