@@ -172,13 +172,22 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
         }
         Ok(again)
     };
+    // Before the ledger is looked at, which is never behind them then.
+    let kafka = if args.offsets || args.with_topics {
+        let partitions: Vec<TopicPartition> =
+            store.snapshot().await?.positions().await?.into_keys().collect();
+        Some(block_in_place(|| {
+            let topics = Topics::connect(&args.kafka, &args.group)?;
+            anyhow::Ok((topics.group_is_running(&args.group)?, topics.committed(&partitions)?))
+        })?)
+    } else {
+        None
+    };
     // Side by side: the database answers its questions while the rules decide again.
     let (ledger, again) = tokio::try_join!(async { Ok(store.audit().await?) }, again)?;
     let mut outcome = Outcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
-    if args.offsets || args.with_topics {
-        let partitions: Vec<TopicPartition> = outcome.ledger.positions.keys().cloned().collect();
-        let committed = block_in_place(|| Topics::connect(&args.kafka, &args.group)?.committed(&partitions))?;
-        let apart = compare::standing(&outcome.ledger.positions, &committed);
+    if let Some((running, committed)) = kafka {
+        let apart = compare::standing(&outcome.ledger.positions, &committed, running);
         outcome.apart = Some(apart.into_iter().map(|(at, what)| format!("{at}: {what}")).collect());
     }
     Ok(outcome)
@@ -274,9 +283,8 @@ const CLAIMS: &[(u8, &str)] = &[
 fn advice(invariant: u8) -> &'static str {
     match invariant {
         6 => {
-            "a running verifier tells decided batches a moment later, so audit it at rest. At rest, a ledger ahead \
-             is put right by starting the verifier; a ledger behind is a database that went back in time: restore \
-             a newer backup."
+            "a ledger ahead, with no verifier running, is put right by starting one; a ledger behind is a database \
+             that went back in time: restore a newer backup, or see `stock-verifier replay rebuild`."
         }
         4 => {
             "results that are missing are told again by `stock-verifier replay republish --execute`; `stock-verifier \

@@ -68,12 +68,16 @@ pub async fn rebuild(
     let positions = found.positions().await?;
     drop(found);
 
-    let end = match old {
+    // One look for all of it: a verifier may go on with the old ledger meanwhile.
+    let mut old = match old {
+        Some(old) => Some(old.snapshot().await?),
+        None => None,
+    };
+    let end = match &mut old {
         Some(old) => {
-            let mut snapshot = old.snapshot().await?;
-            let end = snapshot.positions().await?;
+            let end = old.positions().await?;
             block_in_place(|| check_fits(&topics, &stretches, &end))?;
-            check_same_beginning(&mut *snapshot, into, last).await?;
+            check_same_beginning(&mut **old, into, last).await?;
             // What is not decided yet is for the verifier to decide.
             for stretch in &mut stretches {
                 stretch.to = stretch.to.min(end.get(&stretch.at).copied().unwrap_or(NextOffset(0)));
@@ -92,10 +96,8 @@ pub async fn rebuild(
     }
 
     let mut restorer = Restorer { into, positions, restored: 0 };
-    match old {
-        Some(old) => {
-            restorer.follow(&mut *old.snapshot().await?, &topics, &stretches, last, progress).await?;
-        }
+    match &mut old {
+        Some(old) => restorer.follow(&mut **old, &topics, &stretches, last, progress).await?,
         None => restorer.by_time(&topics, &stretches, last, progress).await?,
     }
     report.restored = restorer.restored;
@@ -103,8 +105,8 @@ pub async fn rebuild(
         // Records at the end that made no decision, and marks of transactions, are done too.
         into.place(&at, next).await?;
     }
-    if let Some(old) = old {
-        compare_rows(&mut *old.snapshot().await?, &mut *into.snapshot().await?, &mut report).await?;
+    if let Some(old) = &mut old {
+        compare_rows(&mut **old, &mut *into.snapshot().await?, &mut report).await?;
     }
     Ok(report)
 }

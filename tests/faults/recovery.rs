@@ -149,7 +149,7 @@ fn a_database_restored_from_a_backup_is_refused() {
 fn an_empty_database_behind_a_group_that_committed_is_refused() {
     let mut scene = after(&mugs("before", 100, 1), 1);
     scene.database = Database::fresh(&Servers::shared().database_url);
-    refuses(scene.start("a", &[]), &["no position at all", "a new group"]);
+    refuses(scene.start("a", &[]), &["no position at all", "stock-verifier replay rebuild"]);
     assert_eq!(scene.database.decided(), 0);
 }
 

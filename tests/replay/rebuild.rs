@@ -80,23 +80,33 @@ fn a_ledger_made_of_the_topics_alone_holds_every_rule() {
     assert!(out.contains("302 decisions"), "{out}");
 }
 
-/// Rebuilds the ledger of a scene that is at rest, kills that in the middle, goes on, and expects the same to the row;
-/// and audits it, with its topics and without.
+/// Rebuilds the ledger of a scene that is at rest, stops that and kills it in the middle, goes on, and expects the same
+/// to the row; and audits it, with its topics and without.
 pub fn a_ledger_of_many_orders_is_rebuilt_after_a_kill(scene: &Scene) {
     let new = Database::fresh(&Servers::shared().database_url);
     let decisions = scene.database.number("SELECT count(*) FROM decisions");
     let begun = Instant::now();
-    let mut killed = Verifier::start(
-        scene.tool(&["replay", "rebuild", "--into", &new.url(), "--execute"]),
-        "rebuild",
-        scene.file("rebuild.log"),
-    );
-    wait::until("a third is rebuilt", Duration::from_secs(120), || {
-        new.number("SELECT count(*) FROM decisions") > decisions / 3
-    });
+    let start = || {
+        Verifier::start(
+            scene.tool(&["replay", "rebuild", "--into", &new.url(), "--execute"]),
+            "rebuild",
+            scene.file("rebuild.log"),
+        )
+    };
+    let rebuilt = |part: i64| {
+        wait::until("a part is rebuilt", Duration::from_secs(120), || {
+            new.number("SELECT count(*) FROM decisions") > decisions / part
+        });
+    };
+    let mut stopped = start();
+    rebuilt(6);
+    stopped.signal("INT");
+    assert_eq!(stopped.wait(SOON).code(), Some(130), "{}", stopped.log());
+    let mut killed = start();
+    rebuilt(3);
     killed.kill();
     let done = report(scene, 0, &["replay", "rebuild", "--into", &new.url(), "--execute"]);
-    println!("rebuilt and compared in {:.1?}, once killed", begun.elapsed());
+    println!("rebuilt and compared in {:.1?}, once stopped and once killed", begun.elapsed());
     assert_eq!(done["differences"], json!([]), "{done:#}");
     let (found, restored) = (done["found"].as_i64().unwrap(), done["restored"].as_i64().unwrap());
     assert!(found > decisions / 3, "{done:#}");

@@ -3,6 +3,7 @@
 
 mod generate;
 mod model;
+mod past;
 mod properties;
 mod rules;
 

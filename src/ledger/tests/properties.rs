@@ -16,7 +16,7 @@ use super::*;
 const NOW: Stamp = Stamp(5);
 
 /// The records in batches: cut there, so many seconds apart.
-fn batches<'r>(records: &'r [Record], cuts: &[(usize, i64)]) -> Vec<Batch<'r>> {
+pub(super) fn batches<'r>(records: &'r [Record], cuts: &[(usize, i64)]) -> Vec<Batch<'r>> {
     let (mut batches, mut begin, mut now) = (Vec::new(), 0, NOW);
     for (cut, seconds) in cuts.iter().copied().chain([(records.len(), 1)]) {
         let end = cut.clamp(begin, records.len());
