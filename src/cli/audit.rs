@@ -19,6 +19,8 @@ use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::Stopped;
 use crate::replay::choice::Choice;
 use crate::replay::compare::{self, Scope};
+use crate::replay::finding::Report;
+use crate::replay::judge;
 use crate::replay::topics::Topics;
 use crate::store::{Audit, Finding, Store};
 
@@ -99,7 +101,7 @@ pub struct Outcome {
     #[serde(flatten)]
     pub ledger: Audit,
     /// What deciding everything again came to, and what was told, if the topics were read.
-    pub again: compare::Report,
+    pub again: Report,
     /// Whether the topics were read.
     pub with_topics: bool,
     /// Where ledger and Kafka do not agree how far each partition is done; `None` when it was not looked at.
@@ -160,7 +162,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     };
     let again = async {
         if !args.with_topics {
-            return compare::ledger_alone(&**store, args.since, &shown.progress).await;
+            return judge::ledger_alone(&**store, args.since, &shown.progress).await;
         }
         let again = compare::with_topics(&**store, scope, &shown.progress).await?;
         if args.repair {

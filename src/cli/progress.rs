@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::EXIT_INTERRUPTED;
 use crate::replay::Progress;
 
 /// How often the bar moves.
@@ -48,17 +49,18 @@ async fn show(progress: Progress, what: &'static str, stop: CancellationToken) {
             Err(_) => bar,
         }
     });
-    let clear = bar.clone().map(Clear);
+    let _clear = bar.clone().map(Clear);
     let begun = Instant::now();
     let mut tick = tokio::time::interval(if terminal { BAR_EVERY } else { LINE_EVERY });
     tick.tick().await;
     loop {
         tokio::select! {
-            signal = tokio::signal::ctrl_c(), if !stop.is_cancelled() => {
-                if signal.is_ok() {
-                    eprintln!("stopping after this step");
-                    stop.cancel();
+            Ok(()) = tokio::signal::ctrl_c() => {
+                if stop.is_cancelled() {
+                    std::process::exit(EXIT_INTERRUPTED.into());
                 }
+                eprintln!("stopping after this step (a second Ctrl-C ends at once)");
+                stop.cancel();
             }
             _ = tick.tick() => {
                 let (done, total) = progress.so_far();
@@ -71,7 +73,6 @@ async fn show(progress: Progress, what: &'static str, stop: CancellationToken) {
                 }
             }
         }
-        let _ = &clear;
     }
 }
 

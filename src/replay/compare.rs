@@ -1,111 +1,26 @@
-//! Whether the rules decide the same again, and whether what was told is what is stored.
+//! The ledger against its topics: whether what was asked decides the same again, and what was told is what is stored.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
-use tokio::task::{block_in_place, spawn_blocking};
+use anyhow::{Result, bail};
+use serde::Deserialize;
+use tokio::task::block_in_place;
 
 use super::Progress;
 use super::choice::Choice;
+use super::finding::{Class, Report};
 use super::join::{Join, Page};
-use super::past::{Entry, PAGE, Pages};
+use super::judge::Judge;
+use super::past::{Entry, Pages};
 use super::told::{Book, Event, Names, Sums, Wrong, letter_class, letter_of, time_of};
 use super::topics::{Reader, Stretch, Topics};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
-use crate::ledger::{
-    Action, Command, CommandKey, Decision, Difference, Id, Map, NextOffset, Offset, Past, Seq, Source, Stamp,
-    Step, TopicPartition,
-};
+use crate::ledger::{Action, Command, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition};
 use crate::store::{Snapshot, Store};
 
 /// Where each partition is done up to: in the ledger, or as Kafka has it.
 pub type Positions = HashMap<TopicPartition, NextOffset>;
-
-/// Findings kept at most; all are counted.
-const MOST_FINDINGS: usize = 1_000;
-
-/// What kind of difference it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// It is there, and says something else.
-    Differing,
-    /// It should be there and is not.
-    Missing,
-    /// It is there and should not be.
-    Extra,
-}
-
-impl Class {
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Differing => "differing",
-            Self::Missing => "missing",
-            Self::Extra => "extra",
-        }
-    }
-}
-
-/// A difference, explained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Which invariant of the design it breaks: 4 to 6.
-    pub invariant: u8,
-    /// What kind it is.
-    pub class: Class,
-    /// What it is about: a command, an event, a record, a partition.
-    pub subject: String,
-    /// What was found, and what should be.
-    pub what: String,
-}
-
-/// What a comparison came to.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
-    /// Decisions compared.
-    pub decisions: u64,
-    /// Records that were absorbed, as they should be: repeats, and holds that were not over.
-    pub absorbed: u64,
-    /// Records that are dead letters, as they should be.
-    pub dead_letters: u64,
-    /// Results and dead letters that were read back.
-    pub told: u64,
-    /// How many differences of each kind there are.
-    pub differing: u64,
-    /// Things that should be there and are not.
-    pub missing: u64,
-    /// Things that are there and should not be.
-    pub extra: u64,
-    /// The differences; the first thousand.
-    pub findings: Vec<Finding>,
-    /// What was left out, and why.
-    pub notes: Vec<String>,
-}
-
-impl Report {
-    /// Whether nothing differs.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.differing + self.missing + self.extra == 0
-    }
-
-    fn add(&mut self, invariant: u8, class: Class, subject: &impl ToString, what: impl Into<String>) {
-        *match class {
-            Class::Differing => &mut self.differing,
-            Class::Missing => &mut self.missing,
-            Class::Extra => &mut self.extra,
-        } += 1;
-        if self.findings.len() < MOST_FINDINGS {
-            let (subject, what) = (subject.to_string(), what.into());
-            self.findings.push(Finding { invariant, class, subject, what });
-        }
-    }
-}
 
 /// What is compared with the topics.
 #[derive(Debug, Clone, Copy)]
@@ -120,122 +35,6 @@ pub struct Scope<'a> {
     pub choice: &'a Choice,
     /// Only what was decided then or later.
     pub since: Option<Stamp>,
-}
-
-/// The rules against the ledger, page by page.
-struct Judge {
-    past: Past,
-    report: Report,
-    since: Option<Stamp>,
-}
-
-impl Judge {
-    fn new(since: Option<Stamp>) -> Self {
-        Self { past: Past::default(), report: Report::default(), since }
-    }
-
-    fn counts(&self, decision: &Decision) -> bool {
-        self.since.is_none_or(|since| decision.decided_at >= since)
-    }
-
-    /// Decides a page again; differences of decisions that `meant` does not hold are not reported.
-    fn go_on(
-        mut self,
-        steps: &[Step],
-        known: &Map<CommandKey, Arc<Decision>>,
-        meant: impl Fn(Seq) -> bool,
-    ) -> Self {
-        for Difference { key, seq, what } in self.past.go_on(steps, known) {
-            let counts = steps.iter().find(|step| step.decision.seq == seq);
-            if meant(seq) && counts.is_none_or(|step| self.counts(&step.decision)) {
-                self.report.add(5, Class::Differing, &key, what);
-            }
-        }
-        self
-    }
-
-    /// What the walk came to, against the tables that say how things stand now.
-    async fn end(&mut self, snapshot: &mut dyn Snapshot) -> Result<()> {
-        let mut after = None;
-        loop {
-            let page = snapshot.levels_after(after.as_ref(), PAGE).await?;
-            for now in &page {
-                let Some(level) = self.past.level(&now.item) else { continue };
-                if level.limits != now.level.limits {
-                    let what = format!(
-                        "its limits are {:?}, its decisions left {:?}",
-                        now.level.limits, level.limits
-                    );
-                    self.report.add(5, Class::Differing, &format!("SKU {}", now.item), what);
-                }
-            }
-            match page.into_iter().next_back() {
-                Some(last) => after = Some(last.item),
-                None => break,
-            }
-        }
-        let mut after = None;
-        loop {
-            let page = snapshot.holds_after(after.as_ref(), PAGE).await?;
-            for (id, hold) in &page {
-                let Some(known) = self.past.hold(id) else { continue };
-                if known != hold {
-                    let what = format!(
-                        "its hold ends at {}, its decisions say {}",
-                        hold.expires_at.rfc3339(),
-                        known.expires_at.rfc3339()
-                    );
-                    self.report.add(5, Class::Differing, &format!("order {id}"), what);
-                }
-            }
-            match page.into_iter().next_back() {
-                Some((last, _)) => after = Some(last),
-                None => break,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is known of the orders that these steps follow.
-async fn known_to(
-    past: &Past,
-    snapshot: &mut dyn Snapshot,
-    steps: &[Step],
-) -> Result<Map<CommandKey, Arc<Decision>>> {
-    let needs = past.needs(steps);
-    if needs.is_empty() {
-        return Ok(Map::default());
-    }
-    Ok(snapshot.decisions_of(&needs.iter().collect::<Vec<_>>()).await?)
-}
-
-/// Decides the whole ledger again from what it tells itself, in its own order.
-///
-/// # Errors
-/// When the ledger cannot be read, or the work was stopped.
-pub async fn ledger_alone(store: &dyn Store, since: Option<Stamp>, progress: &Progress) -> Result<Report> {
-    let mut snapshot = store.snapshot().await?;
-    progress.expect(snapshot.count().await?);
-    let mut judge = Judge::new(since);
-    let mut pages = Pages::after(&mut *snapshot, Seq::START);
-    let mut page = pages.next().await?;
-    while !page.is_empty() {
-        let steps: Vec<Step> = page
-            .into_iter()
-            .map(|Entry { decision, movements }| Step { decision, movements, command: None })
-            .collect();
-        let known = known_to(&judge.past, pages.snapshot(), &steps).await?;
-        let count = steps.len();
-        judge.report.decisions += steps.iter().filter(|step| judge.counts(&step.decision)).count() as u64;
-        // The next page is read while this one is decided.
-        let (judged, next) =
-            tokio::join!(spawn_blocking(move || judge.go_on(&steps, &known, |_| true)), pages.next());
-        (judge, page) = (judged.context("deciding again panicked")?, next?);
-        progress.add(count)?;
-    }
-    judge.end(&mut *snapshot).await?;
-    Ok(judge.report)
 }
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its place in the ledger's order, and
@@ -424,7 +223,7 @@ impl Comparison<'_> {
                 let read = join.reads(&entry);
                 steps.push(self.step(&mut judge, entry, record.as_ref(), read, &mut meant));
             }
-            let known = known_to(&judge.past, join.pages().snapshot(), &steps).await?;
+            let known = judge.known_to(join.pages().snapshot(), &steps).await?;
             judge = block_in_place(|| judge.go_on(&steps, &known, |seq| meant.contains(&seq)));
             self.others(join.pages().snapshot(), &mut judge, others).await?;
             progress.add(done)?;

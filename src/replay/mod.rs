@@ -4,18 +4,21 @@
 //! side ([`join`]): the ledger says in which order the records of all partitions were decided, and the topics hold what
 //! was asked. [`choice`] says which records are meant.
 //!
-//! * [`compare`]: whether the rules decide the same again, and whether what was told is what is stored. The audit and
-//!   `replay diff` are both this.
+//! * [`judge`]: whether the rules decide the same again; [`compare`]: with the topics, and whether what was told is
+//!   what is stored. The audit and `replay diff` are both this.
 //! * [`republish`] tells stored decisions again; [`reprocess`] asks commands again.
 //! * [`rebuild`] makes a ledger again; [`simulate`] decides with other levels.
 
 pub mod choice;
 pub mod compare;
+pub mod finding;
 pub mod join;
+pub mod judge;
 pub mod past;
 pub mod rebuild;
 pub mod reprocess;
 pub mod republish;
+mod rows;
 pub mod simulate;
 pub mod told;
 pub mod topics;

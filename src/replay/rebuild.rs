@@ -10,16 +10,13 @@ use super::Progress;
 use super::compare::{Scope, check_fits};
 use super::join::Join;
 use super::past::{Entry, PAGE, Pages};
+use super::rows::compare_rows;
 use super::topics::{Reader, Stretch, Topics};
 use crate::event::{Record, read_command};
 use crate::ledger::{
-    Action, Command, Decision, Id, Item, NextOffset, OrderStock, Outcome, Place, Request, Seq, Stamp,
-    TopicPartition, asked,
+    Action, Command, Decision, NextOffset, Outcome, Place, Request, Seq, Stamp, TopicPartition, asked,
 };
-use crate::store::{Advance, Batch, ItemLevel, Snapshot, Store, StoredMovement};
-
-/// Differences that are shown; a rebuilt ledger should have none.
-const MOST_SHOWN: usize = 100;
+use crate::store::{Advance, Batch, Snapshot, Store};
 
 /// What was made again.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -280,112 +277,4 @@ fn earliest(reader: &mut Reader, stretches: &[Stretch]) -> Result<Option<Record>
         }
     }
     first.map_or(Ok(None), |(_, at)| reader.pop(at))
-}
-
-/// Compares two ledgers to the row.
-async fn compare_rows(old: &mut dyn Snapshot, new: &mut dyn Snapshot, report: &mut Report) -> Result<()> {
-    let mut after = Seq::START;
-    loop {
-        let (there, here) =
-            (old.decisions_after(after, PAGE).await?, new.decisions_after(after, PAGE).await?);
-        // Pages of different length end at the shorter one's end.
-        let through = match (there.last(), here.last()) {
-            (None, None) => break,
-            (Some(there), Some(here)) => there.seq.min(here.seq),
-            (Some(only), None) | (None, Some(only)) => only.seq,
-        };
-        let cut = |page: Vec<Decision>| -> Vec<(Seq, Decision)> {
-            page.into_iter().filter(|row| row.seq <= through).map(|row| (row.seq, row)).collect()
-        };
-        differ(report, "decision at place", cut(there), cut(here));
-        let rows = |page: Vec<StoredMovement>| -> Vec<_> {
-            page.into_iter().map(|row| (format!("{} of {}", row.version, row.item), row)).collect()
-        };
-        let there = rows(old.movements_between(after, through).await?);
-        let here = rows(new.movements_between(after, through).await?);
-        differ(report, "movement", there, here);
-        after = through;
-    }
-    let mut last = None;
-    loop {
-        let (there, here) =
-            (old.levels_after(last.as_ref(), PAGE).await?, new.levels_after(last.as_ref(), PAGE).await?);
-        let rows =
-            |page: Vec<ItemLevel>| -> Vec<_> { page.into_iter().map(|row| (row.item, row.level)).collect() };
-        let Some(end) = differ(report, "level of SKU", rows(there), rows(here)) else { break };
-        last = Some(end);
-    }
-    let mut last: Option<(Id, Item)> = None;
-    loop {
-        let after = last.as_ref().map(|(id, item)| (id, item));
-        let (there, here) =
-            (old.order_lines_after(after, PAGE).await?, new.order_lines_after(after, PAGE).await?);
-        let rows = |page: Vec<(Id, OrderStock)>| -> Vec<_> {
-            page.into_iter().map(|(id, row)| (Line(id, row.item.clone()), row)).collect()
-        };
-        let Some(Line(id, item)) = differ(report, "returned line of order", rows(there), rows(here)) else {
-            break;
-        };
-        last = Some((id, item));
-    }
-    let mut last = None;
-    loop {
-        let (there, here) =
-            (old.holds_after(last.as_ref(), PAGE).await?, new.holds_after(last.as_ref(), PAGE).await?);
-        let Some(end) = differ(report, "hold of order", there, here) else { break };
-        last = Some(end);
-    }
-    let (there, here) = (old.positions().await?, new.positions().await?);
-    let sorted = |positions: HashMap<TopicPartition, NextOffset>| -> Vec<_> {
-        BTreeMap::from_iter(positions).into_iter().collect()
-    };
-    differ(report, "position of", sorted(there), sorted(here));
-    Ok(())
-}
-
-/// The key of an order's line.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Line(Id, Item);
-
-impl std::fmt::Display for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.0, self.1)
-    }
-}
-
-/// Notes the rows in which two pages differ. The key up to which both were compared: the last of the shorter reach;
-/// `None` when there were none.
-fn differ<K: Ord + Clone + std::fmt::Display, V: PartialEq + std::fmt::Debug>(
-    report: &mut Report,
-    what: &str,
-    there: Vec<(K, V)>,
-    here: Vec<(K, V)>,
-) -> Option<K> {
-    let full = PAGE;
-    let reach = match (there.last(), here.last()) {
-        (None, None) => return None,
-        // A page that is not full ends its table.
-        (Some((a, _)), Some((b, _))) => match (there.len() < full, here.len() < full) {
-            (true, true) => a.max(b).clone(),
-            (true, false) => b.clone(),
-            (false, true) => a.clone(),
-            (false, false) => a.min(b).clone(),
-        },
-        (Some((only, _)), None) | (None, Some((only, _))) => only.clone(),
-    };
-    let mut rows: BTreeMap<K, (Option<V>, Option<V>)> = BTreeMap::new();
-    for (key, row) in there.into_iter().filter(|(key, _)| *key <= reach) {
-        rows.entry(key).or_default().0 = Some(row);
-    }
-    for (key, row) in here.into_iter().filter(|(key, _)| *key <= reach) {
-        rows.entry(key).or_default().1 = Some(row);
-    }
-    report.compared += rows.len() as u64;
-    for (key, (there, here)) in rows {
-        if there != here && report.differences.len() < MOST_SHOWN {
-            let show = |row: Option<V>| row.map_or_else(|| "nothing".to_owned(), |row| format!("{row:?}"));
-            report.differences.push(format!("{what} {key}: old {}, new {}", show(there), show(here)));
-        }
-    }
-    Some(reach)
 }

@@ -36,6 +36,42 @@ fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
     assert_eq!(status, 2);
     assert!(log.contains("is not empty, and is not the beginning of this one"), "{log}");
 
+    // The comparison would have seen a difference in any table.
+    for (change, back, says) in [
+        (
+            "levels SET available = available + 1 WHERE sku = 'LIFE'",
+            "levels SET available = available - 1 WHERE sku = 'LIFE'",
+            "level of SKU LIFE",
+        ),
+        (
+            "movements SET balance = balance + 1 WHERE sku = 'LIFE' AND version = 5",
+            "movements SET balance = balance - 1 WHERE sku = 'LIFE' AND version = 5",
+            "movement 5 of LIFE",
+        ),
+        (
+            "decisions SET accepted = NOT accepted WHERE id = 'h-1' AND kind = 1",
+            "decisions SET accepted = NOT accepted WHERE id = 'h-1' AND kind = 1",
+            "decision at place",
+        ),
+        (
+            "order_lines SET returned = 0 WHERE order_id = 'h-2'",
+            "order_lines SET returned = 1 WHERE order_id = 'h-2'",
+            "returned line of order h-2 (LIFE)",
+        ),
+        (
+            "holds SET expires_at = expires_at + interval '1 s'",
+            "holds SET expires_at = expires_at - interval '1 s'",
+            "hold of order h-4",
+        ),
+    ] {
+        new.run(&format!("UPDATE {change}"));
+        let found = report(&scene, 1, &[&words[..], &["--execute"]].concat());
+        new.run(&format!("UPDATE {back}"));
+        let differences = found["differences"].as_array().expect("a list");
+        assert_eq!(differences.len(), 1, "{change}: {found:#}");
+        assert!(differences[0].as_str().expect("text").starts_with(says), "{found:#}");
+    }
+
     // A verifier can go on with it as if nothing had happened.
     let (status, out, log) = super::run({
         let mut command = scene.tool(&["audit", "--topics"]);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::replay::compare::{Finding, Report};
+use crate::replay::finding::{Finding, Report};
 use crate::replay::{rebuild, reprocess, republish, simulate};
 
 /// SKUs shown by a simulation; --json has all.

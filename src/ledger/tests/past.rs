@@ -9,9 +9,11 @@ use super::*;
 
 /// The decisions of a run, in their order; with the commands they were made of, or as they alone tell it.
 fn steps(run: &Run, records: &[Record], with_commands: bool) -> Vec<Step> {
-    let commands = records.iter().zip(&run.outcomes).filter_map(|(record, outcome)| {
-        matches!(outcome, Outcome::Decided(_)).then(|| record.ask.command(record.id))
-    });
+    let commands = records
+        .iter()
+        .zip(&run.outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Decided(_)))
+        .map(|(record, _)| record.ask.command(record.id));
     run.decisions
         .iter()
         .zip(commands)

@@ -1,0 +1,128 @@
+//! The rules against the ledger, page by page: whether they decide the same again.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::task::spawn_blocking;
+
+use super::Progress;
+use super::finding::{Class, Report};
+use super::past::{Entry, PAGE, Pages};
+use crate::ledger::{CommandKey, Decision, Difference, Map, Past, Seq, Stamp, Step};
+use crate::store::{Snapshot, Store};
+
+/// The rules against the ledger, page by page.
+pub(super) struct Judge {
+    past: Past,
+    pub(super) report: Report,
+    pub(super) since: Option<Stamp>,
+}
+
+impl Judge {
+    pub(super) fn new(since: Option<Stamp>) -> Self {
+        Self { past: Past::default(), report: Report::default(), since }
+    }
+
+    pub(super) fn counts(&self, decision: &Decision) -> bool {
+        self.since.is_none_or(|since| decision.decided_at >= since)
+    }
+
+    /// Decides a page again; differences of decisions that `meant` does not hold are not reported.
+    pub(super) fn go_on(
+        mut self,
+        steps: &[Step],
+        known: &Map<CommandKey, Arc<Decision>>,
+        meant: impl Fn(Seq) -> bool,
+    ) -> Self {
+        for Difference { key, seq, what } in self.past.go_on(steps, known) {
+            let counts = steps.iter().find(|step| step.decision.seq == seq);
+            if meant(seq) && counts.is_none_or(|step| self.counts(&step.decision)) {
+                self.report.add(5, Class::Differing, &key, what);
+            }
+        }
+        self
+    }
+
+    /// What the walk came to, against the tables that say how things stand now.
+    pub(super) async fn end(&mut self, snapshot: &mut dyn Snapshot) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = snapshot.levels_after(after.as_ref(), PAGE).await?;
+            for now in &page {
+                let Some(level) = self.past.level(&now.item) else { continue };
+                if level.limits != now.level.limits {
+                    let what = format!(
+                        "its limits are {:?}, its decisions left {:?}",
+                        now.level.limits, level.limits
+                    );
+                    self.report.add(5, Class::Differing, &format!("SKU {}", now.item), what);
+                }
+            }
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last.item),
+                None => break,
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = snapshot.holds_after(after.as_ref(), PAGE).await?;
+            for (id, hold) in &page {
+                let Some(known) = self.past.hold(id) else { continue };
+                if known != hold {
+                    let what = format!(
+                        "its hold ends at {}, its decisions say {}",
+                        hold.expires_at.rfc3339(),
+                        known.expires_at.rfc3339()
+                    );
+                    self.report.add(5, Class::Differing, &format!("order {id}"), what);
+                }
+            }
+            match page.into_iter().next_back() {
+                Some((last, _)) => after = Some(last),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of the orders that these steps follow.
+    pub(super) async fn known_to(
+        &self,
+        snapshot: &mut dyn Snapshot,
+        steps: &[Step],
+    ) -> Result<Map<CommandKey, Arc<Decision>>> {
+        let needs = self.past.needs(steps);
+        if needs.is_empty() {
+            return Ok(Map::default());
+        }
+        Ok(snapshot.decisions_of(&needs.iter().collect::<Vec<_>>()).await?)
+    }
+}
+
+/// Decides the whole ledger again from what it tells itself, in its own order.
+///
+/// # Errors
+/// When the ledger cannot be read, or the work was stopped.
+pub async fn ledger_alone(store: &dyn Store, since: Option<Stamp>, progress: &Progress) -> Result<Report> {
+    let mut snapshot = store.snapshot().await?;
+    progress.expect(snapshot.count().await?);
+    let mut judge = Judge::new(since);
+    let mut pages = Pages::after(&mut *snapshot, Seq::START);
+    let mut page = pages.next().await?;
+    while !page.is_empty() {
+        let steps: Vec<Step> = page
+            .into_iter()
+            .map(|Entry { decision, movements }| Step { decision, movements, command: None })
+            .collect();
+        let known = judge.known_to(pages.snapshot(), &steps).await?;
+        let count = steps.len();
+        judge.report.decisions += steps.iter().filter(|step| judge.counts(&step.decision)).count() as u64;
+        // The next page is read while this one is decided.
+        let (judged, next) =
+            tokio::join!(spawn_blocking(move || judge.go_on(&steps, &known, |_| true)), pages.next());
+        (judge, page) = (judged.context("deciding again panicked")?, next?);
+        progress.add(count)?;
+    }
+    judge.end(&mut *snapshot).await?;
+    Ok(judge.report)
+}
