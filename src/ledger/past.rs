@@ -91,6 +91,27 @@ impl Past {
         differences
     }
 
+    /// Goes on with these steps if the rules decide all of them the same again, whatever they moved; else goes nowhere.
+    /// For a caller who knows by other means that decisions and movements agree.
+    #[must_use]
+    pub fn go_on_if_same(&mut self, steps: &[Step], known: &Map<CommandKey, Arc<Decision>>) -> bool {
+        let Some(first) = steps.first() else { return true };
+        let changes = self.again(steps, first.decision.seq, known);
+        let same =
+            steps.iter().zip(&changes.outcomes).all(|(step, outcome)| difference(step, outcome).is_none());
+        if same {
+            self.adopt(steps, changes);
+        }
+        same
+    }
+
+    fn again(&self, steps: &[Step], first: Seq, known: &Map<CommandKey, Arc<Decision>>) -> Changes {
+        let requests = self.requests(steps);
+        let places: Vec<Place> =
+            steps.iter().map(|step| Place { seq: step.decision.seq, at: step.decision.decided_at }).collect();
+        decide(self.view(&requests, first, known), &requests, |_| false, Places::Given(&places))
+    }
+
     /// All at once, since nearly always nothing differs; where something does, each half by itself.
     fn compare(
         &mut self,
@@ -104,11 +125,7 @@ impl Past {
             [only] => (only, only),
         };
         debug_assert!(first.decision.seq <= last.decision.seq);
-        let requests = self.requests(steps);
-        let places: Vec<Place> =
-            steps.iter().map(|step| Place { seq: step.decision.seq, at: step.decision.decided_at }).collect();
-        let view = self.view(&requests, first.decision.seq, known);
-        let changes = decide(view, &requests, |_| false, Places::Given(&places));
+        let changes = self.again(steps, first.decision.seq, known);
         if steps.iter().zip(&changes.outcomes).all(|(step, outcome)| difference(step, outcome).is_none())
             && moved_the_same(steps, &changes)
         {

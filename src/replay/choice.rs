@@ -73,11 +73,19 @@ impl Bound {
             Self::Earliest => Ok(whole.from),
             Self::Latest => Ok(whole.to),
             Self::Offset(offset) => Ok(offset),
-            Self::Time(time) => topics.at_time(whole, time.as_millisecond()),
+            Self::Time(_) | Self::Ago(_) => topics.at_time(whole, self.millis().unwrap_or(0)),
+        }
+    }
+
+    /// The time it means, in milliseconds since 1970, if it means one.
+    fn millis(self) -> Option<i64> {
+        match self {
+            Self::Earliest | Self::Latest | Self::Offset(_) => None,
+            Self::Time(time) => Some(time.as_millisecond()),
             Self::Ago(ago) => {
                 let now = Timestamp::now().as_millisecond();
                 let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-                topics.at_time(whole, now.saturating_sub(ago).max(0))
+                Some(now.saturating_sub(ago).max(0))
             }
         }
     }
@@ -181,6 +189,9 @@ impl Choice {
                 };
                 let to = self.to.place(topics, &whole)?;
                 check_is_there(topics, &whole, from)?;
+                if self.positions.is_none() {
+                    self.check_reaches(topics, &whole, from)?;
+                }
                 stretches.push(Stretch { at: at.clone(), from, to: to.min(whole.to).max(from) });
             }
         }
@@ -192,6 +203,18 @@ impl Choice {
             bail!("{} is no partition of {}", missing.0, of.join(" or "));
         }
         Ok(stretches)
+    }
+
+    /// Refuses a time from before the first record that is left.
+    fn check_reaches(&self, topics: &Topics, whole: &Stretch, from: NextOffset) -> Result<()> {
+        let (Some(millis), true) = (self.from.millis(), from == whole.from && whole.from > NextOffset(0))
+        else {
+            return Ok(());
+        };
+        match topics.first_timestamp(whole)? {
+            Some(first) if first > millis => bail!(deleted(topics, whole, &format!("--from {}", self.from))?),
+            _ => Ok(()),
+        }
     }
 
     /// Whether this record is meant, by what it says. One that says nothing readable is meant by its place alone.
@@ -217,19 +240,21 @@ impl Choice {
 /// Refuses to begin where there are no records any more, or none yet.
 fn check_is_there(topics: &Topics, whole: &Stretch, from: NextOffset) -> Result<()> {
     if from < whole.from {
-        let since =
-            topics.first_timestamp(whole)?.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-        let since = since.map_or_else(String::new, |since| format!(", which is of {since}"));
-        bail!(
-            "{}: records before offset {} were deleted (retention?), and {from} is one of them. The first that is \
-             left is {}{since}: begin there, or with --from earliest",
-            whole.at,
-            whole.from,
-            whole.from
-        );
+        bail!(deleted(topics, whole, &format!("offset {from}"))?);
     }
     if from > whole.to {
         bail!("{}: there is no offset {from} yet, the partition ends at {}", whole.at, whole.to);
     }
     Ok(())
+}
+
+/// That the records there were deleted, and what is left.
+fn deleted(topics: &Topics, whole: &Stretch, wanted: &str) -> Result<String> {
+    let since = topics.first_timestamp(whole)?.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let since = since.map_or_else(String::new, |since| format!(", which is of {since}"));
+    Ok(format!(
+        "{}: records before offset {} were deleted (retention?), and {wanted} reaches back to them. The first that is \
+         left is {}{since}: begin there, or with --from earliest",
+        whole.at, whole.from, whole.from
+    ))
 }

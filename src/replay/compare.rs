@@ -177,7 +177,9 @@ fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut Report) -> Res
                 continue;
             }
             let mut reader = topics.read(std::slice::from_ref(&whole))?;
-            let Some(first) = reader.pop(&whole.at)?.as_ref().and_then(time_of) else { continue };
+            let first = reader.pop(&whole.at)?.as_ref().and_then(time_of);
+            // With nothing left, nothing older than now can be compared.
+            let first = first.unwrap_or_else(|| Stamp(jiff::Timestamp::now().as_microsecond()));
             // Tellings again may stand between younger ones.
             since = since.max(Some(first.plus_seconds(RETENTION_SLACK_SECONDS)));
         }
@@ -255,8 +257,9 @@ impl Comparison<'_> {
                 _ => !self.scope.choice.looks_inside(),
             };
         let counts = wanted && judge.counts(&decision);
-        if counts {
-            judge.report.decisions += 1;
+        judge.report.decisions += u64::from(counts);
+        // An operator's own, and those whose record is deleted, are judged by what they tell themselves.
+        if counts || self.scope.choice.is_everything() {
             meant.insert(decision.seq);
         }
         match (record, &command) {
@@ -411,11 +414,15 @@ fn told_source(event: &Record) -> Option<Source> {
 /// Refuses a ledger that does not fit its topics: work on it would do harm.
 ///
 /// # Errors
-/// When the ledger is behind what Kafka committed, or ahead of a topic's end.
-pub fn check_fits(topics: &Topics, stretches: &[Stretch], positions: &Positions) -> Result<()> {
-    let partitions: Vec<TopicPartition> = stretches.iter().map(|stretch| stretch.at.clone()).collect();
-    let committed = topics.committed(&partitions)?;
-    for at in &partitions {
+/// When the ledger is behind what Kafka committed, or ahead of a topic's end. `committed` must have been read before
+/// `positions`: a verifier may go on meanwhile.
+pub fn check_fits(
+    topics: &Topics,
+    stretches: &[Stretch],
+    committed: &Positions,
+    positions: &Positions,
+) -> Result<()> {
+    for Stretch { at, .. } in stretches {
         let whole = topics.whole(at)?;
         let ledger = positions.get(at).copied();
         if let Some(committed) =

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// Findings kept at most; all are counted.
-const MOST_FINDINGS: usize = 1_000;
+/// Findings of each kind kept at most; all are counted.
+const MOST_FINDINGS: u64 = 1_000;
 
 /// What kind of difference it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,7 +59,7 @@ pub struct Report {
     pub missing: u64,
     /// Things that are there and should not be.
     pub extra: u64,
-    /// The differences; the first thousand.
+    /// The differences; the first thousand of each kind.
     pub findings: Vec<Finding>,
     /// What was left out, and why.
     pub notes: Vec<String>,
@@ -80,12 +80,14 @@ impl Report {
         subject: &impl ToString,
         what: impl Into<String>,
     ) {
-        *match class {
+        let count = match class {
             Class::Differing => &mut self.differing,
             Class::Missing => &mut self.missing,
             Class::Extra => &mut self.extra,
-        } += 1;
-        if self.findings.len() < MOST_FINDINGS {
+        };
+        *count += 1;
+        // Each kind by itself, so that none crowds another out.
+        if *count <= MOST_FINDINGS {
             let (subject, what) = (subject.to_string(), what.into());
             self.findings.push(Finding { invariant, class, subject, what });
         }

@@ -1,11 +1,11 @@
 //! The ledger in its order and the topics in theirs, side by side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use anyhow::Result;
 use tokio::task::block_in_place;
 
-use super::past::{Entry, Pages};
+use super::past::{Entry, PAGE, Pages};
 use super::topics::{Reader, Stretch};
 use crate::event::Record;
 use crate::ledger::TopicPartition;
@@ -26,6 +26,8 @@ pub struct Join<'a> {
     pages: Pages<'a>,
     reader: Reader,
     stretches: HashMap<TopicPartition, Stretch>,
+    /// Entries read and not joined yet.
+    pending: VecDeque<Entry>,
     ended: bool,
 }
 
@@ -34,7 +36,7 @@ impl<'a> Join<'a> {
     #[must_use]
     pub fn new(pages: Pages<'a>, reader: Reader, stretches: &[Stretch]) -> Self {
         let stretches = stretches.iter().map(|stretch| (stretch.at.clone(), stretch.clone())).collect();
-        Self { pages, reader, stretches, ended: false }
+        Self { pages, reader, stretches, pending: VecDeque::new(), ended: false }
     }
 
     /// The ledger's pages.
@@ -55,16 +57,16 @@ impl<'a> Join<'a> {
     /// # Errors
     /// When the ledger or the topics cannot be read.
     pub async fn next(&mut self) -> Result<Option<Page>> {
-        if !self.ended {
-            let entries = self.pages.next().await?;
-            if !entries.is_empty() {
-                return block_in_place(|| self.find_records(entries)).map(Some);
-            }
-            self.ended = true;
+        if self.pending.is_empty() && !self.ended {
+            self.pending = self.pages.next().await?.into();
+            self.ended = self.pending.is_empty();
+        }
+        if !self.pending.is_empty() {
+            return block_in_place(|| self.find_records()).map(Some);
         }
         let mut page = Page::default();
         block_in_place(|| {
-            while page.others.len() < super::past::PAGE
+            while page.others.len() < PAGE
                 && let Some(record) = self.reader.take_next()?
             {
                 page.others.push(record);
@@ -73,19 +75,23 @@ impl<'a> Join<'a> {
         })
     }
 
-    fn find_records(&mut self, entries: Vec<Entry>) -> Result<Page> {
-        let mut page = Page { decided: Vec::with_capacity(entries.len()), others: Vec::new() };
-        for entry in entries {
+    /// Joins what is pending, until that is a page: records that made no decision may be many.
+    fn find_records(&mut self) -> Result<Page> {
+        let mut page = Page { decided: Vec::with_capacity(self.pending.len()), others: Vec::new() };
+        while let Some(entry) = self.pending.front() {
             let mut found = None;
-            if let Some(source) = entry.decision.source.as_ref().filter(|_| self.reads(&entry)) {
+            if let Some(source) = entry.decision.source.as_ref().filter(|_| self.reads(entry)) {
                 while self.reader.peek(&source.at)?.is_some_and(|next| next.source.offset < source.offset) {
+                    if page.others.len() == PAGE {
+                        return Ok(page);
+                    }
                     page.others.extend(self.reader.pop(&source.at)?);
                 }
                 if self.reader.peek(&source.at)?.is_some_and(|next| next.source.offset == source.offset) {
                     found = self.reader.pop(&source.at)?;
                 }
             }
-            page.decided.push((entry, found));
+            page.decided.extend(self.pending.pop_front().map(|entry| (entry, found)));
         }
         Ok(page)
     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use tokio::task::spawn_blocking;
+use tokio::task::{block_in_place, spawn_blocking};
 
 use super::Progress;
 use super::finding::{Class, Report};
-use super::past::{Entry, PAGE, Pages};
-use crate::ledger::{CommandKey, Decision, Difference, Map, Past, Seq, Stamp, Step};
+use super::past::{PAGE, Pages};
+use crate::ledger::{CommandKey, Decision, Difference, Map, Movement, Past, Seq, Stamp, Step};
 use crate::store::{Snapshot, Store};
 
 /// The rules against the ledger, page by page.
@@ -99,7 +99,13 @@ impl Judge {
     }
 }
 
+fn steps(decisions: impl Iterator<Item = (Arc<Decision>, Vec<Movement>)>) -> Vec<Step> {
+    decisions.map(|(decision, movements)| Step { decision, movements, command: None }).collect()
+}
+
 /// Decides the whole ledger again from what it tells itself, in its own order.
+///
+/// That movements are what the decisions tell is not looked at: the store's own audit asks the database.
 ///
 /// # Errors
 /// When the ledger cannot be read, or the work was stopped.
@@ -108,19 +114,27 @@ pub async fn ledger_alone(store: &dyn Store, since: Option<Stamp>, progress: &Pr
     progress.expect(snapshot.count().await?);
     let mut judge = Judge::new(since);
     let mut pages = Pages::after(&mut *snapshot, Seq::START);
-    let mut page = pages.next().await?;
-    while !page.is_empty() {
-        let steps: Vec<Step> = page
-            .into_iter()
-            .map(|Entry { decision, movements }| Step { decision, movements, command: None })
-            .collect();
+    let mut page = pages.next_decisions().await?;
+    while !page.decisions.is_empty() {
+        let steps = steps(page.decisions.iter().map(|decision| (Arc::clone(decision), Vec::new())));
         let known = judge.known_to(pages.snapshot(), &steps).await?;
         let count = steps.len();
         judge.report.decisions += steps.iter().filter(|step| judge.counts(&step.decision)).count() as u64;
         // The next page is read while this one is decided.
-        let (judged, next) =
-            tokio::join!(spawn_blocking(move || judge.go_on(&steps, &known, |_| true)), pages.next());
-        (judge, page) = (judged.context("deciding again panicked")?, next?);
+        let deciding = spawn_blocking(move || {
+            let same = judge.past.go_on_if_same(&steps, &known);
+            (judge, same.then_some(()).ok_or(known))
+        });
+        let (judged, next) = tokio::join!(deciding, pages.next_decisions());
+        let (judged, same) = judged.context("deciding again panicked")?;
+        judge = judged;
+        if let Err(known) = same {
+            // Seldom: now what is stored must count, movements and all.
+            let entries = pages.movements(page).await?;
+            let steps = self::steps(entries.into_iter().map(|entry| (entry.decision, entry.movements)));
+            judge = block_in_place(|| judge.go_on(&steps, &known, |_| true));
+        }
+        page = next?;
         progress.add(count)?;
     }
     judge.end(&mut *snapshot).await?;

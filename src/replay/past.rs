@@ -19,6 +19,15 @@ pub struct Entry {
     pub movements: Vec<Movement>,
 }
 
+/// Decisions of a stretch of the ledger's order.
+#[derive(Debug, Clone)]
+pub struct Decisions {
+    /// The place before the stretch.
+    after: Seq,
+    /// The decisions, in their order.
+    pub decisions: Vec<Arc<Decision>>,
+}
+
 /// Reads a ledger in its order.
 pub struct Pages<'a> {
     snapshot: &'a mut dyn Snapshot,
@@ -36,22 +45,40 @@ impl<'a> Pages<'a> {
         self.snapshot
     }
 
+    /// The next page without its movements, which are asked for by [`Pages::movements`].
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn next_decisions(&mut self) -> Result<Decisions> {
+        let after = self.after;
+        let decisions = self.snapshot.decisions_after(after, PAGE).await?;
+        self.after = decisions.last().map_or(after, |decision| decision.seq);
+        Ok(Decisions { after, decisions: decisions.into_iter().map(Arc::new).collect() })
+    }
+
+    /// A page with its movements.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn movements(&mut self, page: Decisions) -> Result<Vec<Entry>> {
+        let Some(last) = page.decisions.last().map(|decision| decision.seq) else { return Ok(Vec::new()) };
+        let movements = self.snapshot.movements_between(page.after, last).await?;
+        Ok(join(page.decisions, movements))
+    }
+
     /// The next page; none are left when it is empty. A movement without a decision is passed over: the audit's own
     /// questions name it.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn next(&mut self) -> Result<Vec<Entry>> {
-        let decisions = self.snapshot.decisions_after(self.after, PAGE).await?;
-        let Some(last) = decisions.last().map(|decision| decision.seq) else { return Ok(Vec::new()) };
-        let movements = self.snapshot.movements_between(self.after, last).await?;
-        self.after = last;
-        Ok(join(decisions, movements))
+        let page = self.next_decisions().await?;
+        self.movements(page).await
     }
 }
 
 /// Gives each decision its movements; both are in the ledger's order.
-fn join(decisions: Vec<Decision>, movements: Vec<StoredMovement>) -> Vec<Entry> {
+fn join(decisions: Vec<Arc<Decision>>, movements: Vec<StoredMovement>) -> Vec<Entry> {
     let mut movements = movements.into_iter().peekable();
     decisions
         .into_iter()
@@ -69,7 +96,7 @@ fn join(decisions: Vec<Decision>, movements: Vec<StoredMovement>) -> Vec<Entry> 
                     source: decision.source.clone(),
                 });
             }
-            Entry { decision: Arc::new(decision), movements: own }
+            Entry { decision, movements: own }
         })
         .collect()
 }

@@ -51,13 +51,6 @@ pub async fn rebuild(
 ) -> Result<Report> {
     let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
     let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
-    let mut stretches = Vec::new();
-    for source in sources {
-        for whole in block_in_place(|| topics.whole_topic(source))? {
-            check_whole(&topics, &whole)?;
-            stretches.push(whole);
-        }
-    }
     let mut report = Report { executed: execute, ..Report::default() };
     let mut found = into.snapshot().await?;
     let last = found.last_place().await?;
@@ -65,15 +58,30 @@ pub async fn rebuild(
     let positions = found.positions().await?;
     drop(found);
 
-    // One look for all of it: a verifier may go on with the old ledger meanwhile.
+    if last.is_none() && !positions.is_empty() {
+        bail!("the ledger that --into names has positions but no decisions: name an empty database");
+    }
+
+    let mut partitions = Vec::new();
+    for source in sources {
+        partitions.extend(block_in_place(|| topics.partitions(source))?);
+    }
+    let committed = block_in_place(|| topics.committed(&partitions))?;
+    // One look for all of it, after the offsets and before the topics' ends: a verifier may go on meanwhile.
     let mut old = match old {
         Some(old) => Some(old.snapshot().await?),
         None => None,
     };
+    let mut stretches = Vec::new();
+    for at in &partitions {
+        let whole = block_in_place(|| topics.whole(at))?;
+        check_whole(&topics, &whole)?;
+        stretches.push(whole);
+    }
     let end = match &mut old {
         Some(old) => {
             let end = old.positions().await?;
-            block_in_place(|| check_fits(&topics, &stretches, &end))?;
+            block_in_place(|| check_fits(&topics, &stretches, &committed, &end))?;
             check_same_beginning(&mut **old, into, last).await?;
             // What is not decided yet is for the verifier to decide.
             for stretch in &mut stretches {
@@ -100,7 +108,8 @@ pub async fn rebuild(
     report.restored = restorer.restored;
     for (at, next) in end {
         // Records at the end that made no decision, and marks of transactions, are done too.
-        into.place(&at, next).await?;
+        let here = restorer.positions.get(&at).copied().unwrap_or(next);
+        into.place(&at, next.max(here)).await?;
     }
     if let Some(old) = &mut old {
         compare_rows(&mut **old, &mut *into.snapshot().await?, &mut report).await?;

@@ -78,10 +78,12 @@ pub async fn reprocess(
     let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
     progress.expect(stretches.iter().map(Stretch::span).sum());
     let sender = Arc::new(Sender::new(scope.kafka, names)?);
+    let partitions: Vec<_> = stretches.iter().map(|stretch| stretch.at.clone()).collect();
+    let committed = block_in_place(|| topics.committed(&partitions))?;
     let mut snapshot = store.snapshot().await?;
     let positions = snapshot.positions().await?;
     if matches!(from, From::Sources) {
-        block_in_place(|| super::compare::check_fits(&topics, &stretches, &positions))?;
+        block_in_place(|| super::compare::check_fits(&topics, &stretches, &committed, &positions))?;
     }
 
     let mut report = Report { executed: execute, ..Report::default() };

@@ -57,7 +57,7 @@ pub async fn republish(
     let committed = block_in_place(|| topics.committed(&partitions))?;
     let mut snapshot = store.snapshot().await?;
     let positions = snapshot.positions().await?;
-    block_in_place(|| check_fits(&topics, &stretches, &positions))?;
+    block_in_place(|| check_fits(&topics, &stretches, &committed, &positions))?;
     // What is decided and not told yet, the verifier itself tells.
     let stretches = told_part(stretches, &positions, &committed);
     progress.expect(stretches.iter().map(Stretch::span).sum());

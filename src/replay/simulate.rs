@@ -125,11 +125,6 @@ pub async fn simulate(
     Ok(report)
 }
 
-/// An id that no producer is likely to choose.
-fn new_id(number: usize) -> Result<Id> {
-    Id::new(&format!("stock-verifier-simulation-{number}")).context("an id of this program is one")
-}
-
 struct Simulation<'a> {
     ledger: SqliteStore,
     levels: &'a BTreeMap<Item, i64>,
@@ -166,6 +161,20 @@ impl Simulation<'_> {
         Ok(())
     }
 
+    /// The commands that make an item what it was.
+    fn statements(&self, item: &Item, available: i64, seq: Seq) -> Result<Vec<Command>> {
+        // Ids that no producer is likely to choose.
+        let id = |what: &str| Id::new(&format!("stock-verifier-simulation-{what}{seq}")).context("an id");
+        let mut set = Command::stock_set(id("set")?, item.clone(), available.max(0), None);
+        // No command says so, yet it was so: promised, and not there.
+        set.action = Action::Set { item: item.clone(), available, expected_version: None };
+        let mut commands = vec![set];
+        if let Some(level) = self.before.get(item).filter(|level| level.limits != Limits::default()) {
+            commands.push(Command::limits_set(id("limits")?, item.clone(), level.limits));
+        }
+        Ok(commands)
+    }
+
     /// A decision from before the first chosen one.
     fn pass(&mut self, entry: &Entry) {
         let limits = match asked(&entry.decision, None, |_| 0) {
@@ -189,25 +198,22 @@ impl Simulation<'_> {
     /// States what there was.
     async fn begin(&mut self) -> Result<()> {
         let mut stated: BTreeMap<&Item, i64> =
-            self.before.iter().map(|(item, level)| (item, level.available.max(0))).collect();
+            self.before.iter().map(|(item, level)| (item, level.available)).collect();
         stated.extend(self.levels.iter().map(|(item, available)| (item, *available)));
-        let mut commands = Vec::with_capacity(stated.len());
-        for (item, available) in stated {
-            let id = new_id(commands.len())?;
-            commands.push(Command::stock_set(id, item.clone(), available, None));
-            if let Some(level) = self.before.get(item).filter(|level| level.limits != Limits::default()) {
-                commands.push(Command::limits_set(new_id(commands.len())?, item.clone(), level.limits));
+        let stated: Vec<_> = stated.into_iter().collect();
+        // Before every place of the old ledger, which begins at 1; two for each item.
+        let mut seq = Seq(-i64::try_from(stated.len() * 2).context("fewer items than that")?);
+        for page in stated.chunks(LEVELS_PAGE) {
+            let (mut requests, mut places) = (Vec::new(), Vec::new());
+            for (item, available) in page {
+                // Its limits in the same batch: a level below zero is nothing without them.
+                for command in self.statements(item, *available, seq)? {
+                    requests.push(Request { command, source: None });
+                    places.push(Place { seq, at: Stamp(0) });
+                    seq.0 += 1;
+                }
             }
-        }
-        // Before every place of the old ledger, which begins at 1.
-        let mut seq = Seq(-i64::try_from(commands.len()).context("fewer items than that")?);
-        for page in commands.chunks(LEVELS_PAGE) {
-            let requests = page.iter().map(|command| Request { command: command.clone(), source: None });
-            let batch = Batch { advances: Vec::new(), requests: requests.collect() };
-            let places: Vec<Place> =
-                (0..).zip(page).map(|(place, _)| Place { seq: Seq(seq.0 + place), at: Stamp(0) }).collect();
-            self.ledger.restore(&batch, &places).await?;
-            seq.0 += i64::try_from(page.len()).context("fewer items than that")?;
+            self.ledger.restore(&Batch { advances: Vec::new(), requests }, &places).await?;
         }
         for item in self.levels.keys() {
             self.report.sold.entry(item.clone()).or_default();

@@ -210,6 +210,22 @@ fn a_level_changed_by_hand_is_mended_with_a_ledger_line_and_a_broken_chain_is_le
     let found = report(&scene, 0, &["audit"]);
     assert_eq!(found["findings"], serde_json::json!([]), "{found:#}");
 
+    // What is promised and not there stays promised.
+    scene.produce(&[order("below", &[("SKU-001", 4)])]);
+    let verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    verifier.stop();
+    let level = "SELECT available FROM levels WHERE sku = 'SKU-001'";
+    assert_eq!(scene.database.number(level), -1);
+    for damage in
+        ["UPDATE levels SET available = 2 WHERE sku = 'SKU-001'", "DELETE FROM levels WHERE sku = 'SKU-001'"]
+    {
+        scene.database.run(damage);
+        let (_, out, _) = run(scene.tool(&["audit", "--repair"]));
+        assert!(out.contains("Mended: SKU SKU-001: its level is -1 again"), "{out}");
+        assert_eq!(scene.database.number(level), -1);
+    }
+
     scene.database.run("UPDATE movements SET quantity = quantity - 1 WHERE sku = 'SKU-NEW' AND version = 2");
     let (status, out, _) = run(scene.tool(&["audit", "--repair"]));
     assert_eq!(status, 1, "{out}");

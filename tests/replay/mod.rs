@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use stock_verifier::ledger::{Command as Ask, Id, Item, Quantity, Request, Sku, Terms};
+use stock_verifier::store::{Batch, Store as _};
+
 use crate::support::kafka::{Sent, order, sent};
 use crate::support::scene::Scene;
-use crate::support::stream;
+use crate::support::servers::wait_for;
+use crate::support::{stream, wait};
 
 pub use rebuild::a_ledger_of_many_orders_is_rebuilt_after_a_kill;
 
@@ -95,7 +99,7 @@ pub fn lived(orders: usize) -> Scene {
     let verifier = scene.start("a", &["--batch-max-orders", "200"]);
     scene.done(SOON);
     scene.adjusted(SOON);
-    crate::support::wait::until("the short hold has expired", SOON, || {
+    wait::until("the short hold has expired", SOON, || {
         scene.database.number("SELECT count(*) FROM decisions WHERE kind = 7") == 1
     });
     // An operator's own commands, which no topic holds.
@@ -190,4 +194,41 @@ fn what_cannot_be_meant_is_refused_with_the_reason() {
         .database
         .run(&format!("UPDATE positions SET next_offset = 60000 WHERE topic = '{}'", scene.orders()));
     refused(&["replay", "republish"], &["the database is ahead"]);
+}
+
+#[test]
+fn an_order_that_meets_the_first_receipt_of_its_sku_finds_it_or_comes_before_it() {
+    let scene = Scene::new(1);
+    let apply = |command: Ask| {
+        let store = scene.database.store();
+        let batch = Batch { advances: Vec::new(), requests: vec![Request { command, source: None }] };
+        std::thread::spawn(move || {
+            wait_for(async {
+                store.apply(&batch).await.expect("applied");
+                store.close().await;
+            });
+        })
+    };
+    let id = |text: &str| Id::new(text).expect("an id");
+    let item = || Item::from(Sku::new("NEW").expect("a SKU"));
+    let one = Quantity::new(1).expect("a quantity");
+    let waiting = || {
+        scene.database.number(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+    };
+    let mut both = Vec::new();
+    // The receipt has drawn its place and cannot write its movement yet, when the order comes.
+    scene.database.holding("LOCK TABLE movements IN SHARE MODE", || {
+        both.push(apply(Ask::stock_received(id("r-1"), item(), one)));
+        wait::until("the receipt waits", SOON, || waiting() == 1);
+        both.push(apply(Ask::order_created(id("o-1"), vec![(item(), one)], Terms::default())));
+        wait::until("the order is decided or waits", SOON, || both[1].is_finished() || waiting() == 2);
+    });
+    for decided in both {
+        decided.join().expect("decided");
+    }
+    let (status, out, log) = run(scene.tool(&["audit"]));
+    assert_eq!(status, 0, "{out}\n{log}");
 }

@@ -29,7 +29,8 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
             let command = if level.available < 0 {
                 Command::limits_set(id, item, level.limits)
             } else {
-                Command::stock_set(id, item, level.available, None)
+                // Should something move it meanwhile, that movement says what it is.
+                Command::stock_set(id, item, level.available, Some(level.version))
             };
             requests.push(Request { command, source: None });
         }
@@ -37,6 +38,9 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
         let applied = store.mend(&batch).await?;
         for (level, outcome) in items.iter().zip(applied.outcomes) {
             let Outcome::Decided(decision) = outcome else { continue };
+            if !decision.accepted {
+                continue;
+            }
             mended.push(format!(
                 "SKU {}: its level is {} again, as its movements say ({})",
                 level.item, level.level.available, decision.key

@@ -265,7 +265,7 @@ fn read_patch(file: &Path) -> Result<serde_json::Value> {
 async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     let choice = Choice::all();
     let old = if args.from_topics_alone { None } else { Some(args.common.ledger().await?) };
-    if let (Some(_), Ok(url)) = (&old, args.common.database.url()) {
+    if let Ok(url) = args.common.database.url() {
         use secrecy::ExposeSecret as _;
         if url.expose_secret() == args.into.expose() {
             bail!("--into names the ledger itself: name an empty database");

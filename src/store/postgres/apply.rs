@@ -6,7 +6,8 @@
 //! records breaks that: an order and its cancellation may then be decided by two instances at the same time, and
 //! neither sees the other. Every other pair meets at the levels' locks; this one has none, since a cancellation does
 //! not know the SKUs of an order that is not decided yet. So every batch passes a gate that it shares with all others,
-//! and a batch that is about to remember such a cancellation has it for itself.
+//! and a batch that is about to remember such a cancellation has it for itself. So has one that states the first level
+//! of an item, which orders for it cannot meet either.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,12 +44,15 @@ pub(super) async fn attempt(pool: &PgPool, batch: &Batch, how: How<'_>) -> Resul
 async fn apply(connection: &mut PgConnection, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
     let followed = followed_orders(batch);
     let before = look_up(connection, &followed).await?;
-    let begin = if remembers_cancellation(batch, &before) { BEGIN_ALONE } else { BEGIN_SHARED };
+    let alone = remembers_cancellation(batch, &before) || begins_items(connection, batch).await?;
+    let begin = if alone { BEGIN_ALONE } else { BEGIN_SHARED };
     let followed_before = order_states(&before, &followed)?;
 
     let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
     let items = items_of(batch, &followed_before);
     if let How::Mending = how {
+        // Whoever moves them now is waited for, so that the newest movement is the newest.
+        lock_levels(&mut transaction, &items).await?;
         mend_levels(&mut transaction, &items).await?;
     }
     let (levels, rows) = lock_levels(&mut transaction, &items).await?;
@@ -118,6 +122,33 @@ fn remembers_cancellation(batch: &Batch, decided: &Map<CommandKey, Arc<Decision>
     !unknown.is_empty()
 }
 
+/// Whether the batch states the first level of an item. There is no level yet that would make batches meet: an order for
+/// it could be rejected at a later place in the ledger's order than this, without having seen it.
+async fn begins_items(connection: &mut PgConnection, batch: &Batch) -> Result<bool, StoreError> {
+    let begun: Set<&Item> = batch
+        .requests
+        .iter()
+        .filter_map(|request| match &request.command.action {
+            Action::Receive { item, .. } | Action::Set { item, .. } => Some(item),
+            _ => None,
+        })
+        .collect();
+    if begun.is_empty() {
+        return Ok(false);
+    }
+    let (skus, locations) = rows::item_columns(begun.iter().copied());
+    let known: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
+                              JOIN levels USING (sku, location)",
+    )
+    .bind(skus)
+    .bind(locations)
+    .fetch_one(connection)
+    .await
+    .map_err(failed("looking up items"))?;
+    Ok(usize::try_from(known) != Ok(begun.len()))
+}
+
 /// The items whose levels the batch may change, sorted, each once.
 fn items_of<'a>(batch: &'a Batch, orders: &'a Map<Id, OrderState>) -> Vec<&'a Item> {
     let followed = orders.values().flat_map(|order| order.lines.iter().map(|line| &line.item));
@@ -140,7 +171,9 @@ async fn mend_levels(connection: &mut PgConnection, items: &[&Item]) -> Result<(
     let (skus, locations) = rows::item_columns(items.iter().copied());
     sqlx::query(
         "INSERT INTO levels (sku, location, available, version, backorder_limit)
-         SELECT wanted.sku, wanted.location, coalesce(newest.balance, 0), coalesce(newest.version, 0), 0
+         SELECT wanted.sku, wanted.location, coalesce(newest.balance, 0), coalesce(newest.version, 0),
+                -- Only where the row was missing; what went below zero was allowed to.
+                greatest(0, -coalesce(newest.balance, 0))
          FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
               LEFT JOIN LATERAL (SELECT balance, version FROM movements
                                  WHERE movements.sku = wanted.sku AND movements.location = wanted.location

@@ -271,7 +271,7 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
 
 /// Items whose movements are one chain by themselves, and whose level is not where it ends.
 const MENDABLE: &str = "SELECT m.sku, m.location, m.total AS available, m.movements AS version,
-            coalesce(l.backorder_limit, 0) AS backorder_limit, l.order_limit
+            coalesce(l.backorder_limit, greatest(0, -m.total)) AS backorder_limit, l.order_limit
      FROM (SELECT sku, location, count(*) AS movements, max(version) AS newest, sum(quantity)::bigint AS total,
                   sum(hashint8extended(balance, version))
                       - sum(hashint8extended(balance - quantity, version - 1)) AS chain

@@ -5,6 +5,7 @@
 //! | # | statement | why |
 //! |---|---|---|
 //! | 1 | look up the orders that commands follow | to know which levels to lock |
+//! | – | look up the items that are received or set | whether one begins here; only with such commands |
 //! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `apply.rs` |
 //! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
 //! | 4 | lock and read the positions | the batch's place in its partitions |

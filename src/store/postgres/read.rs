@@ -41,7 +41,10 @@ impl PostgresSnapshot {
         let mut transaction =
             pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
         // It holds no locks, and its reader may have much to do between two pages.
-        transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.map_err(&doing)?;
+        transaction
+            .execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0")
+            .await
+            .map_err(&doing)?;
         Ok(Self { transaction, stretch: BATCH_PLACES })
     }
 }

@@ -162,7 +162,7 @@ pub(super) async fn read_mendable_levels(
              FROM chained GROUP BY sku, location
              HAVING sum(version <> version_before + 1 OR balance <> balance_before + quantity) = 0
          )
-         SELECT m.sku, m.location, m.total, m.movements, coalesce(l.backorder_limit, 0), l.order_limit
+         SELECT m.sku, m.location, m.total, m.movements, coalesce(l.backorder_limit, max(0, -m.total)), l.order_limit
          FROM m LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
          WHERE l.version IS NOT m.movements OR l.available IS NOT m.total
          ORDER BY m.sku, m.location LIMIT ?1",
@@ -183,7 +183,8 @@ pub(super) async fn mend_levels(
         conn,
         "mending levels",
         "INSERT INTO levels (sku, location, available, version, backorder_limit)
-         SELECT w.value ->> 0, w.value ->> 1, coalesce(m.balance, 0), coalesce(m.version, 0), 0
+         SELECT w.value ->> 0, w.value ->> 1, coalesce(m.balance, 0), coalesce(m.version, 0),
+                max(0, -coalesce(m.balance, 0)) -- only where the row was missing
          FROM json_each(?1) AS w
          LEFT JOIN (SELECT sku, location, balance, max(version) AS version FROM movements GROUP BY sku, location) AS m
              ON m.sku = w.value ->> 0 AND m.location = w.value ->> 1
