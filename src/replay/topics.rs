@@ -23,7 +23,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest sleep in one poll of one topic.
 const POLL: Duration = Duration::from_millis(10);
 /// Bytes of records read ahead of their turn, of all partitions together; past its share a partition pauses.
-const AHEAD_BYTES: usize = 64 << 20;
+const AHEAD_BYTES: usize = 32 << 20;
 /// Least share of a partition: pausing throws away what the client fetched.
 const LEAST_SHARE: usize = 1 << 20;
 
@@ -88,7 +88,9 @@ impl Topics {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .set("queued.max.messages.kbytes", "32768")
+            .set("queued.max.messages.kbytes", "16384")
+            // A fetch is compressed and opened whole, as in the intake.
+            .set("fetch.max.bytes", "1048576")
             // How soon the end of a partition is known.
             .set("fetch.wait.max.ms", "20")
             .set("fetch.queue.backoff.ms", "5");
