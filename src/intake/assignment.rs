@@ -23,9 +23,10 @@ use crate::beside::Moved;
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 use crate::store::{Store, StoreError};
 
-/// Longest wait for committed offsets. Longer than a transaction can live: the offsets of one that a killed
-/// instance left open stay unreadable until Kafka ends it (transaction.timeout.ms, 10 s).
-const COMMITTED_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for committed offsets. Those of a transaction that a killed instance left open stay unreadable until
+/// Kafka ends it (`transaction.timeout.ms`, 10 s), and meanwhile the group wants its member to poll: so a part of that
+/// at a time, and again.
+const COMMITTED_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
@@ -181,6 +182,9 @@ impl Assignment {
         self.rewind.store(false, Ordering::SeqCst);
         let assigned = consumer.assignment().context("cannot read the assignment")?;
         lock(&self.reading).clear();
+        if assigned.count() == 0 {
+            return Ok(());
+        }
         let starts = self.begin(consumer, &assigned)?;
         let mut seek = TopicPartitionList::new();
         for (at, start) in &starts {

@@ -33,6 +33,9 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 /// Longest wait for room in the next stage without polling; then the partitions are paused and polling goes on,
 /// so that the group does not take this member for dead. Pausing throws prefetched records away, so not at once.
 const PAUSE_AFTER: Duration = Duration::from_secs(2);
+/// The time between two rewinds. What cannot be begun now is tried again; the member polls meanwhile, or the group
+/// could not give its partitions to another.
+const REWIND_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for batches under way when stopping.
 const STOP_DRAIN: Duration = Duration::from_secs(30);
 /// Records prefetched at most, and KiB of them: what bounds memory while a backlog drains.
@@ -125,12 +128,14 @@ impl Intake {
         let assignment = Arc::clone(self.consumer.context());
         let mut waiting_since: Option<Instant> = None;
         let mut paused = false;
+        let mut rewind_after = Instant::now();
         while !stop.is_cancelled() {
             assignment.take_failure()?;
             if assignment.rewind_is_due() {
                 self.gathering.clear();
-                if assignment.is_idle() {
+                if Instant::now() >= rewind_after && assignment.is_idle() {
                     assignment.rewind(&self.consumer)?;
+                    rewind_after = Instant::now() + REWIND_PAUSE;
                 }
                 // Not done, or not possible yet: the group must not take this member for dead meanwhile.
                 if assignment.rewind_is_due() {
