@@ -198,7 +198,7 @@ fn tell(
         let begun = Instant::now();
         let offsets = batch.offsets();
         let (events, tally) = batch.events();
-        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(&group) }) {
+        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(Arc::new(group)) }) {
             Ok(()) => {
                 tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
                 totals.add(&tally);

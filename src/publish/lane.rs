@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rdkafka::client::ClientContext;
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -18,6 +19,10 @@ use crate::event::Outgoing;
 const TRANSACTION_TIMEOUT_MS: &str = "10000";
 /// Longest wait for one transactional call; more than the transaction can live, so past it the outcome is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait for the offsets to be taken: as long as Kafka leaves the transaction open. It can hang past that.
+const OFFSETS_LIMIT: Duration = Duration::from_secs(10);
+/// Added to that limit before the call is abandoned, and the producer with it.
+const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 /// Longest wait for the producer id, which waits for a predecessor's transaction to end.
 const FENCE_LIMIT: Duration = Duration::from_secs(60);
 /// Added to a call's own limit before the watchdog calls it hung.
@@ -172,11 +177,28 @@ impl Lane {
         }
         // Anything still in flight makes the commit wait in slices of 100 ms.
         drain(producer)?;
-        if let Some(group) = telling.group {
-            self.call(|| producer.send_offsets_to_transaction(&offsets, group, CALL_LIMIT))?;
+        if let Some(group) = &telling.group {
+            self.call(|| self.send_offsets(producer, &offsets, group))?;
             drain(producer)?;
         }
         self.call_once(|| producer.commit_transaction(CALL_LIMIT))
+    }
+
+    /// Sends the offsets; when that hangs, the call and its producer are abandoned.
+    fn send_offsets(
+        &self,
+        producer: &ThreadedProducer<Log>,
+        offsets: &TopicPartitionList,
+        group: &Arc<ConsumerGroupMetadata>,
+    ) -> KafkaResult<()> {
+        let (producer, offsets, group) = (producer.clone(), offsets.clone(), Arc::clone(group));
+        let sent = self.watchdog.abandon_after(OFFSETS_LIMIT + ABANDONED_AFTER, move || {
+            producer.send_offsets_to_transaction(&offsets, &group, OFFSETS_LIMIT)
+        });
+        sent.unwrap_or_else(|| {
+            tracing::warn!(id = self.transactional_id, "sending offsets hangs; its producer is abandoned");
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut))
+        })
     }
 
     /// Undoes the transaction; what remains is the error to report.

@@ -49,7 +49,7 @@ pub struct Telling<'a> {
     /// How far each partition is told by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
     /// The membership that the offsets are sent under; without one none are sent.
-    pub group: Option<&'a ConsumerGroupMetadata>,
+    pub group: Option<Arc<ConsumerGroupMetadata>>,
 }
 
 /// The transactional producers of one worker, which take turns.

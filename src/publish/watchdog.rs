@@ -1,17 +1,22 @@
-//! Ends the process when a call into librdkafka does not come back.
+//! Calls into librdkafka that do not come back. They cannot be cancelled.
 //!
-//! `send_offsets_to_transaction` has hung for ever (librdkafka#5456, #5511).
-//! Such a call cannot be cancelled; but everything decided is in the ledger,
-//! so the way out is to end and be started again.
+//! `send_offsets_to_transaction` is known to hang, whatever time-out it is
+//! given (librdkafka#5456, #5511): when the group's coordinator is not
+//! connected at that moment, as after a broker's restart. So it is made on a
+//! thread that can be abandoned, with its producer; the producer made anew
+//! fences that one. Any other call that hangs ends the process: everything
+//! decided is in the ledger, so the way out is to be started again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 /// Exit status when a call hung: `EX_UNAVAILABLE` of `sysexits.h`, so that a supervisor starts the process again.
 pub const EXIT_HUNG: i32 = 69;
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// Calls abandoned before it is time to begin anew: each keeps a producer, some threads and a few MiB.
+const ABANDONED_MAX: usize = 8;
 
 /// Watches one thread's calls.
 #[derive(Debug)]
@@ -24,13 +29,19 @@ struct Shared {
     started: Instant,
     /// Milliseconds since `started` at which the call under way is overdue; 0 when none is.
     overdue_at: AtomicU64,
+    /// Calls on threads of their own that have not come back. All but the newest were abandoned.
+    apart: AtomicUsize,
 }
 
 impl Watchdog {
     /// Starts watching; stops when dropped.
     #[must_use]
     pub fn start(name: &str) -> Self {
-        let shared = Arc::new(Shared { started: Instant::now(), overdue_at: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            overdue_at: AtomicU64::new(0),
+            apart: AtomicUsize::new(0),
+        });
         let watched = Arc::downgrade(&shared);
         let name = name.to_owned();
         std::thread::spawn(move || watch(&name, &watched));
@@ -45,18 +56,69 @@ impl Watchdog {
         self.shared.overdue_at.store(0, Ordering::SeqCst);
         result
     }
+
+    /// Makes a call on a thread of its own, and abandons it when it does not come back within `limit`: `None`.
+    pub fn abandon_after<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let shared = Arc::clone(&self.shared);
+        shared.apart.fetch_add(1, Ordering::SeqCst);
+        std::thread::spawn(move || {
+            let result = call();
+            shared.apart.fetch_sub(1, Ordering::SeqCst);
+            // Nobody waits for it any more when it was abandoned.
+            let _ = answer.send(result);
+        });
+        let answer = answered.recv_timeout(limit).ok();
+        if answer.is_none() && self.shared.apart.load(Ordering::SeqCst) > ABANDONED_MAX {
+            end("too many Kafka calls hang");
+        }
+        answer
+    }
 }
 
 fn watch(name: &str, watched: &Weak<Shared>) {
     while let Some(shared) = watched.upgrade() {
         let overdue_at = shared.overdue_at.load(Ordering::SeqCst);
         if overdue_at != 0 && shared.started.elapsed().as_millis() > u128::from(overdue_at) {
-            tracing::error!(
-                "a Kafka call of {name} hangs; ending the process: what it decided is told after the restart"
-            );
-            std::process::exit(EXIT_HUNG);
+            end(&format!("a Kafka call of {name} hangs"));
         }
         drop(shared);
         std::thread::sleep(LOOK);
+    }
+}
+
+fn end(why: &str) -> ! {
+    tracing::error!("{why}; ending the process: what it decided is told after the restart");
+    std::process::exit(EXIT_HUNG);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_comes_back_is_answered() {
+        let watchdog = Watchdog::start("a test");
+        for number in 0..100 {
+            assert_eq!(watchdog.abandon_after(Duration::from_secs(60), move || number), Some(number));
+        }
+        assert_eq!(watchdog.shared.apart.load(Ordering::SeqCst), 0, "none is left");
+    }
+
+    #[test]
+    fn a_call_that_hangs_is_abandoned_and_counted_until_it_comes_back() {
+        let watchdog = Watchdog::start("a test");
+        let (let_go, held) = mpsc::channel::<()>();
+        let answer = watchdog.abandon_after(Duration::from_millis(20), move || held.recv().is_ok());
+        assert_eq!(answer, None);
+        assert_eq!(watchdog.shared.apart.load(Ordering::SeqCst), 1);
+        let_go.send(()).expect("it still waits");
+        while watchdog.shared.apart.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -76,7 +77,11 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                     .map(|(key, _, offset)| result(key, lines, &backlog, offset))
                     .collect();
                 let group = consumer.group_metadata().ok_or_else(|| anyhow!("no group membership"))?;
-                publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(&group) })?;
+                publisher.tell(&Telling {
+                    events: &events,
+                    offsets: &offsets,
+                    group: Some(Arc::new(group)),
+                })?;
             }
             Ok(())
         });
