@@ -2,8 +2,9 @@
 # What tests/services, tests/run, tests/check-compose and .ci/run share. Sourced, never run.
 
 # Versions of the servers that the tests use. Kafka comes from Maven Central; log4j must be the version
-# of the log4j-core that this Kafka brings.
-KAFKA_VERSION=4.3.1
+# of the log4j-core that this Kafka brings. Not Kafka 4.3 or 4.4: they lose the
+# end of a transaction when a broker restarts at the wrong moment; see "Offsets cannot be read" in docs/replay.md.
+KAFKA_VERSION=4.2.1
 LOG4J_VERSION=2.25.4
 # shellcheck disable=SC2034 # used by tests/run
 POSTGRES_IMAGE=postgres:17

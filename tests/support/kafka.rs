@@ -193,16 +193,13 @@ impl Cluster {
 
     /// The first offset of a partition.
     pub fn first(&self, topic: &str, partition: i32) -> i64 {
-        let consumer = self.asking("read_uncommitted", "nobody");
-        consumer.fetch_watermarks(topic, partition, LIMIT).expect("Kafka answers").0
+        watermarks(&self.asking("read_uncommitted", "nobody"), topic, partition).0
     }
 
     /// The end of each partition, or with `read_committed` the last stable offset: what open transactions leave.
     pub fn ends(&self, topic: &str, isolation: &str) -> Vec<i64> {
         let consumer = self.asking(isolation, "nobody");
-        (0..self.partitions(topic))
-            .map(|partition| consumer.fetch_watermarks(topic, partition, LIMIT).expect("Kafka answers").1)
-            .collect()
+        (0..self.partitions(topic)).map(|partition| watermarks(&consumer, topic, partition).1).collect()
     }
 
     /// What a group committed, for each partition.
@@ -300,6 +297,12 @@ impl Cluster {
             assert!(Instant::now() < deadline, "{topic} could not be read to its end");
         }
     }
+}
+
+/// A partition's first offset and its end. A broker that was just started may not lead it yet.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let what = format!("Kafka says where {topic}[{partition}] begins and ends");
+    wait::value(&what, LIMIT, || consumer.fetch_watermarks(topic, partition, LIMIT).ok())
 }
 
 fn owned(message: &BorrowedMessage<'_>) -> Record {
