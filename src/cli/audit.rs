@@ -13,14 +13,14 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::progress::Shown;
-use super::{EXIT_INTERRUPTED, EXIT_TROUBLE, FEW_CONNECTIONS, open_ledger};
+use super::{FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
 use crate::ledger::{Stamp, TopicPartition};
-use crate::replay::Stopped;
 use crate::replay::choice::Choice;
-use crate::replay::compare::{self, Scope};
+use crate::replay::compare;
 use crate::replay::finding::Report;
 use crate::replay::judge;
+use crate::replay::scope::Scope;
 use crate::replay::topics::Topics;
 use crate::store::{Audit, Finding, Store};
 
@@ -110,25 +110,15 @@ pub struct Outcome {
     pub repairs: Vec<String>,
 }
 
-/// Audits the ledger the settings name. Exit status: 0 all hold, 1 one does not, 2 it could not be done.
+/// Audits the ledger the settings name. Exit status: 0 all hold, 1 one does not.
 ///
 /// # Errors
-/// When the report cannot be written.
+/// When it could not be done, or was stopped.
 pub async fn run(args: AuditArgs) -> Result<ExitCode> {
-    match run_on_ledger(&args).await {
-        Ok(verdict) => Ok(verdict.into()),
-        Err(error) if error.is::<Stopped>() => {
-            eprintln!("{error}");
-            Ok(ExitCode::from(EXIT_INTERRUPTED))
-        }
-        Err(error) => {
-            tracing::error!("{error:#}");
-            Ok(ExitCode::from(EXIT_TROUBLE))
-        }
-    }
+    audit_and_report(&args).await.map(ExitCode::from)
 }
 
-async fn run_on_ledger(args: &AuditArgs) -> Result<Verdict> {
+async fn audit_and_report(args: &AuditArgs) -> Result<Verdict> {
     let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
     let begun = Instant::now();
     let shown = Shown::new("auditing");

@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::DatabaseArgs;
+use crate::replay::Stopped;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -122,14 +123,29 @@ fn start() -> Result<ExitCode> {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Stock(args) => stock::run(args).await,
-            Command::Audit(args) => audit::run(args).await,
-            Command::Replay(command) => replay::run(command).await,
+            Command::Audit(args) => Ok(status_of(audit::run(args).await)),
+            Command::Replay(command) => Ok(status_of(replay::run(command).await)),
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
     // A call into librdkafka that hangs must not keep the process: what is decided is in the ledger.
     runtime.shutdown_background();
     code
+}
+
+/// The exit status of an audit or a replay: what it came to; 130 when it was stopped, 2 when it could not be done.
+fn status_of(done: Result<ExitCode>) -> ExitCode {
+    match done {
+        Ok(status) => status,
+        Err(error) if error.is::<Stopped>() => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(EXIT_TROUBLE)
+        }
+    }
 }
 
 /// What is logged, unless `RUST_LOG` says otherwise.

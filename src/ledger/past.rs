@@ -55,16 +55,6 @@ impl Past {
         self.orders.get(order_id).and_then(|order| order.hold.as_ref())
     }
 
-    /// The levels there are.
-    pub fn levels(&self) -> impl Iterator<Item = (&Item, &Level)> {
-        self.levels.iter()
-    }
-
-    /// Makes levels what the caller says, as if they had been so.
-    pub fn assume(&mut self, levels: impl IntoIterator<Item = (Item, Level)>) {
-        self.levels.extend(levels);
-    }
-
     /// The orders whose decisions must be at hand to go on with these steps.
     #[must_use]
     pub fn needs(&self, steps: &[Step]) -> Set<Id> {
@@ -241,6 +231,20 @@ impl Past {
             level.version = movement.version;
             level.limits = limits.unwrap_or(level.limits);
         }
+    }
+}
+
+/// What tests look at, and begin from: a ledger's past begins with nothing.
+#[cfg(test)]
+impl Past {
+    /// The levels there are.
+    pub(super) fn levels(&self) -> impl Iterator<Item = (&Item, &Level)> {
+        self.levels.iter()
+    }
+
+    /// Makes levels what the caller says, as if they had been so.
+    pub(super) fn assume(&mut self, levels: impl IntoIterator<Item = (Item, Level)>) {
+        self.levels.extend(levels);
     }
 }
 

@@ -1,41 +1,22 @@
 //! The ledger against its topics: whether what was asked decides the same again, and what was told is what is stored.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Deserialize;
 use tokio::task::block_in_place;
 
 use super::Progress;
-use super::choice::Choice;
 use super::finding::{Class, Report};
 use super::join::{Join, Page};
 use super::judge::Judge;
 use super::past::{Entry, Pages};
+use super::scope::{Look, Positions, Scope, told_part};
 use super::told::{Book, Event, Names, Sums, Wrong, letter_class, letter_of, time_of};
 use super::topics::{Reader, Stretch, Topics};
-use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
 use crate::ledger::{Action, Command, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition};
 use crate::store::{Snapshot, Store};
-
-/// Where each partition is done up to: in the ledger, or as Kafka has it.
-pub type Positions = HashMap<TopicPartition, NextOffset>;
-
-/// What is compared with the topics.
-#[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
-    /// How to reach Kafka.
-    pub kafka: &'a KafkaArgs,
-    /// The topics.
-    pub topics: &'a TopicArgs,
-    /// The group whose committed offsets say what is told.
-    pub group: &'a str,
-    /// Which records.
-    pub choice: &'a Choice,
-    /// Only what was decided then or later.
-    pub since: Option<Stamp>,
-}
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its place in the ledger's order, and
 /// holds what was told against what is stored.
@@ -46,15 +27,9 @@ pub struct Scope<'a> {
 /// When something cannot be read, records that are meant were deleted, the ledger is behind Kafka or ahead of the
 /// topics' ends, or the work was stopped.
 pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<Report> {
-    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
-    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
-    let chosen = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
+    let Look { topics, stretches: chosen, running, committed, positions, mut snapshot } =
+        scope.look(store, &scope.sources()).await?;
     let partitions: Vec<TopicPartition> = chosen.iter().map(|stretch| stretch.at.clone()).collect();
-    let running = block_in_place(|| topics.group_is_running(scope.group))?;
-    let committed = block_in_place(|| topics.committed(&partitions))?;
-    // After the offsets, so that it holds all that is told by them.
-    let mut snapshot = store.snapshot().await?;
-    let positions = snapshot.positions().await?;
 
     let of_these = |all: &Positions| -> Positions {
         all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
@@ -149,22 +124,6 @@ pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec
             };
             Some((at.to_string(), what))
         })
-        .collect()
-}
-
-/// The part of each stretch that is both decided and told.
-pub(super) fn told_part(
-    stretches: Vec<Stretch>,
-    positions: &Positions,
-    committed: &Positions,
-) -> Vec<Stretch> {
-    let done = |at: &TopicPartition| {
-        let ledger = positions.get(at).copied().unwrap_or(NextOffset(0));
-        ledger.min(committed.get(at).copied().unwrap_or(NextOffset(0)))
-    };
-    stretches
-        .into_iter()
-        .map(|stretch| Stretch { to: stretch.to.min(done(&stretch.at)).max(stretch.from), ..stretch })
         .collect()
 }
 
@@ -409,38 +368,4 @@ fn told_source(event: &Record) -> Option<Source> {
     }
     let Told { source } = serde_json::from_slice(event.value.as_deref()?).ok()?;
     Some(Source { at: TopicPartition::new(&*source.topic, source.partition), offset: Offset(source.offset) })
-}
-
-/// Refuses a ledger that does not fit its topics: work on it would do harm.
-///
-/// # Errors
-/// When the ledger is behind what Kafka committed, or ahead of a topic's end. `committed` must have been read before
-/// `positions`: a verifier may go on meanwhile.
-pub fn check_fits(
-    topics: &Topics,
-    stretches: &[Stretch],
-    committed: &Positions,
-    positions: &Positions,
-) -> Result<()> {
-    for Stretch { at, .. } in stretches {
-        let whole = topics.whole(at)?;
-        let ledger = positions.get(at).copied();
-        if let Some(committed) =
-            committed.get(at).filter(|committed| ledger.is_none_or(|ledger| ledger < **committed))
-        {
-            bail!(
-                "{at}: the ledger is {}, but Kafka's committed offset is {committed}: the database is behind (a \
-                 restored backup?). Make it again with `stock-verifier replay rebuild`, or restore a newer backup",
-                ledger.map_or_else(|| "not there at all".to_owned(), |ledger| format!("at {ledger}"))
-            );
-        }
-        if let Some(ledger) = ledger.filter(|ledger| *ledger > whole.to) {
-            bail!(
-                "{at}: the ledger is at {ledger}, but the topic ends at {}: the database is ahead (another topic of \
-                 this name, or one made anew?)",
-                whole.to
-            );
-        }
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ pub mod rebuild;
 pub mod reprocess;
 pub mod republish;
 mod rows;
+pub mod scope;
 pub mod simulate;
 pub mod told;
 pub mod topics;

@@ -7,10 +7,10 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::Progress;
-use super::compare::{Scope, check_fits};
 use super::join::Join;
 use super::past::{Entry, PAGE, Pages};
 use super::rows::compare_rows;
+use super::scope::{Scope, check_fits};
 use super::topics::{Reader, Stretch, Topics};
 use crate::event::{Record, read_command};
 use crate::ledger::{
@@ -50,7 +50,6 @@ pub async fn rebuild(
     progress: &Progress,
 ) -> Result<Report> {
     let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
-    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
     let mut report = Report { executed: execute, ..Report::default() };
     let mut found = into.snapshot().await?;
     let last = found.last_place().await?;
@@ -63,7 +62,7 @@ pub async fn rebuild(
     }
 
     let mut partitions = Vec::new();
-    for source in sources {
+    for source in scope.sources() {
         partitions.extend(block_in_place(|| topics.partitions(source))?);
     }
     let committed = block_in_place(|| topics.committed(&partitions))?;

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use super::compare::Scope;
+use super::scope::{Look, Scope};
 use super::told::{letter_class, letter_of};
-use super::topics::{Stretch, Topics};
+use super::topics::Stretch;
 use super::{Progress, Stopped};
 use crate::beside::Sender;
 use crate::event::{Channel, ERROR_HEADERS, Header, Outgoing, OutgoingHeader, Record, read_command};
@@ -70,21 +70,16 @@ pub async fn reprocess(
     progress: &Progress,
 ) -> Result<Report> {
     let names = scope.topics;
-    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
-    let sources = match from {
-        From::Sources => vec![&*names.orders_topic, &names.adjustments_topic],
-        From::DeadLetters(_) => vec![&*names.dead_letter_topic],
+    let look = match from {
+        From::Sources => scope.look(store, &scope.sources()).await?,
+        From::DeadLetters(_) => scope.look(store, &[&names.dead_letter_topic]).await?,
     };
-    let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
+    if matches!(from, From::Sources) {
+        look.check_fits()?;
+    }
+    let Look { topics, stretches, positions, mut snapshot, .. } = look;
     progress.expect(stretches.iter().map(Stretch::span).sum());
     let sender = Arc::new(Sender::new(scope.kafka, names)?);
-    let partitions: Vec<_> = stretches.iter().map(|stretch| stretch.at.clone()).collect();
-    let committed = block_in_place(|| topics.committed(&partitions))?;
-    let mut snapshot = store.snapshot().await?;
-    let positions = snapshot.positions().await?;
-    if matches!(from, From::Sources) {
-        block_in_place(|| super::compare::check_fits(&topics, &stretches, &committed, &positions))?;
-    }
 
     let mut report = Report { executed: execute, ..Report::default() };
     let mut places: BTreeMap<TopicPartition, NextOffset> =

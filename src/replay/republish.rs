@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tokio::task::block_in_place;
 
-use super::compare::{Scope, check_fits, told_part};
-use super::topics::{Stretch, Topics};
+use super::scope::{Look, Scope, told_part};
+use super::topics::Stretch;
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
 use crate::event::{Outgoing, Record, read_command, result};
@@ -50,14 +50,9 @@ pub async fn republish(
     execute: bool,
     progress: &Progress,
 ) -> Result<Report> {
-    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
-    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
-    let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
-    let partitions: Vec<_> = stretches.iter().map(|stretch| stretch.at.clone()).collect();
-    let committed = block_in_place(|| topics.committed(&partitions))?;
-    let mut snapshot = store.snapshot().await?;
-    let positions = snapshot.positions().await?;
-    block_in_place(|| check_fits(&topics, &stretches, &committed, &positions))?;
+    let look = scope.look(store, &scope.sources()).await?;
+    look.check_fits()?;
+    let Look { topics, stretches, committed, positions, mut snapshot, .. } = look;
     // What is decided and not told yet, the verifier itself tells.
     let stretches = told_part(stretches, &positions, &committed);
     progress.expect(stretches.iter().map(Stretch::span).sum());

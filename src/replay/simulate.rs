@@ -8,10 +8,10 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::Progress;
-use super::compare::Scope;
 use super::join::Join;
 use super::past::{Entry, Pages};
-use super::topics::{Stretch, Topics};
+use super::scope::{Look, Scope};
+use super::topics::Stretch;
 use crate::event::read_command;
 use crate::ledger::{
     Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Place, Request, Seq, Stamp,
@@ -37,6 +37,10 @@ pub struct Sold {
 pub struct Report {
     /// Orders decided.
     pub orders: u64,
+    /// Orders rejected then.
+    pub rejected_then: u64,
+    /// Orders that would have been rejected.
+    pub rejected_now: u64,
     /// Orders accepted then.
     pub accepted_then: u64,
     /// Orders that would have been accepted.
@@ -78,10 +82,7 @@ pub async fn simulate(
     levels: &BTreeMap<Item, i64>,
     progress: &Progress,
 ) -> Result<Report> {
-    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
-    let sources = [&*scope.topics.orders_topic, &*scope.topics.adjustments_topic];
-    let stretches = block_in_place(|| scope.choice.stretches(&topics, &sources))?;
-    let mut snapshot = store.snapshot().await?;
+    let Look { topics, stretches, mut snapshot, .. } = scope.look(store, &scope.sources()).await?;
     progress.expect(snapshot.count().await? + stretches.iter().map(Stretch::span).sum::<u64>());
     let directory = tempfile::tempdir().context("cannot make a directory for the simulation's ledger")?;
     let file = directory.path().join("simulation.db");
@@ -224,6 +225,8 @@ impl Simulation<'_> {
     fn count(&mut self, then: &Decision, now: &Decision) {
         let report = &mut self.report;
         report.orders += 1;
+        report.rejected_then += u64::from(!then.accepted);
+        report.rejected_now += u64::from(!now.accepted);
         report.accepted_then += u64::from(then.accepted);
         report.accepted_now += u64::from(now.accepted);
         report.gained += u64::from(!then.accepted && now.accepted);

@@ -318,11 +318,6 @@ impl Reader {
         self.take(place)
     }
 
-    /// The partitions that are read.
-    pub fn stretches(&self) -> impl Iterator<Item = &Stretch> {
-        self.partitions.iter().map(|partition| &partition.stretch)
-    }
-
     fn take(&mut self, place: usize) -> Result<Option<Record>> {
         let share = self.share;
         let partition = &mut self.partitions[place];

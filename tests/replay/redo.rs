@@ -126,6 +126,10 @@ fn with_other_levels_it_is_said_what_would_have_been_sold() {
     assert_eq!(sold("SKU-002").1, 0);
     let accepted = "SELECT count(*) FROM decisions WHERE kind = 1 AND accepted";
     assert_eq!(found["accepted_then"], json!(scene.database.number(accepted)));
+    let rejected = "SELECT count(*) FROM decisions WHERE kind = 1 AND NOT accepted";
+    assert_eq!(found["rejected_then"], json!(scene.database.number(rejected)));
+    let now = |name: &str| found[format!("{name}_now")].as_u64().unwrap();
+    assert_eq!(now("accepted") + now("rejected"), found["orders"].as_u64().unwrap());
     assert!(found["gained"].as_i64().unwrap() > 0 && found["lost"].as_i64().unwrap() > 0, "{found:#}");
 
     // With the levels there were, the same comes out.

@@ -5,9 +5,9 @@ use anyhow::{Context as _, Result};
 use crate::ledger::{Command, CommandKey, CommandKind, Id, Outcome, Request, Set};
 use crate::replay::Progress;
 use crate::replay::choice::Choice;
-use crate::replay::compare::Scope;
 use crate::replay::finding::{Class, Finding};
 use crate::replay::republish::republish;
+use crate::replay::scope::Scope;
 use crate::store::{Batch, Store};
 
 /// Levels mended at once.

@@ -15,12 +15,13 @@ use serde::Serialize;
 use self::choice::{ChoiceArgs, RangeArgs};
 use super::progress::Shown;
 use super::stock::read_levels_file;
-use super::{EXIT_INTERRUPTED, EXIT_TROUBLE, FEW_CONNECTIONS, open_ledger, open_url};
+use super::{EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_url};
 use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, TopicArgs, parse_database_url};
 use crate::ledger::{Item, NextOffset, TopicPartition};
 use crate::replay::choice::Choice;
-use crate::replay::compare::{self, Scope};
-use crate::replay::{Stopped, rebuild, reprocess, republish, simulate};
+use crate::replay::compare;
+use crate::replay::scope::Scope;
+use crate::replay::{rebuild, reprocess, republish, simulate};
 use crate::store::Store;
 
 /// What every replay needs.
@@ -144,25 +145,11 @@ pub struct SimulateArgs {
     levels: PathBuf,
 }
 
-/// Runs a replay.
+/// Runs a replay. Exit status: 0 done, and nothing differs; 1 something differs; 130 stopped, and said how to go on.
 ///
 /// # Errors
-/// When the report cannot be written; everything else is an exit status of its own.
+/// When it could not be done, or was stopped.
 pub async fn run(command: ReplayCommand) -> Result<ExitCode> {
-    match execute(command).await {
-        Ok(done) => Ok(done),
-        Err(error) if error.is::<Stopped>() => {
-            eprintln!("{error}");
-            Ok(ExitCode::from(EXIT_INTERRUPTED))
-        }
-        Err(error) => {
-            tracing::error!("{error:#}");
-            Ok(ExitCode::from(EXIT_TROUBLE))
-        }
-    }
-}
-
-async fn execute(command: ReplayCommand) -> Result<ExitCode> {
     match command {
         ReplayCommand::Diff(args) => diff(args).await,
         ReplayCommand::Republish(args) => republish(args).await,

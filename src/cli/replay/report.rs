@@ -96,8 +96,11 @@ pub(super) fn rebuild(report: &rebuild::Report, followed: bool) -> String {
 
 /// The report of `replay simulate`.
 pub(super) fn simulate(report: &simulate::Report) -> String {
-    let mut counts = table(&["orders", "accepted then", "accepted now", "gained", "lost"]);
-    counts.add_row([report.orders, report.accepted_then, report.accepted_now, report.gained, report.lost]);
+    let mut counts = table(&["", "accepted", "rejected", "gained", "lost"]);
+    let then = [report.accepted_then, report.rejected_then].map(|count| count.to_string());
+    counts.add_row(std::iter::once("then".to_owned()).chain(then));
+    let now = [report.accepted_now, report.rejected_now, report.gained, report.lost];
+    counts.add_row(std::iter::once("now".to_owned()).chain(now.map(|count| count.to_string())));
     let mut sold = table(&["SKU", "sold then", "would have sold", "difference"]);
     let mut rows: Vec<_> = report.sold.iter().collect();
     rows.sort_by_key(|(_, sold)| std::cmp::Reverse((sold.now - sold.then).abs()));

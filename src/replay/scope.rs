@@ -1,0 +1,128 @@
+//! What a replay works on, and how it first looks at it.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail};
+use tokio::task::block_in_place;
+
+use super::choice::Choice;
+use super::topics::{Stretch, Topics};
+use crate::config::{KafkaArgs, TopicArgs};
+use crate::ledger::{NextOffset, Stamp, TopicPartition};
+use crate::store::{Snapshot, Store};
+
+/// Where each partition is done up to: in the ledger, or as Kafka has it.
+pub type Positions = HashMap<TopicPartition, NextOffset>;
+
+/// What a replay works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// How to reach Kafka.
+    pub kafka: &'a KafkaArgs,
+    /// The topics.
+    pub topics: &'a TopicArgs,
+    /// The group whose committed offsets say what is told.
+    pub group: &'a str,
+    /// Which records.
+    pub choice: &'a Choice,
+    /// Only what was decided then or later.
+    pub since: Option<Stamp>,
+}
+
+/// The chosen records and the ledger, looked at in the one order in which a verifier may go on meanwhile: what is told,
+/// then the ledger, which holds all of that.
+pub(super) struct Look {
+    pub(super) topics: Topics,
+    pub(super) stretches: Vec<Stretch>,
+    /// Whether a verifier is at work.
+    pub(super) running: bool,
+    pub(super) committed: Positions,
+    pub(super) positions: Positions,
+    pub(super) snapshot: Box<dyn Snapshot>,
+}
+
+impl<'a> Scope<'a> {
+    /// The topics that commands come by.
+    pub(super) fn sources(&self) -> [&'a str; 2] {
+        [&self.topics.orders_topic, &self.topics.adjustments_topic]
+    }
+
+    /// Looks at the chosen records of these topics.
+    ///
+    /// # Errors
+    /// When something cannot be read, or records that are meant were deleted.
+    pub(super) async fn look(&self, store: &dyn Store, of: &[&str]) -> Result<Look> {
+        let (topics, stretches, running, committed) = block_in_place(|| {
+            let topics = Topics::connect(self.kafka, self.group)?;
+            let stretches = self.choice.stretches(&topics, of)?;
+            let partitions: Vec<TopicPartition> =
+                stretches.iter().map(|stretch| stretch.at.clone()).collect();
+            let running = topics.group_is_running(self.group)?;
+            let committed = topics.committed(&partitions)?;
+            anyhow::Ok((topics, stretches, running, committed))
+        })?;
+        let mut snapshot = store.snapshot().await?;
+        let positions = snapshot.positions().await?;
+        Ok(Look { topics, stretches, running, committed, positions, snapshot })
+    }
+}
+
+impl Look {
+    /// Refuses a ledger that does not fit its topics: work on it would do harm.
+    ///
+    /// # Errors
+    /// When the ledger is behind what Kafka committed, or ahead of a topic's end.
+    pub(super) fn check_fits(&self) -> Result<()> {
+        block_in_place(|| check_fits(&self.topics, &self.stretches, &self.committed, &self.positions))
+    }
+}
+
+/// The part of each stretch that is both decided and told.
+pub(super) fn told_part(
+    stretches: Vec<Stretch>,
+    positions: &Positions,
+    committed: &Positions,
+) -> Vec<Stretch> {
+    let done = |at: &TopicPartition| {
+        let ledger = positions.get(at).copied().unwrap_or(NextOffset(0));
+        ledger.min(committed.get(at).copied().unwrap_or(NextOffset(0)))
+    };
+    stretches
+        .into_iter()
+        .map(|stretch| Stretch { to: stretch.to.min(done(&stretch.at)).max(stretch.from), ..stretch })
+        .collect()
+}
+
+/// Refuses a ledger that does not fit its topics: work on it would do harm.
+///
+/// # Errors
+/// When the ledger is behind what Kafka committed, or ahead of a topic's end. `committed` must have been read before
+/// `positions`: a verifier may go on meanwhile.
+pub(super) fn check_fits(
+    topics: &Topics,
+    stretches: &[Stretch],
+    committed: &Positions,
+    positions: &Positions,
+) -> Result<()> {
+    for Stretch { at, .. } in stretches {
+        let whole = topics.whole(at)?;
+        let ledger = positions.get(at).copied();
+        if let Some(committed) =
+            committed.get(at).filter(|committed| ledger.is_none_or(|ledger| ledger < **committed))
+        {
+            bail!(
+                "{at}: the ledger is {}, but Kafka's committed offset is {committed}: the database is behind (a \
+                 restored backup?). Make it again with `stock-verifier replay rebuild`, or restore a newer backup",
+                ledger.map_or_else(|| "not there at all".to_owned(), |ledger| format!("at {ledger}"))
+            );
+        }
+        if let Some(ledger) = ledger.filter(|ledger| *ledger > whole.to) {
+            bail!(
+                "{at}: the ledger is at {ledger}, but the topic ends at {}: the database is ahead (another topic of \
+                 this name, or one made anew?)",
+                whole.to
+            );
+        }
+    }
+    Ok(())
+}
