@@ -189,8 +189,8 @@ async fn mend_levels(connection: &mut PgConnection, items: &[&Item]) -> Result<(
     Ok(())
 }
 
-/// Where the rows of locked levels are, and their limits.
-type LevelRows = Map<Item, (Ctid, Limits)>;
+/// Where the row of each wanted item's level is, and its limits; in item order, `None` where there is no row.
+type LevelRows<'a> = Vec<(&'a Item, Option<(Ctid, Limits)>)>;
 
 /// Locks these levels in item order and reads them.
 ///
@@ -199,21 +199,21 @@ type LevelRows = Map<Item, (Ctid, Limits)>;
 ///
 /// Citus wants another statement here: across shards it refuses `FOR UPDATE`,
 /// and `UPDATE … SET version = version … RETURNING` takes its place.
-async fn lock_levels(
+async fn lock_levels<'a>(
     connection: &mut PgConnection,
-    items: &[&Item],
-) -> Result<(Map<Item, Level>, LevelRows), StoreError> {
-    let (mut levels, mut rows) = (Map::default(), Map::default());
-    levels.reserve(items.len());
-    rows.reserve(items.len());
+    items: &[&'a Item],
+) -> Result<(Map<Item, Level>, LevelRows<'a>), StoreError> {
+    let mut levels = Map::default();
+    let mut rows: LevelRows<'a> = items.iter().map(|item| (*item, None)).collect();
     if items.is_empty() {
         return Ok((levels, rows));
     }
     let doing = failed("locking the levels");
     let (skus, locations) = rows::item_columns(items.iter().copied());
+    // Each answered by its number and read by column: a text that is known already and a name cost as much as the rest.
     let locked = sqlx::query(
-        "SELECT levels.sku, levels.location, available, version, backorder_limit, order_limit, levels.ctid
-         FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
+        "SELECT wanted.number, available, version, backorder_limit, order_limit, levels.ctid
+         FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (sku, location, number)
               JOIN levels ON levels.sku = wanted.sku AND levels.location = wanted.location
          ORDER BY levels.sku, levels.location FOR NO KEY UPDATE OF levels",
     )
@@ -222,10 +222,20 @@ async fn lock_levels(
     .fetch_all(connection)
     .await
     .map_err(&doing)?;
-    for row in &locked {
-        let (item, level) = rows::level(row)?;
-        rows.insert(item.clone(), (row.try_get("ctid").map_err(&doing)?, level.limits));
-        levels.insert(item, level);
+    levels.reserve(locked.len());
+    for found in &locked {
+        let number: i64 = found.try_get(0).map_err(&doing)?;
+        let limits =
+            Limits { backorder: found.try_get(3).map_err(&doing)?, order: found.try_get(4).map_err(&doing)? };
+        let level = Level {
+            available: found.try_get(1).map_err(&doing)?,
+            version: found.try_get(2).map_err(&doing)?,
+            limits,
+        };
+        // Holds because the database numbers what it was given, from 1.
+        let (item, row) = &mut rows[usize::try_from(number - 1).expect("a number from 1")];
+        levels.insert((*item).clone(), level);
+        *row = Some((found.try_get(5).map_err(&doing)?, limits));
     }
     Ok((levels, rows))
 }
@@ -305,14 +315,16 @@ async fn draw_through(connection: &mut PgConnection, last: Seq) -> Result<(), St
 /// Writes the new levels and positions. Every row meant must be written, or the batch fails whole.
 async fn write_levels_and_positions(
     connection: &mut PgConnection,
-    rows: &LevelRows,
+    rows: &LevelRows<'_>,
     changes: &Changes,
     advances: &[Advance],
 ) -> Result<(), StoreError> {
     let (mut moved, mut limited, mut new) =
         ((Vec::new(), LevelColumns::default()), (Vec::new(), LevelColumns::default()), Vec::new());
+    // Both in item order: one walk finds each level's row.
+    let mut rows = rows.iter();
     for (item, level) in &changes.levels {
-        match rows.get(item) {
+        match rows.find(|(at, _)| *at == item).and_then(|(_, row)| row.as_ref()) {
             Some((place, limits)) => {
                 let (places, columns) = if *limits == level.limits { &mut moved } else { &mut limited };
                 places.push(*place);
