@@ -44,6 +44,9 @@ CREATE TABLE decisions (
 -- What is not summarised yet is read whole for every stretch, so it is not left to the next vacuum.
 CREATE INDEX decisions_by_seq ON decisions USING brin (seq) WITH (autosummarize = on);
 
+-- Cancellations, which may come before their orders: all that a batch looks for whose ids are taken for new.
+CREATE INDEX decisions_cancelled ON decisions (id) WHERE kind = 2;
+
 COMMENT ON TABLE  decisions            IS 'One line for each command ever decided; never changed.';
 COMMENT ON COLUMN decisions.seq        IS 'Place in the ledger''s order; grows, with gaps.';
 COMMENT ON COLUMN decisions.decided_at IS 'When, by this database''s clock.';

@@ -9,7 +9,7 @@
 //! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `apply.rs` |
 //! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
 //! | 4 | lock and read the positions | the batch's place in its partitions |
-//! | 5 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote |
+//! | 5 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
 //! | 6, 7 | read what followed orders gave back, and their holds | |
 //! | 8 | write levels and positions | one statement |
 //! | 9, 10 | write levels whose limits changed; levels of new items | |
@@ -24,7 +24,11 @@
 //! run one after the other from step 3 on. Two that share only a command id
 //! (the same id on two partitions, with other SKUs) meet at the primary key
 //! of `decisions` in step 12: the later one fails, is tried again, and then
-//! reads the earlier one's decision in step 5.
+//! reads the earlier one's decision in step 5. So does a batch whose ids were
+//! taken for new and are not: they are when nothing says otherwise (records
+//! below the positions, commands that follow orders, a known id in one of the last
+//! [`WARY_BATCHES`] batches), since looking for ten thousand ids that are not
+//! there was a twentieth of a batch's time.
 
 mod apply;
 mod audit;
@@ -35,11 +39,15 @@ mod rows;
 
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection};
+
+use apply::Ids;
 
 use super::{Applied, Audit, Batch, DueHold, How, ItemLevel, Snapshot, Store, StoreError, version};
 use crate::ledger::{Item, NextOffset, Place, Sku, TopicPartition};
@@ -53,10 +61,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for a free or new connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Batches in which command ids are looked up before they are taken for new again, once one was not: a batch refused
+/// for that is done twice, so where producers repeat themselves all the time it costs a hundredth.
+const WARY_BATCHES: usize = 100;
+
 /// A ledger in PostgreSQL, 15 or newer.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     pool: PgPool,
+    /// Batches left of [`WARY_BATCHES`].
+    wary: Arc<AtomicUsize>,
 }
 
 impl PostgresStore {
@@ -94,7 +108,22 @@ impl PostgresStore {
             // A broken connection is found by the batch that meets it, which is then tried on a new one.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, wary: Arc::default() })
+    }
+
+    /// Applies a batch as if all its ids were new, which nearly always they are, or with a look at each.
+    async fn attempt(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        let wary = self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if wary.is_err() {
+            match apply::attempt(&self.pool, batch, How::Usually, Ids::New).await {
+                Err(error) if apply::met_known_id(&error) => {
+                    tracing::debug!("a command id was decided before; ids are looked up for a while");
+                    self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+                }
+                applied => return applied,
+            }
+        }
+        apply::attempt(&self.pool, batch, How::Usually, Ids::Any).await
     }
 
     async fn newest_migration(&self) -> Result<Option<i64>, StoreError> {
@@ -196,7 +225,7 @@ impl Store for PostgresStore {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("applying a batch", || apply::attempt(&self.pool, batch, How::Usually)).await
+        super::retry("applying a batch", || self.attempt(batch)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
@@ -252,7 +281,8 @@ impl Store for PostgresStore {
     }
 
     async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || apply::attempt(&self.pool, batch, How::At(places))).await
+        super::retry("restoring a batch", || apply::attempt(&self.pool, batch, How::At(places), Ids::Any))
+            .await
     }
 
     async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
@@ -265,7 +295,7 @@ impl Store for PostgresStore {
     }
 
     async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("mending levels", || apply::attempt(&self.pool, batch, How::Mending)).await
+        super::retry("mending levels", || apply::attempt(&self.pool, batch, How::Mending, Ids::Any)).await
     }
 
     async fn close(&self) {
