@@ -27,7 +27,7 @@
 //! reads the earlier one's decision in step 5. So does a batch whose ids were
 //! taken for new and are not: they are when nothing says otherwise (records
 //! below the positions, commands that follow orders, a known id in one of the last
-//! [`WARY_BATCHES`] batches), since looking for ten thousand ids that are not
+//! `WARY_BATCHES` batches), since looking for ten thousand ids that are not
 //! there was a twentieth of a batch's time.
 
 mod apply;
