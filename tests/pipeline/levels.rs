@@ -98,6 +98,25 @@ fn a_hot_level_is_told_once_in_a_while_and_not_for_every_order() {
 }
 
 #[test]
+fn what_a_killed_instance_left_untold_is_told_by_the_next_with_nothing_new_to_decide() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 10), ("HAT", 5)]);
+    let first = scene.start("a", &["--levels-delay", "50ms"]);
+    followers_know_all(&scene, SOON);
+    first.stop();
+    let told = scene.kafka.count(&scene.topic("levels"));
+    let mut patient = scene.start("a", &["--levels-delay", "60s"]);
+    wait::until("its first round is over", SOON, || scene.kafka.count(&scene.topic("levels")) >= told + 2);
+    scene.produce(&[order("o-1", &[("MUG", 3), ("HAT", 1)])]);
+    scene.done(SOON);
+    patient.kill();
+    assert_ne!(followed(&scene), in_ledger(&scene), "the order's levels were not told yet");
+    let next = scene.start("b", &["--levels-delay", "50ms"]);
+    followers_know_all(&scene, SOON);
+    next.stop();
+}
+
+#[test]
 fn without_levels_the_topic_is_not_needed() {
     let scene = Scene::new(1);
     scene.kafka.delete(&scene.topic("levels"));
