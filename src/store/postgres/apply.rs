@@ -17,7 +17,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use super::copy::CopyRows;
 use super::rows::{Ctid, LevelColumns, location_column};
-use super::{failed, orders, rows};
+use super::{DECISIONS_KEY, broke, failed, orders, rows};
 use crate::ledger::{
     Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Limits, Map, Movement, NextOffset,
     OrderState, Place, Seq, Set, Stamp, TopicPartition, View, decide,
@@ -58,8 +58,8 @@ pub(super) async fn attempt(
 
 /// Whether a batch was refused because one of its ids was decided before.
 pub(super) fn met_known_id(error: &StoreError) -> bool {
-    let StoreError::Database { source: sqlx::Error::Database(database), .. } = error else { return false };
-    database.constraint().is_some_and(|name| name.starts_with("decisions_pkey"))
+    matches!(error, StoreError::Database { source: sqlx::Error::Database(database), .. }
+        if broke(&**database, DECISIONS_KEY))
 }
 
 async fn apply(

@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection};
 
@@ -150,6 +151,14 @@ fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     }
 }
 
+/// The key that holds each command id to one decision.
+const DECISIONS_KEY: &str = "decisions_pkey";
+
+/// Whether it was this constraint that refused. Citus adds a shard's number to the name.
+fn broke(error: &dyn DatabaseError, constraint: &str) -> bool {
+    error.constraint().is_some_and(|name| name.starts_with(constraint))
+}
+
 /// The one place that says which errors may pass when the same is done again.
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
@@ -164,10 +173,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
             | "57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
             // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
             // meanwhile: it will be read next time.
-            // (Citus adds a shard's number to the name.)
-            Some("23505") => database
-                .constraint()
-                .is_some_and(|name| name.starts_with("decisions_pkey") || name.starts_with("levels_pkey")),
+            Some("23505") => broke(&**database, DECISIONS_KEY) || broke(&**database, "levels_pkey"),
             Some(code) => code.starts_with("08"),
             None => false,
         },
