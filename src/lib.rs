@@ -14,6 +14,8 @@
 //! * [`replay`]: what was decided, looked at again.
 //! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
+#![forbid(unsafe_code)]
+
 pub mod beside;
 pub mod cli;
 pub mod config;

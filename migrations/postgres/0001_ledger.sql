@@ -41,8 +41,9 @@ CREATE TABLE decisions (
 
 -- For reading the ledger back in its order. BRIN, because rows are only ever appended, nearly in that order: a batch
 -- writes next to nothing for it, and a stretch of places is found in the few blocks that hold it.
--- What is not summarised yet is read whole for every stretch, so it is not left to the next vacuum.
-CREATE INDEX decisions_by_seq ON decisions USING brin (seq) WITH (autosummarize = on);
+-- What is not summarised yet is read whole for every stretch, so it is not left to the next vacuum. A summary for each
+-- 8 MiB: PostgreSQL keeps at most 256 requests until a worker comes by, once a minute, and logs each it cannot keep.
+CREATE INDEX decisions_by_seq ON decisions USING brin (seq) WITH (autosummarize = on, pages_per_range = 1024);
 
 -- Cancellations, which may come before their orders: all that a batch looks for whose ids are taken for new.
 CREATE INDEX decisions_cancelled ON decisions (id) WHERE kind = 2;
@@ -73,7 +74,7 @@ CREATE TABLE movements (
     PRIMARY KEY (sku, version, location) -- in this order an insert seldom has to compare locations
 );
 
-CREATE INDEX movements_by_seq ON movements USING brin (seq) WITH (autosummarize = on);
+CREATE INDEX movements_by_seq ON movements USING brin (seq) WITH (autosummarize = on, pages_per_range = 1024);
 
 COMMENT ON TABLE  movements           IS 'One line for each change of a level; never changed.';
 COMMENT ON COLUMN movements.version   IS 'The version it gave the level: 1, 2, 3 … without gaps for each SKU and location.';

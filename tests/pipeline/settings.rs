@@ -136,3 +136,14 @@ fn topics_are_created_once_and_levels_are_compacted() {
         scene.kafka.delete_if_there(&format!("{prefix}.{which}"));
     }
 }
+
+/// A symbol that the allocator does not look for would be ignored in silence.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_allocator_has_the_settings_that_main_gives_it() {
+    let output = program().arg("--version").env("MALLOC_CONF", "stats_print:true").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for setting in ["opt.narenas: 2\n", "opt.dirty_decay_ms: 1000 "] {
+        assert!(said.contains(setting), "{setting:?} is not in {said}");
+    }
+}
