@@ -199,7 +199,7 @@ pub enum GroupProtocol {
 #[command(next_help_heading = "Batches")]
 pub struct BatchArgs {
     /// Most records of a batch
-    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N", default_value = "10000",
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N", default_value = "16000",
           value_parser = parse_batch_size)]
     pub batch_max_orders: usize,
 

@@ -44,7 +44,7 @@ use shapes::{Order, Shape};
 use usage::Usage;
 
 /// The verifier's default batch.
-const DEFAULT_BATCH: usize = 10_000;
+const DEFAULT_BATCH: usize = 16_000;
 
 /// Exit status after Ctrl-C: 128 and SIGINT's number, as shells have it.
 const EXIT_INTERRUPTED: i32 = 130;

@@ -16,11 +16,11 @@ use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::copy::CopyRows;
-use super::rows::{Ctid, LevelColumns, location_column};
-use super::{DECISIONS_KEY, broke, failed, orders, rows};
+use super::rows::location_column;
+use super::{DECISIONS_KEY, broke, failed, levels, orders, rows};
 use crate::ledger::{
-    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Limits, Map, Movement, NextOffset,
-    OrderState, Place, Seq, Set, Stamp, TopicPartition, View, decide,
+    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Map, Movement, NextOffset, OrderState,
+    Place, Seq, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
     Advance, Applied, Batch, How, StoreError, find_positions, followed_orders, is_below, order_states,
@@ -78,10 +78,10 @@ async fn apply(
     let items = items_of(batch, &followed_before);
     if let How::Mending = how {
         // Whoever moves them now is waited for, so that the newest movement is the newest.
-        lock_levels(&mut transaction, &items).await?;
-        mend_levels(&mut transaction, &items).await?;
+        levels::lock(&mut transaction, &items).await?;
+        levels::mend(&mut transaction, &items).await?;
     }
-    let (levels, rows) = lock_levels(&mut transaction, &items).await?;
+    let (levels, rows) = levels::lock(&mut transaction, &items).await?;
     let positions = lock_positions(&mut transaction, &batch.advances).await?;
     let below = |request: &_| is_below(&positions, request);
     let ids = if followed.is_empty() && !batch.requests.iter().any(below) { ids } else { Ids::Any };
@@ -95,7 +95,7 @@ async fn apply(
     let view = View { levels, decisions, orders };
     let changes = decide(view, &batch.requests, below, how.places(next));
 
-    write_levels_and_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
+    levels::write_with_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
     copy_decisions(&mut transaction, &changes).await?;
     copy_movements(&mut transaction, &changes).await?;
     orders::write_states(&mut transaction, &changes.orders).await?;
@@ -193,91 +193,6 @@ fn are_locked(orders: &Map<Id, OrderState>, items: &[&Item]) -> bool {
     orders.values().flat_map(|order| &order.lines).all(|line| items.binary_search(&&line.item).is_ok())
 }
 
-/// Makes these levels what their newest movements say.
-async fn mend_levels(connection: &mut PgConnection, items: &[&Item]) -> Result<(), StoreError> {
-    let (skus, locations) = rows::item_columns(items.iter().copied());
-    sqlx::query(
-        "INSERT INTO levels (sku, location, available, version, backorder_limit)
-         SELECT wanted.sku, wanted.location, coalesce(newest.balance, 0), coalesce(newest.version, 0),
-                -- Only where the row was missing; what went below zero was allowed to.
-                greatest(0, -coalesce(newest.balance, 0))
-         FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
-              LEFT JOIN LATERAL (SELECT balance, version FROM movements
-                                 WHERE movements.sku = wanted.sku AND movements.location = wanted.location
-                                 ORDER BY version DESC LIMIT 1) AS newest ON true
-         ORDER BY wanted.sku, wanted.location
-         ON CONFLICT (sku, location) DO UPDATE SET available = excluded.available, version = excluded.version",
-    )
-    .bind(skus)
-    .bind(locations)
-    .execute(connection)
-    .await
-    .map_err(failed("mending levels"))?;
-    Ok(())
-}
-
-/// Where the row of each wanted item's level is, and its limits; in item order, `None` where there is no row.
-type LevelRows<'a> = Vec<(&'a Item, Option<(Ctid, Limits)>)>;
-
-/// Locks these levels in item order and reads them.
-///
-/// A join, not `= ANY`: each row that another batch changed while this one
-/// waited is compared again, and with the whole array that was a scan of it.
-///
-/// Citus wants another statement here: across shards it refuses `FOR UPDATE`,
-/// and `UPDATE … SET version = version … RETURNING` takes its place.
-async fn lock_levels<'a>(
-    connection: &mut PgConnection,
-    items: &[&'a Item],
-) -> Result<(Map<Item, Level>, LevelRows<'a>), StoreError> {
-    let mut levels = Map::default();
-    let mut rows: LevelRows<'a> = items.iter().map(|item| (*item, None)).collect();
-    if items.is_empty() {
-        return Ok((levels, rows));
-    }
-    let doing = failed("locking the levels");
-    let (skus, locations) = rows::item_columns(items.iter().copied());
-    // Each answered by its number and read by column: a text that is known already and a name cost as much as the rest.
-    let locked = if items.iter().all(|item| item.location.is_none()) {
-        // Of the default location alone, as nearly every batch is: a fifth less than with a second column to compare.
-        sqlx::query(
-            "SELECT wanted.number, available, version, backorder_limit, order_limit, levels.ctid
-             FROM UNNEST($1::text[]) WITH ORDINALITY AS wanted (sku, number)
-                  JOIN levels ON levels.sku = wanted.sku AND levels.location = ''
-             ORDER BY levels.sku FOR NO KEY UPDATE OF levels",
-        )
-        .bind(skus)
-    } else {
-        sqlx::query(
-            "SELECT wanted.number, available, version, backorder_limit, order_limit, levels.ctid
-             FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (sku, location, number)
-                  JOIN levels ON levels.sku = wanted.sku AND levels.location = wanted.location
-             ORDER BY levels.sku, levels.location FOR NO KEY UPDATE OF levels",
-        )
-        .bind(skus)
-        .bind(locations)
-    }
-    .fetch_all(connection)
-    .await
-    .map_err(&doing)?;
-    levels.reserve(locked.len());
-    for found in &locked {
-        let number: i64 = found.try_get(0).map_err(&doing)?;
-        let limits =
-            Limits { backorder: found.try_get(3).map_err(&doing)?, order: found.try_get(4).map_err(&doing)? };
-        let level = Level {
-            available: found.try_get(1).map_err(&doing)?,
-            version: found.try_get(2).map_err(&doing)?,
-            limits,
-        };
-        // Holds because the database numbers what it was given, from 1.
-        let (item, row) = &mut rows[usize::try_from(number - 1).expect("a number from 1")];
-        levels.insert((*item).clone(), level);
-        *row = Some((found.try_get(5).map_err(&doing)?, limits));
-    }
-    Ok((levels, rows))
-}
-
 /// Locks the batch's positions and reads them; refuses a ledger that went back in time.
 async fn lock_positions(
     connection: &mut PgConnection,
@@ -361,138 +276,6 @@ async fn draw_through(connection: &mut PgConnection, last: Seq) -> Result<(), St
         .execute(connection)
         .await
         .map_err(failed("keeping the places in the ledger's order"))?;
-    Ok(())
-}
-
-/// Writes the new levels and positions. Every row meant must be written, or the batch fails whole.
-async fn write_levels_and_positions(
-    connection: &mut PgConnection,
-    rows: &LevelRows<'_>,
-    changes: &Changes,
-    advances: &[Advance],
-) -> Result<(), StoreError> {
-    let (mut moved, mut limited, mut new) =
-        ((Vec::new(), LevelColumns::default()), (Vec::new(), LevelColumns::default()), Vec::new());
-    // Both in item order: one walk finds each level's row.
-    let mut rows = rows.iter();
-    for (item, level) in &changes.levels {
-        match rows.find(|(at, _)| *at == item).and_then(|(_, row)| row.as_ref()) {
-            Some((place, limits)) => {
-                let (places, columns) = if *limits == level.limits { &mut moved } else { &mut limited };
-                places.push(*place);
-                columns.push(*level);
-            }
-            None => new.push((item, *level)),
-        }
-    }
-    move_levels(connection, moved, advances).await?;
-    if !limited.0.is_empty() {
-        state_levels(connection, limited).await?;
-    }
-    if !new.is_empty() {
-        insert_levels(connection, &new).await?;
-    }
-    Ok(())
-}
-
-/// Writes levels whose limits stay, and the positions.
-async fn move_levels(
-    connection: &mut PgConnection,
-    (rows, levels): (Vec<Ctid>, LevelColumns),
-    advances: &[Advance],
-) -> Result<(), StoreError> {
-    let doing = failed("writing the levels");
-    let (topics, partitions) = rows::partition_columns(advances.iter().map(|advance| &advance.at));
-    let nexts: Vec<i64> = advances.iter().map(|advance| advance.next.0).collect();
-    let meant = (rows.len(), advances.len());
-    let written = sqlx::query(
-        // By the rows' places, which their locks hold fast: half the cost of finding them by SKU again.
-        "WITH moved AS (
-             UPDATE levels SET available = new.available, version = new.version
-             FROM UNNEST($1::tid[], $2::bigint[], $3::bigint[]) AS new (place, available, version)
-             WHERE levels.ctid = new.place
-             RETURNING 1
-         ), placed AS (
-             INSERT INTO positions (topic, partition, next_offset)
-             SELECT * FROM UNNEST($4::text[], $5::int[], $6::bigint[])
-             ON CONFLICT (topic, partition)
-                 DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
-             RETURNING 1
-         )
-         SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM placed) AS placed",
-    )
-    .bind(rows)
-    .bind(levels.availables)
-    .bind(levels.versions)
-    .bind(topics)
-    .bind(partitions)
-    .bind(nexts)
-    .fetch_one(connection)
-    .await
-    .map_err(&doing)?;
-    let moved: i64 = written.try_get("moved").map_err(&doing)?;
-    let placed: i64 = written.try_get("placed").map_err(&doing)?;
-    if (usize::try_from(moved), usize::try_from(placed)) != (Ok(meant.0), Ok(meant.1)) {
-        return Err(StoreError::Damaged {
-            what: format!(
-                "{moved} of {} levels and {placed} of {} positions that were just locked",
-                meant.0, meant.1
-            ),
-        });
-    }
-    Ok(())
-}
-
-/// Writes levels whose limits change too. By themselves: the others' statement is quicker without.
-async fn state_levels(
-    connection: &mut PgConnection,
-    (places, levels): (Vec<Ctid>, LevelColumns),
-) -> Result<(), StoreError> {
-    let meant = places.len();
-    let written = sqlx::query(
-        "UPDATE levels SET available = new.available, version = new.version,
-                           backorder_limit = new.backorder_limit, order_limit = new.order_limit
-         FROM UNNEST($1::tid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-              AS new (place, available, version, backorder_limit, order_limit)
-         WHERE levels.ctid = new.place",
-    )
-    .bind(places)
-    .bind(levels.availables)
-    .bind(levels.versions)
-    .bind(levels.backorder_limits)
-    .bind(levels.order_limits)
-    .execute(connection)
-    .await
-    .map_err(failed("writing the limits"))?
-    .rows_affected();
-    if usize::try_from(written) != Ok(meant) {
-        return Err(StoreError::Damaged {
-            what: format!("{written} of {meant} levels that were just locked"),
-        });
-    }
-    Ok(())
-}
-
-/// Writes the levels of items that had none. Another batch that does the same makes this one fail, and try again.
-async fn insert_levels(connection: &mut PgConnection, new: &[(&Item, Level)]) -> Result<(), StoreError> {
-    let (skus, locations) = rows::item_columns(new.iter().map(|(item, _)| *item));
-    let mut levels = LevelColumns::default();
-    for (_, level) in new {
-        levels.push(*level);
-    }
-    sqlx::query(
-        "INSERT INTO levels (sku, location, available, version, backorder_limit, order_limit)
-         SELECT * FROM UNNEST($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])",
-    )
-    .bind(skus)
-    .bind(locations)
-    .bind(levels.availables)
-    .bind(levels.versions)
-    .bind(levels.backorder_limits)
-    .bind(levels.order_limits)
-    .execute(connection)
-    .await
-    .map_err(failed("writing the levels of new items"))?;
     Ok(())
 }
 

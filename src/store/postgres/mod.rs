@@ -33,6 +33,7 @@
 mod apply;
 mod audit;
 mod copy;
+mod levels;
 mod orders;
 mod read;
 mod rows;
