@@ -24,8 +24,9 @@ use crate::shapes::{self, Ids, Order, Shape};
 const SLOW: f64 = 500.0;
 /// Orders sent first, to see that the verifier is ready.
 const FIRST: usize = 10;
-/// What is sent in this time is not counted: caches fill, connections are made.
-const WARM_UP: Duration = Duration::from_secs(3);
+/// What is sent in this time is not counted: caches fill, connections are made, and a broker just started compiles what
+/// small transactions need, which takes nearly all of two cores for half a minute.
+const WARM_UP: Duration = Duration::from_secs(40);
 /// Longest wait for a result.
 const RESULT_LIMIT: Duration = Duration::from_secs(30);
 /// Longest latency kept apart, in microseconds.
