@@ -194,13 +194,17 @@ pub enum GroupProtocol {
     Consumer,
 }
 
+/// Most records of a batch where nothing else is said: of those measured, the largest that stays under 150 MB resident with three lines an
+/// order (`docs/performance.md`).
+pub const DEFAULT_BATCH_MAX_ORDERS: usize = 16_000;
+
 /// What bounds a batch: the first bound reached closes it.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Batches")]
 pub struct BatchArgs {
     /// Most records of a batch
-    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N", default_value = "16000",
-          value_parser = parse_batch_size)]
+    #[arg(long, env = "STOCK_VERIFIER_BATCH_MAX_ORDERS", value_name = "N",
+          default_value_t = DEFAULT_BATCH_MAX_ORDERS, value_parser = parse_batch_size)]
     pub batch_max_orders: usize,
 
     /// Most bytes of keys, values and headers in a batch; one larger record is a batch of its own

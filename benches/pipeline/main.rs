@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use stock_verifier::config::DEFAULT_BATCH_MAX_ORDERS;
 use tokio::runtime::Runtime;
 
 use args::Args;
@@ -42,9 +43,6 @@ use report::{Measurement, Report};
 use services::Services;
 use shapes::{Order, Shape};
 use usage::Usage;
-
-/// The verifier's default batch.
-const DEFAULT_BATCH: usize = 16_000;
 
 /// Exit status after Ctrl-C: 128 and SIGINT's number, as shells have it.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -77,7 +75,7 @@ impl Bench {
     }
 
     fn batch(&self) -> usize {
-        self.args.batch.unwrap_or(DEFAULT_BATCH)
+        self.args.batch.unwrap_or(DEFAULT_BATCH_MAX_ORDERS)
     }
 
     /// The orders of a shape.
