@@ -21,7 +21,7 @@ use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::beside::Moved;
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
-use crate::store::{Store, StoreError};
+use crate::store::{Position, Store, StoreError};
 
 /// Longest wait for committed offsets. Those of a transaction that a killed instance left open stay unreadable until
 /// Kafka ends it (`transaction.timeout.ms`, 10 s), and meanwhile the group wants its member to poll: so a part of that
@@ -226,7 +226,7 @@ impl Assignment {
                 .map(NextOffset);
             let positions = Positions {
                 committed,
-                ledger: ledger.get(&at).copied(),
+                ledger: ledger.get(&at).map(|position| position.next),
                 low: NextOffset(low),
                 high: NextOffset(high),
             };
@@ -241,7 +241,11 @@ impl Assignment {
             }
         }
         for (at, start, _) in begun.iter().filter(|(_, start, _)| start.place) {
-            self.runtime.block_on(self.store.place(at, start.ledger))?;
+            let was = ledger.get(at);
+            let published = Some(start.from);
+            let topic_id = was.and_then(|was| was.topic_id.clone());
+            let now = Position { next: start.ledger, published, topic_id };
+            self.runtime.block_on(self.store.set_position(at, was, &now))?;
         }
         commit_beginnings(consumer, &begun)?;
         for (at, start, positions) in &begun {

@@ -16,7 +16,7 @@ use crate::event::{Record, read_command};
 use crate::ledger::{
     Action, Command, Decision, NextOffset, Outcome, Place, Request, Seq, Stamp, TopicPartition, asked,
 };
-use crate::store::{Advance, Batch, Snapshot, Store};
+use crate::store::{Advance, Batch, Position, Snapshot, Store};
 
 /// What was made again.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -108,7 +108,10 @@ pub async fn rebuild(
     for (at, next) in end {
         // Records at the end that made no decision, and marks of transactions, are done too.
         let here = restorer.positions.get(&at).copied().unwrap_or(next);
-        into.place(&at, next.max(here)).await?;
+        let was = into.positions(std::slice::from_ref(&at)).await?.remove(&at);
+        let (published, topic_id) = was.clone().map_or((None, None), |was| (was.published, was.topic_id));
+        let now = Position { next: next.max(here), published, topic_id };
+        into.set_position(&at, was.as_ref(), &now).await?;
     }
     if let Some(old) = &mut old {
         compare_rows(&mut **old, &mut *into.snapshot().await?, &mut report).await?;
@@ -239,9 +242,9 @@ impl Restorer<'_> {
     async fn write(&mut self, page: Page) -> Result<()> {
         let advances = page.ends.into_iter().map(|(at, next)| {
             let expected = self.positions.insert(at.clone(), next).unwrap_or(NextOffset(0));
-            Advance { at, expected, next }
+            Advance { at, expected, next, published: None }
         });
-        let batch = Batch { advances: advances.collect(), requests: page.requests };
+        let batch = Batch { advances: advances.collect(), requests: page.requests, epoch: None };
         let applied = self.into.restore(&batch, &page.places).await.context("cannot write the new ledger")?;
         let decided = applied.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Decided(_)));
         self.restored += decided.count() as u64;

@@ -151,7 +151,8 @@ impl Simulation<'_> {
             .iter()
             .map(|(command, then)| Request { command: command.clone(), source: then.source.clone() })
             .collect();
-        let applied = self.ledger.restore(&Batch { advances: Vec::new(), requests }, &places).await?;
+        let applied =
+            self.ledger.restore(&Batch { advances: Vec::new(), requests, epoch: None }, &places).await?;
         for ((_, then), outcome) in steps.iter().zip(&applied.outcomes) {
             if let Outcome::Decided(now) = outcome
                 && now.key.kind == CommandKind::OrderCreated
@@ -214,7 +215,7 @@ impl Simulation<'_> {
                     seq.0 += 1;
                 }
             }
-            self.ledger.restore(&Batch { advances: Vec::new(), requests }, &places).await?;
+            self.ledger.restore(&Batch { advances: Vec::new(), requests, epoch: None }, &places).await?;
         }
         for item in self.levels.keys() {
             self.report.sold.entry(item.clone()).or_default();
