@@ -96,12 +96,36 @@ pub enum StoreError {
         /// The newest migration of this program.
         known: i64,
     },
-    /// Commits would not be durable before results are published.
+    /// The database's `_sqlx_migrations` tells of migrations that no version of this program has.
     #[error(
-        "synchronous_commit is off on this database, so a published result could be lost in a crash: set it \
-         to on for this role (ALTER ROLE … SET synchronous_commit = on) or in the URL's options"
+        "another program's migrations are in this database: its table _sqlx_migrations has a version {version} that is \
+         not this program's. Give the ledger a database of its own; or, in PostgreSQL, a schema of its own, with \
+         CREATE SCHEMA stock and ?options=-c%20search_path%3Dstock at the end of the URL"
     )]
-    NotDurable,
+    Foreign {
+        /// The first migration that is not ours.
+        version: i64,
+    },
+    /// A setting of the database would make what is decided or kept wrong.
+    #[error("{setting} is {found} on this database, but must be {needed}: {why}. {mend}")]
+    Unsuitable {
+        /// Which setting.
+        setting: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        needed: &'static str,
+        /// What would go wrong.
+        why: &'static str,
+        /// What an operator can do.
+        mend: &'static str,
+    },
+    /// The database takes no writes now. Passes when it is made writable.
+    #[error("the database is read-only: {why}")]
+    ReadOnly {
+        /// How so, and what an operator can do.
+        why: &'static str,
+    },
     /// What a batch was to lock changed while it waited. Passes when the same is done again.
     #[error("an order was decided by another batch in the meantime")]
     Moved,
@@ -128,7 +152,7 @@ impl StoreError {
     /// Whether doing the same again may work: a deadlock, a lost connection, a server starting up.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Moved | Self::Database { retry: true, .. })
+        matches!(self, Self::Moved | Self::ReadOnly { .. } | Self::Database { retry: true, .. })
     }
 }
 
@@ -175,8 +199,16 @@ pub trait Store: Send + Sync + 'static {
     /// Creates or updates the tables.
     async fn migrate(&self) -> Result<(), StoreError>;
 
-    /// Checks that the tables are those of this program and that commits are durable.
+    /// Checks that the tables are those of this program, and that the database is set as the ledger needs it.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Checks that the database takes writes now. Reading a ledger needs none.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`], which may pass.
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The positions of these partitions; one the ledger never saw is absent.
     async fn positions(

@@ -138,14 +138,14 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 #[async_trait]
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let found = rows::newest_migration(&self.readers).await.map_err(database("reading its version"))?;
-        version::check_not_newer(&MIGRATOR, found)?;
+        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        version::check_can_migrate(&MIGRATOR, &found)?;
         MIGRATOR.run(&self.writer).await.map_err(|e| database("migrating the ledger")(e.into()))
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let found = rows::newest_migration(&self.readers).await.map_err(database("reading its version"))?;
-        version::check(&MIGRATOR, found)
+        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        version::check(&MIGRATOR, &found)
     }
 
     async fn positions(
@@ -366,17 +366,20 @@ fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether the same call may work later: another process holds the file, or the queue for the writer was long.
+/// Whether the same call may work later: another process holds the file, the disk is full, or the queue for the writer
+/// was long.
 fn is_transient(error: &sqlx::Error) -> bool {
     /// `SQLITE_BUSY`: another connection holds the lock.
     const BUSY: i32 = 5;
     /// `SQLITE_LOCKED`: another statement of this process holds the table.
     const LOCKED: i32 = 6;
+    /// `SQLITE_FULL`: no room on the disk for now.
+    const FULL: i32 = 13;
     match error {
         sqlx::Error::Database(error) => {
             // The driver gives the extended code; its low byte is the primary one.
             let primary = error.code().and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
-            matches!(primary, Some(BUSY | LOCKED))
+            matches!(primary, Some(BUSY | LOCKED | FULL))
         }
         sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
         _ => false,
