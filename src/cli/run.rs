@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-use super::open_ledger;
+use super::open_for_writing;
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::tally::Totals;
 use crate::verifier::{self, Settings};
@@ -77,7 +77,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         accept_data_loss: args.accept_data_loss,
     };
     let connections = u32::from(args.workers) + CONNECTIONS_BESIDE;
-    let store = open_ledger(&args.database, connections, args.migrate).await?;
+    let store = open_for_writing(&args.database, connections, args.migrate).await?;
     let reached = settings.clone();
     tokio::task::spawn_blocking(move || check_kafka(&reached)).await??;
 

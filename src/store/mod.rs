@@ -335,7 +335,8 @@ async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
                 .with_jitter(),
         )
         .when(StoreError::is_transient)
-        .notify(|error, pause| tracing::info!(%error, ?pause, "{doing}: trying again"))
+        // What does not pass within the bound is for the caller to say, and there may be five of these a second.
+        .notify(|error, pause| tracing::debug!(error = error as &dyn std::error::Error, ?pause, "{doing}: trying again"))
         .await
 }
 

@@ -189,18 +189,21 @@ async fn settings_that_correctness_rests_on_are_checked_or_set() {
     // What the connection sets for itself counts, whatever is usual there.
     for setting in [
         "statement_timeout = 1",
-        "idle_session_timeout = 1",
         "standard_conforming_strings = off",
         "transform_null_equals = on",
         "default_transaction_isolation = serializable",
         "default_transaction_deferrable = on",
         "row_security = on",
         "client_encoding = LATIN1",
+        // The last: it holds for this test's own sessions too.
+        "idle_session_timeout = 100",
     ] {
         set_default(&database, setting).await;
     }
     let store = database.open().await;
     store.check().await.unwrap();
+    // Long enough for a session to be ended that sits idle.
+    tokio::time::sleep(Duration::from_millis(400)).await;
     store.apply(&batch(vec![set("a-1", "杯", 10, None), order("o-1", &[("杯", 3)])])).await.unwrap();
     assert_eq!(levels(&*store).await, [("杯".into(), 7, 2)]);
     expect_no_findings(&*store).await;
@@ -360,5 +363,47 @@ async fn a_ledger_can_have_a_schema_of_its_own_beside_another_program() {
         sqlx::query_scalar("SELECT count(*) FROM stock.decisions").fetch_one(&mut connection).await.unwrap();
     assert_eq!(here, 4);
     drop(connection);
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_ours_frozen_in_mid_copy_is_ended_and_no_other() {
+    let database = TestDatabase::postgres().await;
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
+    // A reader of ours, idle in its transaction for as long as it likes.
+    let mut snapshot = store.snapshot().await.unwrap();
+    assert_eq!(snapshot.count().await.unwrap(), 1);
+
+    let session = async |name: &str, begin: &str| {
+        let options: sqlx::postgres::PgConnectOptions = database.url().parse().unwrap();
+        let mut session = PgConnection::connect_with(&options.application_name(name)).await.unwrap();
+        session.execute(begin).await.unwrap();
+        session
+    };
+    let gate = "BEGIN; SELECT pg_advisory_xact_lock_shared(7309940776305091937)";
+    let levels_too = format!("{gate}; SELECT FROM levels FOR NO KEY UPDATE");
+    let copy = "COPY decisions FROM STDIN WITH (FORMAT binary)";
+    let mut frozen = session("stock-verifier", &levels_too).await;
+    let mut somebody = session("psql", gate).await;
+    let somebodys = somebody.copy_in_raw(copy).await.unwrap();
+    let begun = std::time::Instant::now();
+    let mut copying = frozen.copy_in_raw(copy).await.unwrap();
+
+    let applied = store.apply(&batch(vec![order("o-1", &[("MUG", 1)])])).await.unwrap();
+    assert_eq!(words(&applied.outcomes), ["accepted"]);
+    assert!(begun.elapsed() >= Duration::from_secs(30), "ended after {:?}", begun.elapsed());
+    // The header alone, which nobody is there to read.
+    let sent = async {
+        copying.send(&b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff"[..]).await?;
+        copying.finish().await
+    };
+    sent.await.unwrap_err();
+    assert_eq!(snapshot.count().await.unwrap(), 1, "the reader sees what it saw");
+    somebodys.abort("enough").await.unwrap();
+    somebody.execute("ROLLBACK").await.unwrap();
+    expect_no_findings(&*store).await;
+    store.close().await;
+    drop(snapshot);
     database.remove().await;
 }

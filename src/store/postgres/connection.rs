@@ -136,8 +136,12 @@ pub(super) async fn with_connection<T>(
         Patience::Usual => unless_silent(SILENCE_LIMIT, talk(lease.connection())).await,
         Patience::Endless => Some(talk(lease.connection()).await),
     };
-    // Dropped with its lease, the connection is closed hard.
-    let told = told.ok_or_else(|| failed("waiting for an answer")(silent(SILENCE_LIMIT)))?;
+    let Some(told) = told else {
+        // Dropped with its lease, the connection is closed hard.
+        drop(lease);
+        tracing::warn!("the database said nothing for {} s: this connection is given up", SILENCE_LIMIT.as_secs());
+        return Err(failed("waiting for an answer")(silent(SILENCE_LIMIT)));
+    };
     match &told {
         Ok(_) => lease.give_back(),
         Err(error) => {
