@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rdkafka::bindings::rd_kafka_resp_err_t;
@@ -31,6 +31,8 @@ const COMMITTED_LIMIT: Duration = Duration::from_secs(5);
 const WATERMARK_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
+/// How often the log says that partitions cannot be begun yet: it is tried several times a second.
+const POSTPONED_SAY: Duration = Duration::from_secs(5);
 /// Longest wait for a seek.
 const SEEK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -57,6 +59,8 @@ pub struct Assignment {
     rewind: AtomicBool,
     leaving: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
+    /// When it was said last that partitions cannot be begun yet.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Assignment {
@@ -76,6 +80,7 @@ impl Assignment {
             rewind: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             failure: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -173,7 +178,12 @@ impl Assignment {
         if for_good {
             return Err(error);
         }
-        tracing::warn!("partitions cannot be begun yet: {error:#}");
+        let mut said = lock(&self.said);
+        if said.is_none_or(|at| at.elapsed() >= POSTPONED_SAY) {
+            tracing::warn!("partitions cannot be begun yet: {error:#}");
+            *said = Some(Instant::now());
+        }
+        drop(said);
         self.request_rewind();
         Ok(())
     }

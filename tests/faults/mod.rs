@@ -3,4 +3,6 @@
 mod killed;
 mod networks;
 mod outages;
+mod peers;
+mod read_only;
 mod recovery;
