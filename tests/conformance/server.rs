@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Store, StoreError};
+use stock_verifier::store::{Batch, Store, StoreError};
 
 use super::{expect_no_findings, levels};
 use crate::on_every_store;
@@ -412,5 +412,58 @@ async fn a_session_of_ours_frozen_in_mid_copy_is_ended_and_no_other() {
     expect_no_findings(&*store).await;
     store.close().await;
     drop(snapshot);
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_work_alone_does_not_cost_the_connection() {
+    let database = TestDatabase::postgres().await;
+    database.ledger().await.close().await;
+    // As a verifier has it: as many connections for batches as there are pipelines.
+    let one = Connections { batches: 1, others: 1 };
+    let store = Arc::new(PostgresStore::open(&database.url(), one).await.unwrap());
+    store.apply(&batch(vec![set("a-1", "MUG", 10, None), order("o-1", &[("MUG", 1)])])).await.unwrap();
+    let epoch = store.connection_epoch();
+    // Taken for new, it is refused by its key, after levels were written; and looked up by the second try.
+    let again =
+        store.apply(&batch(vec![order("o-1", &[("MUG", 1)]), order("o-2", &[("MUG", 1)])])).await.unwrap();
+    assert_eq!(words(&again.outcomes), ["repeated", "accepted"]);
+    let mut holder = PgConnection::connect(&database.url()).await.unwrap();
+    holder.execute("BEGIN; SELECT FROM levels FOR UPDATE").await.unwrap();
+    let waiting_order = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.apply(&batch(vec![order("o-3", &[("MUG", 1)])])).await }
+    });
+    // Longer than one wait for a lock, and shorter than all that are tried.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    holder.execute("ROLLBACK").await.unwrap();
+    assert_eq!(words(&waiting_order.await.unwrap().unwrap().outcomes), ["accepted"]);
+    assert_eq!(levels(&*store).await, [("MUG".into(), 7, 4)]);
+    assert_eq!(store.connection_epoch(), epoch, "the ledger would be compared anew each time");
+    // One that is of no more use does.
+    database
+        .execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await;
+    let mut compared = 0;
+    let applied = loop {
+        let order = batch(vec![order("o-4", &[("MUG", 1)])]);
+        match store.apply(&Batch { epoch: Some(store.connection_epoch()), ..order }).await {
+            Err(StoreError::Reconnected) => compared += 1,
+            applied => break applied.unwrap(),
+        }
+        assert!(
+            compared < 5,
+            "being asked to compare the ledger costs the very connection it is compared for"
+        );
+    };
+    assert_eq!(words(&applied.outcomes), ["accepted"]);
+    assert_eq!(compared, 1);
+    assert!(store.connection_epoch() > epoch);
+    store.close().await;
+    expect_no_findings(&*database.open().await).await;
+    drop(holder);
     database.remove().await;
 }

@@ -1,8 +1,8 @@
 //! How the database is talked to: connections, what is set on them, and when one is given up.
 //!
-//! Everything goes through [`with_connection`]. A connection that saw an error is never used again: one that began
-//! while the database was read-only stays so, one that met a full disk or a shutdown is of no more use, and the
-//! state of one that broke is unknown.
+//! Everything goes through [`with_connection`]. After an error a connection is used again only where nothing but the
+//! work it was for failed ([`keeps_session`]): one that began while the database was read-only stays so, one that met a
+//! full disk or a shutdown is of no more use, and the state of one that broke is unknown.
 //!
 //! # Silence
 //!
@@ -146,15 +146,31 @@ pub(super) async fn with_connection<T>(
         return Err(failed("waiting for an answer")(silent(SILENCE_LIMIT)));
     };
     match &told {
-        Ok(_) => lease.give_back(),
-        Err(error) => {
-            lease.close();
-            if peers::waited_in_vain(error) {
-                peers::end_stuck(&pool.connect_options()).await;
-            }
-        }
+        Err(error) if !keeps_session(error) => lease.close(),
+        _ => lease.give_back(),
+    }
+    if told.as_ref().is_err_and(peers::waited_in_vain) {
+        peers::end_stuck(&pool.connect_options()).await;
     }
     told
+}
+
+/// Whether a session is as good as before, once what failed is rolled back: nothing but the work itself was refused.
+/// Another session costs not only its opening: with each, the whole ledger is compared anew.
+pub(super) fn keeps_session(error: &StoreError) -> bool {
+    match error {
+        StoreError::Database { source: sqlx::Error::Database(refused), .. } => {
+            refused.code().is_some_and(|code| {
+                // A key or a constraint; serialisation, a deadlock; a lock.
+                code.starts_with("23") || matches!(&*code, "40001" | "40P01" | peers::LOCK_NOT_AVAILABLE)
+            })
+        }
+        StoreError::Reconnected
+        | StoreError::Moved
+        | StoreError::ConcurrentChange { .. }
+        | StoreError::LedgerBehind { .. } => true,
+        _ => false,
+    }
 }
 
 fn silent(limit: Duration) -> sqlx::Error {

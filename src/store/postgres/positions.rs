@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::{failed, rows};
+use super::{apply, failed, rows};
 use crate::ledger::{Seq, TopicId, TopicPartition};
 use crate::store::{Position, StoreError, first_place_of};
 
@@ -14,8 +14,7 @@ pub(super) async fn set(
     now: &Position,
 ) -> Result<(), StoreError> {
     let doing = failed("setting a position");
-    let mut transaction =
-        connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(&doing)?;
+    let mut transaction = connection.begin_with(apply::BEGIN).await.map_err(&doing)?;
     let found = sqlx::query(
         "SELECT topic, partition, next_offset, published_offset, topic_id FROM positions
          WHERE topic = $1 AND partition = $2 FOR UPDATE",
