@@ -489,17 +489,14 @@ async fn a_ledger_is_of_one_group_until_another_takes_it_over(database: Arc<Test
 async fn a_batch_is_refused_where_connections_are_newer_than_what_was_compared(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    let order = |epoch: u64| Batch { epoch: Some(epoch), ..records(0, 0, vec![order("o-1", &[("MUG", 1)])]) };
     // Connections that are opened one by one while a pool grows count as well.
     let mut epoch = store.connection_epoch();
-    while let Err(StoreError::Reconnected) =
-        store.apply(&Batch { epoch: Some(epoch), ..Batch::default() }).await
-    {
+    while let Err(StoreError::Reconnected) = store.apply(&order(epoch)).await {
         epoch = store.connection_epoch();
     }
-    let order =
-        |offset: i64| Batch { epoch: Some(epoch), ..records(0, offset, vec![order("o-1", &[("MUG", 1)])]) };
-    store.apply(&order(0)).await.unwrap();
-    let old = Batch { epoch: Some(epoch - 1), ..order(1) };
+    assert_eq!(positions(&*store, &[0]).await, [Some(1)]);
+    let old = Batch { epoch: Some(epoch - 1), ..records(0, 1, vec![]) };
     let refused = store.apply(&old).await;
     assert!(matches!(&refused, Err(StoreError::Reconnected)), "{refused:?}");
     assert_eq!(positions(&*store, &[0]).await, [Some(1)], "nothing was applied");
