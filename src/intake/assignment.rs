@@ -3,11 +3,12 @@
 //! librdkafka calls [`Assignment::rebalance`] from within the poll, on the
 //! polling thread, so everything here may block that thread, within bounds.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
@@ -20,7 +21,8 @@ use super::batch::Slice;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::beside::Moved;
-use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
+use crate::kafka::topic_ids::{Described, Unanswered, describe};
+use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Store, StoreError};
 
 /// Longest wait for committed offsets. Those of a transaction that a killed instance left open stay unreadable until
@@ -29,6 +31,12 @@ use crate::store::{Store, StoreError};
 const COMMITTED_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for Kafka to say which topics there are.
+const TOPICS_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for a topic that is not there: one just made is not known to every broker yet, and this thread must poll.
+const ABSENT_LIMIT: Duration = Duration::from_secs(3);
+/// How often to look for it.
+const ABSENT_LOOK: Duration = Duration::from_millis(100);
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for a seek.
@@ -53,6 +61,8 @@ pub struct Assignment {
     pub ownership: Ownership,
     in_flight: Arc<InFlight>,
     reading: Mutex<Vec<Reading>>,
+    /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
+    topics: Mutex<HashMap<Arc<str>, Option<TopicId>>>,
     changed: AtomicBool,
     rewind: AtomicBool,
     leaving: AtomicBool,
@@ -72,6 +82,7 @@ impl Assignment {
             ownership: Ownership::default(),
             in_flight: Arc::default(),
             reading: Mutex::default(),
+            topics: Mutex::default(),
             changed: AtomicBool::new(false),
             rewind: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -85,6 +96,22 @@ impl Assignment {
     pub fn request_rewind(&self) {
         self.ownership.end_all();
         self.rewind.store(true, Ordering::SeqCst);
+    }
+
+    /// Looks whether names still mean the topics that are read, and begins them again where one does not: what is read
+    /// of a topic that was made anew must not be taken for the old one's.
+    pub(super) fn look_at_topics<'a>(&self, now: impl IntoIterator<Item = (&'a str, &'a Described)>) {
+        for (name, described) in now {
+            let changed = match (lock(&self.topics).get(name), described) {
+                (Some(Some(_)), Described::Absent) => true,
+                (Some(Some(known)), Described::There { id: Some(id), .. }) => known != id,
+                _ => false,
+            };
+            if changed && !self.rewind_is_due() {
+                tracing::error!(topic = name, now = ?described, "this topic was deleted or made anew while it was read");
+                self.request_rewind();
+            }
+        }
     }
 
     /// Begins no partition any more: the member leaves the group.
@@ -168,7 +195,7 @@ impl Assignment {
                 Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
             ),
             (None, Some(store)) => !store.is_transient(),
-            (None, None) => true,
+            (None, None) => !error.is::<Unanswered>(),
         };
         if for_good {
             return Err(error);
@@ -197,6 +224,36 @@ impl Assignment {
         }
         consumer.pause(&assigned).context("cannot pause the partitions")?;
         self.resume(consumer)
+    }
+
+    /// Asks which topic each name means now, once for each. One that is not there is waited for, for a while.
+    fn ask_topics(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        wanted: &[TopicPartition],
+    ) -> Result<HashMap<Arc<str>, Option<TopicId>>> {
+        let mut names: Vec<&str> = wanted.iter().map(|at| &*at.topic).collect();
+        names.sort_unstable();
+        names.dedup();
+        let begun = Instant::now();
+        loop {
+            let described = describe(consumer.client(), &names, TOPICS_LIMIT)?;
+            let absent = names.iter().zip(&described).find(|(_, topic)| **topic == Described::Absent);
+            match absent {
+                None => {
+                    let ids = names.iter().zip(described);
+                    let ids: HashMap<_, _> =
+                        ids.map(|(name, topic)| (Arc::from(*name), topic.id().cloned())).collect();
+                    lock(&self.topics).extend(ids.clone());
+                    return Ok(ids);
+                }
+                Some((name, _)) if begun.elapsed() > ABSENT_LIMIT => bail!(
+                    "topic {name} does not exist any more: what of it was not decided is gone. Create it with \
+                     `stock-verifier topics create`, then start with --accept-data-loss"
+                ),
+                Some(_) => std::thread::sleep(ABSENT_LOOK),
+            }
+        }
     }
 
     /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out.

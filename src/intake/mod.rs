@@ -9,6 +9,7 @@ mod assignment;
 pub mod batch;
 pub mod ownership;
 pub mod recovery;
+mod topic_watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use assignment::Assignment;
+pub use topic_watch::{TopicNews, TopicWatch};
 use batch::{Batch, Bounds, Gathering, Item};
 
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs};
@@ -283,7 +285,7 @@ impl Membership {
 
     /// What the group still owns and what is under way.
     #[must_use]
-    pub fn assignment(&self) -> &Assignment {
+    pub fn assignment(&self) -> &Arc<Assignment> {
         self.0.context()
     }
 }
