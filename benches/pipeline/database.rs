@@ -138,7 +138,7 @@ pub async fn seed_ledger(url: &str, skus: u64) -> Result<()> {
                 Ok(Request { command, source: None })
             })
             .collect::<Result<_>>()?;
-        store.apply(&Batch { advances: Vec::new(), requests }).await?;
+        store.apply(&Batch { advances: Vec::new(), requests, epoch: None }).await?;
     }
     store.close().await;
     let mut connection = connect(url).await?;

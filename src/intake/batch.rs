@@ -163,10 +163,15 @@ impl Batch {
         let advances = self
             .slices
             .iter()
-            .map(|slice| Advance { at: slice.at.clone(), expected: slice.expected, next: slice.next })
+            .map(|slice| Advance {
+                at: slice.at.clone(),
+                expected: slice.expected,
+                next: slice.next,
+                published: None,
+            })
             .collect();
         let waiting = Unanswered { slices: self.slices, records, ticket: self.ticket };
-        (store::Batch { advances, requests }, waiting)
+        (store::Batch { advances, requests, epoch: None }, waiting)
     }
 }
 

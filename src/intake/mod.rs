@@ -23,8 +23,8 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use assignment::Assignment;
-pub use topic_watch::{TopicNews, TopicWatch};
 use batch::{Batch, Bounds, Gathering, Item};
+pub use topic_watch::{TopicNews, TopicWatch};
 
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs};
 use crate::event::{Header, Record, read_command};

@@ -49,14 +49,15 @@ pub enum Refusal {
     },
     /// Another topic has this name now.
     #[error(
-        "this topic was made anew: the ledger is at {ledger} of another topic of this name, which was deleted. What of \
-         that one was not decided is gone with it, and nothing of this one, which holds {low} to {high}, is decided. \
-         If the database is from before the topic was made anew (a restored backup?), restore a newer one. Else start \
-         with --accept-data-loss to decide all of the new topic, from {low} on"
+        "this topic was made anew: the ledger is at {} of another topic of this name, which was deleted. What of that \
+         one was not decided is gone with it, and nothing of this one, which holds {low} to {high}, is decided. If the \
+         database is from before the topic was made anew (a restored backup?), restore a newer one. Else start with \
+         --accept-data-loss to decide all of the new topic, from {low} on",
+        Shown(*.ledger)
     )]
     TopicReplaced {
-        /// Where the ledger is in the topic that was.
-        ledger: NextOffset,
+        /// Where the ledger is in the topic that was; `None` on a partition that it did not have.
+        ledger: Option<NextOffset>,
         /// The first record of the topic that is.
         low: NextOffset,
         /// Its end.
@@ -95,7 +96,7 @@ impl std::fmt::Display for Shown {
 /// [`Refusal`] when going on could lose or repeat a result.
 pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refusal> {
     let Positions { committed, ledger, low, high, replaced } = positions;
-    if replaced && let Some(ledger) = ledger {
+    if replaced {
         // What the group committed may be of either topic: Kafka forgets offsets with their topic, but not those that
         // were on their way, and a backup may be older than the topic. So they say nothing here.
         return if accept_data_loss {
@@ -198,8 +199,8 @@ mod tests {
     #[test]
     fn another_topic_of_the_name_is_refused_wherever_the_positions_are() {
         for committed in [None, Some(0), Some(5), Some(50), Some(51), Some(500)] {
-            for ledger in [0, 5, 10, 50, 100, 500] {
-                let positions = replaced(committed, Some(ledger));
+            for ledger in [None, Some(0), Some(5), Some(10), Some(50), Some(100), Some(500)] {
+                let positions = replaced(committed, ledger);
                 let refusal = begin(positions, false).unwrap_err();
                 assert!(matches!(refusal, Refusal::TopicReplaced { .. }), "{positions:?}: {refusal}");
                 assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");

@@ -133,16 +133,21 @@ impl TopicWatch {
     /// Asks until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let Self { asker, said } = self;
-        while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
-            let asking = Arc::clone(&asker);
-            match spawn_blocking(move || asking.ask()).await {
-                Ok(Ok(answer)) => drop(said.send_replace(answer)),
-                Ok(Err(error)) => tracing::debug!("{error:#}"),
-                Err(panicked) => tracing::error!(%panicked, "asking for topics"),
+        let asking = async {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                let asker = Arc::clone(&asker);
+                match spawn_blocking(move || asker.ask()).await {
+                    Ok(Ok(answer)) => drop(said.send_replace(answer)),
+                    Ok(Err(error)) => tracing::debug!("{error:#}"),
+                    Err(panicked) => tracing::error!(%panicked, "asking for topics"),
+                }
             }
-        }
-        // Its end can block.
-        let _ = spawn_blocking(move || drop(asker)).await;
+        };
+        // A question under way ends by itself; nobody waits for its answer.
+        let _: Option<std::convert::Infallible> = stop.run_until_cancelled(asking).await;
+        // The end of a client can block.
+        drop(spawn_blocking(move || drop(asker)));
     }
 }
 
@@ -156,6 +161,7 @@ fn is_lost(said: &Said, at: &TopicPartition, position: &Position) -> bool {
 }
 
 /// What Kafka says of the topics, for one who reads them.
+#[derive(Clone)]
 pub struct TopicNews(watch::Receiver<Said>);
 
 impl TopicNews {

@@ -30,7 +30,7 @@ pub use ids::{
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
 pub use past::{Difference, Past, Step};
-pub use source::{NextOffset, Offset, Source, TopicPartition};
+pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};
 
 /// A map by what a batch is about: items, command ids.
 pub type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;

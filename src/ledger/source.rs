@@ -69,6 +69,30 @@ impl fmt::Display for NextOffset {
     }
 }
 
+/// Kafka's id of a topic, as Kafka's tools show it: a UUID in URL-safe base64. A topic made anew under the same name has
+/// another (KIP-516).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId(Arc<str>);
+
+impl TopicId {
+    /// The id with this text.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The record a command came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {

@@ -42,7 +42,11 @@ impl Incarnations {
     #[must_use]
     pub fn of(rows: Vec<Incarnation>) -> Self {
         // A later one of the same partition takes the place of the one before.
-        Self(rows.into_iter().map(|Incarnation { at, topic_id, from }| (at, Last { topic_id, from })).collect())
+        Self(
+            rows.into_iter()
+                .map(|Incarnation { at, topic_id, from }| (at, Last { topic_id, from }))
+                .collect(),
+        )
     }
 
     /// Whether a decision is of the last topic of its partition, as far as is known.
@@ -70,7 +74,11 @@ impl Incarnations {
         positions: &HashMap<TopicPartition, NextOffset>,
     ) -> Result<Vec<Replaced>> {
         let described = topics.describe(names)?;
-        Ok(names.iter().zip(described).filter_map(|(name, now)| self.compare(name, &now, positions)).collect())
+        Ok(names
+            .iter()
+            .zip(described)
+            .filter_map(|(name, now)| self.compare(name, &now, positions))
+            .collect())
     }
 
     fn compare(
@@ -87,9 +95,9 @@ impl Incarnations {
                 others.entry(topic_id).or_default().push(at.partition);
             }
         }
-        let lost = positions.iter().filter(|(at, next)| {
-            at.topic == topic && at.partition >= *count && **next > NextOffset(0)
-        });
+        let lost = positions
+            .iter()
+            .filter(|(at, next)| at.topic == topic && at.partition >= *count && **next > NextOffset(0));
         let mut lost: Vec<i32> = lost.map(|(at, _)| at.partition).collect();
         lost.sort_unstable();
         let mut what = Vec::new();

@@ -15,7 +15,7 @@ pub use audit::{Audit, Finding};
 
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, NextOffset, Offset, OrderState,
-    OrderStock, Outcome, Place, Places, Request, Seq, Sku, TopicPartition,
+    OrderStock, Outcome, Place, Places, Request, Seq, Sku, TopicId, TopicPartition,
 };
 
 mod audit;
@@ -36,6 +36,32 @@ pub struct Advance {
     pub expected: NextOffset,
     /// Where the ledger is when this batch is applied.
     pub next: NextOffset,
+    /// How far results of the partition are known to be published, as far as the caller knows. Kept with the
+    /// position, so that a group whose offsets are gone begins where nothing is skipped.
+    pub published: Option<NextOffset>,
+}
+
+/// What the ledger keeps of a source partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The next record to apply.
+    pub next: NextOffset,
+    /// Every result of records below it is known to be published; `None` where an earlier version wrote the position.
+    pub published: Option<NextOffset>,
+    /// Which topic of this name it is of; `None` where that is not known.
+    pub topic_id: Option<TopicId>,
+}
+
+/// From which place in the ledger's order on a partition's decisions are of which topic. Two topics of one name share
+/// offsets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// The topic its decisions are of, from there on.
+    pub topic_id: TopicId,
+    /// The place.
+    pub from: Seq,
 }
 
 /// What is applied in one transaction.
@@ -46,6 +72,9 @@ pub struct Batch {
     pub advances: Vec<Advance>,
     /// The commands, each partition's in offset order. At most [`MAX_BATCH`].
     pub requests: Vec<Request>,
+    /// The [`Store::connection_epoch`] in which the caller compared the whole ledger with what it knows; a later one is
+    /// [`StoreError::Reconnected`]. `None` compares nothing.
+    pub epoch: Option<u64>,
 }
 
 /// What a batch did.
@@ -102,6 +131,25 @@ pub enum StoreError {
          to on for this role (ALTER ROLE … SET synchronous_commit = on) or in the URL's options"
     )]
     NotDurable,
+    /// A connection was opened anew, maybe to a database that lost commits: compare the ledger's positions with what is
+    /// known before anything is applied.
+    #[error("the database was connected to anew")]
+    Reconnected,
+    /// A position is not what it was when it was read. Passes when it is read again.
+    #[error("the position of {at} was changed in the meantime")]
+    ConcurrentChange {
+        /// Which partition.
+        at: TopicPartition,
+    },
+    /// The ledger is of another consumer group.
+    #[error(
+        "this ledger is of consumer group {owner:?}: a second group would publish every result again. Give --group \
+         {owner}, or another database"
+    )]
+    OtherGroup {
+        /// The group it is of.
+        owner: String,
+    },
     /// What a batch was to lock changed while it waited. Passes when the same is done again.
     #[error("an order was decided by another batch in the meantime")]
     Moved,
@@ -128,7 +176,7 @@ impl StoreError {
     /// Whether doing the same again may work: a deadlock, a lost connection, a server starting up.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Moved | Self::Database { retry: true, .. })
+        matches!(self, Self::Moved | Self::ConcurrentChange { .. } | Self::Database { retry: true, .. })
     }
 }
 
@@ -179,13 +227,36 @@ pub trait Store: Send + Sync + 'static {
     async fn check(&self) -> Result<(), StoreError>;
 
     /// The positions of these partitions; one the ledger never saw is absent.
-    async fn positions(
-        &self,
-        of: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;
+    async fn positions(&self, of: &[TopicPartition])
+    -> Result<HashMap<TopicPartition, Position>, StoreError>;
 
-    /// States the position of a partition, whatever it was: for one the ledger never saw, and for accepted data loss.
-    async fn place(&self, at: &TopicPartition, next: NextOffset) -> Result<(), StoreError>;
+    /// The position of every partition the ledger ever saw.
+    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError>;
+
+    /// States the position of a partition, if it still is what it `was`: for one the ledger never saw (`None`), for
+    /// accepted data loss, and for the id of its topic. A new id is noted with the place in the ledger's order from
+    /// which on the partition's decisions are of it.
+    ///
+    /// # Errors
+    /// [`StoreError::ConcurrentChange`] when it is something else by now.
+    async fn set_position(
+        &self,
+        at: &TopicPartition,
+        was: Option<&Position>,
+        now: &Position,
+    ) -> Result<(), StoreError>;
+
+    /// Makes this the ledger of a consumer group, if it is of none; `take_over` makes it so from any.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherGroup`] when it is another group's.
+    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError>;
+
+    /// The group whose ledger it is; `None` before the first verifier.
+    async fn group(&self) -> Result<Option<String>, StoreError>;
+
+    /// Grows whenever a connection that applies batches is opened. See [`Batch::epoch`].
+    fn connection_epoch(&self) -> u64;
 
     /// Applies a batch in one transaction, once: retries what is transient
     /// a bounded number of times within, and is safe to call again with the
@@ -247,6 +318,9 @@ pub trait Snapshot: Send {
 
     /// The position of every partition.
     async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;
+
+    /// Which topics the decisions of each partition are of, sorted by partition and place.
+    async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError>;
 
     /// The next decisions after a place in the ledger's order, in that order: at least one where there is one,
     /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].
@@ -329,6 +403,15 @@ fn is_below(positions: &HashMap<TopicPartition, NextOffset>, request: &Request) 
     request.source.as_ref().is_some_and(|source| {
         positions.get(&source.at).is_some_and(|position| position.covers(source.offset))
     })
+}
+
+/// From which place on a partition's decisions are of a topic whose id is stated now: all of them, where the position
+/// that `was` knew no id, since then the topic was never known to be another; else those still to come.
+fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
+    match was {
+        Some(Position { topic_id: Some(_), .. }) => next,
+        _ => Seq::START,
+    }
 }
 
 /// How a batch is applied.

@@ -236,7 +236,7 @@ async fn findings_are_bounded_and_say_that_there_are_more(database: Arc<TestData
 async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     let advances = vec![advance(0, 0, 4), advance(1, 0, 9), advance(2, 0, 3)];
-    store.apply(&Batch { advances, requests: Vec::new() }).await.unwrap();
+    store.apply(&Batch { advances, requests: Vec::new(), epoch: None }).await.unwrap();
     let audit = store.audit().await.unwrap();
     let verdict = |committed: &[(i32, i64)]| {
         let committed =

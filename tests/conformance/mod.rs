@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use stock_verifier::ledger::{Decision, Item, NextOffset, Outcome, Reason, Request, TopicPartition};
-use stock_verifier::store::{Batch, Store, StoreError};
+use stock_verifier::ledger::{
+    Decision, Item, NextOffset, Outcome, Reason, Request, Seq, TopicId, TopicPartition,
+};
+use stock_verifier::store::{Advance, Batch, Position, Store, StoreError};
 
 use crate::on_every_store;
 use crate::support::{
@@ -40,6 +42,11 @@ on_every_store![
     records_without_a_command_move_the_position,
     a_position_never_moves_back_and_can_be_placed,
     positions_of_partitions_are_kept_apart,
+    a_position_is_set_only_where_it_is_what_it_was,
+    how_far_results_are_published_is_kept_and_never_falls,
+    decisions_know_which_topic_of_a_name_they_are_of,
+    a_ledger_is_of_one_group_until_another_takes_it_over,
+    a_batch_is_refused_where_connections_are_newer_than_what_was_compared,
     a_batch_of_ten_thousand_orders_is_applied_whole,
     a_small_batch_does_not_wait_for_a_delayed_acknowledgement,
     eight_tasks_on_overlapping_skus_never_oversell,
@@ -56,7 +63,7 @@ fn told(outcome: &Outcome) -> Arc<Decision> {
 async fn positions(store: &dyn Store, numbers: &[i32]) -> Vec<Option<i64>> {
     let of: Vec<_> = numbers.iter().map(|number| partition(*number)).collect();
     let found = store.positions(&of).await.expect("positions");
-    of.iter().map(|at| found.get(at).map(|next| next.0)).collect()
+    of.iter().map(|at| found.get(at).map(|position| position.next.0)).collect()
 }
 
 /// Why the command of an outcome was rejected.
@@ -361,7 +368,7 @@ async fn a_ledger_behind_is_refused_and_nothing_is_written(database: Arc<TestDat
 async fn a_record_below_the_position_without_a_decision_is_undecided(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 3, None)])).await.unwrap();
-    store.place(&partition(0), NextOffset(10)).await.unwrap();
+    store.set_position(&partition(0), None, &bare(10)).await.unwrap();
     let orders = records(0, 9, vec![order("o-9", &[("MUG", 1)]), order("o-10", &[("MUG", 1)])]);
     let applied = store.apply(&orders).await.unwrap();
     assert_eq!(words(&applied.outcomes), ["undecided", "accepted"]);
@@ -370,7 +377,7 @@ async fn a_record_below_the_position_without_a_decision_is_undecided(database: A
 
 async fn records_without_a_command_move_the_position(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    let garbage = Batch { advances: vec![advance(3, 40, 44)], requests: Vec::new() };
+    let garbage = Batch { advances: vec![advance(3, 40, 44)], requests: Vec::new(), epoch: None };
     store.apply(&garbage).await.unwrap();
     store.apply(&garbage).await.unwrap();
     assert_eq!(positions(&*store, &[3, 4]).await, [Some(44), None]);
@@ -378,11 +385,112 @@ async fn records_without_a_command_move_the_position(database: Arc<TestDatabase>
 
 async fn a_position_never_moves_back_and_can_be_placed(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    store.apply(&Batch { advances: vec![advance(0, 0, 50)], requests: Vec::new() }).await.unwrap();
-    store.apply(&Batch { advances: vec![advance(0, 10, 20)], requests: Vec::new() }).await.unwrap();
+    store
+        .apply(&Batch { advances: vec![advance(0, 0, 50)], requests: Vec::new(), epoch: None })
+        .await
+        .unwrap();
+    store
+        .apply(&Batch { advances: vec![advance(0, 10, 20)], requests: Vec::new(), epoch: None })
+        .await
+        .unwrap();
     assert_eq!(positions(&*store, &[0]).await, [Some(50)]);
-    store.place(&partition(0), NextOffset(12)).await.unwrap();
+    let was = position(&*store).await;
+    store.set_position(&partition(0), was.as_ref(), &bare(12)).await.unwrap();
     assert_eq!(positions(&*store, &[0]).await, [Some(12)]);
+}
+
+/// A position of which nothing else is known.
+fn bare(next: i64) -> Position {
+    Position { next: NextOffset(next), published: None, topic_id: None }
+}
+
+/// The position of partition 0.
+async fn position(store: &dyn Store) -> Option<Position> {
+    store.all_positions().await.expect("positions").remove(&partition(0))
+}
+
+async fn a_position_is_set_only_where_it_is_what_it_was(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let changed = |set: Result<(), StoreError>| {
+        assert!(
+            matches!(&set, Err(error @ StoreError::ConcurrentChange { .. }) if error.is_transient()),
+            "{set:?}"
+        );
+    };
+    changed(store.set_position(&partition(0), Some(&bare(3)), &bare(4)).await);
+    assert_eq!(position(&*store).await, None);
+    store.set_position(&partition(0), None, &bare(3)).await.unwrap();
+    changed(store.set_position(&partition(0), None, &bare(9)).await);
+    // Looked at, and then a batch took it on.
+    let seen = position(&*store).await;
+    store.apply(&Batch { advances: vec![advance(0, 3, 8)], ..Batch::default() }).await.unwrap();
+    changed(store.set_position(&partition(0), seen.as_ref(), &bare(3)).await);
+    assert_eq!(positions(&*store, &[0]).await, [Some(8)]);
+}
+
+async fn how_far_results_are_published_is_kept_and_never_falls(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let take = async |published: Option<i64>, next: i64| {
+        let advance = Advance { published: published.map(NextOffset), ..advance(0, 0, next) };
+        store.apply(&Batch { advances: vec![advance], ..Batch::default() }).await.unwrap();
+        position(&*store).await.unwrap().published.map(|published| published.0)
+    };
+    assert_eq!(take(None, 5).await, None);
+    assert_eq!(take(Some(5), 9).await, Some(5));
+    assert_eq!(take(None, 12).await, Some(5));
+    assert_eq!(take(Some(4), 13).await, Some(5));
+    assert_eq!(take(Some(13), 14).await, Some(13));
+}
+
+async fn decisions_know_which_topic_of_a_name_they_are_of(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let of = |id: &str, next: i64| Position { topic_id: Some(TopicId::new(id)), ..bare(next) };
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    // Decided before ids were known: taken for the same topic's.
+    store.apply(&records(0, 0, vec![order("o-1", &[("MUG", 1)])])).await.unwrap();
+    let was = position(&*store).await;
+    store.set_position(&partition(0), was.as_ref(), &of("first", 1)).await.unwrap();
+    store.apply(&records(0, 1, vec![order("o-2", &[("MUG", 1)])])).await.unwrap();
+    let was = position(&*store).await.unwrap();
+    assert_eq!((was.next.0, was.topic_id.clone()), (2, Some(TopicId::new("first"))), "a batch keeps the id");
+    store.set_position(&partition(0), Some(&was), &of("second", 0)).await.unwrap();
+    store.apply(&records(0, 0, vec![order("o-3", &[("MUG", 1)])])).await.unwrap();
+
+    let mut snapshot = store.snapshot().await.unwrap();
+    let incarnations = snapshot.incarnations().await.unwrap();
+    let known: Vec<_> = incarnations.iter().map(|one| (one.at.clone(), one.topic_id.as_str())).collect();
+    assert_eq!(known, [(partition(0), "first"), (partition(0), "second")]);
+    let decisions = snapshot.decisions_after(Seq::START, 100).await.unwrap();
+    let of_second = |id: &str| {
+        let found = decisions.iter().find(|decision| decision.key.id.as_str() == id).expect("decided");
+        found.seq >= incarnations[1].from
+    };
+    assert_eq!(incarnations[0].from, Seq::START);
+    assert_eq!(["o-1", "o-2", "o-3"].map(of_second), [false, false, true]);
+}
+
+async fn a_ledger_is_of_one_group_until_another_takes_it_over(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    assert_eq!(store.group().await.unwrap(), None);
+    store.claim_group("one", false).await.unwrap();
+    store.claim_group("one", false).await.unwrap();
+    let refused = store.claim_group("two", false).await;
+    assert!(matches!(&refused, Err(StoreError::OtherGroup { owner }) if owner == "one"), "{refused:?}");
+    store.claim_group("two", true).await.unwrap();
+    assert_eq!(store.group().await.unwrap().as_deref(), Some("two"));
+}
+
+async fn a_batch_is_refused_where_connections_are_newer_than_what_was_compared(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    let epoch = store.connection_epoch();
+    let order =
+        |offset: i64| Batch { epoch: Some(epoch), ..records(0, offset, vec![order("o-1", &[("MUG", 1)])]) };
+    store.apply(&order(0)).await.unwrap();
+    let old = Batch { epoch: Some(epoch - 1), ..order(1) };
+    let refused = store.apply(&old).await;
+    assert!(matches!(&refused, Err(StoreError::Reconnected)), "{refused:?}");
+    assert_eq!(positions(&*store, &[0]).await, [Some(1)], "nothing was applied");
 }
 
 async fn positions_of_partitions_are_kept_apart(database: Arc<TestDatabase>) {
@@ -392,11 +500,12 @@ async fn positions_of_partitions_are_kept_apart(database: Arc<TestDatabase>) {
         at: TopicPartition::new("orders.\"two\"", 0),
         expected: NextOffset(0),
         next: NextOffset(i64::MAX),
+        published: None,
     });
-    store.apply(&Batch { advances: advances.clone(), requests: Vec::new() }).await.unwrap();
+    store.apply(&Batch { advances: advances.clone(), requests: Vec::new(), epoch: None }).await.unwrap();
     let of: Vec<_> = advances.iter().map(|advance| advance.at.clone()).collect();
     let found = store.positions(&of).await.unwrap();
-    assert!(advances.iter().all(|advance| found[&advance.at] == advance.next));
+    assert!(advances.iter().all(|advance| found[&advance.at].next == advance.next));
     assert!(store.positions(&[]).await.unwrap().is_empty());
 }
 

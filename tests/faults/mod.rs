@@ -4,3 +4,4 @@ mod killed;
 mod networks;
 mod outages;
 mod recovery;
+mod topics_made_anew;

@@ -201,7 +201,8 @@ fn an_order_that_meets_the_first_receipt_of_its_sku_finds_it_or_comes_before_it(
     let scene = Scene::new(1);
     let apply = |command: Ask| {
         let store = scene.database.store();
-        let batch = Batch { advances: Vec::new(), requests: vec![Request { command, source: None }] };
+        let batch =
+            Batch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
         std::thread::spawn(move || {
             wait_for(async {
                 store.apply(&batch).await.expect("applied");

@@ -70,7 +70,7 @@ impl Scene {
             let id = Id::new(&unique("set")).expect("an id");
             Request { command: Ask::stock_set(id, item, *available, None), source: None }
         });
-        let batch = Batch { advances: Vec::new(), requests: requests.collect() };
+        let batch = Batch { advances: Vec::new(), requests: requests.collect(), epoch: None };
         let store = self.database.store();
         wait_for(async {
             store.apply(&batch).await.expect("stock is set");

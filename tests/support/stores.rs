@@ -242,12 +242,12 @@ pub fn at(number: i32, offset: i64, request: Request) -> Request {
 
 /// How far a batch takes a partition.
 pub fn advance(number: i32, expected: i64, next: i64) -> Advance {
-    Advance { at: partition(number), expected: NextOffset(expected), next: NextOffset(next) }
+    Advance { at: partition(number), expected: NextOffset(expected), next: NextOffset(next), published: None }
 }
 
 /// A batch of commands that came from no record.
 pub fn batch(requests: Vec<Request>) -> Batch {
-    Batch { advances: Vec::new(), requests }
+    Batch { advances: Vec::new(), requests, epoch: None }
 }
 
 /// A batch of one partition's records, from `first` on without a gap.
@@ -255,7 +255,7 @@ pub fn records(number: i32, first: i64, requests: Vec<Request>) -> Batch {
     let requests: Vec<_> =
         (first..).zip(requests).map(|(offset, request)| at(number, offset, request)).collect();
     let next = first + i64::try_from(requests.len()).expect("few");
-    Batch { advances: vec![advance(number, first, next)], requests }
+    Batch { advances: vec![advance(number, first, next)], requests, epoch: None }
 }
 
 /// What a command became, in short: for tests that do not look at places and times.

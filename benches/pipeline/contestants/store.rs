@@ -91,10 +91,11 @@ fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Re
                     at: TopicPartition::new(Arc::clone(&topic), i32::try_from(*partition)?),
                     expected: NextOffset(before[*partition]),
                     next: NextOffset(nexts[*partition]),
+                    published: None,
                 })
             })
             .collect::<Result<_>>()?;
-        shares[share].push(Batch { advances, requests });
+        shares[share].push(Batch { advances, requests, epoch: None });
     }
     Ok(shares)
 }

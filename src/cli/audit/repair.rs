@@ -34,7 +34,7 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
             };
             requests.push(Request { command, source: None });
         }
-        let batch = Batch { advances: Vec::new(), requests };
+        let batch = Batch { advances: Vec::new(), requests, epoch: None };
         let applied = store.mend(&batch).await?;
         for (level, outcome) in items.iter().zip(applied.outcomes) {
             let Outcome::Decided(decision) = outcome else { continue };

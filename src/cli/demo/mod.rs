@@ -231,7 +231,7 @@ async fn stock(store: &dyn Store, args: &DemoArgs) -> Result<usize> {
                 Ok(Request { command, source: None })
             })
             .collect::<Result<_>>()?;
-        let applied = store.apply(&Batch { advances: Vec::new(), requests }).await?;
+        let applied = store.apply(&Batch { advances: Vec::new(), requests, epoch: None }).await?;
         if !applied
             .outcomes
             .iter()

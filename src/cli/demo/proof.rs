@@ -492,9 +492,9 @@ impl<'a> Prover<'a> {
         let positions = store.positions(&partitions).await?;
         let evidence = self.evidence;
         for (at, end) in &evidence.ends {
-            let position = positions.get(at);
+            let position = positions.get(at).map(|position| position.next);
             self.verdict(6).expect(
-                position == Some(end),
+                position == Some(*end),
                 format_args!("{at} ends at {end}, the ledger stands at {position:?}"),
             );
         }

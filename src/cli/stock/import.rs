@@ -42,7 +42,7 @@ pub(super) async fn import(args: ImportArgs, store: &Arc<dyn Store>) -> Result<S
     for part in rows.chunks(size) {
         let requests = part.iter().map(|row| row.request(&import)).collect::<Result<Vec<_>>>()?;
         let applied = store
-            .apply(&Batch { advances: Vec::new(), requests })
+            .apply(&Batch { advances: Vec::new(), requests, epoch: None })
             .await
             .with_context(|| format!("stopped after {} rows; run it again to go on", done + before))?;
         for (row, outcome) in part.iter().zip(&applied.outcomes) {

@@ -86,7 +86,8 @@ fn own_id(what: &str) -> Result<Id> {
 
 /// Applies one command; why it was rejected, or nothing.
 async fn apply(command: Command, store: &Arc<dyn Store>) -> Result<Vec<Reason>> {
-    let batch = Batch { advances: Vec::new(), requests: vec![Request { command, source: None }] };
+    let batch =
+        Batch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
     match store.apply(&batch).await?.outcomes.as_slice() {
         [Outcome::Decided(decision)] if !decision.accepted => Ok(decision.reasons()?),
         // Repeated: the commit's answer was lost, and the store found its own command decided when it tried again.

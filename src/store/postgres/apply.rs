@@ -12,18 +12,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::copy::CopyRows;
 use super::rows::location_column;
-use super::{DECISIONS_KEY, broke, failed, levels, orders, rows};
+use super::{DECISIONS_KEY, PostgresStore, broke, failed, levels, orders, rows};
 use crate::ledger::{
     Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Map, Movement, NextOffset, OrderState,
     Place, Seq, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
-    Advance, Applied, Batch, How, StoreError, find_positions, followed_orders, is_below, order_states,
+    Advance, Applied, Batch, How, Store as _, StoreError, find_positions, followed_orders, is_below,
+    order_states,
 };
 
 /// `BEGIN`, through a gate that many batches pass at once. The number is this program's own among advisory locks.
@@ -43,12 +43,16 @@ pub(super) enum Ids {
 
 /// One try on one connection. A connection that saw an error is closed, never given back.
 pub(super) async fn attempt(
-    pool: &PgPool,
+    store: &PostgresStore,
     batch: &Batch,
     how: How<'_>,
     ids: Ids,
 ) -> Result<Applied, StoreError> {
-    let mut connection = pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
+    let mut connection = store.batches.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
+    // After it is there: its own opening counts.
+    if batch.epoch.is_some_and(|epoch| epoch != store.connection_epoch()) {
+        return Err(StoreError::Reconnected);
+    }
     let applied = apply(&mut connection, batch, how, ids).await;
     if applied.is_err() {
         connection.close_on_drop();

@@ -132,6 +132,8 @@ async fn move_levels(
     let doing = failed("writing the levels");
     let (topics, partitions) = rows::partition_columns(advances.iter().map(|advance| &advance.at));
     let nexts: Vec<i64> = advances.iter().map(|advance| advance.next.0).collect();
+    let published: Vec<Option<i64>> =
+        advances.iter().map(|advance| advance.published.map(|published| published.0)).collect();
     let meant = (rows.len(), advances.len());
     let written = sqlx::query(
         // By the rows' places, which their locks hold fast: half the cost of finding them by SKU again.
@@ -141,10 +143,11 @@ async fn move_levels(
              WHERE levels.ctid = new.place
              RETURNING 1
          ), placed AS (
-             INSERT INTO positions (topic, partition, next_offset)
-             SELECT * FROM UNNEST($4::text[], $5::int[], $6::bigint[])
+             INSERT INTO positions (topic, partition, next_offset, published_offset)
+             SELECT * FROM UNNEST($4::text[], $5::int[], $6::bigint[], $7::bigint[])
              ON CONFLICT (topic, partition)
-                 DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
+                 DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset),
+                               published_offset = greatest(positions.published_offset, excluded.published_offset)
              RETURNING 1
          )
          SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM placed) AS placed",
@@ -155,6 +158,7 @@ async fn move_levels(
     .bind(topics)
     .bind(partitions)
     .bind(nexts)
+    .bind(published)
     .fetch_one(connection)
     .await
     .map_err(&doing)?;

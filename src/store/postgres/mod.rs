@@ -35,13 +35,14 @@ mod audit;
 mod copy;
 mod levels;
 mod orders;
+mod positions;
 mod read;
 mod rows;
 
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,8 +52,8 @@ use sqlx::{ConnectOptions, Connection};
 
 use apply::Ids;
 
-use super::{Applied, Audit, Batch, DueHold, How, ItemLevel, Snapshot, Store, StoreError, version};
-use crate::ledger::{Item, NextOffset, Place, Sku, TopicPartition};
+use super::{Applied, Audit, Batch, DueHold, How, ItemLevel, Position, Snapshot, Store, StoreError, version};
+use crate::ledger::{Item, Place, Sku, TopicPartition};
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +72,10 @@ const WARY_BATCHES: usize = 100;
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     pool: PgPool,
+    /// The connections that apply batches. By themselves, so that one opened anew is noticed, and none is for its age.
+    batches: PgPool,
+    /// How often one of those was opened.
+    opened: Arc<AtomicU64>,
     /// Batches left of [`WARY_BATCHES`].
     wary: Arc<AtomicUsize>,
 }
@@ -104,20 +109,34 @@ impl PostgresStore {
             .close()
             .await
             .map_err(failed("connecting to PostgreSQL"))?;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A broken connection is found by the batch that meets it, which is then tried on a new one.
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
-        Ok(Self { pool, wary: Arc::default() })
+        let pool = || {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                // A broken connection is found by the batch that meets it, which is then tried on a new one.
+                .test_before_acquire(false)
+        };
+        let opened = Arc::new(AtomicU64::new(0));
+        let batches = pool().idle_timeout(None).max_lifetime(None).after_connect({
+            let opened = Arc::clone(&opened);
+            move |_, _| {
+                opened.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async { Ok(()) })
+            }
+        });
+        Ok(Self {
+            batches: batches.connect_lazy_with(options.clone()),
+            pool: pool().connect_lazy_with(options),
+            opened,
+            wary: Arc::default(),
+        })
     }
 
     /// Applies a batch as if all its ids were new, which nearly always they are, or with a look at each.
     async fn attempt(&self, batch: &Batch) -> Result<Applied, StoreError> {
         let wary = self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if wary.is_err() {
-            match apply::attempt(&self.pool, batch, How::Usually, Ids::New).await {
+            match apply::attempt(self, batch, How::Usually, Ids::New).await {
                 Err(error) if apply::met_known_id(&error) => {
                     tracing::debug!("a command id was decided before; ids are looked up for a while");
                     self.wary.store(WARY_BATCHES, Ordering::Relaxed);
@@ -125,7 +144,7 @@ impl PostgresStore {
                 applied => return applied,
             }
         }
-        apply::attempt(&self.pool, batch, How::Usually, Ids::Any).await
+        apply::attempt(self, batch, How::Usually, Ids::Any).await
     }
 
     async fn newest_migration(&self) -> Result<Option<i64>, StoreError> {
@@ -201,10 +220,10 @@ impl Store for PostgresStore {
     async fn positions(
         &self,
         of: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+    ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
         let (topics, partitions) = rows::partition_columns(of.iter());
         sqlx::query(
-            "SELECT topic, partition, next_offset FROM positions
+            "SELECT topic, partition, next_offset, published_offset, topic_id FROM positions
              JOIN UNNEST($1::text[], $2::int[]) AS wanted (topic, partition) USING (topic, partition)",
         )
         .bind(topics)
@@ -213,22 +232,53 @@ impl Store for PostgresStore {
         .await
         .map_err(failed("reading the positions"))?
         .iter()
-        .map(|row| rows::position(row).map_err(failed("reading the positions")))
+        .map(|row| rows::full_position(row).map_err(failed("reading the positions")))
         .collect()
     }
 
-    async fn place(&self, at: &TopicPartition, next: NextOffset) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO positions (topic, partition, next_offset) VALUES ($1, $2, $3)
-             ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
+    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        sqlx::query("SELECT topic, partition, next_offset, published_offset, topic_id FROM positions")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed("reading the positions"))?
+            .iter()
+            .map(|row| rows::full_position(row).map_err(failed("reading the positions")))
+            .collect()
+    }
+
+    async fn set_position(
+        &self,
+        at: &TopicPartition,
+        was: Option<&Position>,
+        now: &Position,
+    ) -> Result<(), StoreError> {
+        positions::set(&self.pool, at, was, now).await
+    }
+
+    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
+        let owner: String = sqlx::query_scalar(
+            "INSERT INTO ledger_group (name) VALUES ($1)
+             ON CONFLICT (only_one)
+                 DO UPDATE SET name = CASE WHEN $2 THEN excluded.name ELSE ledger_group.name END
+             RETURNING name",
         )
-        .bind(at.topic.as_ref())
-        .bind(at.partition)
-        .bind(next.0)
-        .execute(&self.pool)
+        .bind(group)
+        .bind(take_over)
+        .fetch_one(&self.pool)
         .await
-        .map_err(failed("placing a position"))?;
-        Ok(())
+        .map_err(failed("claiming the ledger"))?;
+        if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
+    }
+
+    async fn group(&self) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar("SELECT name FROM ledger_group")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("reading whose ledger it is"))
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
@@ -288,8 +338,7 @@ impl Store for PostgresStore {
     }
 
     async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || apply::attempt(&self.pool, batch, How::At(places), Ids::Any))
-            .await
+        super::retry("restoring a batch", || apply::attempt(self, batch, How::At(places), Ids::Any)).await
     }
 
     async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
@@ -302,10 +351,11 @@ impl Store for PostgresStore {
     }
 
     async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("mending levels", || apply::attempt(&self.pool, batch, How::Mending, Ids::Any)).await
+        super::retry("mending levels", || apply::attempt(self, batch, How::Mending, Ids::Any)).await
     }
 
     async fn close(&self) {
+        self.batches.close().await;
         self.pool.close().await;
     }
 }

@@ -15,10 +15,10 @@ use sqlx::{Executor, PgConnection, Postgres, Row, Transaction};
 use super::rows::{PgStamp, damaged};
 use super::{failed, orders, read_levels, rows};
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq,
+    CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq, TopicId,
     TopicPartition,
 };
-use crate::store::{ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement};
+use crate::store::{Incarnation, ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement};
 
 /// Places between the first one of a batch and that of the next, as `ledger_seq` draws them.
 const BATCH_PLACES: i64 = 100_000;
@@ -75,6 +75,24 @@ impl Snapshot for PostgresSnapshot {
             .iter()
             .map(|row| rows::position(row).map_err(failed("reading the positions")))
             .collect()
+    }
+
+    async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError> {
+        let rows: Vec<(String, i32, i64, String)> = sqlx::query_as(
+            "SELECT topic, partition, from_seq, topic_id FROM topic_incarnations
+             ORDER BY topic, partition, from_seq",
+        )
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(failed("reading the topics' ids"))?;
+        Ok(rows
+            .into_iter()
+            .map(|(topic, partition, from, topic_id)| Incarnation {
+                at: TopicPartition::new(topic, partition),
+                topic_id: TopicId::new(topic_id),
+                from: Seq(from),
+            })
+            .collect())
     }
 
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {

@@ -9,8 +9,9 @@ use sqlx::{Decode, Encode, Postgres, Row, Type};
 use super::{StoreError, failed};
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, NextOffset, Offset, Seq,
-    Sku, Source, Stamp, TopicPartition,
+    Sku, Source, Stamp, TopicId, TopicPartition,
 };
+use crate::store::Position;
 
 /// The columns of partitions, for `UNNEST`.
 pub(super) fn partition_columns<'a>(
@@ -83,6 +84,16 @@ pub(super) fn position(row: &PgRow) -> Result<(TopicPartition, NextOffset), sqlx
     let topic: &str = row.try_get("topic")?;
     let at = TopicPartition::new(topic, row.try_get("partition")?);
     Ok((at, NextOffset(row.try_get("next_offset")?)))
+}
+
+/// All that is kept of a position.
+pub(super) fn full_position(row: &PgRow) -> Result<(TopicPartition, Position), sqlx::Error> {
+    let (at, next) = position(row)?;
+    let published: Option<i64> = row.try_get("published_offset")?;
+    let topic_id: Option<&str> = row.try_get("topic_id")?;
+    let position =
+        Position { next, published: published.map(NextOffset), topic_id: topic_id.map(TopicId::new) };
+    Ok((at, position))
 }
 
 /// The columns of a level, as [`level`] reads them.

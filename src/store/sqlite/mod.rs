@@ -31,9 +31,10 @@ mod audit;
 mod orders;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -44,8 +45,8 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, Audit, Batch, DueHold, How, ItemLevel, Snapshot, Store, StoreError, StoredMovement,
-    find_positions, followed_orders, is_below, order_states, version,
+    Applied, Audit, Batch, DueHold, How, Incarnation, ItemLevel, Position, Snapshot, Store, StoreError,
+    StoredMovement, find_positions, first_place_of, followed_orders, is_below, order_states, version,
 };
 use crate::ledger::{
     self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Place, Seq, Sku, Stamp,
@@ -81,6 +82,8 @@ pub struct SqliteStore {
     /// One connection: SQLite has one writer at a time anyway, and queueing for it here is fairer than its busy wait.
     writer: SqlitePool,
     readers: SqlitePool,
+    /// How often the writer's connection was opened.
+    opened: Arc<AtomicU64>,
 }
 
 impl SqliteStore {
@@ -106,16 +109,27 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("wal_autocheckpoint", WAL_PAGES)
             .disable_statement_logging();
+        let opened = Arc::new(AtomicU64::new(0));
         let writer = pool(1)
+            .after_connect({
+                let opened = Arc::clone(&opened);
+                move |_, _| {
+                    opened.fetch_add(1, Ordering::SeqCst);
+                    Box::pin(async { Ok(()) })
+                }
+            })
             .connect_with(options.clone().pragma("cache_size", WRITER_CACHE))
             .await
             .map_err(database("opening the SQLite ledger"))?;
         let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, opened })
     }
 
     async fn apply_once(&self, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("waiting to write the ledger"))?;
+        if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
+            return Err(StoreError::Reconnected);
+        }
         let result = apply(&mut conn, batch, how).await;
         if matches!(result, Err(StoreError::Database { .. })) {
             // Its state is unknown; the next try gets a new one. What closing says adds nothing to the error in hand.
@@ -151,14 +165,67 @@ impl Store for SqliteStore {
     async fn positions(
         &self,
         of: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
-        let mut conn = self.readers.acquire().await.map_err(database("reading positions"))?;
-        rows::read_positions(&mut conn, of.iter()).await.map_err(database("reading positions"))
+    ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        let mut found = self.all_positions().await?;
+        found.retain(|at, _| of.contains(at));
+        Ok(found)
     }
 
-    async fn place(&self, at: &TopicPartition, next: NextOffset) -> Result<(), StoreError> {
-        let mut conn = self.writer.acquire().await.map_err(database("placing a position"))?;
-        rows::write_positions(&mut conn, &BTreeMap::from([(at, next)])).await
+    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading positions"))?;
+        rows::read_full_positions(&mut conn, None).await.map_err(database("reading positions"))
+    }
+
+    async fn set_position(
+        &self,
+        at: &TopicPartition,
+        was: Option<&Position>,
+        now: &Position,
+    ) -> Result<(), StoreError> {
+        let doing = "setting a position";
+        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
+        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database(doing))?;
+        let found = rows::read_full_positions(&mut tx, Some(at)).await.map_err(database(doing))?.remove(at);
+        if found.as_ref() != was {
+            return Err(StoreError::ConcurrentChange { at: at.clone() });
+        }
+        rows::write_position(&mut tx, at, now).await.map_err(database(doing))?;
+        if let Some(topic_id) = &now.topic_id
+            && was.and_then(|was| was.topic_id.as_ref()) != Some(topic_id)
+        {
+            let from = first_place_of(was, rows::next_seq(&mut tx).await.map_err(database(doing))?);
+            rows::write_incarnation(&mut tx, at, topic_id, from).await.map_err(database(doing))?;
+        }
+        tx.commit().await.map_err(database(doing))
+    }
+
+    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
+        let doing = "claiming the ledger";
+        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
+        let owner: String = sqlx::query_scalar(
+            "INSERT INTO ledger_group (name) VALUES (?1)
+             ON CONFLICT (only_one) DO UPDATE SET name = CASE WHEN ?2 THEN excluded.name ELSE name END
+             RETURNING name",
+        )
+        .bind(group)
+        .bind(take_over)
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(database(doing))?;
+        if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
+    }
+
+    async fn group(&self) -> Result<Option<String>, StoreError> {
+        let doing = "reading whose ledger it is";
+        let mut conn = self.readers.acquire().await.map_err(database(doing))?;
+        sqlx::query_scalar("SELECT name FROM ledger_group")
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(database(doing))
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
@@ -281,8 +348,7 @@ async fn decide_and_write(
     orders::write_lines(conn, &changes.orders).await?;
     orders::write_holds(conn, &changes.orders, &held).await?;
     orders::write_unannounced(conn, &changes.movements).await?;
-    let next = batch.advances.iter().map(|advance| (&advance.at, advance.next.max(positions[&advance.at])));
-    rows::write_positions(conn, &next.collect()).await?;
+    rows::advance_positions(conn, &batch.advances).await?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
 
@@ -309,6 +375,10 @@ impl Snapshot for SqliteSnapshot {
 
     async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
         rows::read_all_positions(&mut self.0).await.map_err(database("reading positions"))
+    }
+
+    async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError> {
+        rows::read_incarnations(&mut self.0).await.map_err(database("reading the topics' ids"))
     }
 
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
