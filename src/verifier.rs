@@ -31,6 +31,8 @@ const STAGE_QUEUE: usize = 1;
 const DECIDING: usize = 1;
 /// The longest pause between tries of a batch while the database is away.
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often the log says that it still is.
+const DATABASE_SAY: Duration = Duration::from_secs(5);
 /// The pause before reading again what could not be told.
 const RETELL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -175,10 +177,15 @@ async fn apply_patiently(
     stop: &CancellationToken,
 ) -> Result<Applied, StoreError> {
     let mut pause = Duration::from_millis(100);
+    let mut said: Option<Instant> = None;
     loop {
         match store.apply(questions).await {
             Err(error) if error.is_transient() && !stop.is_cancelled() => {
-                tracing::warn!(%error, ?pause, "the database is away; the batch waits");
+                if said.is_none_or(|at| at.elapsed() >= DATABASE_SAY) {
+                    let error = anyhow::Error::new(error);
+                    tracing::warn!("the database is away; the batch waits: {error:#}");
+                    said = Some(Instant::now());
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(DATABASE_PAUSE_MAX);
             }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use stock_verifier::ledger::{Command, Id, Request, Sku};
-use stock_verifier::store::postgres::PostgresStore;
+use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::{Batch, Store as _};
 
 use crate::shapes::{STOCK, sku_name};
@@ -126,7 +126,7 @@ impl Databases {
 
 /// Makes a ledger by its own rules: each SKU's stock has its decision and its first movement.
 pub async fn seed_ledger(url: &str, skus: u64) -> Result<()> {
-    let store = PostgresStore::open(url, 1).await?;
+    let store = PostgresStore::open(url, Connections { batches: 1, others: 1 }).await?;
     store.migrate().await?;
     let numbers: Vec<u64> = (0..skus).collect();
     for chunk in numbers.chunks(SEED_BATCH) {

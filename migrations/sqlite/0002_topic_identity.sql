@@ -14,6 +14,6 @@ CREATE TABLE topic_incarnations (
 
 -- The consumer group that this ledger is of: a second one would publish every result again.
 CREATE TABLE ledger_group (
-    only_one INTEGER PRIMARY KEY DEFAULT 1 CHECK (only_one = 1), -- one line at most
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1), -- one line at most
     name     TEXT    NOT NULL
 ) STRICT;

@@ -14,6 +14,7 @@ pub mod topics;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -23,12 +24,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::DatabaseArgs;
 use crate::replay::Stopped;
-use crate::store::postgres::PostgresStore;
+use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// Connections to PostgreSQL for a command that does one thing at a time.
-const FEW_CONNECTIONS: u32 = 2;
+const FEW_CONNECTIONS: Connections = Connections { batches: 1, others: 2 };
 
 /// Verifies stock for orders from Kafka: never oversold, each order decided once, every deduction in a ledger.
 #[derive(Debug, Parser)]
@@ -164,16 +165,60 @@ fn log_to_stderr(format: LogFormat, usual: &str) {
     }
 }
 
+/// How often a database that is read-only is looked at again: it costs a connection.
+const READ_ONLY_LOOK: Duration = Duration::from_secs(1);
+/// How often the log says that it still is.
+const READ_ONLY_SAY: Duration = Duration::from_secs(10);
+
+/// [`open_ledger`] for who writes to it until stopped: waits while the database is read-only, as it is after a failover
+/// or when its disk is nearly full. Where it was once reached, being away is waited for too.
+async fn open_for_writing(
+    args: &DatabaseArgs,
+    connections: Connections,
+    migrate: bool,
+) -> Result<Arc<dyn Store>> {
+    let mut said: Option<Instant> = None;
+    loop {
+        let error = match open_writable(args, connections, migrate).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        match error.downcast_ref::<StoreError>() {
+            Some(StoreError::ReadOnly { .. }) => {}
+            Some(away) if away.is_transient() && said.is_some() => {}
+            _ => return Err(error),
+        }
+        if said.is_none_or(|at| at.elapsed() >= READ_ONLY_SAY) {
+            tracing::warn!("waiting until the ledger can be written: {error:#}");
+            said = Some(Instant::now());
+        }
+        tokio::time::sleep(READ_ONLY_LOOK).await;
+    }
+}
+
+async fn open_writable(
+    args: &DatabaseArgs,
+    connections: Connections,
+    migrate: bool,
+) -> Result<Arc<dyn Store>> {
+    let store = open_ledger(args, connections, migrate).await?;
+    if let Err(refused) = store.check_writable().await {
+        store.close().await;
+        return Err(refused.into());
+    }
+    Ok(store)
+}
+
 /// Opens the ledger that the settings name, ready for use.
 ///
 /// A SQLite file is created and migrated as needed, since nobody else could;
 /// PostgreSQL is migrated only when asked.
-async fn open_ledger(args: &DatabaseArgs, connections: u32, migrate: bool) -> Result<Arc<dyn Store>> {
+async fn open_ledger(args: &DatabaseArgs, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
     open_url(args.url()?.expose_secret(), connections, migrate).await
 }
 
 /// The same of a URL.
-async fn open_url(url: &str, connections: u32, migrate: bool) -> Result<Arc<dyn Store>> {
+async fn open_url(url: &str, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
     let embedded = url.starts_with("sqlite:");
     let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
     let store: Arc<dyn Store> = if embedded {

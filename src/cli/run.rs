@@ -11,8 +11,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-use super::open_ledger;
+use super::open_for_writing;
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::store::postgres::Connections;
 use crate::tally::Totals;
 use crate::verifier::{self, Settings};
 
@@ -27,7 +28,7 @@ const TOPICS_LOOK: Duration = Duration::from_millis(100);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
-/// Database connections beside those of the workers: one for where partitions begin, one each for levels and holds.
+/// Database connections beside one for each worker: one for where partitions begin, one each for levels and holds.
 const CONNECTIONS_BESIDE: u32 = 3;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
@@ -76,8 +77,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         workers: usize::from(args.workers),
         accept_data_loss: args.accept_data_loss,
     };
-    let connections = u32::from(args.workers) + CONNECTIONS_BESIDE;
-    let store = open_ledger(&args.database, connections, args.migrate).await?;
+    let connections = Connections { batches: u32::from(args.workers), others: CONNECTIONS_BESIDE };
+    let store = open_for_writing(&args.database, connections, args.migrate).await?;
     let reached = settings.clone();
     tokio::task::spawn_blocking(move || check_kafka(&reached)).await??;
 

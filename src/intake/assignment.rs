@@ -41,6 +41,8 @@ const ABSENT_LOOK: Duration = Duration::from_millis(100);
 const UNKNOWN_TOPIC: &str = "unknown";
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
+/// How often the log says that partitions cannot be begun yet: it is tried several times a second.
+const POSTPONED_SAY: Duration = Duration::from_secs(5);
 /// Longest wait for a seek.
 const SEEK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,8 @@ pub struct Assignment {
     rewind: AtomicBool,
     leaving: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
+    /// When it was said last that partitions cannot be begun yet.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Assignment {
@@ -89,6 +93,7 @@ impl Assignment {
             rewind: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             failure: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -205,7 +210,12 @@ impl Assignment {
         if for_good {
             return Err(error);
         }
-        tracing::warn!("partitions cannot be begun yet: {error:#}");
+        let mut said = lock(&self.said);
+        if said.is_none_or(|at| at.elapsed() >= POSTPONED_SAY) {
+            tracing::warn!("partitions cannot be begun yet: {error:#}");
+            *said = Some(Instant::now());
+        }
+        drop(said);
         self.request_rewind();
         Ok(())
     }

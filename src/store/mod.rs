@@ -125,12 +125,36 @@ pub enum StoreError {
         /// The newest migration of this program.
         known: i64,
     },
-    /// Commits would not be durable before results are published.
+    /// The database's `_sqlx_migrations` tells of migrations that no version of this program has.
     #[error(
-        "synchronous_commit is off on this database, so a published result could be lost in a crash: set it \
-         to on for this role (ALTER ROLE … SET synchronous_commit = on) or in the URL's options"
+        "another program's migrations are in this database: its table _sqlx_migrations has a version {version} that is \
+         not this program's. Give the ledger a database of its own; or, in PostgreSQL, a schema of its own, with \
+         CREATE SCHEMA stock and ?options=-c%20search_path%3Dstock at the end of the URL"
     )]
-    NotDurable,
+    Foreign {
+        /// The first migration that is not ours.
+        version: i64,
+    },
+    /// A setting of the database would make what is decided or kept wrong.
+    #[error("{setting} is {found} on this database, but must be {needed}: {why}. {mend}")]
+    Unsuitable {
+        /// Which setting.
+        setting: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        needed: &'static str,
+        /// What would go wrong.
+        why: &'static str,
+        /// What an operator can do.
+        mend: &'static str,
+    },
+    /// The database takes no writes now. Passes when it is made writable.
+    #[error("the database is read-only: {why}")]
+    ReadOnly {
+        /// How so, and what an operator can do.
+        why: &'static str,
+    },
     /// A connection was opened anew, maybe to a database that lost commits: compare the ledger's positions with what is
     /// known before anything is applied.
     #[error("the database was connected to anew")]
@@ -176,7 +200,13 @@ impl StoreError {
     /// Whether doing the same again may work: a deadlock, a lost connection, a server starting up.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Moved | Self::ConcurrentChange { .. } | Self::Database { retry: true, .. })
+        matches!(
+            self,
+            Self::Moved
+                | Self::ConcurrentChange { .. }
+                | Self::ReadOnly { .. }
+                | Self::Database { retry: true, .. }
+        )
     }
 }
 
@@ -223,8 +253,16 @@ pub trait Store: Send + Sync + 'static {
     /// Creates or updates the tables.
     async fn migrate(&self) -> Result<(), StoreError>;
 
-    /// Checks that the tables are those of this program and that commits are durable.
+    /// Checks that the tables are those of this program, and that the database is set as the ledger needs it.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Checks that the database takes writes now. Reading a ledger needs none.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`], which may pass.
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The positions of these partitions; one the ledger never saw is absent.
     async fn positions(&self, of: &[TopicPartition])
@@ -377,7 +415,10 @@ async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
                 .with_jitter(),
         )
         .when(StoreError::is_transient)
-        .notify(|error, pause| tracing::info!(%error, ?pause, "{doing}: trying again"))
+        // What does not pass within the bound is for the caller to say, and there may be five of these a second.
+        .notify(|error, pause| {
+            tracing::debug!(error = error as &dyn std::error::Error, ?pause, "{doing}: trying again")
+        })
         .await
 }
 

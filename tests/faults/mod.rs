@@ -3,5 +3,7 @@
 mod killed;
 mod networks;
 mod outages;
+mod peers;
+mod read_only;
 mod recovery;
 mod topics_made_anew;

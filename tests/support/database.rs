@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use stock_verifier::store::Store as _;
-use stock_verifier::store::postgres::PostgresStore;
+use stock_verifier::store::postgres::{Connections, PostgresStore};
 
 use super::servers::wait_for;
 
@@ -80,7 +80,8 @@ impl Database {
     /// The verifier's own store on it.
     pub fn store(&self) -> PostgresStore {
         let url = self.url();
-        wait_for(async move { PostgresStore::open(&url, 2).await }).expect("PostgreSQL is reached")
+        wait_for(async move { PostgresStore::open(&url, Connections { batches: 2, others: 2 }).await })
+            .expect("PostgreSQL is reached")
     }
 
     /// Does something for its effect.

@@ -20,6 +20,8 @@ pub enum Act {
     LoseAnswer,
     /// It arrives and is answered, but the answer comes only after so many seconds.
     Delay(u64),
+    /// It arrives, and then nothing passes any more, neither way, not even that a side hung up: a host that vanished.
+    Silence,
 }
 
 /// What passes through.
@@ -76,6 +78,8 @@ impl Proxy {
                         wire,
                         rule: Arc::clone(&rule),
                         acted: Arc::clone(&acted),
+                        over: Arc::clone(&over),
+                        silent: AtomicBool::new(false),
                         losing: Mutex::default(),
                         delaying: Mutex::default(),
                         client,
@@ -115,6 +119,8 @@ struct Link {
     wire: Wire,
     rule: Arc<Rule>,
     acted: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    silent: AtomicBool,
     losing: Mutex<HashSet<u32>>,
     delaying: Mutex<Vec<(u32, u64)>>,
     client: TcpStream,
@@ -138,8 +144,13 @@ impl Link {
                 Act::Cut => return Ok(()),
                 Act::LoseAnswer => drop(lock(&self.losing).insert(number)),
                 Act::Delay(seconds) => lock(&self.delaying).push((number, seconds)),
+                Act::Silence => self.silent.store(true, Ordering::SeqCst),
             }
             (&self.server).write_all(&request)?;
+            if act == Act::Silence {
+                self.stay_silent();
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -147,6 +158,9 @@ impl Link {
     fn answers(&self) -> std::io::Result<()> {
         while let Some(answer) = self.next(&self.server)? {
             let number = self.number(&answer, 4);
+            if self.silent.load(Ordering::SeqCst) {
+                continue;
+            }
             if lock(&self.losing).contains(&number) {
                 return Ok(());
             }
@@ -161,6 +175,13 @@ impl Link {
             (&self.client).write_all(&answer)?;
         }
         Ok(())
+    }
+
+    /// Reads no more of what the client says, not even that it hangs up.
+    fn stay_silent(&self) {
+        while !self.over.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn header(&self) -> usize {

@@ -8,7 +8,7 @@ use stock_verifier::ledger::{
     Command, HoldSeconds, Id, Item, Limits, Location, NextOffset, Offset, Outcome, Policy, Quantity, Request,
     Sku, Source, Terms, TopicPartition,
 };
-use stock_verifier::store::postgres::PostgresStore;
+use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
 use stock_verifier::store::{Advance, Batch, Store};
 
@@ -59,9 +59,11 @@ impl TestDatabase {
     pub async fn open(&self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
-            Self::Postgres { .. } => {
-                Arc::new(PostgresStore::open(&self.url(), CONNECTIONS).await.expect("opens"))
-            }
+            Self::Postgres { .. } => Arc::new(
+                PostgresStore::open(&self.url(), Connections { batches: CONNECTIONS, others: CONNECTIONS })
+                    .await
+                    .expect("opens"),
+            ),
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use stock_verifier::ledger::{
     Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
 };
-use stock_verifier::store::postgres::PostgresStore;
+use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::{Advance, Batch, Store as _};
 
 use super::Run;
@@ -35,7 +35,9 @@ pub async fn apply(
     connections: usize,
 ) -> Result<Run> {
     let shares = shares(topic, orders, batch, connections)?;
-    let store = Arc::new(PostgresStore::open(url, u32::try_from(connections)?).await?);
+    let store = Arc::new(
+        PostgresStore::open(url, Connections { batches: u32::try_from(connections)?, others: 1 }).await?,
+    );
     // Connections are made before the clock starts.
     for _ in 0..connections {
         store.positions(&[]).await?;

@@ -12,24 +12,45 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Executor, PgConnection, Row};
 
 use super::copy::CopyRows;
 use super::rows::location_column;
-use super::{DECISIONS_KEY, PostgresStore, broke, failed, levels, orders, rows};
+use super::{DECISIONS_KEY, broke, failed, levels, orders, rows};
 use crate::ledger::{
     Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Map, Movement, NextOffset, OrderState,
     Place, Seq, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
-    Advance, Applied, Batch, How, Store as _, StoreError, find_positions, followed_orders, is_below,
-    order_states,
+    Advance, Applied, Batch, How, StoreError, find_positions, followed_orders, is_below, order_states,
 };
 
-/// `BEGIN`, through a gate that many batches pass at once. The number is this program's own among advisory locks.
-const BEGIN_SHARED: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7309940776305091937)";
-/// `BEGIN`, alone behind the gate until the batch ends.
-const BEGIN_ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7309940776305091937)";
+/// The gate's number, this program's own among advisory locks.
+pub(super) const GATE: i64 = 7_309_940_776_305_091_937;
+
+/// How a batch begins: one message, whatever is usual on this server, for this role or database.
+///
+/// Each statement sees what was committed before it: with another isolation, what was decided while the batch waited
+/// at the gate or for a lock would go unseen. And no result is published before its decision is durable here and on
+/// whatever standby a commit waits for; who asked for more than that (`remote_apply`) keeps it. Not `READ WRITE`: who
+/// made the database read-only, as when its disk is nearly full, means us too.
+macro_rules! begin {
+    ($lock:literal) => {
+        concat!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT ",
+            $lock,
+            "(7309940776305091937), set_config('synchronous_commit',
+                 CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
+        )
+    };
+}
+/// Through the gate, which many batches pass at once.
+const BEGIN_SHARED: &str = begin!("pg_advisory_xact_lock_shared");
+/// Alone behind the gate until the batch ends.
+const BEGIN_ALONE: &str = begin!("pg_advisory_xact_lock");
+/// How a batch ends. Where a commit waits for a standby, PostgreSQL takes the statement's time-out for a word to stop
+/// waiting, warns, and says that all is well: a result could be published that a failover then loses.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// What is thought of a batch's command ids before they are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,32 +62,14 @@ pub(super) enum Ids {
     Any,
 }
 
-/// One try on one connection. A connection that saw an error is closed, never given back.
-pub(super) async fn attempt(
-    store: &PostgresStore,
-    batch: &Batch,
-    how: How<'_>,
-    ids: Ids,
-) -> Result<Applied, StoreError> {
-    let mut connection = store.batches.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
-    // After it is there: its own opening counts.
-    if batch.epoch.is_some_and(|epoch| epoch != store.connection_epoch()) {
-        return Err(StoreError::Reconnected);
-    }
-    let applied = apply(&mut connection, batch, how, ids).await;
-    if applied.is_err() {
-        connection.close_on_drop();
-    }
-    applied
-}
-
 /// Whether a batch was refused because one of its ids was decided before.
 pub(super) fn met_known_id(error: &StoreError) -> bool {
     matches!(error, StoreError::Database { source: sqlx::Error::Database(database), .. }
         if broke(&**database, DECISIONS_KEY))
 }
 
-async fn apply(
+/// One try on one connection.
+pub(super) async fn apply(
     connection: &mut PgConnection,
     batch: &Batch,
     how: How<'_>,
@@ -78,7 +81,9 @@ async fn apply(
     let begin = if alone { BEGIN_ALONE } else { BEGIN_SHARED };
     let followed_before = order_states(&before, &followed)?;
 
-    let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
+    // Not sqlx's own transaction, which ends by a COMMIT alone. What fails from here on ends with its connection.
+    connection.execute(begin).await.map_err(failed("beginning a transaction"))?;
+    let mut transaction = connection;
     let items = items_of(batch, &followed_before);
     if let How::Mending = how {
         // Whoever moves them now is waited for, so that the newest movement is the newest.
@@ -107,7 +112,7 @@ async fn apply(
     if let How::At([.., last]) = how {
         draw_through(&mut transaction, last.seq).await?;
     }
-    transaction.commit().await.map_err(failed("committing a batch"))?;
+    transaction.execute(COMMIT).await.map_err(failed("committing a batch"))?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
 
@@ -339,4 +344,16 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
             .text(movement.cause.id.as_str());
     }
     rows.finish().await.map_err(doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_has_one_number() {
+        for begin in [BEGIN_SHARED, BEGIN_ALONE] {
+            assert!(begin.contains(&format!("({GATE})")), "{begin}");
+        }
+    }
 }

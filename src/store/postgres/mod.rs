@@ -32,12 +32,15 @@
 
 mod apply;
 mod audit;
+mod connection;
 mod copy;
 mod levels;
 mod orders;
+mod peers;
 mod positions;
 mod read;
 mod rows;
+mod settings;
 
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
@@ -47,26 +50,31 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
+use sqlx::migrate::{AppliedMigration, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use apply::Ids;
+use connection::{ACQUIRE_TIMEOUT, CLOSE_LIMIT, Patience};
 
 use super::{Applied, Audit, Batch, DueHold, How, ItemLevel, Position, Snapshot, Store, StoreError, version};
 use crate::ledger::{Item, Place, Sku, TopicPartition};
 
-/// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for a lock: another batch holds its SKUs for milliseconds.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest a transaction of ours may sit idle, should this process hang: its locks block every other instance.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest wait for a free or new connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a lock on a table while migrating. Whoever wants the table meanwhile waits behind.
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Batches in which command ids are looked up before they are taken for new again, once one was not: a batch refused
 /// for that is done twice, so where producers repeat themselves all the time it costs a hundredth.
 const WARY_BATCHES: usize = 100;
+
+/// Most connections of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// To apply batches: one for each pipeline.
+    pub batches: u32,
+    /// For everything else.
+    pub others: u32,
+}
 
 /// A ledger in PostgreSQL, 15 or newer.
 #[derive(Debug, Clone)]
@@ -81,35 +89,18 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects with at most `connections` at once.
+    /// Connects with at most so many `connections` at once.
     ///
-    /// Time-outs are the server's own, never a dropped future, which could leave a pooled connection in
-    /// the middle of an answer (sqlx#4385).
+    /// Time-outs are the server's own, and one for its silence: `connection.rs`.
     ///
     /// # Errors
     /// When the URL is wrong, the server cannot be reached, or it refuses the user.
-    pub async fn open(url: &str, connections: u32) -> Result<Self, StoreError> {
+    pub async fn open(url: &str, connections: Connections) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| failed("reading the database URL")(error))?
-            .application_name("stock-verifier")
-            .options([
-                ("statement_timeout", STATEMENT_TIMEOUT.as_millis().to_string()),
-                ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
-                ("idle_in_transaction_session_timeout", IDLE_TIMEOUT.as_millis().to_string()),
-                // A batch's items are joined with their levels by both columns of the key. The planner, who thinks
-                // the columns independent, expects few and would hash all levels there are: 70 ms instead of 21 for
-                // 5,800 items of 100,000.
-                ("enable_hashjoin", "off".to_owned()),
-            ])
             .disable_statement_logging();
-        // The pool would try a refused connection until it times out, and then not say why.
-        sqlx::PgConnection::connect_with(&options)
-            .await
-            .map_err(failed("connecting to PostgreSQL"))?
-            .close()
-            .await
-            .map_err(failed("connecting to PostgreSQL"))?;
-        let pool = || {
+        let options = connection::reach(options).await?;
+        let pool = |connections| {
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -117,7 +108,7 @@ impl PostgresStore {
                 .test_before_acquire(false)
         };
         let opened = Arc::new(AtomicU64::new(0));
-        let batches = pool().idle_timeout(None).max_lifetime(None).after_connect({
+        let batches = pool(connections.batches).idle_timeout(None).max_lifetime(None).after_connect({
             let opened = Arc::clone(&opened);
             move |_, _| {
                 opened.fetch_add(1, Ordering::SeqCst);
@@ -126,7 +117,7 @@ impl PostgresStore {
         });
         Ok(Self {
             batches: batches.connect_lazy_with(options.clone()),
-            pool: pool().connect_lazy_with(options),
+            pool: pool(connections.others).connect_lazy_with(options),
             opened,
             wary: Arc::default(),
         })
@@ -136,7 +127,7 @@ impl PostgresStore {
     async fn attempt(&self, batch: &Batch) -> Result<Applied, StoreError> {
         let wary = self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if wary.is_err() {
-            match apply::attempt(self, batch, How::Usually, Ids::New).await {
+            match self.attempt_as(batch, How::Usually, Ids::New).await {
                 Err(error) if apply::met_known_id(&error) => {
                     tracing::debug!("a command id was decided before; ids are looked up for a while");
                     self.wary.store(WARY_BATCHES, Ordering::Relaxed);
@@ -144,22 +135,56 @@ impl PostgresStore {
                 applied => return applied,
             }
         }
-        apply::attempt(self, batch, How::Usually, Ids::Any).await
+        self.attempt_as(batch, How::Usually, Ids::Any).await
     }
 
-    async fn newest_migration(&self) -> Result<Option<i64>, StoreError> {
+    async fn attempt_as(&self, batch: &Batch, how: How<'_>, ids: Ids) -> Result<Applied, StoreError> {
+        let apply = async |connection: &mut PgConnection| {
+            // Now that it is there: its own opening counts.
+            if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
+                return Err(StoreError::Reconnected);
+            }
+            apply::apply(connection, batch, how, ids).await
+        };
+        connection::with_connection(&self.batches, Patience::Usual, apply).await
+    }
+
+    /// Talks to the database: see [`connection::with_connection`].
+    async fn with<T>(
+        &self,
+        talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        connection::with_connection(&self.pool, Patience::Usual, talk).await
+    }
+
+    /// The same for what takes as long as it takes.
+    async fn at_leisure<T>(
+        &self,
+        talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        connection::with_connection(&self.pool, Patience::Endless, talk).await
+    }
+
+    /// The migrations the database knows.
+    async fn migrations(&self) -> Result<Vec<AppliedMigration>, StoreError> {
         let doing = failed("reading the ledger's version");
-        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&self.pool)
+        self.with(async |connection| {
+            let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(&doing)?;
+            if !exists {
+                return Ok(Vec::new());
+            }
+            let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+                "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version",
+            )
+            .fetch_all(connection)
             .await
             .map_err(&doing)?;
-        if !exists {
-            return Ok(None);
-        }
-        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(&doing)
+            Ok(version::applied(found))
+        })
+        .await
     }
 }
 
@@ -185,16 +210,21 @@ fn is_transient(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
         // A connection cut in the middle of an answer.
         | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Migrate(migration) => match &**migration {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => is_transient(error),
+            _ => false,
+        },
         sqlx::Error::Database(database) => match database.code().as_deref() {
             // Serialisation failure, deadlock, lock not available, statement cancelled by its time-out.
             Some("40001" | "40P01" | "55P03" | "57014"
-            // Server shutting down, crashed, starting up; too many connections; idle in transaction; read-only after
-            // a failover.
-            | "57P01" | "57P02" | "57P03" | "53300" | "25P03" | "25006") => true,
+            // Server shutting down, crashed, starting up; idle, in a transaction or without, or too long in one; read-only
+            // after a failover.
+            | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006") => true,
             // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
             // meanwhile: it will be read next time.
             Some("23505") => broke(&**database, DECISIONS_KEY) || broke(&**database, "levels_pkey"),
-            Some(code) => code.starts_with("08"),
+            // The connection broke; too little of something for now: disk, memory, connections.
+            Some(code) => code.starts_with("08") || code.starts_with("53"),
             None => false,
         },
         _ => false,
@@ -204,17 +234,37 @@ fn is_transient(error: &sqlx::Error) -> bool {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        version::check_not_newer(&MIGRATIONS, self.newest_migration().await?)?;
-        MIGRATIONS.run(&self.pool).await.map_err(|error| failed("migrating the database")(error.into()))
+        self.with(settings::check).await?;
+        version::check_can_migrate(&MIGRATIONS, &self.migrations().await?)?;
+        self.check_writable().await?;
+        // A session of its own: an index on a large ledger takes as long as it takes.
+        let options = (*self.pool.connect_options()).clone().options([
+            ("statement_timeout", "0".to_owned()),
+            ("idle_in_transaction_session_timeout", "0".to_owned()),
+            ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
+        ]);
+        let mut connection = connection::connect(&options).await?;
+        let migrated = MIGRATIONS.run_direct(&mut connection).await;
+        // What closing says adds nothing; the session ends with the connection anyway, and its locks too.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
+        migrated.map_err(|error| {
+            let doing = if is_lock_timeout(&error) {
+                "migrating the database: another process migrates it or holds a lock on one of its tables; the same \
+                 again may work"
+            } else {
+                "migrating the database"
+            };
+            failed(doing)(error.into())
+        })
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        version::check(&MIGRATIONS, self.newest_migration().await?)?;
-        let durability: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("checking the database"))?;
-        if durability == "off" { Err(StoreError::NotDurable) } else { Ok(()) }
+        self.with(settings::check).await?;
+        version::check(&MIGRATIONS, &self.migrations().await?)
+    }
+
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.with(settings::check_writable).await
     }
 
     async fn positions(
@@ -222,28 +272,34 @@ impl Store for PostgresStore {
         of: &[TopicPartition],
     ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
         let (topics, partitions) = rows::partition_columns(of.iter());
-        sqlx::query(
-            "SELECT topic, partition, next_offset, published_offset, topic_id FROM positions
-             JOIN UNNEST($1::text[], $2::int[]) AS wanted (topic, partition) USING (topic, partition)",
-        )
-        .bind(topics)
-        .bind(partitions)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("reading the positions"))?
-        .iter()
-        .map(|row| rows::full_position(row).map_err(failed("reading the positions")))
-        .collect()
-    }
-
-    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
-        sqlx::query("SELECT topic, partition, next_offset, published_offset, topic_id FROM positions")
-            .fetch_all(&self.pool)
+        self.with(async |connection| {
+            sqlx::query(
+                "SELECT topic, partition, next_offset, published_offset, topic_id FROM positions
+                 JOIN UNNEST($1::text[], $2::int[]) AS wanted (topic, partition) USING (topic, partition)",
+            )
+            .bind(topics)
+            .bind(partitions)
+            .fetch_all(connection)
             .await
             .map_err(failed("reading the positions"))?
             .iter()
             .map(|row| rows::full_position(row).map_err(failed("reading the positions")))
             .collect()
+        })
+        .await
+    }
+
+    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        self.with(async |connection| {
+            sqlx::query("SELECT topic, partition, next_offset, published_offset, topic_id FROM positions")
+                .fetch_all(connection)
+                .await
+                .map_err(failed("reading the positions"))?
+                .iter()
+                .map(|row| rows::full_position(row).map_err(failed("reading the positions")))
+                .collect()
+        })
+        .await
     }
 
     async fn set_position(
@@ -252,29 +308,36 @@ impl Store for PostgresStore {
         was: Option<&Position>,
         now: &Position,
     ) -> Result<(), StoreError> {
-        positions::set(&self.pool, at, was, now).await
+        self.with(async |connection| positions::set(connection, at, was, now).await).await
     }
 
     async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
-        let owner: String = sqlx::query_scalar(
-            "INSERT INTO ledger_group (name) VALUES ($1)
-             ON CONFLICT (only_one)
-                 DO UPDATE SET name = CASE WHEN $2 THEN excluded.name ELSE ledger_group.name END
-             RETURNING name",
-        )
-        .bind(group)
-        .bind(take_over)
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed("claiming the ledger"))?;
+        let owner: String = self
+            .with(async |connection| {
+                sqlx::query_scalar(
+                    "INSERT INTO ledger_group (name) VALUES ($1)
+                     ON CONFLICT (only_one)
+                         DO UPDATE SET name = CASE WHEN $2 THEN excluded.name ELSE ledger_group.name END
+                     RETURNING name",
+                )
+                .bind(group)
+                .bind(take_over)
+                .fetch_one(connection)
+                .await
+                .map_err(failed("claiming the ledger"))
+            })
+            .await?;
         if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
     }
 
     async fn group(&self) -> Result<Option<String>, StoreError> {
-        sqlx::query_scalar("SELECT name FROM ledger_group")
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("reading whose ledger it is"))
+        self.with(async |connection| {
+            sqlx::query_scalar("SELECT name FROM ledger_group")
+                .fetch_optional(connection)
+                .await
+                .map_err(failed("reading whose ledger it is"))
+        })
+        .await
     }
 
     fn connection_epoch(&self) -> u64 {
@@ -287,77 +350,89 @@ impl Store for PostgresStore {
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let wanted: Option<Vec<&str>> = of.map(|skus| skus.iter().map(Sku::as_str).collect());
-        let found = sqlx::query(
-            "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
-             WHERE $1::text[] IS NULL OR sku = ANY($1) ORDER BY sku, location",
-        )
-        .bind(wanted)
-        .fetch_all(&self.pool)
-        .await;
-        read_levels(found)
+        self.with(async |connection| {
+            let found = sqlx::query(
+                "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
+                 WHERE $1::text[] IS NULL OR sku = ANY($1) ORDER BY sku, location",
+            )
+            .bind(wanted)
+            .fetch_all(connection)
+            .await;
+            read_levels(found)
+        })
+        .await
     }
 
     async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
         let items: BTreeSet<&Item> = items.iter().collect();
         let (skus, locations) = rows::item_columns(items.into_iter());
-        let found = sqlx::query(
-            "SELECT sku, location, available, version, backorder_limit, order_limit
-             FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location) JOIN levels USING (sku, location)",
-        )
-        .bind(skus)
-        .bind(locations)
-        .fetch_all(&self.pool)
-        .await;
-        read_levels(found)
+        self.with(async |connection| {
+            let found = sqlx::query(
+                "SELECT sku, location, available, version, backorder_limit, order_limit
+                 FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location) JOIN levels USING (sku, location)",
+            )
+            .bind(skus)
+            .bind(locations)
+            .fetch_all(connection)
+            .await;
+            read_levels(found)
+        })
+        .await
     }
 
     async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
-        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
-        read::levels_after(&mut connection, after, limit).await
+        self.with(async |connection| read::levels_after(connection, after, limit).await).await
     }
 
     async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
-        orders::take_unannounced(&self.pool, limit).await
+        self.with(async |connection| orders::take_unannounced(connection, limit).await).await
     }
 
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
-        orders::take_due_holds(&self.pool, limit, lease).await
+        self.with(async |connection| orders::take_due_holds(connection, limit, lease).await).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
-        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
-        let audit = audit::audit(&mut connection).await;
-        if audit.is_err() {
-            connection.close_on_drop();
-        }
-        audit
+        self.at_leisure(audit::audit).await
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        // Only the owner may, and nobody on a standby: then what follows may be slow.
+        if let Err(error) = self.at_leisure(read::summarise).await {
+            tracing::debug!(%error, "the indexes by place are not brought up to date; reading may be slow");
+        }
         Ok(Box::new(read::PostgresSnapshot::begin(&self.pool).await?))
     }
 
     async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || apply::attempt(self, batch, How::At(places), Ids::Any)).await
+        super::retry("restoring a batch", || self.attempt_as(batch, How::At(places), Ids::Any)).await
     }
 
     async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
-        let mut connection = self.pool.acquire().await.map_err(failed("connecting to PostgreSQL"))?;
-        let found = audit::mendable_levels(&mut connection).await;
-        if found.is_err() {
-            connection.close_on_drop();
-        }
-        found
+        self.at_leisure(audit::mendable_levels).await
     }
 
     async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("mending levels", || apply::attempt(self, batch, How::Mending, Ids::Any)).await
+        super::retry("mending levels", || self.attempt_as(batch, How::Mending, Ids::Any)).await
     }
 
     async fn close(&self) {
-        self.batches.close().await;
-        self.pool.close().await;
+        let both = async {
+            self.batches.close().await;
+            self.pool.close().await;
+        };
+        // A connection in use is waited for, and one to a server that vanished would be for long.
+        if tokio::time::timeout(CLOSE_LIMIT, both).await.is_err() {
+            tracing::debug!("not all connections were closed within {CLOSE_LIMIT:?}");
+        }
     }
+}
+
+/// Whether a migration waited for a lock in vain.
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    matches!(error, MigrateError::Execute(sqlx::Error::Database(database))
+                    | MigrateError::ExecuteMigration(sqlx::Error::Database(database), _)
+        if database.code().as_deref() == Some(peers::LOCK_NOT_AVAILABLE))
 }
 
 /// The migrations this program was built with.

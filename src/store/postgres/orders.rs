@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::failed;
@@ -172,14 +172,17 @@ pub(super) async fn note_unannounced(
     Ok(())
 }
 
-pub(super) async fn take_unannounced(pool: &PgPool, limit: usize) -> Result<Vec<Item>, StoreError> {
+pub(super) async fn take_unannounced(
+    connection: &mut PgConnection,
+    limit: usize,
+) -> Result<Vec<Item>, StoreError> {
     sqlx::query(
         "DELETE FROM unannounced_levels
          WHERE (sku, location) IN (SELECT sku, location FROM unannounced_levels LIMIT $1 FOR UPDATE SKIP LOCKED)
          RETURNING sku, location",
     )
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .map_err(failed("taking levels to announce"))?
     .iter()
@@ -188,7 +191,7 @@ pub(super) async fn take_unannounced(pool: &PgPool, limit: usize) -> Result<Vec<
 }
 
 pub(super) async fn take_due_holds(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     limit: usize,
     lease: Duration,
 ) -> Result<Vec<DueHold>, StoreError> {
@@ -203,7 +206,7 @@ pub(super) async fn take_due_holds(
     )
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX))
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .map_err(&doing)?
     .iter()

@@ -1,7 +1,6 @@
 //! Stating positions, outside of batches.
 
-use sqlx::Connection as _;
-use sqlx::postgres::PgPool;
+use sqlx::{Connection as _, PgConnection};
 
 use super::{failed, rows};
 use crate::ledger::{Seq, TopicId, TopicPartition};
@@ -9,13 +8,12 @@ use crate::store::{Position, StoreError, first_place_of};
 
 /// States a position if it still is what it `was`, and notes a new id of its topic.
 pub(super) async fn set(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     at: &TopicPartition,
     was: Option<&Position>,
     now: &Position,
 ) -> Result<(), StoreError> {
     let doing = failed("setting a position");
-    let mut connection = pool.acquire().await.map_err(&doing)?;
     let mut transaction =
         connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(&doing)?;
     let found = sqlx::query(

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{Executor, PgConnection, Postgres, Row, Transaction};
+use sqlx::{Executor, PgConnection, Postgres, Row};
 
 use super::rows::{PgStamp, damaged};
 use super::{failed, orders, read_levels, rows};
@@ -29,23 +30,26 @@ const LONGEST_STRETCH: i64 = 1_000 * BATCH_PLACES;
 
 /// A read-only transaction that sees the ledger as it was when it began.
 pub(super) struct PostgresSnapshot {
-    transaction: Transaction<'static, Postgres>,
+    connection: PoolConnection<Postgres>,
     /// Places looked through at once: as many as hold about one page, since all rows of a stretch are read and sorted.
     stretch: i64,
 }
 
 impl PostgresSnapshot {
     pub(super) async fn begin(pool: &PgPool) -> Result<Self, StoreError> {
-        summarise(pool).await;
         let doing = failed("beginning to read the ledger");
-        let mut transaction =
-            pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
-        // It holds no locks, and its reader may have much to do between two pages.
-        transaction
-            .execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0")
+        let mut connection = pool.acquire().await.map_err(&doing)?;
+        // Of no use to anybody else: what its transaction sees and sets is its own.
+        connection.close_on_drop();
+        connection
+            .execute(
+                // It holds no locks, and its reader may have much to do between two pages.
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+                 SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0",
+            )
             .await
             .map_err(&doing)?;
-        Ok(Self { transaction, stretch: BATCH_PLACES })
+        Ok(Self { connection, stretch: BATCH_PLACES })
     }
 }
 
@@ -53,7 +57,7 @@ impl PostgresSnapshot {
 impl Snapshot for PostgresSnapshot {
     async fn count(&mut self) -> Result<u64, StoreError> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM decisions")
-            .fetch_one(&mut *self.transaction)
+            .fetch_one(&mut *self.connection)
             .await
             .map_err(failed("counting the decisions"))?;
         Ok(count.unsigned_abs())
@@ -61,7 +65,7 @@ impl Snapshot for PostgresSnapshot {
 
     async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
         let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
-            .fetch_one(&mut *self.transaction)
+            .fetch_one(&mut *self.connection)
             .await
             .map_err(failed("reading the last decision's place"))?;
         Ok(last.map(Seq))
@@ -69,7 +73,7 @@ impl Snapshot for PostgresSnapshot {
 
     async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
         sqlx::query("SELECT topic, partition, next_offset FROM positions")
-            .fetch_all(&mut *self.transaction)
+            .fetch_all(&mut *self.connection)
             .await
             .map_err(failed("reading the positions"))?
             .iter()
@@ -82,7 +86,7 @@ impl Snapshot for PostgresSnapshot {
             "SELECT topic, partition, from_seq, topic_id FROM topic_incarnations
              ORDER BY topic, partition, from_seq",
         )
-        .fetch_all(&mut *self.transaction)
+        .fetch_all(&mut *self.connection)
         .await
         .map_err(failed("reading the topics' ids"))?;
         Ok(rows
@@ -99,14 +103,14 @@ impl Snapshot for PostgresSnapshot {
         let mut after = after.0;
         loop {
             let through = after.saturating_add(self.stretch);
-            let found = decisions_between(&mut self.transaction, after, through, limit).await?;
+            let found = decisions_between(&mut self.connection, after, through, limit).await?;
             if found.len() >= limit {
                 self.stretch = (self.stretch / 2).max(BATCH_PLACES);
             } else if found.len() < limit / 4 {
                 self.stretch = (self.stretch * 2).min(LONGEST_STRETCH);
             }
             // A stretch may be empty: batches that failed drew their places all the same.
-            if !found.is_empty() || last_place(&mut self.transaction).await? <= through {
+            if !found.is_empty() || last_place(&mut self.connection).await? <= through {
                 return Ok(found);
             }
             after = through;
@@ -124,7 +128,7 @@ impl Snapshot for PostgresSnapshot {
         )
         .bind(after.0)
         .bind(through.0)
-        .fetch_all(&mut *self.transaction)
+        .fetch_all(&mut *self.connection)
         .await
         .map_err(failed("reading the movements"))?
         .iter()
@@ -139,7 +143,7 @@ impl Snapshot for PostgresSnapshot {
                FROM decisions WHERE id = ANY($1)"#,
         )
         .bind(ids)
-        .fetch_all(&mut *self.transaction)
+        .fetch_all(&mut *self.connection)
         .await
         .map_err(failed("reading the decisions"))?
         .iter()
@@ -152,7 +156,7 @@ impl Snapshot for PostgresSnapshot {
         after: Option<&Item>,
         limit: usize,
     ) -> Result<Vec<ItemLevel>, StoreError> {
-        levels_after(&mut self.transaction, after, limit).await
+        levels_after(&mut self.connection, after, limit).await
     }
 
     async fn order_lines_after(
@@ -170,7 +174,7 @@ impl Snapshot for PostgresSnapshot {
         .bind(after.map_or("", |(_, item)| item.sku.as_str()))
         .bind(after.map_or("", |(_, item)| rows::location_column(item)))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *self.transaction)
+        .fetch_all(&mut *self.connection)
         .await
         .map_err(&doing)?
         .iter()
@@ -193,7 +197,7 @@ impl Snapshot for PostgresSnapshot {
         )
         .bind(after.map_or("", Id::as_str))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *self.transaction)
+        .fetch_all(&mut *self.connection)
         .await
         .map_err(&doing)?
         .iter()
@@ -207,16 +211,14 @@ impl Snapshot for PostgresSnapshot {
 
 /// Brings the BRIN indexes up to date: what they have not summarised yet is read whole for every page, so that reading a
 /// ledger just written would take the square of its time. PostgreSQL does it by itself, but some time later.
-async fn summarise(pool: &PgPool) {
-    let done = sqlx::query(
+pub(super) async fn summarise(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query(
         "SELECT brin_summarize_new_values('decisions_by_seq'), brin_summarize_new_values('movements_by_seq')",
     )
-    .execute(pool)
-    .await;
-    if let Err(error) = done {
-        // Only the owner may, and nobody on a standby.
-        tracing::debug!(%error, "the indexes by place are not brought up to date; reading may be slow");
-    }
+    .execute(connection)
+    .await
+    .map_err(failed("bringing the indexes by place up to date"))?;
+    Ok(())
 }
 
 /// The first decisions of a stretch of the ledger's order.

@@ -152,14 +152,14 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 #[async_trait]
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let found = rows::newest_migration(&self.readers).await.map_err(database("reading its version"))?;
-        version::check_not_newer(&MIGRATOR, found)?;
+        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        version::check_can_migrate(&MIGRATOR, &found)?;
         MIGRATOR.run(&self.writer).await.map_err(|e| database("migrating the ledger")(e.into()))
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let found = rows::newest_migration(&self.readers).await.map_err(database("reading its version"))?;
-        version::check(&MIGRATOR, found)
+        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        version::check(&MIGRATOR, &found)
     }
 
     async fn positions(
@@ -203,7 +203,7 @@ impl Store for SqliteStore {
         let doing = "claiming the ledger";
         let mut conn = self.writer.acquire().await.map_err(database(doing))?;
         let owner: String = sqlx::query_scalar(
-            "INSERT INTO ledger_group (name) VALUES (?1)
+            "INSERT INTO ledger_group (only_one, name) VALUES (1, ?1)
              ON CONFLICT (only_one) DO UPDATE SET name = CASE WHEN ?2 THEN excluded.name ELSE name END
              RETURNING name",
         )
@@ -436,17 +436,20 @@ fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether the same call may work later: another process holds the file, or the queue for the writer was long.
+/// Whether the same call may work later: another process holds the file, the disk is full, or the queue for the writer
+/// was long.
 fn is_transient(error: &sqlx::Error) -> bool {
     /// `SQLITE_BUSY`: another connection holds the lock.
     const BUSY: i32 = 5;
     /// `SQLITE_LOCKED`: another statement of this process holds the table.
     const LOCKED: i32 = 6;
+    /// `SQLITE_FULL`: no room on the disk for now.
+    const FULL: i32 = 13;
     match error {
         sqlx::Error::Database(error) => {
             // The driver gives the extended code; its low byte is the primary one.
             let primary = error.code().and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
-            matches!(primary, Some(BUSY | LOCKED))
+            matches!(primary, Some(BUSY | LOCKED | FULL))
         }
         sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
         _ => false,

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::Serialize;
+use sqlx::migrate::AppliedMigration;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::database;
@@ -15,18 +16,21 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, Map, Movement, NextOffset,
     Offset, Seq, Sku, Source, Stamp, TopicId, TopicPartition,
 };
-use crate::store::{Advance, Incarnation, MOST_MENDED, Position, StoreError, StoredMovement};
+use crate::store::{Advance, Incarnation, MOST_MENDED, Position, StoreError, StoredMovement, version};
 
-/// The newest migration applied, if any was.
-pub(super) async fn newest_migration(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
+/// The migrations applied.
+pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<AppliedMigration>, sqlx::Error> {
     let tables: i64 =
         sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
             .fetch_one(pool)
             .await?;
     if tables == 0 {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(pool).await
+    sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+        .fetch_all(pool)
+        .await
+        .map(version::applied)
 }
 
 /// The positions of these partitions; one the ledger never saw is absent.

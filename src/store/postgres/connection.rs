@@ -1,0 +1,272 @@
+//! How the database is talked to: connections, what is set on them, and when one is given up.
+//!
+//! Everything goes through [`with_connection`]. A connection that saw an error is never used again: one that began
+//! while the database was read-only stays so, one that met a full disk or a shutdown is of no more use, and the
+//! state of one that broke is unknown.
+//!
+//! # Silence
+//!
+//! PostgreSQL ends by itself what takes too long, and says so. What it cannot say is that it is gone: a host that
+//! lost its power sends nothing, and sqlx 0.8.6 opens its socket by itself and takes no options for it, so that our
+//! kernel would wait for ever. So an answer is waited for a little longer than PostgreSQL may take; then the
+//! connection is closed without a word. What was asked is dropped with it, never left behind in a connection that
+//! is used again (sqlx#4385).
+//!
+//! The other way round, PostgreSQL is told to look whether we are still there ([`own_settings`]). A process that is
+//! frozen but whose host lives looks alive to both kernels; see `peers.rs`.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{Connection, PgConnection, Postgres};
+use tokio::time::Instant;
+
+use super::{failed, peers};
+use crate::store::StoreError;
+
+/// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a lock: another batch holds its SKUs for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest a transaction of ours may sit idle, should this process hang: its locks block every other instance.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for a free or new connection.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest silence of a server that was asked something. Longer than [`STATEMENT_TIMEOUT`], after which a living
+/// server says that it took too long.
+const SILENCE_LIMIT: Duration = Duration::from_secs(40);
+const _: () = assert!(SILENCE_LIMIT.as_secs() > STATEMENT_TIMEOUT.as_secs());
+/// Longest wait for a connection to say that it can be used again. sqlx waits for ever, and the pool with it.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for the connections to be closed: what they were for is done.
+pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How PostgreSQL finds out that this host is gone: it asks after this silence,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// again each time after this,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// so often; then, after 25 s, the session and its locks end.
+const KEEPALIVE_COUNT: u32 = 3;
+/// The same for what was sent and never acknowledged.
+const USER_TIMEOUT: Duration = Duration::from_secs(25);
+/// How often PostgreSQL looks whether this process has hung up while a statement runs or waits for a lock.
+const CONNECTION_CHECK: Duration = Duration::from_secs(5);
+
+/// What sessions of ours are called in `pg_stat_activity`.
+pub(super) const APPLICATION_NAME: &str = "stock-verifier";
+
+/// What a session of ours must have, whatever the server, the role or the database have for usual: told when
+/// connecting, which is stronger than those. What cannot be told is checked: `settings.rs`.
+fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
+    let millis = |time: Duration| time.as_millis().to_string();
+    let mut settings = vec![
+        ("statement_timeout", millis(STATEMENT_TIMEOUT)),
+        ("lock_timeout", millis(LOCK_TIMEOUT)),
+        ("idle_in_transaction_session_timeout", millis(IDLE_TIMEOUT)),
+        // An idle session is one that waits for orders.
+        ("idle_session_timeout", "0".to_owned()),
+        // For statements by themselves; a transaction says its own. With another, a batch that waited for a lock would
+        // not see what was decided meanwhile.
+        ("default_transaction_isolation", r"read\ committed".to_owned()),
+        // Our statements are written for these two.
+        ("standard_conforming_strings", "on".to_owned()),
+        ("transform_null_equals", "off".to_owned()),
+        // A policy that hides rows makes a statement fail, instead of deciding without them.
+        ("row_security", "off".to_owned()),
+        // A host that vanished must not keep its locks: see `KEEPALIVE_IDLE`. No matter on a Unix socket.
+        ("tcp_keepalives_idle", KEEPALIVE_IDLE.as_secs().to_string()),
+        ("tcp_keepalives_interval", KEEPALIVE_INTERVAL.as_secs().to_string()),
+        ("tcp_keepalives_count", KEEPALIVE_COUNT.to_string()),
+        ("tcp_user_timeout", millis(USER_TIMEOUT)),
+        // A batch's items are joined with their levels by both columns of the key. The planner, who thinks
+        // the columns independent, expects few and would hash all levels there are: 70 ms instead of 21 for
+        // 5,800 items of 100,000.
+        ("enable_hashjoin", "off".to_owned()),
+    ];
+    if checks_connections {
+        settings.push(("client_connection_check_interval", millis(CONNECTION_CHECK)));
+    }
+    settings
+}
+
+/// Connects once, for what a pool would not say: it tries a refused connection until it times out. Returns the options
+/// for every connection that follows.
+pub(super) async fn reach(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
+    let options = options.application_name(APPLICATION_NAME);
+    let mut connection = connect(&options).await?;
+    super::settings::check_version(connection.server_version_num())?;
+    // Not on every platform: PostgreSQL on Windows refuses it, and a refused option would refuse the connection.
+    let checks = sqlx::query("SELECT set_config('client_connection_check_interval', '1s', false)")
+        .execute(&mut connection)
+        .await
+        .is_ok();
+    connection.close().await.map_err(failed("connecting to PostgreSQL"))?;
+    Ok(options.options(own_settings(checks)))
+}
+
+/// A connection outside of any pool.
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options)).await;
+    connected.unwrap_or_else(|_| Err(silent(ACQUIRE_TIMEOUT))).map_err(failed("connecting to PostgreSQL"))
+}
+
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as PostgreSQL may take for a statement, and a little more.
+    Usual,
+    /// Without an end: for what sets its own limits aside, and has somebody at the keyboard.
+    Endless,
+}
+
+/// Talks to the database: the one place where a connection is taken from a pool, and given back or given up.
+pub(super) async fn with_connection<T>(
+    pool: &PgPool,
+    patience: Patience,
+    talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut lease = Lease::of(pool).await?;
+    let told = match patience {
+        Patience::Usual => unless_silent(SILENCE_LIMIT, talk(lease.connection())).await,
+        Patience::Endless => Some(talk(lease.connection()).await),
+    };
+    let Some(told) = told else {
+        // Dropped with its lease, the connection is closed hard.
+        drop(lease);
+        tracing::warn!(
+            "the database said nothing for {} s: this connection is given up",
+            SILENCE_LIMIT.as_secs()
+        );
+        return Err(failed("waiting for an answer")(silent(SILENCE_LIMIT)));
+    };
+    match &told {
+        Ok(_) => lease.give_back(),
+        Err(error) => {
+            lease.close();
+            if peers::waited_in_vain(error) {
+                peers::end_stuck(&pool.connect_options()).await;
+            }
+        }
+    }
+    told
+}
+
+fn silent(limit: Duration) -> sqlx::Error {
+    let text = format!("the database said nothing for {} s", limit.as_secs());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+}
+
+/// A connection out of the pool. Neither given back nor closed, it was left in the middle of an answer: then its socket
+/// is closed at once, which waits for nobody, and the pool may open another.
+struct Lease(Option<PoolConnection<Postgres>>);
+
+impl Lease {
+    async fn of(pool: &PgPool) -> Result<Self, StoreError> {
+        pool.acquire()
+            .await
+            .map(|connection| Self(Some(connection)))
+            .map_err(failed("connecting to PostgreSQL"))
+    }
+
+    fn connection(&mut self) -> &mut PgConnection {
+        // Holds because only what ends the lease takes it.
+        self.0.as_mut().expect("a lease has its connection")
+    }
+
+    /// For the next one, once it has said that it is in order; not waited for.
+    fn give_back(mut self) {
+        if let Some(mut connection) = self.0.take() {
+            // As sqlx does when it is dropped, but within a bound: a server that vanished at this moment would take the
+            // pool's place for good.
+            let back = connection.return_to_pool();
+            tokio::spawn(tokio::time::timeout(RELEASE_LIMIT, back));
+        }
+    }
+
+    /// With a word to the server, which sqlx gives five seconds.
+    fn close(mut self) {
+        if let Some(mut connection) = self.0.take() {
+            connection.close_on_drop();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// Waits for a conversation, unless its socket stays silent for so long: `None` then, and the conversation is dropped.
+async fn unless_silent<T>(limit: Duration, conversation: impl Future<Output = T>) -> Option<T> {
+    let mut conversation = pin!(conversation);
+    let heard = Arc::new(Heard { yes: AtomicBool::new(true), then: Mutex::new(Waker::noop().clone()) });
+    let waker = Waker::from(Arc::clone(&heard));
+    let mut alarm = pin!(tokio::time::sleep(limit));
+    std::future::poll_fn(|context| {
+        heard.then.lock().unwrap_or_else(PoisonError::into_inner).clone_from(context.waker());
+        // A conversation waits for its socket alone. Others in this task wake it too, and are no sign of life.
+        if heard.yes.swap(false, Ordering::SeqCst) {
+            if let Poll::Ready(told) = conversation.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(Some(told));
+            }
+            alarm.as_mut().reset(Instant::now() + limit);
+        }
+        alarm.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}
+
+/// Whether a conversation's socket had something to say.
+struct Heard {
+    yes: AtomicBool,
+    then: Mutex<Waker>,
+}
+
+impl Wake for Heard {
+    fn wake(self: Arc<Self>) {
+        self.yes.store(true, Ordering::SeqCst);
+        self.then.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Long enough for a busy machine, short enough for a test.
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn a_conversation_may_last_as_long_as_it_goes_on() {
+        let talk = async {
+            for _ in 0..15 {
+                tokio::time::sleep(LIMIT / 10).await;
+            }
+            "told"
+        };
+        assert_eq!(unless_silent(LIMIT, talk).await, Some("told"));
+    }
+
+    #[tokio::test]
+    async fn silence_ends_it_whatever_else_happens_in_its_task() {
+        let silent = unless_silent(LIMIT, std::future::pending::<()>());
+        let others = async {
+            for _ in 0..100 {
+                tokio::time::sleep(LIMIT / 10).await;
+            }
+        };
+        tokio::select! {
+            ended = silent => assert_eq!(ended, None),
+            () = others => panic!("it was taken for alive"),
+        }
+    }
+}
