@@ -108,11 +108,9 @@ fn a_topic_made_anew_that_is_longer_than_the_one_it_was_is_refused() {
     assert!(words(&diff).contains("it was made anew"), "{}", words(&diff));
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite://{}", directory.path().join("rebuilt.db").display());
-    for refused in [
-        &["replay", "republish"][..],
-        &["replay", "reprocess"],
-        &["replay", "rebuild", "--into", &url],
-    ] {
+    for refused in
+        [&["replay", "republish"][..], &["replay", "reprocess"], &["replay", "rebuild", "--into", &url]]
+    {
         let output = ask(&scene, refused);
         assert_eq!(output.status.code(), Some(2), "{refused:?}: {}", words(&output));
         assert!(words(&output).contains("it was made anew"), "{refused:?}: {}", words(&output));
@@ -211,6 +209,31 @@ fn a_topic_made_anew_under_a_running_verifier_is_noticed() {
     run(&scene, &["--accept-data-loss"]);
     assert_eq!((scene.database.decided(), told(&scene)), (240, 240));
     assert_eq!(audit(&scene).0, Some(0));
+}
+
+#[test]
+fn a_longer_topic_under_a_running_verifier_is_noticed_and_nothing_is_decided_twice() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 1_000_000)]);
+    scene.produce(&mugs("before", 40, 2));
+    let mut verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    // Asleep, so that it meets the new topic whole: it goes on at the old offset until it looks.
+    verifier.signal("STOP");
+    make_anew(&scene, 2);
+    scene.produce(&mugs("after", 2_000, 2));
+    verifier.signal("CONT");
+    verifier.said("--accept-data-loss", SOON);
+    let at_once = scene.database.decided() - 40;
+    println!("{at_once} orders were decided before it was noticed");
+    let _ = verifier.ended().is_none().then(|| verifier.stop());
+    assert!(scene.database.decided() < 2_040, "all of it was decided, nothing was noticed");
+    run(&scene, &["--accept-data-loss"]);
+    assert_eq!(scene.database.decided(), 2_040);
+    let told = i64::try_from(told(&scene)).expect("few");
+    assert!((2_040..=2_040 + at_once).contains(&told), "{told} told, {at_once} decided at once");
+    let (status, said) = audit(&scene);
+    assert_eq!(status, Some(0), "{said}");
 }
 
 #[test]
