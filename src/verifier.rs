@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::beside::{Beside, Moved};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
-use crate::intake::{Assignment, Intake, Membership, consumer_config};
+use crate::intake::{Assignment, Intake, Membership, TopicNews, TopicWatch, consumer_config};
 use crate::ledger::Outcome;
 use crate::publish::{Decided, Publisher, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
@@ -65,6 +65,8 @@ pub async fn run(
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
+    topics.check_partitions(&*store, settings.accept_data_loss).await?;
     let beside = Beside::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
     let moved = beside.moved();
     let beside_stop = CancellationToken::new();
@@ -72,8 +74,10 @@ pub async fn run(
     let mut workers = JoinSet::new();
     for worker in 0..settings.workers {
         let (settings, store, moved) = (settings.clone(), Arc::clone(&store), moved.clone());
-        workers.spawn(pipeline(settings, worker, store, moved, Arc::clone(&totals), stop.clone()));
+        let news = topics.listen();
+        workers.spawn(pipeline(settings, worker, store, moved, news, Arc::clone(&totals), stop.clone()));
     }
+    let topics = tokio::spawn(topics.run(beside_stop.clone()));
     let mut first = Ok(());
     while let Some(ended) = workers.join_next().await {
         let ended = ended.context("a worker panicked").flatten();
@@ -82,7 +86,8 @@ pub async fn run(
     }
     // Last, so that what the workers moved last is told too.
     beside_stop.cancel();
-    first.and(beside.await.context("telling levels panicked"))
+    let watched = topics.await.context("watching the topics panicked");
+    first.and(beside.await.context("telling levels panicked")).and(watched)
 }
 
 /// One worker: three stages, joined by bounded queues.
@@ -91,6 +96,7 @@ async fn pipeline(
     worker: usize,
     store: Arc<dyn Store>,
     moved: Moved,
+    news: TopicNews,
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -108,6 +114,7 @@ async fn pipeline(
     let topics = [&*settings.topics.orders_topic, &settings.topics.adjustments_topic];
     let intake = Intake::join(&config, &topics, bounds, assignment)?;
     let membership = intake.membership();
+    tokio::spawn(news.tell(Arc::clone(membership.assignment()), stop.clone()));
 
     let turns = Arc::new(Semaphore::new(DECIDING));
     let (gathered, batches) = mpsc::channel(DECIDING);

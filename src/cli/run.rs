@@ -58,7 +58,11 @@ pub struct RunArgs {
     #[arg(long, env = "STOCK_VERIFIER_MIGRATE")]
     migrate: bool,
 
-    /// Go on from the earliest record left where records are gone from the topic
+    /// Go on from the earliest record left where records are gone from a topic, or the topic was made anew
+    ///
+    /// Of a topic made anew all is decided, from its first record on. What of the one before was not decided is gone, and
+    /// so are results that were not told yet. Ids decided before are absorbed, or are dead letters where their content
+    /// differs. Give it for one start, not for ever.
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_DATA_LOSS")]
     accept_data_loss: bool,
 }

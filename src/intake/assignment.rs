@@ -3,11 +3,12 @@
 //! librdkafka calls [`Assignment::rebalance`] from within the poll, on the
 //! polling thread, so everything here may block that thread, within bounds.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
@@ -20,7 +21,8 @@ use super::batch::Slice;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::beside::Moved;
-use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
+use crate::kafka::topic_ids::{Described, Unanswered, describe};
+use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
 
 /// Longest wait for committed offsets. Those of a transaction that a killed instance left open stay unreadable until
@@ -29,6 +31,14 @@ use crate::store::{Position, Store, StoreError};
 const COMMITTED_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for Kafka to say which topics there are.
+const TOPICS_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for a topic that is not there: one just made is not known to every broker yet, and this thread must poll.
+const ABSENT_LIMIT: Duration = Duration::from_secs(3);
+/// How often to look for it.
+const ABSENT_LOOK: Duration = Duration::from_millis(100);
+/// What stands for the id of a topic that was never known.
+const UNKNOWN_TOPIC: &str = "unknown";
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
 /// How often the log says that partitions cannot be begun yet: it is tried several times a second.
@@ -55,6 +65,8 @@ pub struct Assignment {
     pub ownership: Ownership,
     in_flight: Arc<InFlight>,
     reading: Mutex<Vec<Reading>>,
+    /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
+    topics: Mutex<HashMap<Arc<str>, Option<TopicId>>>,
     changed: AtomicBool,
     rewind: AtomicBool,
     leaving: AtomicBool,
@@ -76,6 +88,7 @@ impl Assignment {
             ownership: Ownership::default(),
             in_flight: Arc::default(),
             reading: Mutex::default(),
+            topics: Mutex::default(),
             changed: AtomicBool::new(false),
             rewind: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -90,6 +103,25 @@ impl Assignment {
     pub fn request_rewind(&self) {
         self.ownership.end_all();
         self.rewind.store(true, Ordering::SeqCst);
+    }
+
+    /// Looks whether names still mean the topics that are read, and begins them again where one does not: what is read
+    /// of a topic that was made anew must not be taken for the old one's.
+    pub(super) fn look_at_topics<'a>(&self, now: impl IntoIterator<Item = (&'a str, &'a Described)>) {
+        for (name, described) in now {
+            let mut topics = lock(&self.topics);
+            let changed = match (topics.get(name), described) {
+                (Some(Some(_)), Described::Absent) => true,
+                (Some(Some(known)), Described::There { id: Some(id), .. }) => known != id,
+                _ => false,
+            };
+            if changed {
+                // Known again when it is begun again, if any of it is assigned.
+                topics.remove(name);
+                tracing::error!(topic = name, now = ?described, "this topic was deleted or made anew while it was read");
+                self.request_rewind();
+            }
+        }
     }
 
     /// Begins no partition any more: the member leaves the group.
@@ -173,7 +205,7 @@ impl Assignment {
                 Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
             ),
             (None, Some(store)) => !store.is_transient(),
-            (None, None) => true,
+            (None, None) => !error.is::<Unanswered>(),
         };
         if for_good {
             return Err(error);
@@ -209,6 +241,36 @@ impl Assignment {
         self.resume(consumer)
     }
 
+    /// Asks which topic each name means now, once for each. One that is not there is waited for, for a while.
+    fn ask_topics(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        wanted: &[TopicPartition],
+    ) -> Result<HashMap<Arc<str>, Option<TopicId>>> {
+        let mut names: Vec<&str> = wanted.iter().map(|at| &*at.topic).collect();
+        names.sort_unstable();
+        names.dedup();
+        let begun = Instant::now();
+        loop {
+            let described = describe(consumer.client(), &names, TOPICS_LIMIT)?;
+            let absent = names.iter().zip(&described).find(|(_, topic)| **topic == Described::Absent);
+            match absent {
+                None => {
+                    let ids = names.iter().zip(described);
+                    let ids: HashMap<_, _> =
+                        ids.map(|(name, topic)| (Arc::from(*name), topic.id().cloned())).collect();
+                    lock(&self.topics).extend(ids.clone());
+                    return Ok(ids);
+                }
+                Some((name, _)) if begun.elapsed() > ABSENT_LIMIT => bail!(
+                    "topic {name} does not exist any more: what of it was not decided is gone. Create it with \
+                     `stock-verifier topics create`, then start with --accept-data-loss"
+                ),
+                Some(_) => std::thread::sleep(ABSENT_LOOK),
+            }
+        }
+    }
+
     /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out.
     fn begin(
         &self,
@@ -223,7 +285,8 @@ impl Assignment {
         let committed = consumer
             .committed_offsets(partitions.clone(), COMMITTED_LIMIT)
             .context("cannot read the committed offsets")?;
-        let ledger = self.runtime.block_on(self.store.positions(&wanted))?;
+        let topics = self.ask_topics(consumer, &wanted)?;
+        let ledger = self.runtime.block_on(self.store.all_positions())?;
         let mut begun = Vec::with_capacity(wanted.len());
         for at in wanted {
             let (low, high) = consumer
@@ -237,6 +300,7 @@ impl Assignment {
             let positions = Positions {
                 committed,
                 ledger: ledger.get(&at).map(|position| position.next),
+                replaced: is_replaced(&at, topics[&at.topic].as_ref(), &ledger),
                 low: NextOffset(low),
                 high: NextOffset(high),
             };
@@ -248,24 +312,60 @@ impl Assignment {
                 Err(refusal @ Refusal::OutOfRange { .. }) => {
                     tracing::error!(partition = %at, "stopped: {refusal}");
                 }
+                Err(refusal @ Refusal::TopicReplaced { .. }) => {
+                    let was = ledger.get(&at).and_then(|was| was.topic_id.as_ref()).map(TopicId::as_str);
+                    let now = topics[&at.topic].as_ref().map(TopicId::as_str);
+                    tracing::error!(partition = %at, was, now, "stopped: {refusal}");
+                }
             }
         }
-        for (at, start, _) in begun.iter().filter(|(_, start, _)| start.place) {
-            let was = ledger.get(at);
-            let published = Some(start.from);
-            let topic_id = was.and_then(|was| was.topic_id.clone());
-            let now = Position { next: start.ledger, published, topic_id };
-            self.runtime.block_on(self.store.set_position(at, was, &now))?;
+        // Of a topic made anew first: what was committed of the old one must not be held against the new position, should
+        // this process end between the two.
+        commit_beginnings(consumer, begun.iter().filter(|(_, _, positions)| positions.replaced))?;
+        for (at, start, _) in &begun {
+            self.place(at, *start, ledger.get(at), topics[&at.topic].as_ref())?;
         }
-        commit_beginnings(consumer, &begun)?;
+        commit_beginnings(consumer, begun.iter().filter(|(_, _, positions)| !positions.replaced))?;
         for (at, start, positions) in &begun {
             self.own(at, *start, *positions);
         }
         Ok(begun.into_iter().map(|(at, start, _)| (at, start)).collect())
     }
 
+    /// States where the ledger is, and of which topic, where it does not know that yet.
+    fn place(
+        &self,
+        at: &TopicPartition,
+        start: Start,
+        was: Option<&Position>,
+        topic_id: Option<&TopicId>,
+    ) -> Result<(), StoreError> {
+        let known = was.and_then(|was| was.topic_id.as_ref());
+        let topic_id = topic_id.or(known).cloned();
+        let now = match was {
+            Some(was) if !start.place => Position { topic_id, ..was.clone() },
+            _ => Position { next: start.ledger, published: Some(start.from), topic_id },
+        };
+        if was == Some(&now) {
+            return Ok(());
+        }
+        let mut was = was.cloned();
+        if let Some(before) =
+            was.take_if(|was| was.topic_id.is_none() && now.topic_id.is_some() && now.next < was.next)
+        {
+            // An earlier version decided this of a topic whose id it did not know, and that topic is gone: without an id
+            // of its own, those decisions would be taken for ones of the topic there is.
+            let unknown = Position { topic_id: Some(TopicId::new(UNKNOWN_TOPIC)), ..before.clone() };
+            self.runtime.block_on(self.store.set_position(at, Some(&before), &unknown))?;
+            was = Some(unknown);
+        }
+        self.runtime.block_on(self.store.set_position(at, was.as_ref(), &now))
+    }
+
     fn own(&self, at: &TopicPartition, start: Start, positions: Positions) {
-        if positions.ledger.is_some_and(|ledger| ledger != start.ledger) || start.from < positions.low {
+        let lost =
+            positions.ledger.is_some_and(|ledger| ledger != start.ledger) || start.from < positions.low;
+        if lost || positions.replaced {
             tracing::warn!(partition = %at, from = %start.from, before = ?positions, "going on after accepted data loss");
         } else {
             tracing::info!(partition = %at, from = %start.from, ledger = %start.ledger, "reading");
@@ -328,13 +428,31 @@ impl Assignment {
     }
 }
 
+/// Whether the ledger's position is of another topic than the one that has the name now. Where the ledger has no position,
+/// those of the topic's other partitions tell.
+fn is_replaced(
+    at: &TopicPartition,
+    now: Option<&TopicId>,
+    ledger: &HashMap<TopicPartition, Position>,
+) -> bool {
+    let is_other =
+        |position: &Position| now.is_some_and(|now| position.topic_id.as_ref().is_some_and(|was| was != now));
+    match ledger.get(at) {
+        Some(position) => is_other(position),
+        // Where nothing was applied, nothing is known of the topic.
+        None => ledger.iter().any(|(other, position)| {
+            other.topic == at.topic && position.next > NextOffset(0) && is_other(position)
+        }),
+    }
+}
+
 /// Commits where each partition begins whose committed offset says otherwise, before anything of it is decided.
 ///
 /// Without that, a crash between deciding a partition's first batch and telling it would leave a ledger ahead and no
 /// committed offset; and then, reading from the ledger's position, those results would never be told.
-fn commit_beginnings(
+fn commit_beginnings<'a>(
     consumer: &BaseConsumer<Assignment>,
-    begun: &[(TopicPartition, Start, Positions)],
+    begun: impl Iterator<Item = &'a (TopicPartition, Start, Positions)>,
 ) -> Result<()> {
     let mut beginnings = TopicPartitionList::new();
     for (at, start, positions) in begun {

@@ -9,6 +9,7 @@ mod assignment;
 pub mod batch;
 pub mod ownership;
 pub mod recovery;
+mod topic_watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use assignment::Assignment;
 use batch::{Batch, Bounds, Gathering, Item};
+pub use topic_watch::{TopicNews, TopicWatch};
 
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs};
 use crate::event::{Header, Record, read_command};
@@ -283,7 +285,7 @@ impl Membership {
 
     /// What the group still owns and what is under way.
     #[must_use]
-    pub fn assignment(&self) -> &Assignment {
+    pub fn assignment(&self) -> &Arc<Assignment> {
         self.0.context()
     }
 }

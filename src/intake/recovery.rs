@@ -9,6 +9,8 @@ pub struct Positions {
     pub committed: Option<NextOffset>,
     /// How far the ledger applied it; `None` when it never saw it.
     pub ledger: Option<NextOffset>,
+    /// Whether the ledger's position is of another topic of this name: both ids are known, and they differ.
+    pub replaced: bool,
     /// The first record the log still holds.
     pub low: NextOffset,
     /// The end of the log.
@@ -45,6 +47,22 @@ pub enum Refusal {
         /// Where the ledger is.
         ledger: Option<NextOffset>,
     },
+    /// Another topic has this name now.
+    #[error(
+        "this topic was made anew: the ledger is at {} of another topic of this name, which was deleted. What of that \
+         one was not decided is gone with it, and nothing of this one, which holds {low} to {high}, is decided. If the \
+         database is from before the topic was made anew (a restored backup?), restore a newer one. Else start with \
+         --accept-data-loss to decide all of the new topic, from {low} on",
+        Shown(*.ledger)
+    )]
+    TopicReplaced {
+        /// Where the ledger is in the topic that was; `None` on a partition that it did not have.
+        ledger: Option<NextOffset>,
+        /// The first record of the topic that is.
+        low: NextOffset,
+        /// Its end.
+        high: NextOffset,
+    },
     /// The log no longer holds what comes next.
     #[error(
         "the next record to read is {from}, but the topic holds {low} to {high}: records were {}. Start with \
@@ -77,7 +95,16 @@ impl std::fmt::Display for Shown {
 /// # Errors
 /// [`Refusal`] when going on could lose or repeat a result.
 pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refusal> {
-    let Positions { committed, ledger, low, high } = positions;
+    let Positions { committed, ledger, low, high, replaced } = positions;
+    if replaced {
+        // What the group committed may be of either topic: Kafka forgets offsets with their topic, but not those that
+        // were on their way, and a backup may be older than the topic. So they say nothing here.
+        return if accept_data_loss {
+            Ok(Start { from: low, ledger: low, place: true })
+        } else {
+            Err(Refusal::TopicReplaced { ledger, low, high })
+        };
+    }
     let (from, expected) = match (committed, ledger) {
         (Some(committed), Some(ledger)) if committed <= ledger => (committed, ledger),
         // A group that committed the very beginning has told nothing.
@@ -109,9 +136,14 @@ mod tests {
         Positions {
             committed: committed.map(NextOffset),
             ledger: ledger.map(NextOffset),
+            replaced: false,
             low: NextOffset(10),
             high: NextOffset(100),
         }
+    }
+
+    fn replaced(committed: Option<i64>, ledger: Option<i64>) -> Positions {
+        Positions { replaced: true, ..at(committed, ledger) }
     }
 
     fn start(from: i64, ledger: i64, place: bool) -> Start {
@@ -165,7 +197,21 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_needs_accepted_data_loss_and_begins_at_its_first_record() {
+    fn another_topic_of_the_name_is_refused_wherever_the_positions_are() {
+        for committed in [None, Some(0), Some(5), Some(50), Some(51), Some(500)] {
+            for ledger in [None, Some(0), Some(5), Some(10), Some(50), Some(100), Some(500)] {
+                let positions = replaced(committed, ledger);
+                let refusal = begin(positions, false).unwrap_err();
+                assert!(matches!(refusal, Refusal::TopicReplaced { .. }), "{positions:?}: {refusal}");
+                assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
+                // And then all of it is new, whatever of the old one was decided or committed.
+                assert_eq!(begin(positions, true), Ok(start(10, 10, true)), "{positions:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_made_anew_that_is_too_short_is_told_without_an_id_too() {
         let refusal = begin(at(Some(500), Some(500)), false).unwrap_err();
         assert!(refusal.to_string().contains("made anew"), "{refusal}");
         assert_eq!(begin(at(Some(500), Some(500)), true), Ok(start(10, 10, true)));

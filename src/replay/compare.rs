@@ -8,6 +8,7 @@ use tokio::task::block_in_place;
 
 use super::Progress;
 use super::finding::{Class, Report};
+use super::incarnations::{Gone, Incarnations, Replaced};
 use super::join::{Join, Page};
 use super::judge::Judge;
 use super::past::{Entry, Pages};
@@ -15,7 +16,9 @@ use super::scope::{Look, Positions, Scope, told_part};
 use super::told::{Book, Event, Names, Sums, Wrong, letter_class, letter_of, time_of};
 use super::topics::{Reader, Stretch, Topics};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
-use crate::ledger::{Action, Command, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition};
+use crate::ledger::{
+    Action, Command, Decision, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition,
+};
 use crate::store::{Snapshot, Store};
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its place in the ledger's order, and
@@ -27,8 +30,9 @@ use crate::store::{Snapshot, Store};
 /// When something cannot be read, records that are meant were deleted, the ledger is behind Kafka or ahead of the
 /// topics' ends, or the work was stopped.
 pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<Report> {
-    let Look { topics, stretches: chosen, running, committed, positions, mut snapshot } =
-        scope.look(store, &scope.sources()).await?;
+    let look = scope.look(store, &scope.sources()).await?;
+    let Look { topics, stretches: chosen, running, committed, positions, incarnations, replaced, .. } = look;
+    let mut snapshot = look.snapshot;
     let partitions: Vec<TopicPartition> = chosen.iter().map(|stretch| stretch.at.clone()).collect();
 
     let of_these = |all: &Positions| -> Positions {
@@ -38,7 +42,16 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
     for (subject, what) in standing(&of_these(&positions), &of_these(&committed), running) {
         judge.report.add(6, Class::Differing, &subject, what);
     }
-    let stretches = told_part(chosen, &positions, &committed);
+    let mut stretches = told_part(chosen, &positions, &committed);
+    for Replaced { topic, what, partitions } in replaced {
+        judge.report.add(6, Class::Differing, &format!("topic {topic}"), what);
+        // Nothing of that topic is decided, and what is decided has its records no more.
+        for stretch in &mut stretches {
+            if stretch.at.topic == topic && partitions.contains(&stretch.at.partition) {
+                stretch.to = stretch.from;
+            }
+        }
+    }
     let since = block_in_place(|| results_since(&topics, &scope, &mut judge.report))?;
     judge.since = scope.since.max(since);
 
@@ -49,10 +62,13 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         scope,
         stretches: &stretches,
         positions: &positions,
+        incarnations: &incarnations,
+        gone: Gone::default(),
         book: Book::Sums(Sums::default()),
         meant: HashSet::new(),
     };
     judge = comparison.walk(&mut *snapshot, judge, progress).await?;
+    judge.report.notes.extend(std::mem::take(&mut comparison.gone).notes());
     if scope.choice.is_everything() {
         judge.end(&mut *snapshot).await?;
     }
@@ -70,8 +86,16 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         comparison.walk(&mut *snapshot, again, progress).await?;
         comparison.read_told(progress, judge.since)?;
         let Book::Names(names) = comparison.book else { unreachable!("they were made names just now") };
+        let mut excused = 0_u64;
         for (id, wrong) in names.wrong() {
+            excused += u64::from(wrong == Wrong::Excused);
             add_wrong(&mut report, &id, wrong);
+        }
+        if excused > 0 {
+            report.notes.push(format!(
+                "{excused} results of earlier topics of their names were never told, and cannot be now: their records \
+                 are gone"
+            ));
         }
         judge.report = report;
     }
@@ -81,6 +105,7 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
 fn add_wrong(report: &mut Report, id: &str, wrong: Wrong) {
     let list = |places: &[Source]| places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match wrong {
+        Wrong::Excused => {}
         Wrong::Missing => report.add(4, Class::Missing, &id, "it was never told"),
         Wrong::Altered(at) => {
             report.add(4, Class::Differing, &id, format!("what was told at {at} is not what the ledger has"));
@@ -111,7 +136,8 @@ pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec
         .filter_map(|at| {
             let what = match (ledger.get(at), committed.get(at)) {
                 (Some(ledger), Some(committed)) if ledger == committed => return None,
-                (None, None) => return None,
+                // Nothing was there, or what was is written off.
+                (None, None) | (Some(NextOffset(0)), None) => return None,
                 (Some(ledger), Some(committed)) if running && ledger > committed => return None,
                 (Some(_), None) if running => return None,
                 (Some(ledger), Some(committed)) => {
@@ -155,12 +181,27 @@ fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut Report) -> Res
 /// How far results of one partition may stand out of the order of their decisions.
 const RETENTION_SLACK_SECONDS: i64 = 60;
 
+/// What stands where a decision was made.
+enum Found {
+    /// Its record, and how it reads.
+    Own(Record, Result<Command, Fault>),
+    /// The record of another command, there.
+    Another(Source),
+    /// Nothing.
+    Nothing,
+    /// It is not read, or its topic is gone.
+    Unread,
+}
+
 /// A comparison with the topics under way.
 struct Comparison<'a> {
     topics: &'a Topics,
     scope: Scope<'a>,
     stretches: &'a [Stretch],
     positions: &'a Positions,
+    incarnations: &'a Incarnations,
+    /// Decisions met whose records went with an earlier topic.
+    gone: Gone,
     book: Book,
     /// The events that are meant, where records are chosen by what they say.
     meant: HashSet<String>,
@@ -175,14 +216,25 @@ impl Comparison<'_> {
         progress: &Progress,
     ) -> Result<Judge> {
         let reader = block_in_place(|| self.topics.read(self.stretches))?;
-        let mut join = Join::new(Pages::after(snapshot, Seq::START), reader, self.stretches);
-        while let Some(Page { decided, others }) = join.next().await? {
+        let mut join =
+            Join::new(Pages::after(snapshot, Seq::START), reader, self.stretches, self.incarnations);
+        while let Some(Page { decided, mut others }) = join.next().await? {
             let done = decided.len() + others.len();
             let mut steps = Vec::with_capacity(decided.len());
             let mut meant = HashSet::new();
             for (entry, record) in decided {
-                let read = join.reads(&entry);
-                steps.push(self.step(&mut judge, entry, record.as_ref(), read, &mut meant));
+                let found = match record.map(|record| (read_command(&record), record)) {
+                    // It is of some other topic: that record ended, or did not, by itself.
+                    Some((Ok(command), record)) if command.key != entry.decision.key => {
+                        let found = Found::Another(record.source.clone());
+                        others.push(record);
+                        found
+                    }
+                    Some((command, record)) => Found::Own(record, command),
+                    None if join.reads(&entry) => Found::Nothing,
+                    None => Found::Unread,
+                };
+                steps.push(self.step(&mut judge, entry, found, &mut meant));
             }
             let known = judge.known_to(join.pages().snapshot(), &steps).await?;
             judge = block_in_place(|| judge.go_on(&steps, &known, |seq| meant.contains(&seq)));
@@ -193,61 +245,73 @@ impl Comparison<'_> {
     }
 
     /// A decision with its record: what it should have told, and what is decided again.
-    fn step(
-        &mut self,
-        judge: &mut Judge,
-        entry: Entry,
-        record: Option<&Record>,
-        read: bool,
-        meant: &mut HashSet<Seq>,
-    ) -> Step {
+    fn step(&mut self, judge: &mut Judge, entry: Entry, found: Found, meant: &mut HashSet<Seq>) -> Step {
         let Entry { decision, movements } = entry;
-        if let Some(source) = &decision.source
+        if !self.incarnations.is_of_last(&decision) {
+            self.of_an_earlier_topic(judge, &decision);
+        } else if let Some(source) = &decision.source
             && let Some(position) = self.positions.get(&source.at)
             && !position.covers(source.offset)
         {
             let what = format!("it was decided from {source}, but the ledger's position there is {position}");
             judge.report.add(6, Class::Differing, &decision.key, what);
         }
-        let command = record.map(read_command);
-        let wanted = read
-            && match &command {
-                Some(Ok(command)) => self.scope.choice.wants_command(command),
-                _ => !self.scope.choice.looks_inside(),
-            };
+        let wanted = match &found {
+            Found::Unread => false,
+            Found::Own(_, Ok(command)) => self.scope.choice.wants_command(command),
+            Found::Own(_, Err(_)) | Found::Another(_) | Found::Nothing => !self.scope.choice.looks_inside(),
+        };
         let counts = wanted && judge.counts(&decision);
         judge.report.decisions += u64::from(counts);
         // An operator's own, and those whose record is deleted, are judged by what they tell themselves.
         if counts || self.scope.choice.is_everything() {
             meant.insert(decision.seq);
         }
-        match (record, &command) {
-            (Some(record), Some(Ok(_))) if counts => {
-                let event = result(&decision, record.key.as_deref(), record.traceparent());
-                if let Some(event) = Event::expected(&event) {
-                    self.expect(event);
+        if counts {
+            let wrong = match &found {
+                Found::Own(_, Ok(_)) | Found::Unread => None,
+                Found::Own(_, Err(fault)) => {
+                    Some(format!("it is decided, but its record is no command: {fault}"))
                 }
-            }
-            (Some(_), Some(Err(fault))) if counts => {
-                judge.report.add(
-                    4,
-                    Class::Extra,
-                    &decision.key,
-                    format!("it is decided, but its record is no command: {fault}"),
-                );
-            }
-            (None, _) if counts => {
-                let place = decision.source.as_ref().map(ToString::to_string).unwrap_or_default();
-                let what = format!("it is decided from {place}, where the topic has no record");
+                Found::Another(source) => Some(format!(
+                    "it is decided from {source}, where the topic has the record of another command (a topic made anew?)"
+                )),
+                Found::Nothing => {
+                    let place = decision.source.as_ref().map(ToString::to_string).unwrap_or_default();
+                    Some(format!("it is decided from {place}, where the topic has no record"))
+                }
+            };
+            if let Some(what) = wrong {
                 judge.report.add(4, Class::Extra, &decision.key, what);
-                // It was told all the same.
-                if let Some(event) = Event::expected(&result(&decision, None, None)) {
-                    self.expect(event);
-                }
             }
-            _ => {}
+            let event = match &found {
+                Found::Own(record, Ok(_)) => {
+                    Event::expected(&result(&decision, record.key.as_deref(), record.traceparent()))
+                }
+                Found::Own(_, Err(_)) | Found::Unread => None,
+                // It was told all the same.
+                Found::Another(_) | Found::Nothing => Event::expected(&result(&decision, None, None)),
+            };
+            if let Some(event) = event {
+                self.expect(event);
+            }
         }
-        Step { decision, movements, command: command.and_then(Result::ok) }
+        let command = if let Found::Own(_, Ok(command)) = found { Some(command) } else { None };
+        Step { decision, movements, command }
+    }
+
+    /// A decision whose record is gone with its topic. It was told all the same, unless the topic was deleted first.
+    fn of_an_earlier_topic(&mut self, judge: &Judge, decision: &Decision) {
+        if matches!(self.book, Book::Sums(_)) {
+            self.gone.add(decision);
+        }
+        // Results are looked at by the place they name, which two topics share.
+        let is_looked_at = decision.source.as_ref().is_some_and(|source| self.is_read(source))
+            && judge.counts(decision)
+            && !self.scope.choice.looks_inside();
+        if is_looked_at && let Some(event) = Event::expected(&result(decision, None, None)) {
+            self.book.expect_excused(event);
+        }
     }
 
     fn expect(&mut self, event: Event) {
@@ -285,7 +349,15 @@ impl Comparison<'_> {
             match command {
                 Err(fault) => self.expect_letter(judge, record, &fault, "read"),
                 Ok(command) => match known.get(&command.key) {
-                    Some(first) if first.source.as_ref() == Some(&record.source) => {}
+                    Some(first) if first.source.as_ref() == Some(&record.source) => {
+                        // Decided of an earlier topic's record at the same offset: taken for that one, and told again.
+                        if !self.incarnations.is_of_last(first)
+                            && let Some(event) =
+                                Event::expected(&result(first, record.key.as_deref(), record.traceparent()))
+                        {
+                            self.expect(event);
+                        }
+                    }
                     Some(first) if first.digest == command.digest => judge.report.absorbed += 1,
                     Some(first) => {
                         let fault = Fault::order_conflict(first.source.as_ref());

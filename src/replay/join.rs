@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use anyhow::Result;
 use tokio::task::block_in_place;
 
+use super::incarnations::Incarnations;
 use super::past::{Entry, PAGE, Pages};
 use super::topics::{Reader, Stretch};
 use crate::event::Record;
@@ -26,17 +27,23 @@ pub struct Join<'a> {
     pages: Pages<'a>,
     reader: Reader,
     stretches: HashMap<TopicPartition, Stretch>,
+    incarnations: &'a Incarnations,
     /// Entries read and not joined yet.
     pending: VecDeque<Entry>,
     ended: bool,
 }
 
 impl<'a> Join<'a> {
-    /// `reader` reads these `stretches`.
+    /// `reader` reads these `stretches`, which are of the last topics that the ledger's `incarnations` know.
     #[must_use]
-    pub fn new(pages: Pages<'a>, reader: Reader, stretches: &[Stretch]) -> Self {
+    pub fn new(
+        pages: Pages<'a>,
+        reader: Reader,
+        stretches: &[Stretch],
+        incarnations: &'a Incarnations,
+    ) -> Self {
         let stretches = stretches.iter().map(|stretch| (stretch.at.clone(), stretch.clone())).collect();
-        Self { pages, reader, stretches, pending: VecDeque::new(), ended: false }
+        Self { pages, reader, stretches, incarnations, pending: VecDeque::new(), ended: false }
     }
 
     /// The ledger's pages.
@@ -44,12 +51,13 @@ impl<'a> Join<'a> {
         &mut self.pages
     }
 
-    /// Whether the record of a decision is within what is read.
+    /// Whether the record of a decision is within what is read. That of an earlier topic of this name is not, wherever
+    /// it stood.
     #[must_use]
     pub fn reads(&self, entry: &Entry) -> bool {
         entry.decision.source.as_ref().is_some_and(|source| {
             self.stretches.get(&source.at).is_some_and(|stretch| stretch.holds(source.offset))
-        })
+        }) && self.incarnations.is_of_last(&entry.decision)
     }
 
     /// The next page; `None` at the end of both. After the ledger's end come the records that are left.

@@ -12,6 +12,7 @@
 pub mod choice;
 pub mod compare;
 pub mod finding;
+pub mod incarnations;
 pub mod join;
 pub mod judge;
 pub mod past;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::Progress;
+use super::incarnations::{Incarnations, check_same};
 use super::join::Join;
 use super::past::{Entry, PAGE, Pages};
 use super::rows::compare_rows;
@@ -14,7 +15,8 @@ use super::scope::{Scope, check_fits};
 use super::topics::{Reader, Stretch, Topics};
 use crate::event::{Record, read_command};
 use crate::ledger::{
-    Action, Command, Decision, NextOffset, Outcome, Place, Request, Seq, Stamp, TopicPartition, asked,
+    Action, Command, Decision, NextOffset, Outcome, Place, Request, Seq, Stamp, TopicId, TopicPartition,
+    asked,
 };
 use crate::store::{Advance, Batch, Position, Snapshot, Store};
 
@@ -77,9 +79,12 @@ pub async fn rebuild(
         check_whole(&topics, &whole)?;
         stretches.push(whole);
     }
+    let mut incarnations = Incarnations::default();
     let end = match &mut old {
         Some(old) => {
             let end = old.positions().await?;
+            incarnations = Incarnations::of(old.incarnations().await?);
+            check_same(&block_in_place(|| incarnations.replaced(&topics, &scope.sources(), &end))?)?;
             block_in_place(|| check_fits(&topics, &stretches, &committed, &end))?;
             check_same_beginning(&mut **old, into, last).await?;
             // What is not decided yet is for the verifier to decide.
@@ -93,6 +98,7 @@ pub async fn rebuild(
     for stretch in &mut stretches {
         stretch.from = positions.get(&stretch.at).copied().unwrap_or(stretch.from).min(stretch.to);
     }
+    let topic_ids = topic_ids(&topics, scope, &incarnations, end.keys())?;
     progress.expect(stretches.iter().map(Stretch::span).sum());
     if !execute {
         report.restored = stretches.iter().map(Stretch::span).sum();
@@ -101,7 +107,7 @@ pub async fn rebuild(
 
     let mut restorer = Restorer { into, positions, restored: 0 };
     match &mut old {
-        Some(old) => restorer.follow(&mut **old, &topics, &stretches, last, progress).await?,
+        Some(old) => restorer.follow(&mut **old, &topics, &stretches, &incarnations, last, progress).await?,
         None => restorer.by_time(&topics, &stretches, last, progress).await?,
     }
     report.restored = restorer.restored;
@@ -109,7 +115,8 @@ pub async fn rebuild(
         // Records at the end that made no decision, and marks of transactions, are done too.
         let here = restorer.positions.get(&at).copied().unwrap_or(next);
         let was = into.positions(std::slice::from_ref(&at)).await?.remove(&at);
-        let (published, topic_id) = was.clone().map_or((None, None), |was| (was.published, was.topic_id));
+        let (published, known) = was.clone().map_or((None, None), |was| (was.published, was.topic_id));
+        let topic_id = known.or_else(|| topic_ids.get(&at).cloned());
         let now = Position { next: next.max(here), published, topic_id };
         into.set_position(&at, was.as_ref(), &now).await?;
     }
@@ -117,6 +124,26 @@ pub async fn rebuild(
         compare_rows(&mut **old, &mut *into.snapshot().await?, &mut report).await?;
     }
     Ok(report)
+}
+
+/// Which topic each partition's decisions are of: as the old ledger has it, else as Kafka says.
+fn topic_ids<'a>(
+    topics: &Topics,
+    scope: Scope<'_>,
+    incarnations: &Incarnations,
+    of: impl Iterator<Item = &'a TopicPartition>,
+) -> Result<HashMap<TopicPartition, TopicId>> {
+    let names = scope.sources();
+    let described = block_in_place(|| topics.describe(&names))?;
+    let now = |at: &TopicPartition| {
+        let place = names.iter().position(|name| **name == *at.topic)?;
+        described[place].id()
+    };
+    let ids = of.filter_map(|at| {
+        let id = incarnations.topic_id(at).or_else(|| now(at))?;
+        Some((at.clone(), id.clone()))
+    });
+    Ok(ids.collect())
 }
 
 /// Refuses a partition whose first records are gone.
@@ -178,11 +205,13 @@ impl Restorer<'_> {
         old: &mut dyn Snapshot,
         topics: &Topics,
         stretches: &[Stretch],
+        incarnations: &Incarnations,
         last: Option<Seq>,
         progress: &Progress,
     ) -> Result<()> {
         let reader = block_in_place(|| topics.read(stretches))?;
-        let mut join = Join::new(Pages::after(old, last.unwrap_or(Seq::START)), reader, stretches);
+        let pages = Pages::after(old, last.unwrap_or(Seq::START));
+        let mut join = Join::new(pages, reader, stretches, incarnations);
         while let Some(read) = join.next().await? {
             let mut page = Page::default();
             let done = read.decided.len() + read.others.len();
@@ -195,6 +224,13 @@ impl Restorer<'_> {
                 }
                 let decision = &entry.decision;
                 page.places.push(Place { seq: decision.seq, at: decision.decided_at });
+                if let (Some(source), false) = (&decision.source, incarnations.is_of_last(decision)) {
+                    bail!(
+                        "{} was decided from {source}, which was in an earlier topic of this name: its record is gone. A \
+                         ledger cannot be made of what is left: restore a backup of the database instead",
+                        decision.key
+                    );
+                }
                 page.requests.push(request(&entry, record)?);
             }
             self.write(page).await?;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tokio::task::block_in_place;
 
+use super::incarnations::Incarnations;
 use super::scope::{Look, Scope, told_part};
 use super::topics::Stretch;
 use super::{Progress, Stopped};
@@ -52,7 +53,7 @@ pub async fn republish(
 ) -> Result<Report> {
     let look = scope.look(store, &scope.sources()).await?;
     look.check_fits()?;
-    let Look { topics, stretches, committed, positions, mut snapshot, .. } = look;
+    let Look { topics, stretches, committed, positions, incarnations, mut snapshot, .. } = look;
     // What is decided and not told yet, the verifier itself tells.
     let stretches = told_part(stretches, &positions, &committed);
     progress.expect(stretches.iter().map(Stretch::span).sum());
@@ -92,7 +93,7 @@ pub async fn republish(
         let read = page.len();
         let ends: Vec<_> =
             page.iter().map(|record| (record.source.at.clone(), record.source.offset.next())).collect();
-        let events = events_of(&mut *snapshot, scope, page, &mut report).await?;
+        let events = events_of(&mut *snapshot, scope, &incarnations, page, &mut report).await?;
         if let Some(publisher) = &mut publisher {
             block_in_place(|| tell(publisher, &events))?;
         }
@@ -109,6 +110,7 @@ pub async fn republish(
 async fn events_of(
     snapshot: &mut dyn Snapshot,
     scope: Scope<'_>,
+    incarnations: &Incarnations,
     page: Vec<Record>,
     report: &mut Report,
 ) -> Result<Vec<Outgoing>> {
@@ -124,7 +126,10 @@ async fn events_of(
     let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
     let mut events = Vec::with_capacity(commands.len());
     for (record, key) in commands {
-        match known.get(&key).filter(|decision| decision.source.as_ref() == Some(&record.source)) {
+        let own = known.get(&key).filter(|decision| {
+            decision.source.as_ref() == Some(&record.source) && incarnations.is_of_last(decision)
+        });
+        match own {
             Some(decision) => {
                 *(if decision.accepted { &mut report.accepted } else { &mut report.rejected }) += 1;
                 events.push(result(decision, record.key.as_deref(), record.traceparent()));

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use tokio::task::block_in_place;
 
 use super::choice::Choice;
+use super::incarnations::{Incarnations, Replaced, check_same};
 use super::topics::{Stretch, Topics};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
@@ -38,6 +39,10 @@ pub(super) struct Look {
     pub(super) running: bool,
     pub(super) committed: Positions,
     pub(super) positions: Positions,
+    /// Which topics the ledger's decisions are of.
+    pub(super) incarnations: Incarnations,
+    /// Those of the chosen topics that are not these.
+    pub(super) replaced: Vec<Replaced>,
     pub(super) snapshot: Box<dyn Snapshot>,
 }
 
@@ -63,7 +68,9 @@ impl<'a> Scope<'a> {
         })?;
         let mut snapshot = store.snapshot().await?;
         let positions = snapshot.positions().await?;
-        Ok(Look { topics, stretches, running, committed, positions, snapshot })
+        let incarnations = Incarnations::of(snapshot.incarnations().await?);
+        let replaced = block_in_place(|| incarnations.replaced(&topics, of, &positions))?;
+        Ok(Look { topics, stretches, running, committed, positions, incarnations, replaced, snapshot })
     }
 }
 
@@ -71,8 +78,9 @@ impl Look {
     /// Refuses a ledger that does not fit its topics: work on it would do harm.
     ///
     /// # Errors
-    /// When the ledger is behind what Kafka committed, or ahead of a topic's end.
+    /// When the ledger is behind what Kafka committed, or ahead of a topic's end; or a topic is another one.
     pub(super) fn check_fits(&self) -> Result<()> {
+        check_same(&self.replaced)?;
         block_in_place(|| check_fits(&self.topics, &self.stretches, &self.committed, &self.positions))
     }
 }

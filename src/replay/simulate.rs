@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::Progress;
+use super::incarnations::check_same;
 use super::join::Join;
 use super::past::{Entry, Pages};
 use super::scope::{Look, Scope};
@@ -82,7 +83,9 @@ pub async fn simulate(
     levels: &BTreeMap<Item, i64>,
     progress: &Progress,
 ) -> Result<Report> {
-    let Look { topics, stretches, mut snapshot, .. } = scope.look(store, &scope.sources()).await?;
+    let look = scope.look(store, &scope.sources()).await?;
+    check_same(&look.replaced)?;
+    let Look { topics, stretches, incarnations, mut snapshot, .. } = look;
     progress.expect(snapshot.count().await? + stretches.iter().map(Stretch::span).sum::<u64>());
     let directory = tempfile::tempdir().context("cannot make a directory for the simulation's ledger")?;
     let file = directory.path().join("simulation.db");
@@ -92,7 +95,7 @@ pub async fn simulate(
     let mut simulation =
         Simulation { ledger, levels, before: HashMap::new(), begun: false, report: Report::default() };
     let reader = block_in_place(|| topics.read(&stretches))?;
-    let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &stretches);
+    let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &stretches, &incarnations);
     while let Some(page) = join.next().await? {
         let done = page.decided.len() + page.others.len();
         let mut steps = Vec::with_capacity(page.decided.len());

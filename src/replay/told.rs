@@ -161,6 +161,8 @@ impl Sums {
 pub struct Names {
     of: HashSet<usize>,
     expected: BTreeMap<String, Vec<u64>>,
+    /// Those that may be missing.
+    excused: HashSet<String>,
     found: HashMap<String, Vec<(u64, Source)>>,
 }
 
@@ -169,6 +171,8 @@ pub struct Names {
 pub enum Wrong {
     /// It was not told.
     Missing,
+    /// It was not told, and is excused.
+    Excused,
     /// It was told otherwise than the ledger has it, there.
     Altered(Source),
     /// It was told more than once, there.
@@ -197,7 +201,8 @@ impl Names {
                 wrong.push((id.clone(), Wrong::Altered(source)));
             }
             if told == 0 {
-                wrong.push((id, Wrong::Missing));
+                let what = if self.excused.contains(&id) { Wrong::Excused } else { Wrong::Missing };
+                wrong.push((id, what));
             } else if right.len() > expected.len() {
                 wrong.push((id, Wrong::Repeated(right.into_iter().map(|(_, source)| source).collect())));
             }
@@ -232,6 +237,16 @@ impl Book {
                 }
             }
         }
+    }
+
+    /// This should be told, unless its record was deleted before it could be.
+    pub fn expect_excused(&mut self, event: Event) {
+        if let Self::Names(names) = self
+            && names.of.contains(&bucket(&event.id))
+        {
+            names.excused.insert(event.id.clone());
+        }
+        self.expect(event);
     }
 
     /// This was told, there.

@@ -14,6 +14,7 @@ use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use crate::config::KafkaArgs;
 use crate::event::Record;
 use crate::intake::own;
+use crate::kafka::topic_ids::{Described, describe};
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
 /// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.
@@ -120,6 +121,14 @@ impl Topics {
             .collect();
         partitions.sort_unstable();
         Ok(partitions)
+    }
+
+    /// Which topics these names mean.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
+        Ok(describe(self.consumer.client(), names, ANSWER_LIMIT)?)
     }
 
     /// All of a partition that is there.

@@ -6,3 +6,4 @@ mod outages;
 mod peers;
 mod read_only;
 mod recovery;
+mod topics_made_anew;

@@ -1,0 +1,198 @@
+//! Notices a topic that is deleted or made anew while it is read.
+//!
+//! librdkafka takes a topic made anew for the one it was, and goes on at the old offsets. So somebody asks Kafka which
+//! topics the names mean, again and again: one client for the process, beside the threads that read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::Assignment;
+use crate::config::{KafkaArgs, TopicArgs};
+use crate::kafka::topic_ids::{Described, describe};
+use crate::ledger::{NextOffset, TopicPartition};
+use crate::store::{Position, Store};
+
+/// How often Kafka is asked. It is also about how long records of a topic made anew may be taken for the old one's, if it
+/// is longer than the old one by then; and one small request for the whole process.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Longest wait for an answer; without one nothing is known, and the next try asks again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait at start for partitions that the ledger knows: ones just added are not known to every broker yet.
+const PARTITIONS_LIMIT: Duration = Duration::from_secs(3);
+/// How often to look for them.
+const PARTITIONS_LOOK: Duration = Duration::from_millis(100);
+
+/// Says nothing: the clients that read say the same.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "asking for topics");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// What Kafka said last of each topic that is read.
+type Said = Arc<[(String, Described)]>;
+
+/// Asks Kafka which topics the names mean.
+pub struct TopicWatch {
+    asker: Arc<Asker>,
+    said: watch::Sender<Said>,
+}
+
+/// Its client. Every call blocks.
+struct Asker {
+    consumer: BaseConsumer<Quiet>,
+    names: Vec<String>,
+}
+
+impl Asker {
+    fn ask(&self) -> Result<Said> {
+        // Serves the callbacks, which would pile up.
+        let _ = self.consumer.poll(Duration::ZERO);
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let described = describe(self.consumer.client(), &names, ANSWER_LIMIT)?;
+        Ok(self.names.iter().cloned().zip(described).collect())
+    }
+}
+
+impl TopicWatch {
+    /// Watches the topics that commands come by.
+    ///
+    /// # Errors
+    /// When the configuration is refused.
+    pub fn new(kafka: &KafkaArgs, topics: &TopicArgs) -> Result<Self> {
+        let mut config = kafka.client()?;
+        kafka.overlay(&mut config);
+        // Asking must not make a topic that is gone.
+        config.set("client.id", "stock-verifier-topics").set("allow.auto.create.topics", "false");
+        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+        let names = vec![topics.orders_topic.clone(), topics.adjustments_topic.clone()];
+        Ok(Self { asker: Arc::new(Asker { consumer, names }), said: watch::Sender::new(Arc::default()) })
+    }
+
+    /// Refuses a ledger that has positions on partitions that are no more: what comes next there is in a topic that was
+    /// deleted. With `accept_data_loss` they are written off, so that they are not refused again.
+    ///
+    /// # Errors
+    /// When there are such, or Kafka or the database cannot be asked.
+    pub async fn check_partitions(&self, store: &dyn Store, accept_data_loss: bool) -> Result<()> {
+        let begun = tokio::time::Instant::now();
+        let (said, lost) = loop {
+            let asker = Arc::clone(&self.asker);
+            let said = spawn_blocking(move || asker.ask()).await.context("asking for topics panicked")??;
+            let positions = store.all_positions().await?;
+            let lost: Vec<_> =
+                positions.into_iter().filter(|(at, position)| is_lost(&said, at, position)).collect();
+            if lost.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > PARTITIONS_LIMIT {
+                break (said, lost);
+            }
+            tokio::time::sleep(PARTITIONS_LOOK).await;
+        };
+        let mut names: Vec<String> = lost.iter().map(|(at, was)| format!("{at} at {}", was.next)).collect();
+        names.sort_unstable();
+        let names = names.join(", ");
+        if !accept_data_loss {
+            bail!(
+                "the ledger has positions on partitions that are no more: {names}. A topic never loses partitions, so \
+                 it was deleted and made anew with fewer: what of the old one was not decided is gone. Start with \
+                 --accept-data-loss to go on without"
+            );
+        }
+        tracing::warn!("going on after accepted data loss, without partitions that are no more: {names}");
+        for (at, was) in lost {
+            let described = said.iter().find(|(name, _)| **name == *at.topic).map(|(_, described)| described);
+            let topic_id = described.and_then(Described::id).cloned().or_else(|| was.topic_id.clone());
+            // The topic there is has nothing there: should it grow, that is where it begins.
+            let beginning = NextOffset(0);
+            let now = Position { next: beginning, published: Some(beginning), topic_id };
+            store.set_position(&at, Some(&was), &now).await?;
+        }
+        Ok(())
+    }
+
+    /// What Kafka says, as long as it is asked.
+    #[must_use]
+    pub fn listen(&self) -> TopicNews {
+        TopicNews(self.said.subscribe())
+    }
+
+    /// Asks until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { asker, said } = self;
+        let asking = async {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                let asker = Arc::clone(&asker);
+                match spawn_blocking(move || asker.ask()).await {
+                    Ok(Ok(answer)) => drop(said.send_replace(answer)),
+                    Ok(Err(error)) => tracing::debug!("{error:#}"),
+                    Err(panicked) => tracing::error!(%panicked, "asking for topics"),
+                }
+            }
+        };
+        // A question under way ends by itself; nobody waits for its answer.
+        let _: Option<std::convert::Infallible> = stop.run_until_cancelled(asking).await;
+        // The end of a client can block.
+        drop(spawn_blocking(move || drop(asker)));
+    }
+}
+
+/// Whether a position is on a partition that its topic does not have. Where nothing was applied nothing is lost.
+fn is_lost(said: &Said, at: &TopicPartition, position: &Position) -> bool {
+    position.next > NextOffset(0)
+        && said.iter().any(|(name, described)| {
+            **name == *at.topic
+                && matches!(described, Described::There { partitions, .. } if *partitions <= at.partition)
+        })
+}
+
+/// What Kafka says of the topics, for one who reads them.
+#[derive(Clone)]
+pub struct TopicNews(watch::Receiver<Said>);
+
+impl TopicNews {
+    /// Tells it to an assignment until `stop`.
+    pub async fn tell(mut self, assignment: Arc<Assignment>, stop: CancellationToken) {
+        while let Some(Ok(())) = stop.run_until_cancelled(self.0.changed()).await {
+            let said = Arc::clone(&self.0.borrow_and_update());
+            assignment.look_at_topics(said.iter().map(|(name, described)| (name.as_str(), described)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_lost_where_its_topic_has_no_such_partition() {
+        let said: Said = [
+            ("orders".to_owned(), Described::There { id: None, partitions: 6 }),
+            ("stock".to_owned(), Described::NotPermitted),
+        ]
+        .into();
+        let lost = |topic: &str, partition, next| {
+            let position = Position { next: NextOffset(next), published: None, topic_id: None };
+            is_lost(&said, &TopicPartition::new(topic, partition), &position)
+        };
+        assert!(lost("orders", 6, 1));
+        assert!(!lost("orders", 5, 1));
+        assert!(!lost("orders", 6, 0), "nothing was there");
+        assert!(!lost("stock", 6, 1), "nobody knows");
+        assert!(!lost("another", 6, 1), "not a topic of this verifier");
+    }
+}

@@ -1,0 +1,3 @@
+//! What rdkafka does not have.
+
+pub mod topic_ids;

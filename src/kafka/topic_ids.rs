@@ -1,0 +1,290 @@
+//! Which topic a name means now: Kafka's id of it, which a topic made anew under the same name does not have.
+//!
+//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this is the one module of the library
+//! with unsafe code. Everything librdkafka gives is owned by an [`Owned`] from the moment it is given, so that every way
+//! out frees it; nothing borrowed from it leaves [`describe`].
+
+#![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rdkafka::bindings as native;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataBroker;
+
+use crate::ledger::TopicId;
+
+/// What librdkafka calls a broker whose id it does not know yet.
+const UNKNOWN_BROKER: i32 = -1;
+/// librdkafka itself says when the limit is over; a little longer than that, in milliseconds, its word is waited for.
+const SLACK_MS: i32 = 200;
+
+/// What a name means to Kafka now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Described {
+    /// A topic.
+    There {
+        /// Its id; `None` when the broker is too old to have one.
+        id: Option<TopicId>,
+        /// The number of its partitions.
+        partitions: i32,
+    },
+    /// There is no topic of this name.
+    Absent,
+    /// This user may not know.
+    NotPermitted,
+}
+
+impl Described {
+    /// The topic's id, where it is known.
+    #[must_use]
+    pub fn id(&self) -> Option<&TopicId> {
+        match self {
+            Self::There { id, .. } => id.as_ref(),
+            Self::Absent | Self::NotPermitted => None,
+        }
+    }
+}
+
+/// Why Kafka's answer is not known. Asking again may help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Kafka does not say which topics there are: {0}")]
+pub struct Unanswered(String);
+
+/// Something of librdkafka's that must be given back.
+struct Owned<T> {
+    at: NonNull<T>,
+    free: unsafe extern "C" fn(*mut T),
+}
+
+impl<T> Owned<T> {
+    /// Owns what librdkafka gave; `None` when it gave nothing.
+    ///
+    /// # Safety
+    /// `given` is null, or `free` may be called on it once, and nobody else will.
+    unsafe fn new(given: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+        NonNull::new(given).map(|at| Self { at, free })
+    }
+
+    fn ptr(&self) -> *mut T {
+        self.at.as_ptr()
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: promised by whoever called `new`; a value is dropped once.
+        unsafe { (self.free)(self.at.as_ptr()) }
+    }
+}
+
+/// What each of these names means now, in their order. Each name once. Blocks for little longer than `limit`.
+///
+/// Any kind of client can ask; one that may create topics (`allow.auto.create.topics`, a producer's default) could
+/// create what it asks for.
+///
+/// # Errors
+/// [`Unanswered`] when Kafka does not answer within `limit`, or refuses the question as a whole.
+pub fn describe<C: ClientContext>(
+    client: &Client<C>,
+    names: &[&str],
+    limit: Duration,
+) -> Result<Vec<Described>, Unanswered> {
+    let unanswered = |why: &dyn fmt::Display| Unanswered(why.to_string());
+    let Some(first) = names.first() else { return Ok(Vec::new()) };
+    let owned_names: Vec<CString> = names
+        .iter()
+        .map(|name| CString::new(*name))
+        .collect::<Result<_, _>>()
+        .map_err(|error| unanswered(&error))?;
+    let deadline = Instant::now() + limit;
+    // librdkafka would ask the controller, which not every broker has: librdkafka's own test broker has none, and then
+    // there would be no answer. So any broker that is up.
+    let metadata = client.fetch_metadata(Some(first), limit).map_err(|error| unanswered(&error))?;
+    let some = metadata.brokers().first().map_or(UNKNOWN_BROKER, MetadataBroker::id);
+    let broker = Some(metadata.orig_broker_id()).filter(|id| *id > UNKNOWN_BROKER).unwrap_or(some);
+    drop(metadata);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let limit_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
+    let rk = client.native_ptr();
+
+    let mut name_pointers: Vec<_> = owned_names.iter().map(|name| name.as_ptr()).collect();
+    // SAFETY: the array has as many pointers as is said, each to a string with its NUL; librdkafka copies the strings.
+    // The collection is ours to free.
+    let topics = unsafe {
+        Owned::new(
+            native::rd_kafka_TopicCollection_of_topic_names(name_pointers.as_mut_ptr(), name_pointers.len()),
+            native::rd_kafka_TopicCollection_destroy,
+        )
+    };
+    let topics = topics.ok_or_else(|| unanswered(&"the question cannot be asked"))?;
+
+    // SAFETY: `rk` is a client that lives as long as `client` is borrowed. The options are ours to free.
+    let options = unsafe {
+        Owned::new(
+            native::rd_kafka_AdminOptions_new(
+                rk,
+                native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            ),
+            native::rd_kafka_AdminOptions_destroy,
+        )
+    };
+    let options = options.ok_or_else(|| unanswered(&"the question cannot be asked"))?;
+    // SAFETY: the options live. No room for words is given, and none is claimed: the code says enough.
+    let set = unsafe {
+        native::rd_kafka_AdminOptions_set_request_timeout(options.ptr(), limit_ms, ptr::null_mut(), 0)
+    };
+    check(set).map_err(|error| unanswered(&error))?;
+    // SAFETY: as before.
+    let set = unsafe { native::rd_kafka_AdminOptions_set_broker(options.ptr(), broker, ptr::null_mut(), 0) };
+    check(set).map_err(|error| unanswered(&error))?;
+
+    // SAFETY: `rk` lives. The queue is ours to free; when that is before the answer came, librdkafka frees the answer.
+    let queue = unsafe { Owned::new(native::rd_kafka_queue_new(rk), native::rd_kafka_queue_destroy) };
+    let queue = queue.ok_or_else(|| unanswered(&"the question cannot be asked"))?;
+
+    // SAFETY: all four live. librdkafka copies the names and the options, and keeps a count of its own on the queue.
+    unsafe { native::rd_kafka_DescribeTopics(rk, topics.ptr(), options.ptr(), queue.ptr()) };
+
+    // SAFETY: the queue lives, and no other thread polls it. The event is ours to free.
+    let event = unsafe {
+        Owned::new(
+            native::rd_kafka_queue_poll(queue.ptr(), limit_ms.saturating_add(SLACK_MS)),
+            native::rd_kafka_event_destroy,
+        )
+    };
+    let event = event.ok_or_else(|| unanswered(&format_args!("no answer within {limit:?}")))?;
+    // SAFETY: the event lives.
+    check(unsafe { native::rd_kafka_event_error(event.ptr()) }).map_err(|error| unanswered(&error))?;
+    // SAFETY: the event lives. Null when it is an event of another kind, which is checked.
+    let result = unsafe { native::rd_kafka_event_DescribeTopics_result(event.ptr()) };
+    if result.is_null() {
+        return Err(unanswered(&"the answer is to another question"));
+    }
+    let mut count = 0;
+    // SAFETY: the result is the event's and lives as long; `count` says how many pointers there are.
+    let found = unsafe { native::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
+    if count != names.len() || found.is_null() {
+        return Err(unanswered(&"the answer leaves topics out"));
+    }
+    // SAFETY: librdkafka says that there are so many. They are not changed while the event lives, which is until the
+    // end of this function.
+    let found = unsafe { std::slice::from_raw_parts(found.cast_const(), count) };
+    let described = names.iter().zip(found).map(|(name, topic)| {
+        if topic.is_null() {
+            return Err(unanswered(&format_args!("the answer leaves {name} out")));
+        }
+        // SAFETY: not null, and the event's, so it lives until the end of this function.
+        unsafe { read(name, *topic) }
+    });
+    described.collect()
+}
+
+/// Reads what is told of a topic.
+///
+/// # Safety
+/// `topic` is a description in a result that lives as long as this call.
+unsafe fn read(
+    name: &str,
+    topic: *const native::rd_kafka_TopicDescription_t,
+) -> Result<Described, Unanswered> {
+    // SAFETY: the description lives, and so does its name, which ends with NUL.
+    let told = unsafe { CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) };
+    if told.to_bytes() != name.as_bytes() {
+        return Err(Unanswered(format!("the answer is about {told:?} and not about {name}")));
+    }
+    // SAFETY: the description lives, and so does its error; `rd_kafka_error_code` takes null for no error.
+    let code = unsafe { native::rd_kafka_error_code(native::rd_kafka_TopicDescription_error(topic)) };
+    match check(code) {
+        Ok(()) => {}
+        Err(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicId,
+        ) => return Ok(Described::Absent),
+        Err(RDKafkaErrorCode::TopicAuthorizationFailed) => return Ok(Described::NotPermitted),
+        Err(error) => return Err(Unanswered(format!("{name}: {error}"))),
+    }
+    let mut partitions = 0;
+    // SAFETY: the description lives. Only the number is looked at.
+    unsafe { native::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions) };
+    // SAFETY: the description lives, and its id is a part of it.
+    let bits = unsafe {
+        let id = native::rd_kafka_TopicDescription_topic_id(topic);
+        [native::rd_kafka_Uuid_most_significant_bits(id), native::rd_kafka_Uuid_least_significant_bits(id)]
+    };
+    Ok(Described::There { id: id_of(bits), partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
+}
+
+/// A topic id as Kafka's own tools print it; `None` for zero, which is a broker's that has none (before Kafka 2.8).
+fn id_of([high, low]: [i64; 2]) -> Option<TopicId> {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high.to_be_bytes());
+    bytes[8..].copy_from_slice(&low.to_be_bytes());
+    (bytes != [0; 16]).then(|| TopicId::new(URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+fn check(code: native::rd_kafka_resp_err_t) -> Result<(), RDKafkaErrorCode> {
+    match RDKafkaErrorCode::from(code) {
+        RDKafkaErrorCode::NoError => Ok(()),
+        error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// Long enough for a busy machine.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn an_id_is_written_as_kafkas_tools_write_it() {
+        let id = id_of([-0x10_0000_0000, 0x3f]);
+        assert_eq!(id, Some(TopicId::new("____8AAAAAAAAAAAAAAAPw")));
+        assert_eq!(id_of([0, 0]), None);
+    }
+
+    #[test]
+    fn the_demos_broker_answers_at_once() {
+        let mock = MockCluster::new(1).expect("a broker in this process");
+        mock.create_topic("orders", 6, 1).expect("a topic");
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", mock.bootstrap_servers())
+            .create()
+            .expect("a client");
+        let begun = Instant::now();
+        let described = describe(consumer.client(), &["orders", "nothing"], LIMIT).expect("an answer");
+        assert!(begun.elapsed() < LIMIT / 2, "it took {:?}", begun.elapsed());
+        assert!(matches!(described[0], Described::There { partitions: 6, .. }), "{described:?}");
+        assert_eq!(described[1], Described::Absent);
+        describe(consumer.client(), &["orders", "orders"], LIMIT).expect_err("each name once");
+    }
+
+    #[test]
+    fn a_broker_that_is_away_is_no_answer_within_the_limit() {
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", "127.0.0.1:1").create().expect("a client");
+        let begun = Instant::now();
+        let limit = Duration::from_millis(300);
+        describe(consumer.client(), &["orders"], limit).expect_err("nobody is there");
+        assert!(begun.elapsed() < LIMIT / 2, "it took {:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_one_is_refused() {
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", "127.0.0.1:1").create().expect("a client");
+        describe(consumer.client(), &["or\0ders"], LIMIT).expect_err("no topic has this name");
+    }
+}
