@@ -150,7 +150,8 @@ pub struct GroupArgs {
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     pub group: String,
 
-    /// Names this instance; must differ between instances that run at once, and stay the same over a restart
+    /// Names this instance; must differ between instances that run at once, and stay the same over a restart: whoever
+    /// comes back under it soon after a crash finds its partitions as they were
     #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID", default_value_t = default_instance())]
     pub instance_id: String,
 

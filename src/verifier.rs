@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::beside::{Beside, Moved};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
-use crate::intake::{Assignment, Intake, Membership, consumer_config};
+use crate::intake::{Assignment, Intake, Membership};
 use crate::ledger::Outcome;
 use crate::publish::{Decided, Publisher, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
@@ -101,10 +101,8 @@ async fn pipeline(
 
     let assignment =
         Assignment::new(Arc::clone(&store), Handle::current(), moved.clone(), settings.accept_data_loss);
-    let config = consumer_config(&settings.kafka, &settings.group)?;
-    let bounds = Bounds::from(settings.batch);
-    let topics = [&*settings.topics.orders_topic, &settings.topics.adjustments_topic];
-    let intake = Intake::join(&config, &topics, bounds, assignment)?;
+    let Settings { kafka, group, topics, .. } = &settings;
+    let intake = Intake::join(kafka, group, topics, worker, Bounds::from(settings.batch), assignment)?;
     let membership = intake.membership();
 
     let turns = Arc::new(Semaphore::new(DECIDING));
@@ -191,14 +189,14 @@ fn tell(
     let assignment = membership.assignment();
     while let Some(mut batch) = batches.blocking_recv() {
         // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
-        let group = membership.now().ok_or_else(|| anyhow!("not a member of any group"))?;
+        let group = membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
         if !batch.drop_ended(&assignment.ownership) {
             continue;
         }
         let begun = Instant::now();
         let offsets = batch.offsets();
         let (events, tally) = batch.events();
-        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(Arc::new(group)) }) {
+        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(group) }) {
             Ok(()) => {
                 tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
                 totals.add(&tally);

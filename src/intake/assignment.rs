@@ -1,7 +1,8 @@
 //! Partitions come and go: where each begins, and how each is handed over.
 //!
-//! librdkafka calls [`Assignment::rebalance`] from within the poll, on the
+//! librdkafka calls [`Member::rebalance`] from within the poll, on the
 //! polling thread, so everything here may block that thread, within bounds.
+//! Nothing that it waits for needs that thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,38 @@ const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for a seek.
 const SEEK_LIMIT: Duration = Duration::from_secs(10);
 
+/// A consumer that is one member of the group.
+pub(super) type MemberConsumer = BaseConsumer<Member>;
+
+/// The context of one membership's consumer.
+pub(super) struct Member {
+    assignment: Arc<Assignment>,
+    topic: Arc<str>,
+    settled: AtomicBool,
+}
+
+impl Member {
+    /// Subscribed to this topic alone.
+    pub(super) fn new(assignment: Arc<Assignment>, topic: &str) -> Self {
+        Self { assignment, topic: Arc::from(topic), settled: AtomicBool::new(false) }
+    }
+
+    /// What it shares with the pipeline's other membership.
+    pub(super) fn assignment(&self) -> &Arc<Assignment> {
+        &self.assignment
+    }
+
+    /// Its topic.
+    pub(super) fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Whether the group has given it partitions once, or told it that there are none for it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::SeqCst)
+    }
+}
+
 /// A partition being read.
 #[derive(Debug)]
 struct Reading {
@@ -43,7 +76,8 @@ struct Reading {
     expected: NextOffset,
 }
 
-/// The consumer's context: knows which partitions are read, from where, and what of them is under way.
+/// What a pipeline's memberships of the group have in common: which partitions are read, from where, and what of them is
+/// under way.
 pub struct Assignment {
     store: Arc<dyn Store>,
     runtime: Handle,
@@ -142,22 +176,26 @@ impl Assignment {
         Some((slice, Source { at: reading.at.clone(), offset }))
     }
 
-    /// Fetches again, except what was stopped for good.
-    pub(super) fn resume(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        consumer.resume(&self.list()).context("cannot resume the partitions")
+    /// Fetches a membership's partitions again, except what was stopped for good.
+    pub(super) fn resume(&self, consumer: &MemberConsumer) -> Result<()> {
+        consumer.resume(&self.list(consumer.context().topic())).context("cannot resume the partitions")
     }
 
-    fn list(&self) -> TopicPartitionList {
+    fn list(&self, topic: &str) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        for reading in lock(&self.reading).iter() {
+        for reading in lock(&self.reading).iter().filter(|reading| &*reading.at.topic == topic) {
             list.add_partition(&reading.at.topic, reading.at.partition);
         }
         list
     }
 
-    /// Reads every assigned partition again from its committed offset. Nothing may be under way.
-    pub(super) fn rewind(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        self.try_rewind(consumer).or_else(|error| self.postpone(error))
+    /// Reads every assigned partition of all memberships again from its committed offset. Nothing may be under way.
+    pub(super) fn rewind<'a>(&self, consumers: impl IntoIterator<Item = &'a MemberConsumer>) -> Result<()> {
+        self.rewind.store(false, Ordering::SeqCst);
+        consumers
+            .into_iter()
+            .try_for_each(|consumer| self.try_rewind(consumer))
+            .or_else(|error| self.postpone(error))
     }
 
     /// What could not be begun because Kafka or the database is away is begun later; a refusal is for good.
@@ -178,10 +216,10 @@ impl Assignment {
         Ok(())
     }
 
-    fn try_rewind(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        self.rewind.store(false, Ordering::SeqCst);
+    fn try_rewind(&self, consumer: &MemberConsumer) -> Result<()> {
         let assigned = consumer.assignment().context("cannot read the assignment")?;
-        lock(&self.reading).clear();
+        let topic = consumer.context().topic();
+        lock(&self.reading).retain(|reading| reading.at.topic != *topic);
         if assigned.count() == 0 {
             return Ok(());
         }
@@ -202,7 +240,7 @@ impl Assignment {
     /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out.
     fn begin(
         &self,
-        consumer: &BaseConsumer<Self>,
+        consumer: &MemberConsumer,
         partitions: &TopicPartitionList,
     ) -> Result<Vec<(TopicPartition, Start)>> {
         let wanted: Vec<TopicPartition> = partitions
@@ -265,7 +303,7 @@ impl Assignment {
     }
 
     /// Takes assigned partitions over, each from its own place.
-    fn take_over(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<()> {
+    fn take_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
         // When leaving, neither: the group's coordinator answers a closing consumer no more, so begin would wait in vain.
         let leaving = self.leaving.load(Ordering::SeqCst);
@@ -296,7 +334,7 @@ impl Assignment {
     }
 
     /// Hands partitions over: what is under way of them is told first, unless they are lost already.
-    fn hand_over(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<()> {
+    fn hand_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         if consumer.assignment_lost() {
             tracing::warn!("partitions were lost: this member was silent for too long");
         } else if !self.wait_until_idle(HANDOVER_LIMIT) {
@@ -323,7 +361,7 @@ impl Assignment {
 /// Without that, a crash between deciding a partition's first batch and telling it would leave a ledger ahead and no
 /// committed offset; and then, reading from the ledger's position, those results would never be told.
 fn commit_beginnings(
-    consumer: &BaseConsumer<Assignment>,
+    consumer: &MemberConsumer,
     begun: &[(TopicPartition, Start, Positions)],
 ) -> Result<()> {
     let mut beginnings = TopicPartitionList::new();
@@ -343,27 +381,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ClientContext for Assignment {
+impl ClientContext for Member {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "Kafka consumer");
     }
 }
 
-impl ConsumerContext for Assignment {
+impl ConsumerContext for Member {
     fn rebalance(
         &self,
-        consumer: &BaseConsumer<Self>,
+        consumer: &MemberConsumer,
         event: rd_kafka_resp_err_t,
         partitions: &mut TopicPartitionList,
     ) {
+        let assignment = &self.assignment;
         let done = if event == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.take_over(consumer, partitions)
+            self.settled.store(true, Ordering::SeqCst);
+            assignment.take_over(consumer, partitions)
         } else {
-            self.hand_over(consumer, partitions)
+            assignment.hand_over(consumer, partitions)
         };
-        self.changed.store(true, Ordering::SeqCst);
+        assignment.changed.store(true, Ordering::SeqCst);
         if let Err(error) = done {
-            lock(&self.failure).get_or_insert(error);
+            lock(&assignment.failure).get_or_insert(error);
         }
     }
 }

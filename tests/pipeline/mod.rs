@@ -2,6 +2,7 @@
 
 mod adjustments;
 mod backlog;
+mod balance;
 mod bad_records;
 mod contract;
 mod groups;

@@ -215,8 +215,15 @@ impl Cluster {
         Ok(found.elements().iter().map(|e| e.offset().to_raw().filter(|offset| *offset >= 0)).collect())
     }
 
-    /// The members of a group: the client id of each, and the number of bytes of its assignment.
+    /// The members of a group that read orders, by their client ids: one for each worker.
     pub fn members(&self, group: &str) -> Vec<String> {
+        let mut members = self.all_members(group);
+        members.retain(|member| !member.ends_with("-adjustments"));
+        members
+    }
+
+    /// The members of a group, by their client ids: each worker is two.
+    pub fn all_members(&self, group: &str) -> Vec<String> {
         let consumer = self.asking("read_committed", "nobody");
         let groups = consumer.fetch_group_list(Some(group), LIMIT).expect("Kafka answers");
         let members = groups.groups().iter().flat_map(rdkafka::groups::GroupInfo::members);
