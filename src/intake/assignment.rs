@@ -41,24 +41,30 @@ pub(super) type MemberConsumer = BaseConsumer<Member>;
 /// The context of one membership's consumer.
 pub(super) struct Member {
     assignment: Arc<Assignment>,
-    topic: Arc<str>,
+    topics: Vec<Arc<str>>,
     settled: AtomicBool,
 }
 
 impl Member {
-    /// Subscribed to this topic alone.
-    pub(super) fn new(assignment: Arc<Assignment>, topic: &str) -> Self {
-        Self { assignment, topic: Arc::from(topic), settled: AtomicBool::new(false) }
+    /// Subscribed to these topics alone.
+    pub(super) fn new(assignment: Arc<Assignment>, topics: &[&str]) -> Self {
+        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        Self { assignment, topics, settled: AtomicBool::new(false) }
     }
 
-    /// What it shares with the pipeline's other membership.
+    /// What the pipeline's memberships have in common.
     pub(super) fn assignment(&self) -> &Arc<Assignment> {
         &self.assignment
     }
 
-    /// Its topic.
-    pub(super) fn topic(&self) -> &Arc<str> {
-        &self.topic
+    /// Its topics.
+    pub(super) fn topics(&self) -> &[Arc<str>] {
+        &self.topics
+    }
+
+    /// Whether a partition can be one of this membership's.
+    pub(super) fn may_own(&self, at: &TopicPartition) -> bool {
+        self.topics.contains(&at.topic)
     }
 
     /// Whether the group has given it partitions once, or told it that there are none for it.
@@ -178,12 +184,12 @@ impl Assignment {
 
     /// Fetches a membership's partitions again, except what was stopped for good.
     pub(super) fn resume(&self, consumer: &MemberConsumer) -> Result<()> {
-        consumer.resume(&self.list(consumer.context().topic())).context("cannot resume the partitions")
+        consumer.resume(&self.list(consumer.context())).context("cannot resume the partitions")
     }
 
-    fn list(&self, topic: &str) -> TopicPartitionList {
+    fn list(&self, member: &Member) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        for reading in lock(&self.reading).iter().filter(|reading| &*reading.at.topic == topic) {
+        for reading in lock(&self.reading).iter().filter(|reading| member.may_own(&reading.at)) {
             list.add_partition(&reading.at.topic, reading.at.partition);
         }
         list
@@ -218,8 +224,7 @@ impl Assignment {
 
     fn try_rewind(&self, consumer: &MemberConsumer) -> Result<()> {
         let assigned = consumer.assignment().context("cannot read the assignment")?;
-        let topic = consumer.context().topic();
-        lock(&self.reading).retain(|reading| reading.at.topic != *topic);
+        lock(&self.reading).retain(|reading| !consumer.context().may_own(&reading.at));
         if assigned.count() == 0 {
             return Ok(());
         }

@@ -10,7 +10,9 @@ pub mod batch;
 mod membership;
 pub mod ownership;
 pub mod recovery;
+mod sharing;
 
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ pub use assignment::Assignment;
 use assignment::{Member, MemberConsumer};
 use batch::{Batch, Bounds, Gathering, Item};
 pub use membership::{Membership, Speaking};
+pub use sharing::{GroupWatch, Sharing};
 
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs, TopicArgs};
 use crate::event::{Header, Record, read_command};
@@ -68,6 +71,8 @@ pub enum Role {
     Orders,
     /// The adjustments' topic.
     Adjustments,
+    /// Both, as up to 0.1 (see [`Sharing`]).
+    Both,
 }
 
 impl Role {
@@ -76,8 +81,23 @@ impl Role {
         match self {
             Self::Orders => "orders",
             Self::Adjustments => "adjustments",
+            Self::Both => "both",
         }
     }
+
+    fn topics(self, topics: &TopicArgs) -> Vec<&str> {
+        match self {
+            Self::Orders => vec![&topics.orders_topic],
+            Self::Adjustments => vec![&topics.adjustments_topic],
+            Self::Both => vec![&topics.orders_topic, &topics.adjustments_topic],
+        }
+    }
+}
+
+/// What a client calls itself. A member's role is in it: others see it in the group.
+fn client_id(group: &GroupArgs, role: Option<Role>) -> String {
+    let role = role.map_or_else(String::new, |role| format!("-{}", role.name()));
+    format!("stock-verifier-{}{role}", group.instance_id)
 }
 
 /// The property that makes a member static.
@@ -87,8 +107,10 @@ const UUID: usize = 36;
 
 /// The polling end of a pipeline.
 pub struct Intake {
+    /// The orders', or both topics'.
     orders: Arc<MemberConsumer>,
-    adjustments: Arc<MemberConsumer>,
+    /// The adjustments', when they are a membership of their own.
+    adjustments: Option<Arc<MemberConsumer>>,
     /// When to look for adjustments next.
     adjustments_due: Instant,
     assignment: Arc<Assignment>,
@@ -104,12 +126,12 @@ pub struct Intake {
 /// When a password file cannot be read.
 pub fn consumer_config(kafka: &KafkaArgs, group: &GroupArgs, role: Role) -> Result<ClientConfig> {
     let mut config = kafka.client()?;
-    let (client, records, kib) = match role {
-        Role::Orders => ("", PREFETCH_RECORDS, PREFETCH_KIB),
-        Role::Adjustments => ("-adjustments", PREFETCH_ADJUSTMENTS, PREFETCH_ADJUSTMENTS_KIB),
+    let (records, kib) = match role {
+        Role::Orders | Role::Both => (PREFETCH_RECORDS, PREFETCH_KIB),
+        Role::Adjustments => (PREFETCH_ADJUSTMENTS, PREFETCH_ADJUSTMENTS_KIB),
     };
     config
-        .set("client.id", format!("stock-verifier-{}{client}", group.instance_id))
+        .set("client.id", client_id(group, Some(role)))
         .set("group.id", &group.group)
         // Offsets travel in the producer's transactions only.
         .set("enable.auto.commit", "false")
@@ -134,6 +156,11 @@ pub fn consumer_config(kafka: &KafkaArgs, group: &GroupArgs, role: Role) -> Resu
         }
     }
     kafka.overlay(&mut config);
+    if kafka.sets("client.id") {
+        // The role stays in it, or others could not tell what this member is.
+        let by_hand = config.get("client.id").unwrap_or_default().to_owned();
+        config.set("client.id", format!("{by_hand}-{}", role.name()));
+    }
     Ok(config)
 }
 
@@ -158,7 +185,7 @@ fn make_static(config: &mut ClientConfig, group: &GroupArgs, worker: usize, role
 }
 
 impl Intake {
-    /// Joins the group, once for each topic. Partitions are assigned while [`Intake::run`] polls.
+    /// Joins the group. Partitions are assigned while [`Intake::run`] polls.
     ///
     /// # Errors
     /// When a password file cannot be read, or the configuration is refused.
@@ -167,29 +194,31 @@ impl Intake {
         group: &GroupArgs,
         topics: &TopicArgs,
         worker: usize,
+        sharing: Sharing,
         bounds: Bounds,
         assignment: Assignment,
     ) -> Result<Self> {
         let assignment = Arc::new(assignment);
         let mut static_ids = Vec::new();
-        let mut member = |role, topic: &str| -> Result<Arc<MemberConsumer>> {
-            let mut config = consumer_config(kafka, group, role)?;
-            static_ids.extend(make_static(&mut config, group, worker, role));
-            let context = Member::new(Arc::clone(&assignment), topic);
+        let mut members = Vec::new();
+        for role in sharing.roles() {
+            let mut config = consumer_config(kafka, group, *role)?;
+            static_ids.extend(make_static(&mut config, group, worker, *role));
+            let context = Member::new(Arc::clone(&assignment), &role.topics(topics));
             let consumer: MemberConsumer =
                 config.create_with_context(context).context("the consumer's configuration is refused")?;
-            Ok(Arc::new(consumer))
-        };
-        let orders = member(Role::Orders, &topics.orders_topic)?;
-        let adjustments = member(Role::Adjustments, &topics.adjustments_topic)?;
-        // Right after one another, so that the group has to look at its members once.
-        for consumer in [&orders, &adjustments] {
-            let topic = consumer.context().topic();
-            consumer.subscribe(&[topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
+            members.push(Arc::new(consumer));
         }
+        // Right after one another, so that the group has to look at its members once.
+        for consumer in &members {
+            let topics: Vec<&str> = consumer.context().topics().iter().map(|topic| &**topic).collect();
+            consumer.subscribe(&topics).with_context(|| format!("cannot subscribe to {}", topics.join(" and ")))?;
+        }
+        let mut members = members.into_iter();
         Ok(Self {
-            orders,
-            adjustments,
+            // Holds because there is no sharing without a member.
+            orders: members.next().expect("a member"),
+            adjustments: members.next(),
             adjustments_due: Instant::now(),
             assignment,
             gathering: Gathering::new(bounds),
@@ -201,11 +230,11 @@ impl Intake {
     /// How the telling end learns which members of the group speak.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        Membership([Arc::clone(&self.orders), Arc::clone(&self.adjustments)])
+        Membership(iter::once(&self.orders).chain(&self.adjustments).map(Arc::clone).collect())
     }
 
-    fn consumers(&self) -> [&MemberConsumer; 2] {
-        [&self.orders, &self.adjustments]
+    fn consumers(&self) -> impl Iterator<Item = &MemberConsumer> {
+        iter::once(&*self.orders).chain(self.adjustments.as_deref())
     }
 
     /// Polls until stopped, handing over a batch at each of the `turns` that the next stage gives; then hands over
@@ -249,9 +278,7 @@ impl Intake {
                         }
                         waiting_since = None;
                         if std::mem::take(&mut paused) {
-                            self.consumers()
-                                .iter()
-                                .try_for_each(|consumer| assignment.resume(consumer))?;
+                            self.consumers().try_for_each(|consumer| assignment.resume(consumer))?;
                         }
                         continue;
                     }
@@ -284,23 +311,26 @@ impl Intake {
         self.leave(batches)
     }
 
-    /// Takes in a record of each topic, if there is one. Sleeps for the orders' only, at most until it is time to look
-    /// for adjustments.
-    fn poll(&mut self, wait: Duration) -> Result<()> {
-        let now = Instant::now();
-        if now >= self.adjustments_due && !self.poll_one(Role::Adjustments, Duration::ZERO)? {
-            self.adjustments_due = now + ADJUSTMENTS_LOOK;
+    /// Takes in a record of each membership, if there is one. Sleeps for the orders' only, at most until it is time to
+    /// look for adjustments.
+    fn poll(&mut self, mut wait: Duration) -> Result<()> {
+        if let Some(adjustments) = &self.adjustments {
+            let now = Instant::now();
+            if now >= self.adjustments_due {
+                let adjustments = Arc::clone(adjustments);
+                if !self.poll_one(&adjustments, Duration::ZERO)? {
+                    self.adjustments_due = now + ADJUSTMENTS_LOOK;
+                }
+            }
+            wait = wait.min(self.adjustments_due.saturating_duration_since(now));
         }
-        self.poll_one(Role::Orders, wait.min(self.adjustments_due.saturating_duration_since(now)))?;
+        let orders = Arc::clone(&self.orders);
+        self.poll_one(&orders, wait)?;
         Ok(())
     }
 
-    /// Takes in a record of one topic; `false` when there is none.
-    fn poll_one(&mut self, role: Role, wait: Duration) -> Result<bool> {
-        let consumer = match role {
-            Role::Orders => &self.orders,
-            Role::Adjustments => &self.adjustments,
-        };
+    /// Takes in a record of one membership; `false` when there is none.
+    fn poll_one(&mut self, consumer: &MemberConsumer, wait: Duration) -> Result<bool> {
         let polled = consumer.poll(wait);
         let assignment = &self.assignment;
         if assignment.take_changed() {
@@ -318,13 +348,13 @@ impl Intake {
                 }
                 Ok(true)
             }
-            Some(Err(error)) => self.heed(role, consumer, &error).map(|()| true),
+            Some(Err(error)) => self.heed(consumer, &error).map(|()| true),
         }
     }
 
     /// What to do about an error that is not about one record.
-    fn heed(&self, role: Role, consumer: &MemberConsumer, error: &KafkaError) -> Result<()> {
-        let topic = consumer.context().topic();
+    fn heed(&self, consumer: &MemberConsumer, error: &KafkaError) -> Result<()> {
+        let topic = consumer.context().topics().join(" or ");
         match error.rdkafka_error_code() {
             // Retention overtook the reading, or the topic was made anew: look again at where each partition can begin.
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
@@ -334,8 +364,7 @@ impl Intake {
             }
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => bail!(
                 "topic {topic} does not exist: create it with `stock-verifier topics create`, or name another with \
-                 --{}-topic",
-                role.name()
+                 --orders-topic or --adjustments-topic"
             ),
             Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 bail!("Kafka does not allow this user to read {topic} in this group: {error}")
@@ -383,7 +412,7 @@ impl Intake {
 
     /// Serves both memberships until it is so of each; `false` when that takes too long or cannot be any more.
     fn serve_until(&self, deadline: Instant, is_so: impl Fn(&MemberConsumer) -> bool) -> bool {
-        self.consumers().iter().all(|consumer| {
+        self.consumers().all(|consumer| {
             loop {
                 // Both: one's rebalance waits for the other. What comes is not for this instance any more.
                 for each in self.consumers() {
@@ -415,7 +444,7 @@ impl Intake {
 
 /// Why the group, or Kafka, will have nothing more to do with this member.
 fn refused_for_good(consumer: &MemberConsumer, error: &KafkaError) -> anyhow::Error {
-    let topic = consumer.context().topic();
+    let topic = consumer.context().topics().join(" and ");
     match consumer.client().fatal_error() {
         Some((RDKafkaErrorCode::FencedInstanceId, _)) => anyhow!(
             "another instance reads {topic} under this instance's id now: if it is not this one's successor, give each \

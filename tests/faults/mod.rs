@@ -4,3 +4,4 @@ mod killed;
 mod networks;
 mod outages;
 mod recovery;
+mod restarts;

@@ -125,17 +125,30 @@ impl Old {
 }
 
 #[test]
-fn an_instance_of_the_last_version_shares_the_work_with_one_of_this() {
+fn instances_of_the_last_version_share_the_work_with_those_of_this_until_the_last_of_them_is_gone() {
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 1_000_000)]);
-    let old = Old::join(&scene);
-    wait::until("the old instance is a member", LONG, || scene.kafka.members(scene.group()) == ["old"]);
-    let new = scene.start("a", &[]);
+    let old = [Old::join(&scene), Old::join(&scene)];
+    wait::until("the old instances are members", LONG, || scene.kafka.members(scene.group()).len() == 2);
     let topics = [scene.orders(), scene.topic("adjustments")];
-    // The assignor counts partitions of both topics together, so the three memberships have 8 each.
-    wait::until("both have partitions", LONG, || topics.iter().all(|topic| reads(&new, topic).len() == 8));
-    old.leave();
-    let running = [new];
+    let mut running = vec![scene.start("a", &[]), scene.start("b", &[])];
+    // Were they to join once for each topic, librdkafka's assignor would end the process of the old ones, this one.
+    wait::until("all four have the same of the sum", LONG, || {
+        running.iter().all(|one| topics.iter().map(|topic| reads(one, topic).len()).sum::<usize>() == 6)
+    });
+    for one in &mut running {
+        one.said("older instances share this group", LONG);
+    }
+    let [first, last] = old;
+    first.leave();
+    running.push(scene.start("c", &[]));
+    wait::until("the remaining four too", LONG, || {
+        running.iter().all(|one| topics.iter().map(|topic| reads(one, topic).len()).sum::<usize>() == 6)
+    });
+    last.leave();
+    for one in &mut running {
+        one.said("no older instance is left", LONG);
+    }
     evenly(&scene, &running);
     scene.produce(&(0..500).map(|number| order(&format!("o-{number}"), &[("MUG", 1)])).collect::<Vec<_>>());
     scene.done(LONG);

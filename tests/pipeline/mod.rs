@@ -12,3 +12,4 @@ mod security;
 mod settings;
 mod start_up;
 mod stop;
+mod topics;

@@ -123,8 +123,14 @@ impl Cluster {
 
     /// Creates a topic.
     pub fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]);
+    }
+
+    /// Creates a topic with these settings.
+    pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let new =
             NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
         let created = wait_for(self.admin().create_topics([&new], &options)).expect("Kafka answers");
         for topic in created {
