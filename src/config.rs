@@ -77,6 +77,12 @@ impl KafkaArgs {
         Ok(config)
     }
 
+    /// Whether the user sets this property.
+    #[must_use]
+    pub fn sets(&self, property: &str) -> bool {
+        self.properties.iter().any(|Property { key, .. }| key == property)
+    }
+
     /// Lays the user's properties over a finished configuration.
     pub fn overlay(&self, config: &mut ClientConfig) {
         for Property { key, value } in &self.properties {
@@ -142,6 +148,49 @@ pub struct TopicArgs {
     pub dead_letter_topic: String,
 }
 
+impl TopicArgs {
+    /// The topics that commands come by.
+    #[must_use]
+    pub fn read(&self) -> [&str; 2] {
+        [&self.orders_topic, &self.adjustments_topic]
+    }
+
+    /// Refuses a topic that is given two roles: what is written to a topic that is read comes back for ever.
+    ///
+    /// # Errors
+    /// Names both flags.
+    pub fn check(&self) -> Result<()> {
+        let named = self.named();
+        named.iter().enumerate().try_for_each(|(index, (flag, name))| apart(&named[..index], flag, name))
+    }
+
+    /// Refuses another topic that has a role already.
+    ///
+    /// # Errors
+    /// Names both flags.
+    pub fn check_other(&self, flag: &str, name: &str) -> Result<()> {
+        apart(&self.named(), flag, name)
+    }
+
+    fn named(&self) -> [(&str, &str); 6] {
+        [
+            ("--orders-topic", &self.orders_topic),
+            ("--adjustments-topic", &self.adjustments_topic),
+            ("--accepted-topic", &self.accepted_topic),
+            ("--rejected-topic", &self.rejected_topic),
+            ("--levels-topic", &self.levels_topic),
+            ("--dead-letter-topic", &self.dead_letter_topic),
+        ]
+    }
+}
+
+fn apart(named: &[(&str, &str)], flag: &str, name: &str) -> Result<()> {
+    if let Some((other, _)) = named.iter().find(|(_, taken)| *taken == name) {
+        bail!("{other} and {flag} both name {name:?}: each topic has one role, so give them different names");
+    }
+    Ok(())
+}
+
 /// The consumer group and this instance's place in it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Group")]
@@ -150,7 +199,8 @@ pub struct GroupArgs {
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     pub group: String,
 
-    /// Names this instance; must differ between instances that run at once, and stay the same over a restart
+    /// Names this instance; must differ between instances that run at once, and stay the same over a restart: whoever
+    /// comes back under it soon after a crash finds its partitions as they were
     #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID", default_value_t = default_instance())]
     pub instance_id: String,
 
@@ -307,6 +357,28 @@ mod tests {
     fn a_database_password_is_not_in_the_debug_text() {
         let url = parse_database_url("postgres://shop:hunter2@db/stock").unwrap();
         assert!(!format!("{url:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_topic_with_two_roles_is_refused_and_both_flags_are_named() {
+        let name = |name: &str| name.to_owned();
+        let mut topics = TopicArgs {
+            orders_topic: name("o"),
+            adjustments_topic: name("a"),
+            accepted_topic: name("s.a"),
+            rejected_topic: name("s.r"),
+            levels_topic: name("s.l"),
+            dead_letter_topic: name("d"),
+        };
+        topics.check().unwrap();
+        topics.dead_letter_topic = name("o");
+        let error = topics.check().unwrap_err().to_string();
+        assert!(error.contains("--orders-topic") && error.contains("--dead-letter-topic"), "{error}");
+        assert!(topics.check_other("--to-topic", "x").is_ok());
+        assert!(topics.check_other("--to-topic", "s.a").is_err());
+        topics.dead_letter_topic = name("s.l");
+        let error = topics.check().unwrap_err().to_string();
+        assert!(error.contains("--levels-topic") && error.contains("--dead-letter-topic"), "{error}");
     }
 
     #[test]

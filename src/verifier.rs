@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::beside::{Beside, Moved};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
-use crate::intake::{Assignment, Intake, Membership, TopicNews, TopicWatch, consumer_config};
+use crate::intake::{Assignment, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch};
 use crate::ledger::Outcome;
 use crate::publish::{Decided, Publisher, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
@@ -53,6 +53,8 @@ pub struct Settings {
     pub workers: usize,
     /// Whether to go on where records are gone.
     pub accept_data_loss: bool,
+    /// Whether the group may have members of an earlier version; the demo's has none, and its broker cannot be asked.
+    pub may_have_older: bool,
 }
 
 /// Runs until `stop`, then finishes what is in hand and leaves the group.
@@ -75,7 +77,7 @@ pub async fn run(
     for worker in 0..settings.workers {
         let (settings, store, moved) = (settings.clone(), Arc::clone(&store), moved.clone());
         let news = topics.listen();
-        workers.spawn(pipeline(settings, worker, store, moved, news, Arc::clone(&totals), stop.clone()));
+        workers.spawn(work(settings, worker, store, moved, news, Arc::clone(&totals), stop.clone()));
     }
     let topics = tokio::spawn(topics.run(beside_stop.clone()));
     let mut first = Ok(());
@@ -90,8 +92,8 @@ pub async fn run(
     first.and(beside.await.context("telling levels panicked")).and(watched)
 }
 
-/// One worker: three stages, joined by bounded queues.
-async fn pipeline(
+/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
+async fn work(
     settings: Settings,
     worker: usize,
     store: Arc<dyn Store>,
@@ -100,21 +102,67 @@ async fn pipeline(
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
-    // Cancelled when any stage ends, so that the others do.
-    let stop = stop.child_token();
+    let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
+    while !stop.is_cancelled() {
+        let sharing = match &group {
+            Some(group) => group.sharing(&stop).await?,
+            None => Some(Sharing::EachTopic),
+        };
+        let Some(sharing) = sharing else { break };
+        let stop = stop.child_token();
+        let pipeline = pipeline(&settings, worker, sharing, &store, &moved, &news, &totals, stop.clone());
+        let Some(group) = group.as_ref().filter(|_| sharing == Sharing::Together) else {
+            return pipeline.await;
+        };
+        tracing::warn!(
+            worker,
+            "older instances share this group: until all are of this version, orders and adjustments are shared in \
+             sum, as they do, not each evenly"
+        );
+        let regroup = async {
+            match group.older_are_gone().await {
+                Ok(()) => {
+                    tracing::info!(
+                        worker,
+                        "no older instance is left: leaving the group, to share each topic evenly"
+                    );
+                    stop.cancel();
+                }
+                Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = pipeline => ended?,
+            () = regroup => {}
+        }
+    }
+    Ok(())
+}
+
+/// Three stages, joined by bounded queues.
+async fn pipeline(
+    settings: &Settings,
+    worker: usize,
+    sharing: Sharing,
+    store: &Arc<dyn Store>,
+    moved: &Moved,
+    news: &TopicNews,
+    totals: &Arc<Totals>,
+    stop: CancellationToken,
+) -> Result<()> {
     // Fence first: only then do the committed offsets hold all that a predecessor told.
     let id = settings.group.transactional_id(worker);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
     let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
 
     let assignment =
-        Assignment::new(Arc::clone(&store), Handle::current(), moved.clone(), settings.accept_data_loss);
-    let config = consumer_config(&settings.kafka, &settings.group)?;
-    let bounds = Bounds::from(settings.batch);
-    let topics = [&*settings.topics.orders_topic, &settings.topics.adjustments_topic];
-    let intake = Intake::join(&config, &topics, bounds, assignment)?;
+        Assignment::new(Arc::clone(store), Handle::current(), moved.clone(), settings.accept_data_loss);
+    let Settings { kafka, group, topics, .. } = settings;
+    let intake =
+        Intake::join(kafka, group, topics, worker, sharing, Bounds::from(settings.batch), assignment)?;
     let membership = intake.membership();
-    tokio::spawn(news.tell(Arc::clone(membership.assignment()), stop.clone()));
+    tokio::spawn(news.clone().tell(Arc::clone(membership.assignment()), stop.clone()));
 
     let turns = Arc::new(Semaphore::new(DECIDING));
     let (gathered, batches) = mpsc::channel(DECIDING);
@@ -125,13 +173,13 @@ async fn pipeline(
         move || intake.run(gathered, &turns, &stop)
     });
     let telling = spawn_blocking({
-        let (membership, stop) = (membership.clone(), stop.clone());
+        let (membership, totals, stop) = (membership.clone(), Arc::clone(totals), stop.clone());
         move || {
             let _ended = stop.clone().drop_guard();
             tell(publisher, &membership, tellings, &totals, &stop)
         }
     });
-    let deciding = decide(&*store, membership, batches, decided, &moved, &turns, &stop).await;
+    let deciding = decide(&**store, membership, batches, decided, moved, &turns, &stop).await;
     turns.close();
     stop.cancel();
 
@@ -205,14 +253,14 @@ fn tell(
     let assignment = membership.assignment();
     while let Some(mut batch) = batches.blocking_recv() {
         // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
-        let group = membership.now().ok_or_else(|| anyhow!("not a member of any group"))?;
+        let group = membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
         if !batch.drop_ended(&assignment.ownership) {
             continue;
         }
         let begun = Instant::now();
         let offsets = batch.offsets();
         let (events, tally) = batch.events();
-        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(Arc::new(group)) }) {
+        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(group) }) {
             Ok(()) => {
                 tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
                 totals.add(&tally);

@@ -119,6 +119,7 @@ pub async fn run(args: AuditArgs) -> Result<ExitCode> {
 }
 
 async fn audit_and_report(args: &AuditArgs) -> Result<Verdict> {
+    args.topics.check()?;
     let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
     let begun = Instant::now();
     let shown = Shown::new("auditing");

@@ -5,9 +5,11 @@ pub mod demo;
 pub mod migrate;
 mod progress;
 pub mod replay;
+mod retention;
 pub mod run;
 pub mod schema;
 pub mod settings_file;
+mod start_checks;
 pub mod stock;
 pub mod topics;
 

@@ -2,27 +2,18 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::Result;
 use clap::Args;
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-use super::open_for_writing;
+use super::{open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::store::postgres::Connections;
 use crate::tally::Totals;
 use crate::verifier::{self, Settings};
 
-/// Longest wait for the brokers when starting.
-const REACH_LIMIT: Duration = Duration::from_secs(10);
-/// Longest wait for a topic to appear: one just created is not known to every broker yet.
-const TOPICS_LIMIT: Duration = Duration::from_secs(3);
-/// How often to look for it.
-const TOPICS_LOOK: Duration = Duration::from_millis(100);
 /// Longest a stop may take before the process ends all the same; a hung consumer close must not keep it
 /// (rust-rdkafka#453, #509).
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -65,6 +56,10 @@ pub struct RunArgs {
     /// differs. Give it for one start, not for ever.
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_DATA_LOSS")]
     accept_data_loss: bool,
+
+    /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
+    #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
+    accept_compacted_topics: bool,
 }
 
 /// Verifies until SIGTERM or Ctrl-C, then finishes the batches in hand. A second signal ends at once.
@@ -72,6 +67,7 @@ pub struct RunArgs {
 /// # Errors
 /// When a server cannot be reached, a topic is missing, or going on would not be exact.
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
+    args.topics.check()?;
     let settings = Settings {
         kafka: args.kafka,
         topics: args.topics,
@@ -80,16 +76,17 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         levels: args.levels,
         workers: usize::from(args.workers),
         accept_data_loss: args.accept_data_loss,
+        may_have_older: true,
     };
     let connections = Connections { batches: u32::from(args.workers), others: CONNECTIONS_BESIDE };
     let store = open_for_writing(&args.database, connections, args.migrate).await?;
-    let reached = settings.clone();
-    tokio::task::spawn_blocking(move || check_kafka(&reached)).await??;
+    start_checks::check(&settings, args.accept_compacted_topics).await?;
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     let totals = Arc::new(Totals::default());
     tokio::spawn(report(Arc::clone(&totals)));
+    tokio::spawn(retention::watch(settings.clone()));
     tracing::info!(
         brokers = settings.kafka.brokers,
         group = settings.group.group,
@@ -165,69 +162,4 @@ async fn report(totals: Arc<Totals>) {
             before = records;
         }
     }
-}
-
-/// Remembers the last error of a client, to say why a broker could not be reached.
-#[derive(Default)]
-struct LastError(std::sync::Mutex<Option<String>>);
-
-impl ClientContext for LastError {
-    fn error(&self, _: KafkaError, reason: &str) {
-        // The latest is the one to show; a poisoned lock only means an older one is shown.
-        if let Ok(mut last) = self.0.lock() {
-            *last = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ConsumerContext for LastError {}
-
-/// Checks that the brokers answer and the topics are there, so that a wrong setting is said at once.
-fn check_kafka(settings: &Settings) -> Result<()> {
-    let mut config = settings.kafka.client()?;
-    settings.kafka.overlay(&mut config);
-    let consumer: BaseConsumer<LastError> =
-        config.create_with_context(LastError::default()).context("the Kafka configuration is refused")?;
-    let begun = Instant::now();
-    loop {
-        let missing = missing_topics(&consumer, settings)?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if begun.elapsed() > TOPICS_LIMIT {
-            bail!(
-                "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
-                settings.kafka.brokers,
-                missing.join(", ")
-            );
-        }
-        std::thread::sleep(TOPICS_LOOK);
-    }
-}
-
-/// The topics that are needed and not there.
-fn missing_topics<'a>(consumer: &BaseConsumer<LastError>, settings: &'a Settings) -> Result<Vec<&'a str>> {
-    let metadata = consumer.fetch_metadata(None, REACH_LIMIT).map_err(|error| {
-        // Serves the error callbacks that say why.
-        let _ = consumer.poll(Duration::from_millis(100));
-        let why = consumer.context().0.lock().ok().and_then(|mut last| last.take());
-        anyhow!(
-            "no answer from Kafka at {} within {REACH_LIMIT:?}: {}. Check --brokers, and the security.protocol, \
-             sasl.* and ssl.* properties given with -X",
-            settings.kafka.brokers,
-            why.unwrap_or_else(|| error.to_string())
-        )
-    })?;
-    let topics = &settings.topics;
-    let needed = [
-        &*topics.orders_topic,
-        &topics.adjustments_topic,
-        &topics.accepted_topic,
-        &topics.rejected_topic,
-        &topics.dead_letter_topic,
-    ];
-    let levels = settings.levels.delay().map(|_| &*topics.levels_topic);
-    let is_there =
-        |name: &str| metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none());
-    Ok(needed.into_iter().chain(levels).filter(|name| !is_there(name)).collect())
 }

@@ -49,6 +49,7 @@ pub struct CreateArgs {
 /// When Kafka cannot be reached or refuses a topic.
 pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
     let TopicsCommand::Create(args) = command;
+    args.topics.check()?;
     let mut config = args.kafka.client()?;
     args.kafka.overlay(&mut config);
     let admin: AdminClient<DefaultClientContext> =

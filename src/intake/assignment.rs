@@ -1,7 +1,8 @@
 //! Partitions come and go: where each begins, and how each is handed over.
 //!
-//! librdkafka calls [`Assignment::rebalance`] from within the poll, on the
+//! librdkafka calls [`Member::rebalance`] from within the poll, on the
 //! polling thread, so everything here may block that thread, within bounds.
+//! Nothing that it waits for needs that thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,44 @@ const POSTPONED_SAY: Duration = Duration::from_secs(5);
 /// Longest wait for a seek.
 const SEEK_LIMIT: Duration = Duration::from_secs(10);
 
+/// A consumer that is one member of the group.
+pub(super) type MemberConsumer = BaseConsumer<Member>;
+
+/// The context of one membership's consumer.
+pub(super) struct Member {
+    assignment: Arc<Assignment>,
+    topics: Vec<Arc<str>>,
+    settled: AtomicBool,
+}
+
+impl Member {
+    /// Subscribed to these topics alone.
+    pub(super) fn new(assignment: Arc<Assignment>, topics: &[&str]) -> Self {
+        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        Self { assignment, topics, settled: AtomicBool::new(false) }
+    }
+
+    /// What the pipeline's memberships have in common.
+    pub(super) fn assignment(&self) -> &Arc<Assignment> {
+        &self.assignment
+    }
+
+    /// Its topics.
+    pub(super) fn topics(&self) -> &[Arc<str>] {
+        &self.topics
+    }
+
+    /// Whether a partition can be one of this membership's.
+    pub(super) fn may_own(&self, at: &TopicPartition) -> bool {
+        self.topics.contains(&at.topic)
+    }
+
+    /// Whether the group has given it partitions once, or told it that there are none for it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::SeqCst)
+    }
+}
+
 /// A partition being read.
 #[derive(Debug)]
 struct Reading {
@@ -55,7 +94,8 @@ struct Reading {
     expected: NextOffset,
 }
 
-/// The consumer's context: knows which partitions are read, from where, and what of them is under way.
+/// What a pipeline's memberships of the group have in common: which partitions are read, from where, and what of them is
+/// under way.
 pub struct Assignment {
     store: Arc<dyn Store>,
     runtime: Handle,
@@ -179,22 +219,26 @@ impl Assignment {
         Some((slice, Source { at: reading.at.clone(), offset }))
     }
 
-    /// Fetches again, except what was stopped for good.
-    pub(super) fn resume(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        consumer.resume(&self.list()).context("cannot resume the partitions")
+    /// Fetches a membership's partitions again, except what was stopped for good.
+    pub(super) fn resume(&self, consumer: &MemberConsumer) -> Result<()> {
+        consumer.resume(&self.list(consumer.context())).context("cannot resume the partitions")
     }
 
-    fn list(&self) -> TopicPartitionList {
+    fn list(&self, member: &Member) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        for reading in lock(&self.reading).iter() {
+        for reading in lock(&self.reading).iter().filter(|reading| member.may_own(&reading.at)) {
             list.add_partition(&reading.at.topic, reading.at.partition);
         }
         list
     }
 
-    /// Reads every assigned partition again from its committed offset. Nothing may be under way.
-    pub(super) fn rewind(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        self.try_rewind(consumer).or_else(|error| self.postpone(error))
+    /// Reads every assigned partition of all memberships again from its committed offset. Nothing may be under way.
+    pub(super) fn rewind<'a>(&self, consumers: impl IntoIterator<Item = &'a MemberConsumer>) -> Result<()> {
+        self.rewind.store(false, Ordering::SeqCst);
+        consumers
+            .into_iter()
+            .try_for_each(|consumer| self.try_rewind(consumer))
+            .or_else(|error| self.postpone(error))
     }
 
     /// What could not be begun because Kafka or the database is away is begun later; a refusal is for good.
@@ -220,10 +264,9 @@ impl Assignment {
         Ok(())
     }
 
-    fn try_rewind(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        self.rewind.store(false, Ordering::SeqCst);
+    fn try_rewind(&self, consumer: &MemberConsumer) -> Result<()> {
         let assigned = consumer.assignment().context("cannot read the assignment")?;
-        lock(&self.reading).clear();
+        lock(&self.reading).retain(|reading| !consumer.context().may_own(&reading.at));
         if assigned.count() == 0 {
             return Ok(());
         }
@@ -244,7 +287,7 @@ impl Assignment {
     /// Asks which topic each name means now, once for each. One that is not there is waited for, for a while.
     fn ask_topics(
         &self,
-        consumer: &BaseConsumer<Self>,
+        consumer: &MemberConsumer,
         wanted: &[TopicPartition],
     ) -> Result<HashMap<Arc<str>, Option<TopicId>>> {
         let mut names: Vec<&str> = wanted.iter().map(|at| &*at.topic).collect();
@@ -274,7 +317,7 @@ impl Assignment {
     /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out.
     fn begin(
         &self,
-        consumer: &BaseConsumer<Self>,
+        consumer: &MemberConsumer,
         partitions: &TopicPartitionList,
     ) -> Result<Vec<(TopicPartition, Start)>> {
         let wanted: Vec<TopicPartition> = partitions
@@ -375,7 +418,7 @@ impl Assignment {
     }
 
     /// Takes assigned partitions over, each from its own place.
-    fn take_over(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<()> {
+    fn take_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
         // When leaving, neither: the group's coordinator answers a closing consumer no more, so begin would wait in vain.
         let leaving = self.leaving.load(Ordering::SeqCst);
@@ -406,7 +449,7 @@ impl Assignment {
     }
 
     /// Hands partitions over: what is under way of them is told first, unless they are lost already.
-    fn hand_over(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<()> {
+    fn hand_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         if consumer.assignment_lost() {
             tracing::warn!("partitions were lost: this member was silent for too long");
         } else if !self.wait_until_idle(HANDOVER_LIMIT) {
@@ -451,7 +494,7 @@ fn is_replaced(
 /// Without that, a crash between deciding a partition's first batch and telling it would leave a ledger ahead and no
 /// committed offset; and then, reading from the ledger's position, those results would never be told.
 fn commit_beginnings<'a>(
-    consumer: &BaseConsumer<Assignment>,
+    consumer: &MemberConsumer,
     begun: impl Iterator<Item = &'a (TopicPartition, Start, Positions)>,
 ) -> Result<()> {
     let mut beginnings = TopicPartitionList::new();
@@ -471,27 +514,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ClientContext for Assignment {
+impl ClientContext for Member {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "Kafka consumer");
     }
 }
 
-impl ConsumerContext for Assignment {
+impl ConsumerContext for Member {
     fn rebalance(
         &self,
-        consumer: &BaseConsumer<Self>,
+        consumer: &MemberConsumer,
         event: rd_kafka_resp_err_t,
         partitions: &mut TopicPartitionList,
     ) {
+        let assignment = &self.assignment;
         let done = if event == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.take_over(consumer, partitions)
+            self.settled.store(true, Ordering::SeqCst);
+            assignment.take_over(consumer, partitions)
         } else {
-            self.hand_over(consumer, partitions)
+            assignment.hand_over(consumer, partitions)
         };
-        self.changed.store(true, Ordering::SeqCst);
+        assignment.changed.store(true, Ordering::SeqCst);
         if let Err(error) = done {
-            lock(&self.failure).get_or_insert(error);
+            lock(&assignment.failure).get_or_insert(error);
         }
     }
 }

@@ -169,16 +169,16 @@ impl Lane {
     }
 
     fn end(&self, producer: &ThreadedProducer<Log>, telling: &Telling<'_>) -> Result<(), TellError> {
-        let mut offsets = TopicPartitionList::with_capacity(telling.offsets.len());
-        for (at, next) in telling.offsets {
-            offsets
-                .add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
-                .map_err(TellError::Undone)?;
-        }
         // Anything still in flight makes the commit wait in slices of 100 ms.
         drain(producer)?;
-        if let Some(group) = &telling.group {
-            self.call(|| self.send_offsets(producer, &offsets, group))?;
+        for (member, share) in telling.group.iter().flat_map(|group| group.shares(telling.offsets)) {
+            let mut offsets = TopicPartitionList::with_capacity(share.len());
+            for (at, next) in share {
+                offsets
+                    .add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
+                    .map_err(TellError::Undone)?;
+            }
+            self.call(|| self.send_offsets(producer, &offsets, member))?;
             drain(producer)?;
         }
         self.call_once(|| producer.commit_transaction(CALL_LIMIT))

@@ -10,7 +10,6 @@ mod watchdog;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 
 pub use decided::Decided;
@@ -20,6 +19,7 @@ pub use watchdog::{EXIT_HUNG, Watchdog};
 
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
+use crate::intake::Speaking;
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// What is added to a worker's transactional id for each of its producers. The first is the id itself.
@@ -48,8 +48,8 @@ pub struct Telling<'a> {
     pub events: &'a [Outgoing],
     /// How far each partition is told by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
-    /// The membership that the offsets are sent under; without one none are sent.
-    pub group: Option<Arc<ConsumerGroupMetadata>>,
+    /// The memberships that the offsets are sent under; without one none are sent.
+    pub group: Option<Speaking>,
 }
 
 /// The transactional producers of one worker, which take turns.

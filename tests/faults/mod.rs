@@ -6,4 +6,5 @@ mod outages;
 mod peers;
 mod read_only;
 mod recovery;
+mod restarts;
 mod topics_made_anew;

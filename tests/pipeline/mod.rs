@@ -3,6 +3,7 @@
 mod adjustments;
 mod backlog;
 mod bad_records;
+mod balance;
 mod contract;
 mod groups;
 mod levels;
@@ -11,3 +12,4 @@ mod security;
 mod settings;
 mod start_up;
 mod stop;
+mod topics;

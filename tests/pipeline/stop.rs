@@ -31,7 +31,7 @@ fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
     // What it decided it told.
     let committed = scene.kafka.committed(scene.group(), &scene.orders());
     assert_eq!(committed.iter().flatten().sum::<i64>(), scene.database.applied());
-    assert!(scene.kafka.members(scene.group()).is_empty(), "it has not left the group");
+    assert!(scene.kafka.all_members(scene.group()).is_empty(), "it has not left the group");
 
     let second = scene.start("b", &patient);
     let begun = Instant::now();

@@ -123,8 +123,14 @@ impl Cluster {
 
     /// Creates a topic.
     pub fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]);
+    }
+
+    /// Creates a topic with these settings.
+    pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let new =
             NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
         let created = wait_for(self.admin().create_topics([&new], &options)).expect("Kafka answers");
         for topic in created {
@@ -215,8 +221,15 @@ impl Cluster {
         Ok(found.elements().iter().map(|e| e.offset().to_raw().filter(|offset| *offset >= 0)).collect())
     }
 
-    /// The members of a group: the client id of each, and the number of bytes of its assignment.
+    /// The members of a group that read orders, by their client ids: one for each worker.
     pub fn members(&self, group: &str) -> Vec<String> {
+        let mut members = self.all_members(group);
+        members.retain(|member| !member.ends_with("-adjustments"));
+        members
+    }
+
+    /// The members of a group, by their client ids: each worker is two.
+    pub fn all_members(&self, group: &str) -> Vec<String> {
         let consumer = self.asking("read_committed", "nobody");
         let groups = consumer.fetch_group_list(Some(group), LIMIT).expect("Kafka answers");
         let members = groups.groups().iter().flat_map(rdkafka::groups::GroupInfo::members);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use stock_verifier::event::{Channel, Outgoing, OutgoingHeader};
-use stock_verifier::intake::consumer_config;
+use stock_verifier::intake::{Role, Speaking, consumer_config};
 use stock_verifier::ledger::{NextOffset, TopicPartition};
 use stock_verifier::publish::{Publisher, Telling};
 
@@ -37,8 +36,9 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     let start = Instant::now();
     let mut publisher = Publisher::new(&bench.kafka.args(), &names, &name)?;
     publisher.fence()?;
-    let consumer: BaseConsumer =
-        consumer_config(&bench.kafka.args(), &group)?.set("auto.offset.reset", "earliest").create()?;
+    let consumer: BaseConsumer = consumer_config(&bench.kafka.args(), &group, Role::Orders)?
+        .set("auto.offset.reset", "earliest")
+        .create()?;
     consumer.subscribe(&[&names.orders_topic])?;
 
     let stop = AtomicBool::new(false);
@@ -80,7 +80,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                 publisher.tell(&Telling {
                     events: &events,
                     offsets: &offsets,
-                    group: Some(Arc::new(group)),
+                    group: Some(Speaking::of(&backlog, group)),
                 })?;
             }
             Ok(())

@@ -56,10 +56,11 @@ impl Broker {
         let kafka = KafkaArgs {
             brokers: mock.bootstrap_servers(),
             kafka_password_file: None,
-            properties: vec![Property {
-                key: "fetch.wait.max.ms".to_owned(),
-                value: FETCH_WAIT_MS.to_owned(),
-            }],
+            properties: vec![
+                Property { key: "fetch.wait.max.ms".to_owned(), value: FETCH_WAIT_MS.to_owned() },
+                // No static member, for the mock cannot be asked whether one has left.
+                Property { key: "group.instance.id".to_owned(), value: String::new() },
+            ],
         };
         Ok(Self { kafka, topics, _mock: mock })
     }

@@ -216,6 +216,7 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
         levels: LevelsArgs { levels_delay: LEVELS_DELAY, no_levels: false },
         workers: 1,
         accept_data_loss: false,
+        may_have_older: false,
     }
 }
 

@@ -150,12 +150,25 @@ pub struct SimulateArgs {
 /// # Errors
 /// When it could not be done, or was stopped.
 pub async fn run(command: ReplayCommand) -> Result<ExitCode> {
+    command.common().topics.check()?;
     match command {
         ReplayCommand::Diff(args) => diff(args).await,
         ReplayCommand::Republish(args) => republish(args).await,
         ReplayCommand::Reprocess(args) => reprocess(args).await,
         ReplayCommand::Rebuild(args) => rebuild(args).await,
         ReplayCommand::Simulate(args) => simulate(args).await,
+    }
+}
+
+impl ReplayCommand {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Diff(DiffArgs { common, .. })
+            | Self::Republish(RepublishArgs { common, .. })
+            | Self::Reprocess(ReprocessArgs { common, .. })
+            | Self::Rebuild(RebuildArgs { common, .. })
+            | Self::Simulate(SimulateArgs { common, .. }) => common,
+        }
     }
 }
 
@@ -192,6 +205,9 @@ async fn diff(args: DiffArgs) -> Result<ExitCode> {
 }
 
 async fn republish(args: RepublishArgs) -> Result<ExitCode> {
+    if let Some(topic) = &args.to_topic {
+        args.common.topics.check_other("--to-topic", topic)?;
+    }
     let choice = args.choice.choice()?;
     let store = args.common.ledger().await?;
     let shown = Shown::new(if args.execute { "telling again" } else { "looking" });

@@ -1,0 +1,157 @@
+//! What `run` checks of Kafka before it begins, so that a wrong setting is said at once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::task::spawn_blocking;
+
+use crate::config::KafkaArgs;
+use crate::verifier::Settings;
+
+/// Longest wait for the brokers when starting.
+const REACH_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for a topic to appear: one just created is not known to every broker yet.
+const TOPICS_LIMIT: Duration = Duration::from_secs(3);
+/// How often to look for it.
+const TOPICS_LOOK: Duration = Duration::from_millis(100);
+
+/// Checks that the brokers answer, that the topics are there, and that they keep what was not read yet.
+///
+/// # Errors
+/// When something is not as it must be; the message says what to do.
+pub(super) async fn check(settings: &Settings, accept_compacted: bool) -> Result<()> {
+    let reached = settings.clone();
+    spawn_blocking(move || check_reach(&reached)).await.context("checking Kafka panicked")??;
+    check_kept(settings, accept_compacted).await
+}
+
+/// Remembers the last error of a client, to say why a broker could not be reached.
+#[derive(Default)]
+struct LastError(std::sync::Mutex<Option<String>>);
+
+impl ClientContext for LastError {
+    fn error(&self, _: KafkaError, reason: &str) {
+        // The latest is the one to show; a poisoned lock only means an older one is shown.
+        if let Ok(mut last) = self.0.lock() {
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for LastError {}
+
+/// Checks that the brokers answer and the topics are there.
+fn check_reach(settings: &Settings) -> Result<()> {
+    let mut config = settings.kafka.client()?;
+    settings.kafka.overlay(&mut config);
+    let consumer: BaseConsumer<LastError> =
+        config.create_with_context(LastError::default()).context("the Kafka configuration is refused")?;
+    let begun = Instant::now();
+    loop {
+        let missing = missing_topics(&consumer, settings)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > TOPICS_LIMIT {
+            bail!(
+                "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
+                settings.kafka.brokers,
+                missing.join(", ")
+            );
+        }
+        std::thread::sleep(TOPICS_LOOK);
+    }
+}
+
+/// The topics that are needed and not there.
+fn missing_topics<'a>(consumer: &BaseConsumer<LastError>, settings: &'a Settings) -> Result<Vec<&'a str>> {
+    let metadata = consumer.fetch_metadata(None, REACH_LIMIT).map_err(|error| {
+        // Serves the error callbacks that say why.
+        let _ = consumer.poll(Duration::from_millis(100));
+        let why = consumer.context().0.lock().ok().and_then(|mut last| last.take());
+        anyhow!(
+            "no answer from Kafka at {} within {REACH_LIMIT:?}: {}. Check --brokers, and the security.protocol, \
+             sasl.* and ssl.* properties given with -X",
+            settings.kafka.brokers,
+            why.unwrap_or_else(|| error.to_string())
+        )
+    })?;
+    let topics = &settings.topics;
+    let needed = [
+        &*topics.orders_topic,
+        &topics.adjustments_topic,
+        &topics.accepted_topic,
+        &topics.rejected_topic,
+        &topics.dead_letter_topic,
+    ];
+    let levels = settings.levels.delay().map(|_| &*topics.levels_topic);
+    let is_there =
+        |name: &str| metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none());
+    Ok(needed.into_iter().chain(levels).filter(|name| !is_there(name)).collect())
+}
+
+/// The settings of topics, in their order; an error of one's own where they cannot be read.
+///
+/// # Errors
+/// When Kafka does not answer.
+pub(super) async fn settings_of(
+    kafka: &KafkaArgs,
+    topics: &[&str],
+) -> Result<Vec<Result<ConfigResource, RDKafkaErrorCode>>> {
+    let mut config = kafka.client()?;
+    kafka.overlay(&mut config);
+    let admin: AdminClient<DefaultClientContext> =
+        config.create().context("the Kafka configuration is refused")?;
+    let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let options = AdminOptions::new().request_timeout(Some(REACH_LIMIT));
+    Ok(admin.describe_configs(&wanted, &options).await?)
+}
+
+/// Checks that Kafka does not remove commands of a topic for newer ones with the same key: all of them count.
+async fn check_kept(settings: &Settings, accept_compacted: bool) -> Result<()> {
+    let topics = settings.topics.read();
+    let unknown = |topics: &str, why: &dyn std::fmt::Display| {
+        tracing::warn!(
+            "cannot check whether {topics} keeps what was not read yet (cleanup.policy, retention.ms): {why}. To have \
+             it checked, allow this user to read its settings (ACL: DescribeConfigs)"
+        );
+    };
+    let described = match settings_of(&settings.kafka, &topics).await {
+        Ok(described) => described,
+        Err(error) => {
+            unknown(&topics.join(" and "), &format_args!("{error:#}"));
+            return Ok(());
+        }
+    };
+    for (topic, described) in topics.iter().zip(described) {
+        let policy = match &described {
+            Ok(settings) => {
+                settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default()
+            }
+            Err(error) => {
+                unknown(topic, error);
+                continue;
+            }
+        };
+        if !policy.split(',').any(|part| part.trim() == "compact") {
+            continue;
+        }
+        if accept_compacted {
+            tracing::warn!(
+                topic,
+                "this topic is compacted: commands are lost that Kafka removes before they are read"
+            );
+        } else {
+            bail!(
+                "topic {topic} is compacted (cleanup.policy={policy}): Kafka removes commands from it for newer ones \
+                 with the same key, unread ones too, and nobody is told. Set its cleanup.policy to delete, with a \
+                 retention.ms longer than any lag; or start with --accept-compacted-topics"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Topics as they must not be: compacted, kept for too short a time, or given two roles.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use crate::support::kafka::order;
+use crate::support::process::program;
+use crate::support::scene::Scene;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The command ends with a status that is no success, and its log says these words.
+#[track_caller]
+fn refused(scene: &Scene, command: Command, words: &[&str]) {
+    let mut ended = scene.launch(command, "refused");
+    let status = ended.wait(SOON);
+    let log = ended.log();
+    assert!(matches!(status.code(), Some(1 | 2)), "{status}: {log}");
+    for word in words {
+        assert!(log.contains(word), "{word:?} is not in {log}");
+    }
+}
+
+/// A scene whose topic of this name has this setting.
+fn with(which: &str, name: &str, value: &str) -> Scene {
+    let scene = Scene::new(1);
+    scene.kafka.delete(&scene.topic(which));
+    scene.kafka.create_with(&scene.topic(which), 1, &[(name, value)]);
+    scene
+}
+
+#[test]
+fn a_compacted_topic_of_commands_is_refused_unless_it_is_accepted() {
+    for (which, policy) in [("orders", "compact"), ("adjustments", "compact,delete")] {
+        let scene = with(which, "cleanup.policy", policy);
+        let topic = scene.topic(which);
+        refused(&scene, scene.command("a", &[]), &[&topic, "compacted", "--accept-compacted-topics"]);
+        let mut verifier = scene.start("a", &["--accept-compacted-topics"]);
+        verifier.said("verifying", SOON);
+        assert!(verifier.log().contains("this topic is compacted"), "{}", verifier.log());
+        verifier.stop();
+    }
+}
+
+#[test]
+fn a_lag_that_is_old_for_its_topics_retention_is_warned_of() {
+    let hour = 3_600_000;
+    for (age, warned) in [(hour * 3 / 4, true), (hour / 4, false)] {
+        let scene = with("orders", "retention.ms", &hour.to_string());
+        scene.stock(&[("MUG", 1_000)]);
+        scene.kafka.commit(scene.group(), &scene.orders(), 0, 0);
+        produce_old(&scene, age);
+        // A batch that cannot be finished, so that the lag stays.
+        scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
+            let mut command = scene.command("a", &[]);
+            command.env("RUST_LOG", "info,stock_verifier=debug");
+            let mut verifier = scene.launch(command, "a");
+            verifier.said("looked at retention", SOON);
+            let said = verifier.log().contains("older than half of retention.ms");
+            assert_eq!(said, warned, "{}", verifier.log());
+            verifier.kill();
+        });
+    }
+}
+
+/// An order that was produced so many milliseconds ago.
+fn produce_old(scene: &Scene, age: i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &scene.kafka.brokers).create().expect("a producer");
+    let sent = order("o-old", &[("MUG", 1)]);
+    let (topic, key, value) = (scene.orders(), sent.key.expect("a key"), sent.value.expect("a value"));
+    let record = BaseRecord::to(&topic).key(&key).payload(&value).timestamp(now - age);
+    producer.send(record).map_err(|(error, _)| error).expect("sent");
+    producer.flush(SOON).expect("arrived");
+}
+
+#[test]
+fn a_topic_given_two_roles_is_refused_by_every_command_and_both_flags_are_named() {
+    let scene = Scene::new(1);
+    let orders = scene.orders();
+    let twice = ["--orders-topic", "--dead-letter-topic"];
+    let again = ["--dead-letter-topic", &orders];
+    refused(&scene, scene.command("a", &again), &twice);
+    for words in [&["audit"][..], &["replay", "diff"], &["replay", "republish"], &["replay", "reprocess"]] {
+        let mut command = scene.tool(words);
+        command.args(again);
+        refused(&scene, command, &twice);
+    }
+    let mut create = program();
+    create.args(["topics", "create", "--brokers", &scene.kafka.brokers]).args(again);
+    create.args(["--orders-topic", &orders]);
+    refused(&scene, create, &twice);
+    let republish = ["replay", "republish", "--to-topic", &orders];
+    refused(&scene, scene.tool(&republish), &["--orders-topic", "--to-topic"]);
+}
