@@ -417,7 +417,7 @@ async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
         .when(StoreError::is_transient)
         // What does not pass within the bound is for the caller to say, and there may be five of these a second.
         .notify(|error, pause| {
-            tracing::debug!(error = error as &dyn std::error::Error, ?pause, "{doing}: trying again")
+            tracing::debug!(error = error as &dyn std::error::Error, ?pause, "{doing}: trying again");
         })
         .await
 }

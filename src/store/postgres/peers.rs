@@ -32,7 +32,7 @@ pub(super) async fn end_stuck(options: &PgConnectOptions) {
     match tokio::time::timeout(LOOK_LIMIT, try_end_stuck(options)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "sessions that hold locks and do nothing cannot be looked for")
+            tracing::warn!(%error, "sessions that hold locks and do nothing cannot be looked for");
         }
         Err(_) => tracing::warn!("looking for sessions that hold locks and do nothing took too long"),
     }

@@ -68,12 +68,15 @@ pub(super) async fn read_all_positions(
         .collect())
 }
 
+/// Topic, partition, next offset, published offset, topic id.
+type PositionRow = (String, i32, i64, Option<i64>, Option<String>);
+
 /// All that is kept of the position of every partition, or of this one.
 pub(super) async fn read_full_positions(
     conn: &mut SqliteConnection,
     of: Option<&TopicPartition>,
 ) -> Result<HashMap<TopicPartition, Position>, sqlx::Error> {
-    let rows: Vec<(String, i32, i64, Option<i64>, Option<String>)> = sqlx::query_as(
+    let rows: Vec<PositionRow> = sqlx::query_as(
         "SELECT topic, partition, next_offset, published_offset, topic_id FROM positions
          WHERE ?1 IS NULL OR (topic = ?1 AND partition = ?2)",
     )
