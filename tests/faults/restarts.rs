@@ -51,8 +51,10 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
     let mut random = StdRng::seed_from_u64(stream::seed());
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 1_000_000)]);
-    let stays = scene.start("stays", &[]);
-    let mut dies = scene.start("dies", &[]);
+    // So long that a member that is not static is waited for until the test is over: then it is silent for 20 s and more.
+    let patient = ["-X", "session.timeout.ms=20000"];
+    let stays = scene.start("stays", &patient);
+    let mut dies = scene.start("dies", &patient);
     dies.said("reading", LONG);
     let over = AtomicBool::new(false);
     let (produced, silence) = std::thread::scope(|threads| {
@@ -81,7 +83,7 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
             // How long it lives is what is tested: not long enough for the group to have given it up.
             std::thread::sleep(Duration::from_millis(random.random_range(2_000..4_000)));
             dies.kill();
-            dies = scene.start("dies", &[]);
+            dies = scene.start("dies", &patient);
         }
         over.store(true, Ordering::SeqCst);
         (producing.join().expect("produced"), watching.join().expect("watched"))
