@@ -12,9 +12,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::{Executor, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
-use super::connection::keeps_session;
 use super::copy::CopyRows;
 use super::rows::location_column;
 use super::{DECISIONS_KEY, broke, failed, levels, orders, rows};
@@ -51,9 +50,6 @@ const BEGIN_SHARED: &str = begin!("pg_advisory_xact_lock_shared(7309940776305091
 const BEGIN_ALONE: &str = begin!("pg_advisory_xact_lock(7309940776305091937), ");
 /// What is no batch needs no gate.
 pub(super) const BEGIN: &str = begin!();
-/// How a batch ends. Where a commit waits for a standby, PostgreSQL takes the statement's time-out for a word to stop
-/// waiting, warns, and says that all is well: a result could be published that a failover then loses.
-const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// What is thought of a batch's command ids before they are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,21 +67,8 @@ pub(super) fn met_known_id(error: &StoreError) -> bool {
         if broke(&**database, DECISIONS_KEY))
 }
 
-/// One try on one connection, whose transaction is over after it unless the connection is given up.
-pub(super) async fn attempt(
-    connection: &mut PgConnection,
-    batch: &Batch,
-    how: How<'_>,
-    ids: Ids,
-) -> Result<Applied, StoreError> {
-    let applied = apply(connection, batch, how, ids).await;
-    if applied.as_ref().is_err_and(keeps_session) {
-        connection.execute("ROLLBACK").await.map_err(failed("undoing a batch"))?;
-    }
-    applied
-}
-
-async fn apply(
+/// One try on one connection.
+pub(super) async fn apply(
     connection: &mut PgConnection,
     batch: &Batch,
     how: How<'_>,
@@ -97,38 +80,36 @@ async fn apply(
     let begin = if alone { BEGIN_ALONE } else { BEGIN_SHARED };
     let followed_before = order_states(&before, &followed)?;
 
-    // Not sqlx's own transaction, which ends by a COMMIT alone.
-    connection.execute(begin).await.map_err(failed("beginning a transaction"))?;
-    let transaction = connection;
+    let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
     let items = items_of(batch, &followed_before);
     if let How::Mending = how {
         // Whoever moves them now is waited for, so that the newest movement is the newest.
-        levels::lock(transaction, &items).await?;
-        levels::mend(transaction, &items).await?;
+        levels::lock(&mut transaction, &items).await?;
+        levels::mend(&mut transaction, &items).await?;
     }
-    let (levels, rows) = levels::lock(transaction, &items).await?;
-    let positions = lock_positions(transaction, &batch.advances).await?;
+    let (levels, rows) = levels::lock(&mut transaction, &items).await?;
+    let positions = lock_positions(&mut transaction, &batch.advances).await?;
     let below = |request: &_| is_below(&positions, request);
     let ids = if followed.is_empty() && !batch.requests.iter().any(below) { ids } else { Ids::Any };
-    let (decisions, next) = read_decisions(transaction, batch, &followed, ids).await?;
+    let (decisions, next) = read_decisions(&mut transaction, batch, &followed, ids).await?;
     let mut orders = order_states(&decisions, &followed)?;
     if !are_locked(&orders, &items) {
         return Err(StoreError::Moved);
     }
-    orders::read_states(transaction, &mut orders).await?;
+    orders::read_states(&mut transaction, &mut orders).await?;
 
     let view = View { levels, decisions, orders };
     let changes = decide(view, &batch.requests, below, how.places(next));
 
-    levels::write_with_positions(transaction, &rows, &changes, &batch.advances).await?;
-    copy_decisions(transaction, &changes).await?;
-    copy_movements(transaction, &changes).await?;
-    orders::write_states(transaction, &changes.orders).await?;
-    orders::note_unannounced(transaction, &changes.movements).await?;
+    levels::write_with_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
+    copy_decisions(&mut transaction, &changes).await?;
+    copy_movements(&mut transaction, &changes).await?;
+    orders::write_states(&mut transaction, &changes.orders).await?;
+    orders::note_unannounced(&mut transaction, &changes.movements).await?;
     if let How::At([.., last]) = how {
-        draw_through(transaction, last.seq).await?;
+        draw_through(&mut transaction, last.seq).await?;
     }
-    transaction.execute(COMMIT).await.map_err(failed("committing a batch"))?;
+    transaction.commit().await.map_err(failed("committing a batch"))?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
 

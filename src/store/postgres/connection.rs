@@ -157,13 +157,12 @@ pub(super) async fn with_connection<T>(
 
 /// Whether a session is as good as before, once what failed is rolled back: nothing but the work itself was refused.
 /// Another session costs not only its opening: with each, the whole ledger is compared anew.
-pub(super) fn keeps_session(error: &StoreError) -> bool {
+fn keeps_session(error: &StoreError) -> bool {
     match error {
         StoreError::Database { source: sqlx::Error::Database(refused), .. } => {
-            refused.code().is_some_and(|code| {
-                // A key or a constraint; serialisation, a deadlock; a lock.
-                code.starts_with("23") || matches!(&*code, "40001" | "40P01" | peers::LOCK_NOT_AVAILABLE)
-            })
+            // A key or a constraint; serialisation; a deadlock. sqlx rolls back when it drops a transaction. Not a lock
+            // that was waited for in vain: where that is the gate's, the transaction had begun, and sqlx knows none.
+            refused.code().is_some_and(|code| code.starts_with("23") || matches!(&*code, "40001" | "40P01"))
         }
         StoreError::Reconnected
         | StoreError::Moved

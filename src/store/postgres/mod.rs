@@ -144,7 +144,7 @@ impl PostgresStore {
             if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
                 return Err(StoreError::Reconnected);
             }
-            apply::attempt(connection, batch, how, ids).await
+            apply::apply(connection, batch, how, ids).await
         };
         connection::with_connection(&self.batches, Patience::Usual, apply).await
     }
