@@ -74,10 +74,16 @@ pub async fn run(
     let beside_stop = CancellationToken::new();
     let beside = tokio::spawn(beside.run(beside_stop.clone()));
     let mut workers = JoinSet::new();
-    for worker in 0..settings.workers {
-        let (settings, store, moved) = (settings.clone(), Arc::clone(&store), moved.clone());
-        let news = topics.listen();
-        workers.spawn(work(settings, worker, store, moved, news, Arc::clone(&totals), stop.clone()));
+    for number in 0..settings.workers {
+        let worker = Worker {
+            number,
+            settings: settings.clone(),
+            store: Arc::clone(&store),
+            moved: moved.clone(),
+            news: topics.listen(),
+            totals: Arc::clone(&totals),
+        };
+        workers.spawn(work(worker, stop.clone()));
     }
     let topics = tokio::spawn(topics.run(beside_stop.clone()));
     let mut first = Ok(());
@@ -92,16 +98,20 @@ pub async fn run(
     first.and(beside.await.context("telling levels panicked")).and(watched)
 }
 
-/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
-async fn work(
+/// What one worker works with.
+struct Worker {
+    /// From 0.
+    number: usize,
     settings: Settings,
-    worker: usize,
     store: Arc<dyn Store>,
     moved: Moved,
     news: TopicNews,
     totals: Arc<Totals>,
-    stop: CancellationToken,
-) -> Result<()> {
+}
+
+/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
+async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
+    let Worker { number, settings, .. } = &worker;
     let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
     while !stop.is_cancelled() {
         let sharing = match &group {
@@ -110,12 +120,12 @@ async fn work(
         };
         let Some(sharing) = sharing else { break };
         let stop = stop.child_token();
-        let pipeline = pipeline(&settings, worker, sharing, &store, &moved, &news, &totals, stop.clone());
+        let pipeline = pipeline(&worker, sharing, stop.clone());
         let Some(group) = group.as_ref().filter(|_| sharing == Sharing::Together) else {
             return pipeline.await;
         };
         tracing::warn!(
-            worker,
+            worker = number,
             "older instances share this group: until all are of this version, orders and adjustments are shared in \
              sum, as they do, not each evenly"
         );
@@ -123,7 +133,7 @@ async fn work(
             match group.older_are_gone().await {
                 Ok(()) => {
                     tracing::info!(
-                        worker,
+                        worker = number,
                         "no older instance is left: leaving the group, to share each topic evenly"
                     );
                     stop.cancel();
@@ -141,18 +151,10 @@ async fn work(
 }
 
 /// Three stages, joined by bounded queues.
-async fn pipeline(
-    settings: &Settings,
-    worker: usize,
-    sharing: Sharing,
-    store: &Arc<dyn Store>,
-    moved: &Moved,
-    news: &TopicNews,
-    totals: &Arc<Totals>,
-    stop: CancellationToken,
-) -> Result<()> {
+async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
+    let Worker { number, settings, store, moved, news, totals } = worker;
     // Fence first: only then do the committed offsets hold all that a predecessor told.
-    let id = settings.group.transactional_id(worker);
+    let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
     let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
 
@@ -160,7 +162,7 @@ async fn pipeline(
         Assignment::new(Arc::clone(store), Handle::current(), moved.clone(), settings.accept_data_loss);
     let Settings { kafka, group, topics, .. } = settings;
     let intake =
-        Intake::join(kafka, group, topics, worker, sharing, Bounds::from(settings.batch), assignment)?;
+        Intake::join(kafka, group, topics, *number, sharing, Bounds::from(settings.batch), assignment)?;
     let membership = intake.membership();
     tokio::spawn(news.clone().tell(Arc::clone(membership.assignment()), stop.clone()));
 

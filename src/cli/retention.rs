@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use rdkafka::admin::ConfigResource;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
@@ -136,7 +137,7 @@ fn lags(settings: &Settings, topic: &str, kept: Kept) -> Result<Vec<(i32, Lag)>>
     let mut times = TopicPartitionList::new();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let young = i64::try_from(now).unwrap_or(i64::MAX) - kept.ms.unwrap_or(i64::MAX) / WARN_AT;
-    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
         wanted.add_partition(topic, partition.id());
         times.add_partition_offset(topic, partition.id(), Offset::Offset(young.max(0)))?;
     }

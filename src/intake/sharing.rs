@@ -135,12 +135,11 @@ impl GroupWatch {
                 Ok(members) if fitting(&members) == Sharing::EachTopic => {
                     return Ok(Some(Sharing::EachTopic));
                 }
-                Ok(_) => {}
                 Err(error) if begun.elapsed() > ASK_LIMIT => {
                     tracing::warn!(%error, "cannot ask whether older instances are in the group; taking it that none are");
                     return Ok(Some(Sharing::EachTopic));
                 }
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
             if stop.run_until_cancelled(tokio::time::sleep(OTHERS_LOOK)).await.is_none() {
                 return Ok(None);

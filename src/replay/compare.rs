@@ -137,7 +137,7 @@ pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec
             let what = match (ledger.get(at), committed.get(at)) {
                 (Some(ledger), Some(committed)) if ledger == committed => return None,
                 // Nothing was there, or what was is written off.
-                (None, None) | (Some(NextOffset(0)), None) => return None,
+                (None | Some(NextOffset(0)), None) => return None,
                 (Some(ledger), Some(committed)) if running && ledger > committed => return None,
                 (Some(_), None) if running => return None,
                 (Some(ledger), Some(committed)) => {
