@@ -275,10 +275,13 @@ impl Assignment {
         for (at, start) in &starts {
             seek.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
         }
-        for element in consumer.seek_partitions(seek, SEEK_LIMIT).context("cannot seek")?.elements() {
-            element
-                .error()
-                .with_context(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
+        // librdkafka refuses a seek of nothing, which is what is left when every partition is stopped.
+        if seek.count() > 0 {
+            for element in consumer.seek_partitions(seek, SEEK_LIMIT).context("cannot seek")?.elements() {
+                element
+                    .error()
+                    .with_context(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
+            }
         }
         consumer.pause(&assigned).context("cannot pause the partitions")?;
         self.resume(consumer)
