@@ -1,7 +1,9 @@
 //! The memberships of a pipeline, as the telling end sees them.
 //!
-//! A pipeline is two members of the group, one for each topic it reads (see [`super::Sharing`]). A transaction's offsets are sent for each membership under its own name, since the group answers for
-//! each whether it still owns what it speaks of.
+//! A pipeline is two members of the group, one for each topic it reads (see
+//! [`super::Sharing`]). A transaction's offsets are sent for each membership
+//! under its own name, since the group answers for each whether it still owns
+//! what it speaks of.
 
 use std::sync::Arc;
 

@@ -1,6 +1,12 @@
 //! Every command of docs/replay.md does what it says.
 
+use std::time::Duration;
+
 use crate::replay::{lived, run};
+use crate::support::process::Verifier;
+
+/// Longest wait for a verifier to begin.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const RUNBOOK: &str = include_str!("../../docs/replay.md");
 
@@ -24,6 +30,13 @@ fn every_command_of_the_runbook_works() {
         let words: Vec<&str> = command.split_whitespace().collect();
         let mut process = scene.tool(&words);
         process.current_dir(scene.file("stock.csv").parent().unwrap());
+        if words[0] == "run" {
+            // It runs until it is stopped.
+            let mut verifier = Verifier::start(process, &command, scene.file("runbook.log"));
+            verifier.said("reading", LIMIT);
+            verifier.stop();
+            continue;
+        }
         let (status, out, log) = run(process);
         assert_eq!(status, 0, "{command}\n{out}\n{log}");
     }
