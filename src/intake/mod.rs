@@ -254,6 +254,24 @@ impl Intake {
         turns: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
+        let gathered = self.gather(&batches, turns, stop);
+        if gathered.is_err() {
+            // What may not be read may not be decided either.
+            self.gathering.clear();
+        }
+        // After a failure too: a member that is closed while it is given partitions would begin them, and ask a coordinator
+        // that answers it no more.
+        let left = self.leave(batches);
+        gathered.and(left)
+    }
+
+    /// Polls until stopped, or until the next stage has ended.
+    fn gather(
+        &mut self,
+        batches: &mpsc::Sender<Batch>,
+        turns: &Semaphore,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         let assignment = Arc::clone(&self.assignment);
         let mut waiting_since: Option<Instant> = None;
         let mut paused = false;
@@ -310,7 +328,7 @@ impl Intake {
             };
             self.poll(wait)?;
         }
-        self.leave(batches)
+        Ok(())
     }
 
     /// Takes in a record of each membership, if there is one. Sleeps for the orders' only, at most until it is time to
