@@ -204,8 +204,8 @@ pub struct GroupArgs {
     #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID", default_value_t = default_instance())]
     pub instance_id: String,
 
-    /// Transactional id; default: the group and the instance id. Each worker adds its number, and -b for the second of
-    /// its two producers
+    /// Transactional id; default: the group and the instance id, joined by a colon. Each worker adds its number, and -b
+    /// for the second of its two producers
     #[arg(long, env = "STOCK_VERIFIER_TRANSACTIONAL_ID", value_name = "ID")]
     pub transactional_id: Option<String>,
 
@@ -230,9 +230,14 @@ impl GroupArgs {
     pub fn transactional_id(&self, worker: usize) -> String {
         match &self.transactional_id {
             Some(id) => format!("{id}-{worker}"),
-            None => format!("{}-{}-{worker}", self.group, self.instance_id),
+            None => format!("{}:{}-{worker}", joinable(&self.group), joinable(&self.instance_id)),
         }
     }
+}
+
+/// A name as it is joined with another: no two pairs of names give one text.
+fn joinable(name: &str) -> String {
+    name.replace('%', "%25").replace(':', "%3A")
 }
 
 /// How group members agree on their partitions.
@@ -357,6 +362,31 @@ mod tests {
     fn a_database_password_is_not_in_the_debug_text() {
         let url = parse_database_url("postgres://shop:hunter2@db/stock").unwrap();
         assert!(!format!("{url:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn no_two_instances_have_one_transactional_id() {
+        let id = |group: &str, instance: &str, worker| {
+            let group = GroupArgs {
+                group: group.to_owned(),
+                instance_id: instance.to_owned(),
+                transactional_id: None,
+                group_protocol: GroupProtocol::Classic,
+            };
+            group.transactional_id(worker)
+        };
+        assert_eq!(id("stock-verifier", "host-1", 0), "stock-verifier:host-1-0");
+        let names = ["x", "x-eu", "eu-1", "1", "a:b", "b", "a", ":b", "a%3Ab", "a%", "3Ab", "b-0", "-b"];
+        let mut seen = std::collections::HashMap::new();
+        for (group, instance) in names.iter().flat_map(|group| names.map(|instance| (*group, instance))) {
+            for worker in [0, 1, 10] {
+                for producer in ["", "-b"] {
+                    let id = format!("{}{producer}", id(group, instance, worker));
+                    let other = seen.insert(id.clone(), (group, instance, worker, producer));
+                    assert_eq!(other, None, "{id} is also of {group}, {instance}, {worker}{producer}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::beside::{Beside, Moved};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
-use crate::intake::{Assignment, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch};
+use crate::intake::progress::Progress;
+use crate::intake::{
+    Assignment, Comparison, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch, passes,
+};
 use crate::ledger::Outcome;
 use crate::publish::{Decided, Publisher, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
@@ -35,6 +38,9 @@ const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 const DATABASE_SAY: Duration = Duration::from_secs(5);
 /// The pause before reading again what could not be told.
 const RETELL_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest wait, when stopping, for the ledger to note how far results are published.
+const KEEP_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a verifier needs to know.
 #[derive(Debug, Clone)]
@@ -67,6 +73,14 @@ pub async fn run(
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let (progress, keeper) = (Arc::new(Progress::default()), Arc::clone(&store));
+    let comparison = Arc::new(Comparison::new(
+        &settings.kafka,
+        &settings.group,
+        &settings.topics,
+        Arc::clone(&store),
+        Arc::clone(&progress),
+    )?);
     let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
     topics.check_partitions(&*store, settings.accept_data_loss).await?;
     let beside = Beside::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
@@ -81,6 +95,7 @@ pub async fn run(
             store: Arc::clone(&store),
             moved: moved.clone(),
             news: topics.listen(),
+            comparison: Arc::clone(&comparison),
             totals: Arc::clone(&totals),
         };
         workers.spawn(work(worker, stop.clone()));
@@ -91,6 +106,11 @@ pub async fn run(
         let ended = ended.context("a worker panicked").flatten();
         stop.cancel();
         first = first.and(ended);
+    }
+    match tokio::time::timeout(KEEP_LIMIT, progress.keep(&*keeper)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "how far results are published is not kept"),
+        Err(_) => tracing::debug!("how far results are published is not kept within {KEEP_LIMIT:?}"),
     }
     // Last, so that what the workers moved last is told too.
     beside_stop.cancel();
@@ -106,6 +126,7 @@ struct Worker {
     store: Arc<dyn Store>,
     moved: Moved,
     news: TopicNews,
+    comparison: Arc<Comparison>,
     totals: Arc<Totals>,
 }
 
@@ -152,14 +173,19 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
 
 /// Three stages, joined by bounded queues.
 async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
-    let Worker { number, settings, store, moved, news, totals } = worker;
+    let Worker { number, settings, store, moved, news, comparison, totals } = worker;
     // Fence first: only then do the committed offsets hold all that a predecessor told.
     let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
     let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
 
-    let assignment =
-        Assignment::new(Arc::clone(store), Handle::current(), moved.clone(), settings.accept_data_loss);
+    let assignment = Assignment::new(
+        Arc::clone(store),
+        Handle::current(),
+        moved.clone(),
+        Arc::clone(comparison.progress()),
+        settings.accept_data_loss,
+    );
     let Settings { kafka, group, topics, .. } = settings;
     let intake =
         Intake::join(kafka, group, topics, *number, sharing, Bounds::from(settings.batch), assignment)?;
@@ -175,13 +201,14 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
         move || intake.run(gathered, &turns, &stop)
     });
     let telling = spawn_blocking({
-        let (membership, totals, stop) = (membership.clone(), Arc::clone(totals), stop.clone());
+        let (membership, comparison) = (membership.clone(), Arc::clone(comparison));
+        let (totals, stop) = (Arc::clone(totals), stop.clone());
         move || {
             let _ended = stop.clone().drop_guard();
-            tell(publisher, &membership, tellings, &totals, &stop)
+            tell(publisher, &membership, tellings, &comparison, &totals, &stop)
         }
     });
-    let deciding = decide(&**store, membership, batches, decided, moved, &turns, &stop).await;
+    let deciding = decide(worker, membership, batches, decided, &turns, &stop).await;
     turns.close();
     stop.cancel();
 
@@ -192,26 +219,26 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
 
 /// The deciding stage. Gives a turn back when it is free for the next batch.
 async fn decide(
-    store: &dyn Store,
+    worker: &Worker,
     membership: Membership,
     mut batches: mpsc::Receiver<Batch>,
     decided: mpsc::Sender<Decided>,
-    moved: &Moved,
     turns: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<()> {
+    let Worker { store, moved, comparison, .. } = worker;
     while let Some(mut batch) = batches.recv().await {
         if batch.drop_ended(&membership.assignment().ownership) {
-            let (questions, waiting) = batch.ask();
+            let (mut questions, waiting) = batch.ask();
             let begun = Instant::now();
-            let mut applied = apply_patiently(store, &questions, stop).await?;
+            let (mut applied, epoch) = apply_patiently(&**store, comparison, &mut questions, stop).await?;
             moved.mark(std::mem::take(&mut applied.levels));
             // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
             if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
                 moved.mark_all();
             }
             tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
-            if decided.send(Decided::new(waiting, applied)).await.is_err() {
+            if decided.send(Decided::new(waiting, applied, epoch)).await.is_err() {
                 break;
             }
         }
@@ -220,20 +247,23 @@ async fn decide(
     Ok(())
 }
 
-/// Applies a batch, however long the database is away; a stop ends the waiting.
+/// Applies a batch, however long the database is away; a stop ends the waiting. Returns also the connection epoch in which
+/// it was applied.
 async fn apply_patiently(
     store: &dyn Store,
-    questions: &store::Batch,
+    comparison: &Comparison,
+    questions: &mut store::Batch,
     stop: &CancellationToken,
-) -> Result<Applied, StoreError> {
+) -> Result<(Applied, u64)> {
     let mut pause = Duration::from_millis(100);
     let mut said: Option<Instant> = None;
     loop {
-        match store.apply(questions).await {
-            Err(error) if error.is_transient() && !stop.is_cancelled() => {
+        match apply_compared(store, comparison, questions).await {
+            // Compared at once, now that somebody is there again.
+            Err(error) if is_reconnected(&error) => {}
+            Err(error) if passes(&error) && !stop.is_cancelled() => {
                 if said.is_none_or(|at| at.elapsed() >= DATABASE_SAY) {
-                    let error = anyhow::Error::new(error);
-                    tracing::warn!("the database is away; the batch waits: {error:#}");
+                    tracing::warn!("the database is away, or cannot be compared; the batch waits: {error:#}");
                     said = Some(Instant::now());
                 }
                 tokio::time::sleep(pause).await;
@@ -244,11 +274,30 @@ async fn apply_patiently(
     }
 }
 
+/// Applies a batch to a ledger that has all that is known of it.
+async fn apply_compared(
+    store: &dyn Store,
+    comparison: &Comparison,
+    questions: &mut store::Batch,
+) -> Result<(Applied, u64)> {
+    let epoch = comparison.epoch().await?;
+    questions.epoch = Some(epoch);
+    comparison.progress().tell(&mut questions.advances);
+    let applied = store.apply(questions).await?;
+    comparison.progress().applied(&questions.advances);
+    Ok((applied, epoch))
+}
+
+fn is_reconnected(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::Reconnected))
+}
+
 /// The telling stage. Blocks: runs on a thread of its own.
 fn tell(
     mut publisher: Publisher,
     membership: &Membership,
     mut batches: mpsc::Receiver<Decided>,
+    comparison: &Comparison,
     totals: &Totals,
     stop: &CancellationToken,
 ) -> Result<()> {
@@ -259,12 +308,20 @@ fn tell(
         if !batch.drop_ended(&assignment.ownership) {
             continue;
         }
+        if comparison.is_outdated(batch.epoch()) {
+            tracing::info!(
+                "the database was connected to anew; what was decided before is read again, not told"
+            );
+            assignment.request_rewind();
+            continue;
+        }
         let begun = Instant::now();
         let offsets = batch.offsets();
         let (events, tally) = batch.events();
         match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(group) }) {
             Ok(()) => {
                 tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
+                comparison.progress().published(&offsets);
                 totals.add(&tally);
             }
             Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),

@@ -167,6 +167,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     };
     // Before the ledger is looked at, which is never behind them then.
     let kafka = if args.offsets || args.with_topics {
+        scope.check_group(&**store).await?;
         let partitions: Vec<TopicPartition> =
             store.snapshot().await?.positions().await?.into_keys().collect();
         Some(block_in_place(|| {

@@ -57,6 +57,12 @@ pub struct RunArgs {
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_DATA_LOSS")]
     accept_data_loss: bool,
 
+    /// Take over a ledger that is another consumer group's: that group must not run any more
+    ///
+    /// What the ledger decided and does not know to be published is published by this group. Give it for one start.
+    #[arg(long, env = "STOCK_VERIFIER_TAKE_OVER_LEDGER")]
+    take_over_ledger: bool,
+
     /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
     accept_compacted_topics: bool,
@@ -81,6 +87,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let connections = Connections { batches: u32::from(args.workers), others: CONNECTIONS_BESIDE };
     let store = open_for_writing(&args.database, connections, args.migrate).await?;
     start_checks::check(&settings, args.accept_compacted_topics).await?;
+    start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));

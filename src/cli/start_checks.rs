@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::task::spawn_blocking;
 
 use crate::config::KafkaArgs;
+use crate::store::Store;
 use crate::verifier::Settings;
 
 /// Longest wait for the brokers when starting.
@@ -27,6 +28,19 @@ pub(super) async fn check(settings: &Settings, accept_compacted: bool) -> Result
     let reached = settings.clone();
     spawn_blocking(move || check_reach(&reached)).await.context("checking Kafka panicked")??;
     check_kept(settings, accept_compacted).await
+}
+
+/// Makes this the ledger of the group: a second group would publish every result again.
+///
+/// # Errors
+/// When it is another group's, and is not to be taken over.
+pub(super) async fn claim(store: &dyn Store, group: &str, take_over: bool) -> Result<()> {
+    let owner = store.group().await?;
+    store.claim_group(group, take_over).await?;
+    if let Some(owner) = owner.filter(|owner| owner != group) {
+        tracing::warn!(from = owner, to = group, "this ledger was taken over from another consumer group");
+    }
+    Ok(())
 }
 
 /// Remembers the last error of a client, to say why a broker could not be reached.

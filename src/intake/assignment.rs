@@ -19,7 +19,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::batch::Slice;
+use super::comparison;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
+use super::progress::{Known, Progress};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::beside::Moved;
 use crate::kafka::topic_ids::{Described, Unanswered, describe};
@@ -100,6 +102,7 @@ pub struct Assignment {
     store: Arc<dyn Store>,
     runtime: Handle,
     moved: Moved,
+    progress: Arc<Progress>,
     accept_data_loss: bool,
     /// What is owned, for the stages to ask.
     pub ownership: Ownership,
@@ -117,13 +120,20 @@ pub struct Assignment {
 
 impl Assignment {
     /// Nothing assigned yet. `runtime` is where the store's futures run; `moved` learns that who had the partitions
-    /// before may have left levels untold.
+    /// before may have left levels untold, `progress` where each partition is begun.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, runtime: Handle, moved: Moved, accept_data_loss: bool) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        runtime: Handle,
+        moved: Moved,
+        progress: Arc<Progress>,
+        accept_data_loss: bool,
+    ) -> Self {
         Self {
             store,
             runtime,
             moved,
+            progress,
             accept_data_loss,
             ownership: Ownership::default(),
             in_flight: Arc::default(),
@@ -243,15 +253,7 @@ impl Assignment {
 
     /// What could not be begun because Kafka or the database is away is begun later; a refusal is for good.
     fn postpone(&self, error: anyhow::Error) -> Result<()> {
-        let for_good = match (error.downcast_ref::<KafkaError>(), error.downcast_ref::<StoreError>()) {
-            (Some(kafka), _) => matches!(
-                kafka.rdkafka_error_code(),
-                Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
-            ),
-            (None, Some(store)) => !store.is_transient(),
-            (None, None) => !error.is::<Unanswered>(),
-        };
-        if for_good {
+        if !passes(&error) {
             return Err(error);
         }
         let mut said = lock(&self.said);
@@ -338,14 +340,10 @@ impl Assignment {
             let (low, high) = consumer
                 .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
                 .with_context(|| format!("cannot read the first and last offset of {at}"))?;
-            let committed = committed
-                .find_partition(&at.topic, at.partition)
-                .and_then(|element| element.offset().to_raw())
-                .filter(|offset| *offset >= 0)
-                .map(NextOffset);
             let positions = Positions {
-                committed,
+                committed: comparison::committed(&committed, &at)?,
                 ledger: ledger.get(&at).map(|position| position.next),
+                published: ledger.get(&at).and_then(|position| position.published),
                 replaced: is_replaced(&at, topics[&at.topic].as_ref(), &ledger),
                 low: NextOffset(low),
                 high: NextOffset(high),
@@ -365,15 +363,20 @@ impl Assignment {
                 }
             }
         }
-        // Of a topic made anew first: what was committed of the old one must not be held against the new position, should
-        // this process end between the two.
-        commit_beginnings(consumer, begun.iter().filter(|(_, _, positions)| positions.replaced))?;
+        // Where data loss was accepted first: what was committed before must not be held against the new position, by
+        // another instance or should this process end between the two.
+        let goes_back =
+            |start: &Start, positions: &Positions| positions.committed.is_some_and(|was| was > start.ledger);
+        let first = |(_, start, positions): &&(TopicPartition, Start, Positions)| {
+            positions.replaced || goes_back(start, positions)
+        };
+        commit_beginnings(consumer, begun.iter().filter(first))?;
         for (at, start, _) in &begun {
             self.place(at, *start, ledger.get(at), topics[&at.topic].as_ref())?;
         }
-        commit_beginnings(consumer, begun.iter().filter(|(_, _, positions)| !positions.replaced))?;
+        commit_beginnings(consumer, begun.iter().filter(|begun| !first(begun)))?;
         for (at, start, positions) in &begun {
-            self.own(at, *start, *positions);
+            self.own(at, *start, *positions, topics[&at.topic].clone());
         }
         Ok(begun.into_iter().map(|(at, start, _)| (at, start)).collect())
     }
@@ -408,14 +411,22 @@ impl Assignment {
         self.runtime.block_on(self.store.set_position(at, was.as_ref(), &now))
     }
 
-    fn own(&self, at: &TopicPartition, start: Start, positions: Positions) {
+    fn own(&self, at: &TopicPartition, start: Start, positions: Positions, topic_id: Option<TopicId>) {
         let lost =
             positions.ledger.is_some_and(|ledger| ledger != start.ledger) || start.from < positions.low;
         if lost || positions.replaced {
             tracing::warn!(partition = %at, from = %start.from, before = ?positions, "going on after accepted data loss");
+        } else if positions.committed.is_none() && start.from < start.ledger {
+            tracing::warn!(
+                partition = %at, from = %start.from, ledger = %start.ledger,
+                "the group's committed offset is gone: what was decided from here on is told again, with the same ids, \
+                 since some of it may never have been told"
+            );
         } else {
             tracing::info!(partition = %at, from = %start.from, ledger = %start.ledger, "reading");
         }
+        let known = Known { topic_id, applied: start.ledger, published: start.from };
+        self.progress.begin(at, known);
         let generation = self.ownership.begin(at);
         lock(&self.reading).push(Reading { at: at.clone(), generation, expected: start.ledger });
     }
@@ -471,6 +482,18 @@ impl Assignment {
             RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
         }
         .context("cannot hand the partitions over")
+    }
+}
+
+/// Whether an error is only that Kafka or the database cannot be asked now.
+pub fn passes(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref::<KafkaError>(), error.downcast_ref::<StoreError>()) {
+        (Some(kafka), _) => !matches!(
+            kafka.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
+        ),
+        (None, Some(store)) => store.is_transient(),
+        (None, None) => error.is::<Unanswered>(),
     }
 }
 

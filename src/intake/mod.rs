@@ -7,8 +7,10 @@
 
 mod assignment;
 pub mod batch;
+mod comparison;
 mod membership;
 pub mod ownership;
+pub mod progress;
 pub mod recovery;
 mod sharing;
 mod topic_watch;
@@ -26,9 +28,10 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub use assignment::Assignment;
+pub use assignment::{Assignment, passes};
 use assignment::{Member, MemberConsumer};
 use batch::{Batch, Bounds, Gathering, Item};
+pub use comparison::Comparison;
 pub use membership::{Membership, Speaking};
 pub use sharing::{GroupWatch, Sharing};
 pub use topic_watch::{TopicNews, TopicWatch};

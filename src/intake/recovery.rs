@@ -11,6 +11,8 @@ pub struct Positions {
     pub ledger: Option<NextOffset>,
     /// Whether the ledger's position is of another topic of this name: both ids are known, and they differ.
     pub replaced: bool,
+    /// How far results are known to be published; `None` where an earlier version wrote the position.
+    pub published: Option<NextOffset>,
     /// The first record the log still holds.
     pub low: NextOffset,
     /// The end of the log.
@@ -95,7 +97,7 @@ impl std::fmt::Display for Shown {
 /// # Errors
 /// [`Refusal`] when going on could lose or repeat a result.
 pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refusal> {
-    let Positions { committed, ledger, low, high, replaced } = positions;
+    let Positions { committed, ledger, published, low, high, replaced } = positions;
     if replaced {
         // What the group committed may be of either topic: Kafka forgets offsets with their topic, but not those that
         // were on their way, and a backup may be older than the topic. So they say nothing here.
@@ -110,7 +112,8 @@ pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refu
         // A group that committed the very beginning has told nothing.
         (Some(NextOffset(0)), None) => (NextOffset(0), NextOffset(0)),
         (Some(committed), _) => return Err(Refusal::LedgerBehind { committed, ledger }),
-        (None, Some(ledger)) => (ledger, ledger),
+        // The group's offsets are gone. Telling twice is better than never: whoever reads drops repeated ids.
+        (None, Some(ledger)) => (published.map_or(ledger, |published| published.min(ledger)), ledger),
         (None, None) => (low, low),
     };
     let place = ledger.is_none();
@@ -137,6 +140,7 @@ mod tests {
             committed: committed.map(NextOffset),
             ledger: ledger.map(NextOffset),
             replaced: false,
+            published: None,
             low: NextOffset(10),
             high: NextOffset(100),
         }
@@ -177,6 +181,18 @@ mod tests {
     #[test]
     fn without_a_committed_offset_the_ledger_says_where() {
         assert_eq!(begin(at(None, Some(50)), false), Ok(start(50, 50, false)));
+    }
+
+    #[test]
+    fn without_a_committed_offset_what_is_not_known_to_be_told_is_told() {
+        let gone = |published| Positions { published: Some(NextOffset(published)), ..at(None, Some(50)) };
+        assert_eq!(begin(gone(40), false), Ok(start(40, 50, false)));
+        assert_eq!(begin(gone(50), false), Ok(start(50, 50, false)));
+        // Never beyond what is decided.
+        assert_eq!(begin(gone(60), false), Ok(start(50, 50, false)));
+        // What the group committed counts more.
+        let there = Positions { published: Some(NextOffset(40)), ..at(Some(45), Some(50)) };
+        assert_eq!(begin(there, false), Ok(start(45, 50, false)));
     }
 
     #[test]

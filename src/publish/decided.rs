@@ -21,14 +21,16 @@ enum Answer {
 pub struct Decided {
     slices: Vec<Slice>,
     answers: Vec<(Record, Answer)>,
+    /// The connection epoch it was applied in.
+    epoch: u64,
     /// Counts the batch as under way until it is told.
     _ticket: Ticket,
 }
 
 impl Decided {
-    /// Joins the records with their answers.
+    /// Joins the records with their answers, given over a connection of this epoch.
     #[must_use]
-    pub fn new(waiting: Unanswered, applied: Applied) -> Self {
+    pub fn new(waiting: Unanswered, applied: Applied, epoch: u64) -> Self {
         let mut outcomes = applied.outcomes.into_iter();
         let answers = waiting
             .records
@@ -42,13 +44,19 @@ impl Decided {
                 (record, answer)
             })
             .collect();
-        Self { slices: waiting.slices, answers, _ticket: waiting.ticket }
+        Self { slices: waiting.slices, answers, epoch, _ticket: waiting.ticket }
     }
 
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
     pub fn drop_ended(&mut self, ownership: &Ownership) -> bool {
         drop_ended(&mut self.slices, &mut self.answers, |(record, _)| record, ownership);
         !self.slices.is_empty()
+    }
+
+    /// The connection epoch in which it was applied.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// How far each partition is told by this batch.

@@ -51,6 +51,9 @@ pub async fn rebuild(
     execute: bool,
     progress: &Progress,
 ) -> Result<Report> {
+    if let Some(old) = old {
+        scope.check_group(old).await?;
+    }
     let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
     let mut report = Report { executed: execute, ..Report::default() };
     let mut found = into.snapshot().await?;

@@ -52,11 +52,27 @@ impl<'a> Scope<'a> {
         [&self.topics.orders_topic, &self.topics.adjustments_topic]
     }
 
+    /// Refuses another group than the ledger's: its committed offsets say nothing of what this ledger's group told.
+    ///
+    /// # Errors
+    /// Names the group the ledger is of.
+    pub async fn check_group(&self, store: &dyn Store) -> Result<()> {
+        match store.group().await? {
+            Some(owner) if owner != self.group => bail!(
+                "this ledger is of consumer group {owner:?}, not {:?}: give --group {owner}, or the other group's \
+                 database",
+                self.group
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks at the chosen records of these topics.
     ///
     /// # Errors
     /// When something cannot be read, or records that are meant were deleted.
     pub(super) async fn look(&self, store: &dyn Store, of: &[&str]) -> Result<Look> {
+        self.check_group(store).await?;
         let (topics, stretches, running, committed) = block_in_place(|| {
             let topics = Topics::connect(self.kafka, self.group)?;
             let stretches = self.choice.stretches(&topics, of)?;

@@ -168,7 +168,7 @@ pub enum StoreError {
     /// The ledger is of another consumer group.
     #[error(
         "this ledger is of consumer group {owner:?}: a second group would publish every result again. Give --group \
-         {owner}, or another database"
+         {owner}, or another database; or, if that group is gone for good, --take-over-ledger"
     )]
     OtherGroup {
         /// The group it is of.
@@ -203,6 +203,7 @@ impl StoreError {
         matches!(
             self,
             Self::Moved
+                | Self::Reconnected
                 | Self::ConcurrentChange { .. }
                 | Self::ReadOnly { .. }
                 | Self::Database { retry: true, .. }
@@ -270,6 +271,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The position of every partition the ledger ever saw.
     async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError>;
+
+    /// The same as the connections see it that apply batches, and the [`Store::connection_epoch`] in which that is so.
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError>;
 
     /// States the position of a partition, if it still is what it `was`: for one the ledger never saw (`None`), for
     /// accepted data loss, and for the id of its topic. A new id is noted with the place in the ledger's order from

@@ -280,3 +280,96 @@ fn a_topic_made_anew_is_read_only_when_the_loss_is_accepted() {
     assert_eq!(scene.database.decided(), 130);
     assert_eq!(scene.kafka.count(&scene.topic("accepted")), 130);
 }
+
+#[test]
+fn what_was_decided_and_not_told_is_told_though_the_group_forgot_its_offsets() {
+    let scene = after(&mugs("told", 200, 2), 2);
+    scene.produce(&mugs("crashed", 200, 2));
+    decide_only(&scene, 0, 100, 150);
+    scene.kafka.delete_group(scene.group());
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("what was decided from here on is told again", SOON);
+    scene.done(SOON);
+    verifier.stop();
+    // A stop in good order noted how far all was told: nothing is told twice.
+    assert_eq!(scene.prove().accepted, 400);
+}
+
+#[test]
+fn a_ledger_of_an_earlier_version_goes_on_from_its_position_when_the_group_forgot_its_offsets() {
+    let scene = after(&mugs("before", 200, 2), 2);
+    scene.database.run("UPDATE positions SET published_offset = NULL");
+    scene.kafka.delete_group(scene.group());
+    scene.produce(&mugs("after", 100, 2));
+    run(&scene);
+    assert_eq!(scene.prove().accepted, 300);
+}
+
+#[test]
+fn a_failover_that_lost_commits_is_noticed_before_anything_is_sold_twice() {
+    let scene = Scene::new(6);
+    scene.stock(&[("MUG", 100)]);
+    scene.produce(&mugs("first", 1, 1));
+    let mut verifier = scene.start("a", &[]);
+    scene.done(SOON);
+    let copy = scene.database.backup();
+    scene.produce(&mugs("sold", 99, 1));
+    scene.done(SOON);
+    let told = scene.kafka.count(&scene.topic("accepted"));
+    assert_eq!(told, 100, "all is sold");
+
+    // Nothing of partition 0 comes any more: its position alone would tell.
+    scene.database.swap(&copy);
+    let again: Vec<Sent> =
+        (0..100).map(|number| order(&format!("again-{number}"), &[("MUG", 1)]).to(1 + number % 5)).collect();
+    scene.produce(&again);
+    let status = verifier.wait(SOON);
+    let log = verifier.log();
+    assert!(log.contains("went back in time"), "{log}");
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), told, "sold twice");
+    assert_eq!(scene.database.decided(), 1, "nothing was decided on the copy");
+
+    // An instance that knows nothing of it is told by what the group committed.
+    refuses(scene.start("b", &[]), &["went back in time"]);
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), told, "sold twice");
+    scene.database.swap(&copy);
+    run(&scene);
+    assert_eq!(scene.prove().rejected, 100);
+}
+
+#[test]
+fn a_new_connection_to_the_same_database_is_compared_and_all_goes_on() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 10_000)]);
+    let verifier = scene.start("a", &["--batch-max-orders", "50"]);
+    for round in 0..5 {
+        scene.produce(&mugs(&format!("round-{round}"), 400, 2));
+        let reached = scene.database.decided();
+        wait::until("the work goes on", SOON, || scene.database.decided() > reached);
+        scene.database.disconnect_all();
+    }
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(scene.prove().accepted, 2_000);
+}
+
+#[test]
+fn a_second_group_on_the_same_ledger_is_refused_until_it_is_to_take_over() {
+    let scene = after(&mugs("before", 100, 2), 2);
+    let second = |more: &[&str]| {
+        let mut command = scene.command("a", more);
+        command.args(["--group", &format!("{}-second", scene.group())]);
+        scene.launch(command, "second")
+    };
+    refuses(second(&[]), &["this ledger is of consumer group", scene.group(), "--take-over-ledger"]);
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), 100);
+
+    scene.produce(&mugs("after", 100, 2));
+    let mut verifier = second(&["--take-over-ledger"]);
+    verifier.said("this ledger was taken over", SOON);
+    wait::until("the second group decides the rest", SOON, || scene.database.decided() == 200);
+    wait::until("and tells it", SOON, || scene.kafka.count(&scene.topic("accepted")) == 200);
+    verifier.stop();
+    refuses(scene.start("a", &[]), &["this ledger is of consumer group"]);
+}

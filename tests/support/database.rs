@@ -51,9 +51,33 @@ impl Database {
 
     /// What is in it now, as another database: a backup.
     pub fn backup(&self) -> Self {
-        // A template must have no connections; those of this pool come back by themselves.
+        // A template must have no connections, and a verifier that runs would be back at once.
+        self.let_in(false);
         self.disconnect_all();
-        Self::create(&self.server, &format!("TEMPLATE {}", self.name))
+        let copy = Self::create(&self.server, &format!("TEMPLATE {}", self.name));
+        self.let_in(true);
+        copy
+    }
+
+    /// Changes places with another: each has the other's name from here on, as after a failover to a standby. Whoever is
+    /// connected is disconnected.
+    pub fn swap(&self, other: &Self) {
+        for database in [self, other] {
+            // A name in use cannot be changed.
+            database.let_in(false);
+            database.disconnect_all();
+        }
+        let (ours, theirs, aside) = (self.name.clone(), other.name.clone(), unique("aside"));
+        for (from, to) in [(&ours, &aside), (&theirs, &ours), (&aside, &theirs)] {
+            run_on(&self.server, &format!("ALTER DATABASE {from} RENAME TO {to}"));
+        }
+        self.let_in(true);
+        other.let_in(true);
+    }
+
+    /// Whether anybody may connect.
+    fn let_in(&self, everybody: bool) {
+        run_on(&self.server, &format!("ALTER DATABASE {} ALLOW_CONNECTIONS {everybody}", self.name));
     }
 
     /// Ends every connection to it, as an operator would.

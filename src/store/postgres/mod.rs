@@ -290,16 +290,16 @@ impl Store for PostgresStore {
     }
 
     async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
-        self.with(async |connection| {
-            sqlx::query("SELECT topic, partition, next_offset, published_offset, topic_id FROM positions")
-                .fetch_all(connection)
-                .await
-                .map_err(failed("reading the positions"))?
-                .iter()
-                .map(|row| rows::full_position(row).map_err(failed("reading the positions")))
-                .collect()
-        })
-        .await
+        self.with(positions::all).await
+    }
+
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+        let read = async |connection: &mut PgConnection| {
+            // Now that it is there: its own opening counts.
+            let epoch = self.connection_epoch();
+            Ok((epoch, positions::all(connection).await?))
+        };
+        connection::with_connection(&self.batches, Patience::Usual, read).await
     }
 
     async fn set_position(

@@ -1,10 +1,26 @@
-//! Stating positions, outside of batches.
+//! Positions, outside of batches.
+
+use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection};
 
 use super::{apply, failed, rows};
 use crate::ledger::{Seq, TopicId, TopicPartition};
 use crate::store::{Position, StoreError, first_place_of};
+
+/// The position of every partition.
+pub(super) async fn all(
+    connection: &mut PgConnection,
+) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+    let doing = failed("reading the positions");
+    sqlx::query("SELECT topic, partition, next_offset, published_offset, topic_id FROM positions")
+        .fetch_all(connection)
+        .await
+        .map_err(&doing)?
+        .iter()
+        .map(|row| rows::full_position(row).map_err(&doing))
+        .collect()
+}
 
 /// States a position if it still is what it `was`, and notes a new id of its topic.
 pub(super) async fn set(

@@ -176,6 +176,13 @@ impl Store for SqliteStore {
         rows::read_full_positions(&mut conn, None).await.map_err(database("reading positions"))
     }
 
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+        let doing = "reading positions";
+        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
+        let epoch = self.connection_epoch();
+        Ok((epoch, rows::read_full_positions(&mut conn, None).await.map_err(database(doing))?))
+    }
+
     async fn set_position(
         &self,
         at: &TopicPartition,
