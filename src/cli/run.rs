@@ -26,6 +26,7 @@ const EXIT_ABORTED: i32 = 130;
 
 /// The arguments of `run`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArgs {
     #[command(flatten)]
     kafka: KafkaArgs,

@@ -486,6 +486,7 @@ impl Assignment {
 }
 
 /// Whether an error is only that Kafka or the database cannot be asked now.
+#[must_use]
 pub fn passes(error: &anyhow::Error) -> bool {
     match (error.downcast_ref::<KafkaError>(), error.downcast_ref::<StoreError>()) {
         (Some(kafka), _) => !matches!(
