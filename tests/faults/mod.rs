@@ -7,4 +7,5 @@ mod peers;
 mod read_only;
 mod recovery;
 mod restarts;
+mod stopped;
 mod topics_made_anew;

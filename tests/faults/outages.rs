@@ -1,24 +1,35 @@
 //! Servers that are killed under a running verifier and come back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::support::brokers::Broker;
+use crate::support::kafka::Cluster;
 use crate::support::scene::Scene;
 use crate::support::servers::{Private, alone};
 use crate::support::{stream, wait};
 
-const ORDERS: usize = 20_000;
+const ORDERS: usize = 8_000;
 const PARTITIONS: i32 = 4;
 const LONG: Duration = Duration::from_secs(120);
 
 /// Kills a server again and again while orders are verified by two processes, which must live through it.
-fn survives(server: &str, kills: usize) {
+fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<String>) {
     let _alone = alone();
     let seed = stream::seed();
     let private = Private::start();
     let scene = Scene::on(&private.servers(), PARTITIONS);
+    let more = properties(&private);
+    let more: Vec<&str> =
+        ["--batch-max-orders", "100"].into_iter().chain(more.iter().map(String::as_str)).collect();
     let stream = stream::make(seed, ORDERS, PARTITIONS);
     scene.stock(&stream.stock);
-    let mut running = ["a", "b"].map(|instance| scene.start(instance, &["--batch-max-orders", "100"]));
+    let brokers = ["--brokers", &scene.kafka.brokers];
+    let own = if more.contains(&"--brokers") { &[][..] } else { &brokers[..] };
+    let mut running = ["a", "b"].map(|instance| {
+        let arguments: Vec<&str> = own.iter().chain(&more).copied().collect();
+        scene.launch(scene.command_without_brokers(instance, &arguments), instance)
+    });
+    let begun = Instant::now();
     let part = stream.records.len().div_ceil(kills + 1);
     for (number, records) in stream.records.chunks(part).enumerate() {
         scene.produce(records);
@@ -33,7 +44,64 @@ fn survives(server: &str, kills: usize) {
                 .is_ok_and(|at| at > moment)
         });
         private.kill(server);
+        println!("{:>6.1?}: {server} is killed", begun.elapsed());
         private.restart();
+        println!("{:>6.1?}: {server} is back", begun.elapsed());
+    }
+    scene.done(LONG);
+    println!("{:>6.1?}: everything is told", begun.elapsed());
+    for verifier in &mut running {
+        assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
+    }
+    for verifier in running {
+        verifier.stop();
+    }
+    let ends = scene.prove();
+    assert_eq!(ends.accepted + ends.rejected, ORDERS);
+    drop(scene);
+}
+
+#[test]
+fn postgresql_killed_in_mid_run_loses_and_repeats_nothing() {
+    survives("postgres", 3, |_| Vec::new());
+}
+
+#[test]
+fn kafka_killed_in_mid_run_loses_and_repeats_nothing() {
+    survives("kafka", 1, |_| Vec::new());
+}
+
+/// Three replicas of everything, two of which must have what is acknowledged.
+const REPLICATED: &str = "default.replication.factor=3\nmin.insync.replicas=2\n\
+    offsets.topic.replication.factor=3\noffsets.topic.num.partitions=8\n\
+    transaction.state.log.replication.factor=3\ntransaction.state.log.min.isr=2\n\
+    transaction.state.log.num.partitions=8\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000";
+
+#[test]
+fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
+    let _alone = alone();
+    let seed = stream::seed();
+    let private = Private::start_with(REPLICATED);
+    let mut others = [2, 3].map(|node| Broker::start(&private, node, REPLICATED));
+    let kafka = Cluster::new(&private.servers().brokers);
+    wait::until("the cluster is complete", LONG, || kafka.brokers_there() == 3);
+    let scene = Scene::on(&private.servers(), PARTITIONS);
+    let stream = stream::make(seed, ORDERS, PARTITIONS);
+    scene.stock(&stream.stock);
+    let mut running = ["a", "b"].map(|instance| scene.start(instance, &["--batch-max-orders", "100"]));
+    let part = stream.records.len().div_ceil(others.len() + 1);
+    for (number, records) in stream.records.chunks(part).enumerate() {
+        scene.produce(records);
+        let Some(broker) = others.get_mut(number) else { break };
+        let moment = (number * part + records.len() / 4) as i64;
+        wait::until("the work goes on", LONG, || scene.database.applied() > moment);
+        broker.kill();
+        // Two replicas are enough to go on, with other leaders and other coordinators.
+        scene.done(LONG);
+        broker.restart();
+        let replicas = 3 * usize::try_from(PARTITIONS).expect("few");
+        let follows = |which: &str| scene.kafka.in_sync(&scene.topic(which)) == replicas;
+        wait::until("all replicas follow again", LONG, || follows("orders") && follows("accepted"));
     }
     scene.done(LONG);
     for verifier in &mut running {
@@ -48,11 +116,12 @@ fn survives(server: &str, kills: usize) {
 }
 
 #[test]
-fn postgresql_killed_in_mid_run_loses_and_repeats_nothing() {
-    survives("postgres", 3);
-}
-
-#[test]
-fn kafka_killed_in_mid_run_loses_and_repeats_nothing() {
-    survives("kafka", 2);
+fn kafka_over_tls_killed_under_several_workers_loses_and_repeats_nothing() {
+    survives("kafka", 1, |private| {
+        let authority = format!("ssl.ca.location={}", private.setting("KAFKA_SSL_CA"));
+        let brokers = private.setting("KAFKA_SSL_BROKERS");
+        ["--workers", "2", "--brokers", brokers, "-X", "security.protocol=ssl", "-X", &authority]
+            .map(str::to_owned)
+            .to_vec()
+    });
 }

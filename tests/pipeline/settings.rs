@@ -56,6 +56,8 @@ fn a_flag_is_stronger_than_the_environment_and_that_is_stronger_than_the_file() 
     let by_environment = || {
         let mut command = from_file(&scene, "");
         command.env("STOCK_VERIFIER_GROUP", format!("{}-environment", scene.name));
+        // The ledger is of the group before.
+        command.env("STOCK_VERIFIER_TAKE_OVER_LEDGER", "true");
         command
     };
     runs_in(&scene, by_environment(), "environment");

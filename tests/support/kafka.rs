@@ -83,6 +83,9 @@ impl ProducerContext for Failed {
     }
 }
 
+/// Stands for the broker's own number of replicas.
+const BROKERS_DEFAULT: i32 = -1;
+
 impl Cluster {
     /// The cluster of these bootstrap servers.
     pub fn new(brokers: &str) -> Self {
@@ -128,8 +131,8 @@ impl Cluster {
 
     /// Creates a topic with these settings.
     pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let new =
-            NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(BROKERS_DEFAULT))
+            .set("max.message.bytes", "8388608");
         let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
         let created = wait_for(self.admin().create_topics([&new], &options)).expect("Kafka answers");
@@ -137,6 +140,20 @@ impl Cluster {
             topic.expect("created");
         }
         wait::until("the topic is known", LIMIT, || self.partitions(topic) == partitions);
+    }
+
+    /// How many brokers there are.
+    pub fn brokers_there(&self) -> usize {
+        let metadata = self.asking("read_committed", "nobody").fetch_metadata(None, LIMIT);
+        metadata.map_or(0, |metadata| metadata.brokers().len())
+    }
+
+    /// How many replicas of all partitions of a topic follow.
+    pub fn in_sync(&self, topic: &str) -> usize {
+        let metadata = self.asking("read_committed", "nobody").fetch_metadata(Some(topic), LIMIT);
+        metadata.map_or(0, |metadata| {
+            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|at| at.isr().len()).sum()
+        })
     }
 
     /// Deletes a topic, and waits until nobody knows it.

@@ -1,5 +1,6 @@
 //! What tests of several rooms share.
 
+pub mod brokers;
 pub mod database;
 pub mod kafka;
 pub mod process;

@@ -54,25 +54,31 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// Kafka and PostgreSQL of one test, which kills them as it likes. They are gone when it is dropped.
 pub struct Private {
     directory: tempfile::TempDir,
+    properties: &'static str,
     settings: HashMap<String, String>,
 }
 
 impl Private {
     /// Starts both.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts both, with these properties of Kafka.
+    pub fn start_with(properties: &'static str) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let directory =
             tempfile::Builder::new().prefix("stock-verifier-private.").tempdir().expect("a directory");
         // The user postgres must reach its directory in it.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))
             .expect("permissions");
-        let mut private = Self { directory, settings: HashMap::new() };
+        let mut private = Self { directory, properties, settings: HashMap::new() };
         private.restart();
         let lines = private.services(&["env"]);
         private.settings = lines
             .lines()
             .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .map(|(name, value)| (name.to_owned(), value.replace('\\', "")))
             .collect();
         private
     }
@@ -82,6 +88,7 @@ impl Private {
         let done = Command::new(script)
             .args(arguments)
             .env("STOCK_VERIFIER_SERVICES_DIR", self.directory.path())
+            .env("STOCK_VERIFIER_KAFKA_PROPERTIES", self.properties)
             .output()
             .expect("tests/services can be run");
         assert!(
@@ -90,6 +97,16 @@ impl Private {
             String::from_utf8_lossy(&done.stderr)
         );
         String::from_utf8(done.stdout).expect("UTF-8")
+    }
+
+    /// What `tests/services env` says of them.
+    pub fn setting(&self, name: &str) -> &str {
+        &self.settings[name]
+    }
+
+    /// A place for a test's own files beside theirs.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Ends one of them (`kafka`, `postgres`) without warning.

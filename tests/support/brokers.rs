@@ -1,0 +1,95 @@
+//! More brokers for a private Kafka: each a process of its own, to be killed and brought back.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::servers::Private;
+
+/// A broker beside the first, without a say in the quorum.
+pub struct Broker {
+    directory: PathBuf,
+    libs: String,
+    log4j: String,
+    child: Child,
+}
+
+impl Broker {
+    /// Starts it, under this node id.
+    pub fn start(private: &Private, node: u8, properties: &str) -> Self {
+        let directory = private.directory().join(format!("broker-{node}"));
+        std::fs::create_dir(&directory).expect("a directory");
+        // Free now, and taken by nobody else but by chance: the kernel gives each once in a while.
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let text = format!(
+            "process.roles=broker\nnode.id={node}\ncontroller.quorum.voters=1@{controller}\n\
+             controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             log.dirs={data}\nauto.create.topics.enable=false\nbroker.session.timeout.ms=3000\n\
+             broker.heartbeat.interval.ms=500\ngroup.min.session.timeout.ms=1000\n\
+             group.initial.rebalance.delay.ms=0\n{properties}\n",
+            controller = private.setting("KAFKA_CONTROLLER"),
+            data = directory.join("data").display(),
+        );
+        std::fs::write(directory.join("server.properties"), text).expect("written");
+        let (libs, log4j) =
+            (private.setting("KAFKA_LIBS").to_owned(), private.setting("KAFKA_LOG4J").to_owned());
+        let formatted = java(&libs, &log4j, "kafka.tools.StorageTool")
+            .args(["format", "-t", private.setting("KAFKA_CLUSTER_ID"), "-c"])
+            .arg(directory.join("server.properties"))
+            .output()
+            .expect("java runs");
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+        let child = run(&libs, &log4j, &directory);
+        Self { directory, libs, log4j, child }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child");
+    }
+
+    /// Brings it back with its data.
+    pub fn restart(&mut self) {
+        self.child = run(&self.libs, &self.log4j, &self.directory);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            println!(
+                "---- the end of a broker's log ----\n{}",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
+    }
+}
+
+fn java(libs: &str, log4j: &str, class: &str) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx512m", "-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true"])
+        .arg(format!("-Dlog4j2.configurationFile={log4j}"))
+        .args(["-cp", &format!("{libs}/*"), class])
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(libs: &str, log4j: &str, directory: &std::path::Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
+    java(libs, log4j, "kafka.Kafka")
+        .arg(directory.join("server.properties"))
+        .current_dir(directory)
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("java runs")
+}
