@@ -10,6 +10,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use stock_verifier::event::{Header, Record};
@@ -83,6 +84,8 @@ impl ProducerContext for Failed {
     }
 }
 
+/// Longest wait for one answer, where it is asked again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Stands for the broker's own number of replicas.
 const BROKERS_DEFAULT: i32 = -1;
 
@@ -152,7 +155,7 @@ impl Cluster {
     pub fn in_sync(&self, topic: &str) -> usize {
         let metadata = self.asking("read_committed", "nobody").fetch_metadata(Some(topic), LIMIT);
         metadata.map_or(0, |metadata| {
-            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|at| at.isr().len()).sum()
+            metadata.topics().iter().flat_map(MetadataTopic::partitions).map(|at| at.isr().len()).sum()
         })
     }
 
@@ -332,7 +335,14 @@ impl Cluster {
 /// A partition's first offset and its end. A broker that was just started may not lead it yet.
 fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
     let what = format!("Kafka says where {topic}[{partition}] begins and ends");
-    wait::value(&what, LIMIT, || consumer.fetch_watermarks(topic, partition, LIMIT).ok())
+    wait::value(&what, LIMIT, || {
+        let answer = consumer.fetch_watermarks(topic, partition, ANSWER_LIMIT).ok();
+        if answer.is_none() {
+            // A client that reads nothing goes on asking the leader it knew, be it dead.
+            let _ = consumer.fetch_metadata(Some(topic), ANSWER_LIMIT);
+        }
+        answer
+    })
 }
 
 fn owned(message: &BorrowedMessage<'_>) -> Record {
