@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::Sender;
+use super::{Lost, Sender};
 use crate::event::level;
 use crate::ledger::{Item, Level, Map};
 use crate::store::{ItemLevel, Store};
@@ -114,7 +114,7 @@ struct Told {
 }
 
 impl Told {
-    fn note(&mut self, levels: &[(Item, Level)]) {
+    fn note<'a>(&mut self, levels: impl IntoIterator<Item = &'a (Item, Level)>) {
         self.since.get_or_insert_with(Instant::now);
         for (item, level) in levels {
             self.old.remove(item);
@@ -227,7 +227,7 @@ impl Announcer {
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(PAGE));
             if let Err(error) = self.tell(&waiting, &mut *self.told.lock().await).await {
-                self.waiting.mark(waiting.into_iter().chain(rest));
+                self.waiting.mark(rest);
                 return Err(error);
             }
             waiting = rest;
@@ -288,12 +288,35 @@ impl Announcer {
         }
     }
 
-    /// Tells these levels, and waits until Kafka has them.
+    /// Tells these levels, and waits until Kafka has them. What does not arrive waits on, and holds no other up.
     async fn tell(&self, levels: &[(Item, Level)], told: &mut Told) -> Result<()> {
         let events = levels.iter().map(|(item, now)| (level(item, now), None)).collect();
-        self.sender.send(events).await?;
-        told.note(levels);
-        Ok(())
+        let lost = match self.sender.send(events).await {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.waiting.mark(levels.iter().cloned());
+                return Err(error);
+            }
+        };
+        let mut arrived = vec![true; levels.len()];
+        for Lost { place, .. } in &lost {
+            arrived[*place] = false;
+        }
+        told.note(levels.iter().zip(arrived).filter_map(|(level, arrived)| arrived.then_some(level)));
+        let (for_good, for_now): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(Lost::for_good);
+        // Sent again at once, it would be refused again; its next change, or the next round, tries anew.
+        if let Some(Lost { place, error }) = for_good.first() {
+            tracing::warn!(
+                levels = for_good.len(),
+                "Kafka refuses the records of some levels, the first of SKU {}: {error}",
+                levels[*place].0
+            );
+        }
+        self.waiting.mark(for_now.iter().map(|lost| levels[lost.place].clone()));
+        match for_now.into_iter().next() {
+            None => Ok(()),
+            Some(Lost { error, .. }) => Err(error).context("not all levels arrived"),
+        }
     }
 
     /// Marks what has become newer than it was told.
