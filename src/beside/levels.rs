@@ -122,10 +122,6 @@ impl Told {
         }
     }
 
-    fn knows(&self, item: &Item) -> bool {
-        self.young.contains_key(item) || self.old.contains_key(item)
-    }
-
     /// The old ones, once it is time; the young become old.
     fn grow_older(&mut self) -> Map<Item, i64> {
         let full = self.young.len() > MOST_WAITING;
@@ -251,16 +247,14 @@ impl Announcer {
         let mut last = None;
         loop {
             let begun = Instant::now();
+            // Read under the lock, so that it is not older than what was told just now.
+            let mut told = self.told.lock().await;
             let page = self.store.levels_after(last.as_ref(), ROUND_PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(end.item.clone());
-            let mut told = self.told.lock().await;
-            // What was told just now is read again anyway.
-            let page: Vec<_> = page
-                .into_iter()
-                .filter(|ItemLevel { item, .. }| !told.knows(item))
-                .map(|ItemLevel { item, level }| (item, level))
-                .collect();
+            // What this instance told is told too: who is gone may have told an older level after it, and would have
+            // looked again.
+            let page: Vec<_> = page.into_iter().map(|ItemLevel { item, level }| (item, level)).collect();
             self.tell(&page, &mut told).await?;
             drop(told);
             let rest = rest_after(begun, ROUND_PAUSE);
