@@ -183,6 +183,14 @@ async fn commands_of(
                 &record.source,
                 &format!("{} is decided for other content; give it an id of its own", command.key),
             ),
+            // Nobody would decide it there, and nobody would say so.
+            None if !scope.sources().contains(&&*origin.at.topic) => refuse(
+                report,
+                &record.source,
+                &format!(
+                    "it is from {origin}, a topic that is not read (--orders-topic, --adjustments-topic)"
+                ),
+            ),
             None => sent.push((outgoing(record, &origin), Some(origin.at))),
         }
     }
