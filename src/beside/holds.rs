@@ -1,18 +1,23 @@
 //! Holds whose time is over: asks for their end.
 //!
-//! Nothing ends here. The question is a record on the partition that the hold's order came by, and is decided there in
-//! its turn, like any command: so it meets a confirmation in one order for everybody, is told exactly once, and a
-//! question asked twice, or too late, is absorbed.
+//! Nothing ends here. The question is a record among the orders, and is decided there in its turn, like any command: so
+//! it meets a confirmation in one order for everybody, is told exactly once, and a question asked twice, or too late, is
+//! absorbed. It goes to the partition that the hold's order came by, where it stands behind what was sent of the order
+//! before. Where nobody reads that any more (another orders topic since, or one made anew with fewer partitions), and
+//! for an operator's own order, it goes where the orders' producers would send it today: which partition it is decides
+//! nothing, since the order's levels are locked before its hold is read.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::Sender;
 use crate::event::hold_due;
-use crate::store::{DueHold, Store};
+use crate::kafka::partitioner::partition_of;
+use crate::ledger::TopicPartition;
+use crate::store::{DueHold, OVERDUE, Store};
 
 /// How often to look for holds whose time is over.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,30 +26,121 @@ const PAGE: usize = 1_000;
 /// How long a hold that was asked for is left alone. Longer than a batch waits in any queue but a backlog's; in a
 /// backlog it is asked for again, and all but the first question are absorbed.
 const LEASE: Duration = Duration::from_secs(30);
+/// How often to look for holds that should have ended long ago: one more question of the database, so not each time.
+const OVERDUE_LOOK: Duration = Duration::from_secs(10);
+/// How often the log says that there are some.
+const OVERDUE_SAY: Duration = Duration::from_secs(60);
 
-/// Asks until `stop`.
-pub(super) async fn ask(store: &dyn Store, sender: &Arc<Sender>, stop: &CancellationToken) {
+/// Asks until `stop`. `orders_topic` is the one that is read today.
+pub(super) async fn ask(
+    store: &dyn Store,
+    sender: &Arc<Sender>,
+    orders_topic: &str,
+    stop: &CancellationToken,
+) {
     let mut failing = false;
+    let mut overdue = Overdue::default();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        let asked = ask_due(store, sender).await;
+        let asked = ask_due(store, sender, orders_topic).await;
         if let (false, Err(error)) = (failing, &asked) {
             tracing::warn!("the end of holds cannot be asked for now: {error:#}");
         }
         failing = asked.is_err();
+        overdue.look(store).await;
     }
 }
 
-async fn ask_due(store: &dyn Store, sender: &Arc<Sender>) -> Result<()> {
+/// Asks for the end of all that are due. A question that cannot be sent holds no other up, and is asked again after its
+/// lease.
+async fn ask_due(store: &dyn Store, sender: &Arc<Sender>, orders_topic: &str) -> Result<()> {
+    let (mut asked, mut unasked) = (0, 0);
+    let mut first = None;
     loop {
         let due = store.take_due_holds(PAGE, LEASE).await?;
         let found = due.len();
         if found > 0 {
             tracing::debug!(holds = found, "asking for their end");
-            let questions = due.into_iter().map(|DueHold { order_id, at }| (hold_due(&order_id), at));
-            sender.send(questions.collect()).await?;
+            let partitions = sender.partitions(orders_topic).await?;
+            let questions = due
+                .iter()
+                .map(|hold| (hold_due(&hold.order_id), Some(place(hold, orders_topic, partitions))))
+                .collect();
+            let lost = sender.send(questions).await?;
+            asked += found;
+            unasked += lost.len();
+            let none_arrived = lost.len() == found;
+            if first.is_none() {
+                first = lost.into_iter().next().map(|lost| (due[lost.place].order_id.clone(), lost.error));
+            }
+            if none_arrived {
+                break;
+            }
         }
         if found < PAGE {
-            return Ok(());
+            break;
         }
+    }
+    if let Some((order_id, error)) = first {
+        bail!("{unasked} of {asked} questions did not arrive; the first is of order {order_id}: {error}");
+    }
+    Ok(())
+}
+
+/// Where the question is read today.
+fn place(hold: &DueHold, orders_topic: &str, partitions: i32) -> TopicPartition {
+    match &hold.at {
+        Some(at) if *at.topic == *orders_topic && (0..partitions).contains(&at.partition) => at.clone(),
+        _ => TopicPartition::new(orders_topic, partition_of(hold.order_id.as_str().as_bytes(), partitions)),
+    }
+}
+
+/// Names holds that should have ended long ago.
+#[derive(Default)]
+struct Overdue {
+    looked: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Overdue {
+    async fn look(&mut self, store: &dyn Store) {
+        // Not at once: after a start, those that were over meanwhile are asked for first.
+        if self.looked.get_or_insert_with(Instant::now).elapsed() < OVERDUE_LOOK {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        match store.overdue_holds(OVERDUE).await {
+            Ok(Some(overdue)) if self.said.is_none_or(|said| said.elapsed() >= OVERDUE_SAY) => {
+                self.said = Some(Instant::now());
+                tracing::warn!(
+                    holds = overdue.count,
+                    oldest = %overdue.oldest,
+                    over_since = overdue.since.rfc3339(),
+                    "holds are over since more than {OVERDUE:?} and have not ended: their stock is not given back. Is the \
+                     orders topic read without a backlog, and may the verifier write to it?"
+                );
+            }
+            Ok(_) => {}
+            // The database is away: who decides says so.
+            Err(error) => tracing::debug!(%error, "looking for overdue holds"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Id;
+
+    #[test]
+    fn a_question_goes_to_its_orders_partition_or_where_todays_producers_send() {
+        let hold = |at: Option<(&str, i32)>| DueHold {
+            order_id: Id::new("foobar").expect("an id"),
+            at: at.map(|(topic, partition)| TopicPartition::new(topic, partition)),
+        };
+        let of_key = |partitions| TopicPartition::new("orders", partition_of(b"foobar", partitions));
+        assert_eq!(place(&hold(Some(("orders", 7))), "orders", 8), TopicPartition::new("orders", 7));
+        assert_eq!(place(&hold(Some(("orders", 7))), "orders", 7), of_key(7));
+        assert_eq!(place(&hold(Some(("old-orders", 1))), "orders", 8), of_key(8));
+        assert_eq!(place(&hold(None), "orders", 8), of_key(8));
     }
 }

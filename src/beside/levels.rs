@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::Sender;
+use super::{Lost, Sender};
 use crate::event::level;
 use crate::ledger::{Item, Level, Map};
 use crate::store::{ItemLevel, Store};
@@ -114,16 +114,12 @@ struct Told {
 }
 
 impl Told {
-    fn note(&mut self, levels: &[(Item, Level)]) {
+    fn note<'a>(&mut self, levels: impl IntoIterator<Item = &'a (Item, Level)>) {
         self.since.get_or_insert_with(Instant::now);
         for (item, level) in levels {
             self.old.remove(item);
             self.young.insert(item.clone(), level.version);
         }
-    }
-
-    fn knows(&self, item: &Item) -> bool {
-        self.young.contains_key(item) || self.old.contains_key(item)
     }
 
     /// The old ones, once it is time; the young become old.
@@ -227,7 +223,7 @@ impl Announcer {
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(PAGE));
             if let Err(error) = self.tell(&waiting, &mut *self.told.lock().await).await {
-                self.waiting.mark(waiting.into_iter().chain(rest));
+                self.waiting.mark(rest);
                 return Err(error);
             }
             waiting = rest;
@@ -251,16 +247,14 @@ impl Announcer {
         let mut last = None;
         loop {
             let begun = Instant::now();
+            // Read under the lock, so that it is not older than what was told just now.
+            let mut told = self.told.lock().await;
             let page = self.store.levels_after(last.as_ref(), ROUND_PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(end.item.clone());
-            let mut told = self.told.lock().await;
-            // What was told just now is read again anyway.
-            let page: Vec<_> = page
-                .into_iter()
-                .filter(|ItemLevel { item, .. }| !told.knows(item))
-                .map(|ItemLevel { item, level }| (item, level))
-                .collect();
+            // What this instance told is told too: who is gone may have told an older level after it, and would have
+            // looked again.
+            let page: Vec<_> = page.into_iter().map(|ItemLevel { item, level }| (item, level)).collect();
             self.tell(&page, &mut told).await?;
             drop(told);
             let rest = rest_after(begun, ROUND_PAUSE);
@@ -288,12 +282,35 @@ impl Announcer {
         }
     }
 
-    /// Tells these levels, and waits until Kafka has them.
+    /// Tells these levels, and waits until Kafka has them. What does not arrive waits on, and holds no other up.
     async fn tell(&self, levels: &[(Item, Level)], told: &mut Told) -> Result<()> {
         let events = levels.iter().map(|(item, now)| (level(item, now), None)).collect();
-        self.sender.send(events).await?;
-        told.note(levels);
-        Ok(())
+        let lost = match self.sender.send(events).await {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.waiting.mark(levels.iter().cloned());
+                return Err(error);
+            }
+        };
+        let mut arrived = vec![true; levels.len()];
+        for Lost { place, .. } in &lost {
+            arrived[*place] = false;
+        }
+        told.note(levels.iter().zip(arrived).filter_map(|(level, arrived)| arrived.then_some(level)));
+        let (for_good, for_now): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(Lost::for_good);
+        // Sent again at once, it would be refused again; its next change, or the next round, tries anew.
+        if let Some(Lost { place, error }) = for_good.first() {
+            tracing::warn!(
+                levels = for_good.len(),
+                "Kafka refuses the records of some levels, the first of SKU {}: {error}",
+                levels[*place].0
+            );
+        }
+        self.waiting.mark(for_now.iter().map(|lost| levels[lost.place].clone()));
+        match for_now.into_iter().next() {
+            None => Ok(()),
+            Some(Lost { error, .. }) => Err(error).context("not all levels arrived"),
+        }
     }
 
     /// Marks what has become newer than it was told.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use levels::Announcer;
 pub use levels::Moved;
-pub(crate) use sender::Sender;
+pub(crate) use sender::{Lost, Sender};
 
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::store::Store;
@@ -25,6 +25,7 @@ pub struct Beside {
     sender: Arc<Sender>,
     announcer: Option<Announcer>,
     store: Arc<dyn Store>,
+    orders_topic: String,
 }
 
 impl Beside {
@@ -40,7 +41,7 @@ impl Beside {
     ) -> Result<Self> {
         let sender = Arc::new(Sender::new(kafka, topics)?);
         let announcer = delay.map(|delay| Announcer::new(Arc::clone(&sender), Arc::clone(&store), delay));
-        Ok(Self { sender, announcer, store })
+        Ok(Self { sender, announcer, store, orders_topic: topics.orders_topic.clone() })
     }
 
     /// Where the deciding stages say which levels moved.
@@ -51,7 +52,7 @@ impl Beside {
 
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let asking = holds::ask(&*self.store, &self.sender, &stop);
+        let asking = holds::ask(&*self.store, &self.sender, &self.orders_topic, &stop);
         let telling = async {
             if let Some(announcer) = &self.announcer {
                 announcer.run(&stop).await;

@@ -1,13 +1,13 @@
-//! A plain producer: sends, and waits until all of it has arrived.
+//! A plain producer: sends, and waits until it is known of each record whether it arrived.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
@@ -24,30 +24,118 @@ const ROOM_LOOK: Duration = Duration::from_millis(1);
 const SEND_QUEUE_RECORDS: &str = "50000";
 /// KiB waiting to be sent at most.
 const SEND_QUEUE_KIB: &str = "16384";
+/// Longest wait for Kafka's word on a topic.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The shortest life of a producer before another takes its place: what broke it may break the next at once, and each
+/// is connections and threads.
+const RENEW_PAUSE: Duration = Duration::from_secs(5);
 
-/// An idempotent producer without transactions.
+/// A record to send, and the partition it goes to; `None` goes to its channel's topic, by its key.
+pub(crate) type Posted = (Outgoing, Option<TopicPartition>);
+
+/// An idempotent producer without transactions. One that a fatal error broke is made anew.
 pub(crate) struct Sender {
-    producer: ThreadedProducer<Lost>,
+    config: ClientConfig,
     topics: TopicArgs,
+    made: Mutex<Made>,
 }
 
-/// Counts what did not arrive.
-#[derive(Default)]
-struct Lost(AtomicUsize);
+struct Made {
+    producer: Arc<ThreadedProducer<Reports>>,
+    at: Instant,
+}
 
-impl ClientContext for Lost {
+/// A record that did not arrive, as far as is known.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// Its place among those sent with it.
+    pub(crate) place: usize,
+    /// Why.
+    pub(crate) error: KafkaError,
+}
+
+impl Lost {
+    /// Whether Kafka refuses this very record, now and later.
+    pub(crate) fn for_good(&self) -> bool {
+        self.is_too_large() || self.error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidRecord)
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+    }
+}
+
+/// Notes what became of each record of one attempt.
+struct Arrivals {
+    known: Mutex<Known>,
+    all_known: Condvar,
+}
+
+struct Known {
+    lost: Vec<Lost>,
+    /// By place: whether it was reported.
+    reported: Vec<bool>,
+    missing: usize,
+}
+
+impl Arrivals {
+    fn of(records: usize) -> Self {
+        let known = Known { lost: Vec::new(), reported: vec![false; records], missing: records };
+        Self { known: Mutex::new(known), all_known: Condvar::new() }
+    }
+
+    fn report(&self, place: usize, result: Result<(), KafkaError>) {
+        // Holds no state that a panic could leave half changed: the process ends with one anyway.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut known.reported[place], true) {
+            known.missing -= 1;
+            known.lost.extend(result.err().map(|error| Lost { place, error }));
+            if known.missing == 0 {
+                self.all_known.notify_all();
+            }
+        }
+    }
+
+    /// What did not arrive, once that is known of all; what is not known within the limit counts as lost.
+    fn lost(&self, limit: Duration) -> Vec<Lost> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, _) = self
+            .all_known
+            .wait_timeout_while(known, limit, |known| known.missing > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut lost = std::mem::take(&mut known.lost);
+        let silent = known.reported.iter().enumerate().filter(|(_, reported)| !**reported);
+        lost.extend(silent.map(|(place, _)| Lost {
+            place,
+            error: KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut),
+        }));
+        lost
+    }
+}
+
+/// A record's way back to who waits for it.
+struct Ticket {
+    arrivals: Arc<Arrivals>,
+    place: usize,
+}
+
+/// Hands the word on each record on.
+struct Reports;
+
+impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "Kafka producer of levels");
     }
 }
 
-impl ProducerContext for Lost {
-    type DeliveryOpaque = ();
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            tracing::debug!(%error, "a record was not delivered");
-        }
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Ticket>;
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let result = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.clone()),
+        };
+        ticket.arrivals.report(ticket.place, result);
     }
 }
 
@@ -62,54 +150,243 @@ impl Sender {
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", SEND_QUEUE_RECORDS)
             .set("queue.buffering.max.kbytes", SEND_QUEUE_KIB)
-            .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
-            .set("delivery.report.only.error", "true");
+            .set("message.timeout.ms", MESSAGE_TIMEOUT_MS);
         kafka.overlay(&mut config);
-        // Keeps the order of a partition's records, also over a retry: the newest level is the last.
-        config.set("enable.idempotence", "true");
-        let producer =
-            config.create_with_context(Lost::default()).context("the producer's configuration is refused")?;
-        Ok(Self { producer, topics: topics.clone() })
+        config
+            // Keeps the order of a partition's records, also over a retry: the newest level is the last.
+            .set("enable.idempotence", "true")
+            // What arrived is waited for, record by record.
+            .set("delivery.report.only.error", "false");
+        let made = Mutex::new(Made { producer: make(&config)?, at: Instant::now() });
+        Ok(Self { config, topics: topics.clone(), made })
     }
 
-    /// Sends, each to its channel's topic or to a partition of its own, and waits until all has arrived. On a thread
-    /// of its own.
+    /// Sends, each to its channel's topic or to a partition of its own, and waits until it is known of each whether it
+    /// arrived: what did not is returned, and holds nothing else up. On a thread of its own.
     ///
     /// # Errors
-    /// When not all of it arrived, or of what another call sent meanwhile; which of it did is unknown.
-    pub(crate) async fn send(
-        self: &Arc<Self>,
-        events: Vec<(Outgoing, Option<TopicPartition>)>,
-    ) -> Result<()> {
+    /// When nothing was sent.
+    pub(crate) async fn send(self: &Arc<Self>, events: Vec<Posted>) -> Result<Vec<Lost>> {
         let sender = Arc::clone(self);
-        tokio::task::spawn_blocking(move || sender.send_blocking(&events))
-            .await
-            .context("sending panicked")?
+        tokio::task::spawn_blocking(move || {
+            let places: Vec<usize> = (0..events.len()).collect();
+            let mut lost = sender.send_these(&events, &places)?;
+            lost.sort_unstable_by_key(|lost| lost.place);
+            Ok(lost)
+        })
+        .await
+        .context("sending panicked")?
     }
 
-    fn send_blocking(&self, events: &[(Outgoing, Option<TopicPartition>)]) -> Result<()> {
-        let lost_before = self.producer.context().0.load(Ordering::SeqCst);
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or there is no such topic.
+    pub(crate) async fn partitions(self: &Arc<Self>, topic: &str) -> Result<i32> {
+        let (sender, topic) = (Arc::clone(self), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let metadata = sender
+                .producer()?
+                .client()
+                .fetch_metadata(Some(&topic), ANSWER_LIMIT)
+                .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            match found.map(|found| i32::try_from(found.partitions().len())) {
+                Some(Ok(partitions)) if partitions > 0 => Ok(partitions),
+                _ => bail!("Kafka knows no partitions of topic {topic}"),
+            }
+        })
+        .await
+        .context("asking panicked")?
+    }
+
+    /// Sends the records at these places; what did not arrive.
+    fn send_these(&self, events: &[Posted], places: &[usize]) -> Result<Vec<Lost>> {
+        let mut lost = self.attempt(events, places)?;
+        let large: Vec<usize> =
+            lost.iter().filter(|lost| lost.is_too_large()).map(|lost| lost.place).collect();
+        // A broker refuses a batch as a whole, so those that are not too large by themselves are sent again.
+        if places.len() > 1 && !large.is_empty() {
+            lost.retain(|lost| !lost.is_too_large());
+            let (first, second) = large.split_at(large.len().div_ceil(2));
+            for half in [first, second] {
+                if !half.is_empty() {
+                    lost.extend(self.send_these(events, half)?);
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    fn attempt(&self, events: &[Posted], places: &[usize]) -> Result<Vec<Lost>> {
+        let producer = self.producer()?;
         let deadline = Instant::now() + ARRIVAL_LIMIT;
-        for (event, at) in events {
+        let arrivals = Arc::new(Arrivals::of(places.len()));
+        for (place, event) in places.iter().enumerate() {
+            let (event, at) = &events[*event];
             let mut record = match at {
-                Some(at) => record(event, &at.topic).partition(at.partition),
-                None => record(event, topic(&self.topics, event.channel)),
+                Some(at) => posted(record(event, &at.topic).partition(at.partition), &arrivals, place),
+                None => posted(record(event, topic(&self.topics, event.channel)), &arrivals, place),
             };
-            while let Err((error, back)) = self.producer.send(record) {
+            while let Err((error, back)) = producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull)
                     || Instant::now() > deadline
                 {
-                    return Err(error).context("cannot send");
+                    arrivals.report(place, Err(error));
+                    break;
                 }
                 record = back;
                 std::thread::sleep(ROOM_LOOK);
             }
         }
-        self.producer.flush(ARRIVAL_LIMIT).context("not everything arrived")?;
-        let lost = self.producer.context().0.load(Ordering::SeqCst) - lost_before;
-        if lost > 0 {
-            bail!("{lost} of {} records did not arrive", events.len());
+        let mut lost = arrivals.lost(ARRIVAL_LIMIT);
+        for lost in &mut lost {
+            lost.place = places[lost.place];
+            tracing::debug!(error = %lost.error, "a record was not delivered");
         }
-        Ok(())
+        Ok(lost)
+    }
+
+    /// The producer, made anew when it is broken.
+    fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, reason)) = made.producer.client().fatal_error() {
+            if made.at.elapsed() < RENEW_PAUSE {
+                bail!("the producer is broken, and made anew in a moment: {reason}");
+            }
+            tracing::warn!(reason, "the producer of levels and questions is broken, and made anew");
+            // First the time: should making it fail, the next try waits as well.
+            made.at = Instant::now();
+            let broken = std::mem::replace(&mut made.producer, make(&self.config)?);
+            // Its end can take a while, and nobody waits for it: it sends nothing any more.
+            std::thread::spawn(move || drop(broken));
+        }
+        Ok(Arc::clone(&made.producer))
+    }
+}
+
+fn make(config: &ClientConfig) -> Result<Arc<ThreadedProducer<Reports>>> {
+    let producer = config.create_with_context(Reports).context("the producer's configuration is refused")?;
+    Ok(Arc::new(producer))
+}
+
+/// The record with its way back.
+fn posted<'a>(
+    record: BaseRecord<'a, [u8], [u8]>,
+    arrivals: &Arc<Arrivals>,
+    place: usize,
+) -> BaseRecord<'a, [u8], [u8], Box<Ticket>> {
+    let BaseRecord { topic, partition, payload, key, timestamp, headers, delivery_opaque: () } = record;
+    let delivery_opaque = Box::new(Ticket { arrivals: Arc::clone(arrivals), place });
+    BaseRecord { topic, partition, payload, key, timestamp, headers, delivery_opaque }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::event::{Channel, hold_due};
+    use crate::ledger::Id;
+
+    /// Kafka's part in these tests is to take records; nothing here is about exactness.
+    struct Scene {
+        cluster: MockCluster<'static, DefaultProducerContext>,
+        sender: Arc<Sender>,
+    }
+
+    fn scene() -> Scene {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        let topics = topics();
+        cluster.create_topic(&topics.orders_topic, 2, 1).expect("a topic");
+        let kafka = KafkaArgs {
+            brokers: cluster.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let sender = Arc::new(Sender::new(&kafka, &topics).expect("a sender"));
+        Scene { cluster, sender }
+    }
+
+    fn topics() -> TopicArgs {
+        let name = |name: &str| name.to_owned();
+        TopicArgs {
+            orders_topic: name("o"),
+            adjustments_topic: name("a"),
+            accepted_topic: name("s.a"),
+            rejected_topic: name("s.r"),
+            levels_topic: name("s.l"),
+            dead_letter_topic: name("d"),
+        }
+    }
+
+    fn question(id: &str, at: Option<(&str, i32)>) -> Posted {
+        let id = Id::new(id).expect("an id");
+        (hold_due(&id), at.map(|(topic, partition)| TopicPartition::new(topic, partition)))
+    }
+
+    fn large() -> Posted {
+        let value = Some(vec![b'x'; 2_000_000]);
+        (Outgoing { channel: Channel::Orders, key: None, value, headers: Vec::new() }, None)
+    }
+
+    fn places(lost: &[Lost]) -> Vec<usize> {
+        lost.iter().map(|lost| lost.place).collect()
+    }
+
+    #[tokio::test]
+    async fn what_can_never_be_sent_holds_nothing_else_up() {
+        let Scene { cluster: _cluster, sender } = scene();
+        let events = vec![
+            question("o-1", None),
+            large(),
+            question("o-2", Some(("o", 7))),
+            question("o-3", Some(("o", 1))),
+        ];
+        let lost = sender.send(events).await.expect("sent");
+        assert_eq!(places(&lost), [1, 2], "{lost:?}");
+        assert!(lost[0].for_good() && !lost[1].for_good(), "{lost:?}");
+    }
+
+    /// Breaks the producer as librdkafka itself does when Kafka refuses to go on with it.
+    #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
+    fn break_for_good(sender: &Sender) {
+        let producer = sender.producer().expect("a producer");
+        let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        // Sound because the client lives through the call, and the text ends in NUL.
+        unsafe {
+            rdkafka::bindings::rd_kafka_test_fatal_error(
+                producer.client().native_ptr(),
+                code,
+                c"a test".as_ptr(),
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_is_broken_for_good_is_made_anew_after_a_pause() {
+        let Scene { cluster: _cluster, sender } = scene();
+        for _ in 0..2 {
+            break_for_good(&sender);
+            let broken = Instant::now();
+            let error = sender.send(vec![question("o-1", None)]).await.expect_err("it is broken");
+            assert!(error.to_string().contains("made anew in a moment"), "{error:#}");
+            while sender.send(vec![question("o-1", None)]).await.map_or(true, |lost| !lost.is_empty()) {
+                assert!(broken.elapsed() < RENEW_PAUSE + ARRIVAL_LIMIT, "it stays broken");
+                tokio::time::sleep(ROOM_LOOK).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_large_for_the_broker_is_sent_in_parts() {
+        let Scene { cluster, sender } = scene();
+        cluster
+            .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        let events = (0..5).map(|n| question(&format!("o-{n}"), Some(("o", 0)))).collect();
+        let lost = sender.send(events).await.expect("sent");
+        assert_eq!(places(&lost), [0_usize; 0], "{lost:?}");
     }
 }

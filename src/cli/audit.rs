@@ -22,7 +22,7 @@ use crate::replay::finding::Report;
 use crate::replay::judge;
 use crate::replay::scope::Scope;
 use crate::replay::topics::Topics;
-use crate::store::{Audit, Finding, Store};
+use crate::store::{Audit, Finding, OVERDUE, OverdueHolds, Store};
 
 /// Findings of one invariant that are shown; --json has more.
 const MOST_SHOWN: usize = 50;
@@ -180,11 +180,23 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     // Side by side: the database answers its questions while the rules decide again.
     let (ledger, again) = tokio::try_join!(async { Ok(store.audit().await?) }, again)?;
     let mut outcome = Outcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
+    outcome.again.notes.extend(store.overdue_holds(OVERDUE).await?.as_ref().map(overdue_note));
     if let Some((running, committed)) = kafka {
         let apart = compare::standing(&outcome.ledger.positions, &committed, running);
         outcome.apart = Some(apart.into_iter().map(|(at, what)| format!("{at}: {what}")).collect());
     }
     Ok(outcome)
+}
+
+/// No invariant is broken by it: the ledger is right, and what it waits for was not decided yet.
+fn overdue_note(overdue: &OverdueHolds) -> String {
+    let OverdueHolds { count, oldest, since } = overdue;
+    format!(
+        "{count} holds are over since more than {OVERDUE:?} and have not ended, the oldest of order {oldest} since {}: \
+         their stock is not given back. They end once a verifier runs, has read its backlog, and may write to the orders \
+         topic",
+        since.rfc3339()
+    )
 }
 
 impl Outcome {

@@ -27,7 +27,7 @@ use crate::store::{Snapshot, Store};
 /// Batches may go on meanwhile: what is not told yet is left out.
 ///
 /// # Errors
-/// When something cannot be read, records that are meant were deleted, the ledger is behind Kafka or ahead of the
+/// When something cannot be read, an open transaction hides results, records that are meant were deleted, the ledger is behind Kafka or ahead of the
 /// topics' ends, or the work was stopped.
 pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<Report> {
     let look = scope.look(store, &scope.sources()).await?;
@@ -52,6 +52,11 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
             }
         }
     }
+    // After the committed offsets were read: all that they say was told is below the topics' ends now.
+    let names = scope.topics;
+    block_in_place(|| {
+        topics.settle(&[&names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic])
+    })?;
     let since = block_in_place(|| results_since(&topics, &scope, &mut judge.report))?;
     judge.since = scope.since.max(since);
 

@@ -13,13 +13,15 @@ use super::scope::{Look, Scope};
 use super::told::{letter_class, letter_of};
 use super::topics::Stretch;
 use super::{Progress, Stopped};
-use crate::beside::Sender;
+use crate::beside::{Lost, Sender};
 use crate::event::{Channel, ERROR_HEADERS, Header, Outgoing, OutgoingHeader, Record, read_command};
 use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
 use crate::store::{Snapshot, Store};
 
 /// Commands sent at once.
 const PAGE: usize = 5_000;
+/// What is said when some of a page did not arrive.
+const PARTLY_SENT: &str = "not all commands of this page were sent; sending them again does no harm";
 /// Refusals that are shown; all are counted.
 const MOST_SHOWN: usize = 100;
 
@@ -112,10 +114,10 @@ pub async fn reprocess(
         let commands = commands_of(&mut *snapshot, scope, page, patch, &mut report).await?;
         report.sent += commands.len() as u64;
         if execute && !commands.is_empty() {
-            sender
-                .send(commands)
-                .await
-                .context("not all commands of this page were sent; sending them again does no harm")?;
+            let lost = sender.send(commands).await.context(PARTLY_SENT)?;
+            if let Some(Lost { error, .. }) = lost.into_iter().next() {
+                return Err(error).context(PARTLY_SENT);
+            }
         }
         if let Err(Stopped) = progress.add(read) {
             report.stopped_at = Some(places);
@@ -180,6 +182,14 @@ async fn commands_of(
                 report,
                 &record.source,
                 &format!("{} is decided for other content; give it an id of its own", command.key),
+            ),
+            // Nobody would decide it there, and nobody would say so.
+            None if !scope.sources().contains(&&*origin.at.topic) => refuse(
+                report,
+                &record.source,
+                &format!(
+                    "it is from {origin}, a topic that is not read (--orders-topic, --adjustments-topic)"
+                ),
             ),
             None => sent.push((outgoing(record, &origin), Some(origin.at))),
         }

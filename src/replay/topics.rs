@@ -19,6 +19,11 @@ use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
 /// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for the end of transactions that hide results: twice as long as one of a verifier can be open. Another's
+/// may be open for longer; waiting for it is the operator's to decide.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+/// The pause between two looks at that.
+const SETTLE_LOOK: Duration = Duration::from_millis(200);
 /// Longest silence while records are still to come.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest sleep in one poll of one topic.
@@ -131,15 +136,12 @@ impl Topics {
         Ok(describe(self.consumer.client(), names, ANSWER_LIMIT)?)
     }
 
-    /// All of a partition that is there.
+    /// All of a partition that readers of committed records see now.
     ///
     /// # Errors
     /// When Kafka does not answer.
     pub fn whole(&self, at: &TopicPartition) -> Result<Stretch> {
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
-            .with_context(|| format!("cannot read where {at} begins and ends"))?;
+        let (low, high) = watermarks(&self.consumer, at)?;
         Ok(Stretch { at: at.clone(), from: NextOffset(low), to: NextOffset(high) })
     }
 
@@ -185,11 +187,64 @@ impl Topics {
             .consumer
             .committed_offsets(list, ANSWER_LIMIT)
             .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
-        let committed = offsets.elements().into_iter().filter_map(|element| {
-            let next = element.offset().to_raw().filter(|offset| *offset >= 0)?;
-            Some((TopicPartition::new(element.topic(), element.partition()), NextOffset(next)))
-        });
-        Ok(committed.collect())
+        let mut committed = HashMap::new();
+        for element in offsets.elements() {
+            let at = TopicPartition::new(element.topic(), element.partition());
+            // An answer for all can hold an error for one: that is not "never committed".
+            element.error().with_context(|| format!("Kafka does not say what is committed of {at}"))?;
+            if let Some(next) = element.offset().to_raw().filter(|offset| *offset >= 0) {
+                committed.insert(at, NextOffset(next));
+            }
+        }
+        Ok(committed)
+    }
+
+    /// Waits until readers of committed records see all of these topics that is there now: a transaction that is open
+    /// hides what was told after its start, whoever told it.
+    ///
+    /// # Errors
+    /// When something stays hidden, or Kafka does not answer.
+    pub fn settle(&self, topics: &[&str]) -> Result<()> {
+        let all: BaseConsumer<Quiet> = self
+            .config
+            .clone()
+            .set("isolation.level", "read_uncommitted")
+            .create_with_context(Quiet)
+            .context("the Kafka configuration is refused")?;
+        let mut hidden = Vec::new();
+        for topic in topics {
+            for at in self.partitions(topic)? {
+                let (_, end) = watermarks(&all, &at)?;
+                hidden.push((at, NextOffset(end)));
+            }
+        }
+        let begun = Instant::now();
+        loop {
+            let mut still = Vec::new();
+            for (at, end) in hidden {
+                let seen = self.whole(&at)?.to;
+                if seen < end {
+                    still.push((at, seen, end));
+                }
+            }
+            let Some((at, seen, end)) = still.first() else { return Ok(()) };
+            if begun.elapsed() > SETTLE_LIMIT {
+                let all: Vec<String> =
+                    still.iter().map(|(at, seen, end)| format!("{at} from offset {seen} to {end}")).collect();
+                bail!(
+                    "a transaction stays open, and hides what was told after its start, so nobody can say what was \
+                     never told: {}. Whose it is, Kafka's own tools say: kafka-transactions.sh describe-producers \
+                     --topic {} --partition {} (the one with a CurrentTransactionStartOffset; {seen} here); wait for its \
+                     end, or abort it there if it hangs",
+                    all.join(", "),
+                    at.topic,
+                    at.partition
+                );
+            }
+            tracing::debug!(%at, %seen, %end, "waiting for the end of a transaction");
+            std::thread::sleep(SETTLE_LOOK);
+            hidden = still.into_iter().map(|(at, _, end)| (at, end)).collect();
+        }
     }
 
     /// Whether a member of this client's group is there.
@@ -220,6 +275,13 @@ impl Topics {
         let mut reader = self.read(std::slice::from_ref(whole))?;
         Ok(reader.pop(&whole.at)?.and_then(|record| record.timestamp_ms))
     }
+}
+
+/// A partition's first offset and its end: for readers of committed records, where the first open transaction begins.
+fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i64, i64)> {
+    consumer
+        .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
+        .with_context(|| format!("cannot read where {at} begins and ends"))
 }
 
 /// Reads stretches of partitions to their ends, each partition's records in their order.
@@ -451,4 +513,28 @@ fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::LeaderNotAvailable
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[test]
+    fn what_kafka_does_not_say_of_one_partition_is_not_taken_for_never_committed() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("there", 1, 1).expect("a topic");
+        let kafka = KafkaArgs {
+            brokers: cluster.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let topics = Topics::connect(&kafka, "g").expect("a client");
+        let there = TopicPartition::new("there", 0);
+        assert_eq!(topics.committed(std::slice::from_ref(&there)).expect("an answer"), HashMap::new());
+        // The mock answers with an error for this partition alone.
+        let error = topics.committed(&[there, TopicPartition::new("there", 7)]).expect_err("cannot be said");
+        assert!(format!("{error:#}").contains("there[7]"), "{error:#}");
+    }
 }

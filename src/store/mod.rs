@@ -15,7 +15,7 @@ pub use audit::{Audit, Finding};
 
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, NextOffset, Offset, OrderState,
-    OrderStock, Outcome, Place, Places, Request, Seq, Sku, TopicId, TopicPartition,
+    OrderStock, Outcome, Place, Places, Request, Seq, Sku, Stamp, TopicId, TopicPartition,
 };
 
 mod audit;
@@ -229,6 +229,21 @@ pub struct DueHold {
     pub at: Option<TopicPartition>,
 }
 
+/// How long after its end a hold that is still there is overdue. Its end is asked for within two seconds and again every
+/// half a minute, so this is four questions unanswered.
+pub const OVERDUE: Duration = Duration::from_secs(120);
+
+/// Holds that are over since long, and did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverdueHolds {
+    /// How many.
+    pub count: u64,
+    /// The order of the one that is over the longest.
+    pub oldest: Id,
+    /// Since when that one is.
+    pub since: Stamp,
+}
+
 /// A movement as its table keeps it. The topic its record stood in is its decision's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMovement {
@@ -325,6 +340,9 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` holds whose time is over by the database's clock, the longest over first. Who is given one has it
     /// to himself for `lease`; after that it is given again, until its end is decided.
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError>;
+
+    /// The holds that are over since longer than this by the database's clock; `None` when there are none.
+    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError>;
 
     /// Proves, or names where it does not hold, what the database alone can prove of the design's invariants 1 to 3;
     /// for 6 it returns the positions. Looks at one moment of the ledger, and holds up no batch.

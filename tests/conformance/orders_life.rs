@@ -35,6 +35,7 @@ on_every_store![
     a_hold_that_is_over_is_final_by_nobody_even_before_it_is_given_back,
     a_due_hold_is_given_to_one_of_two_callers,
     a_due_hold_is_given_again_after_its_lease,
+    holds_that_are_overdue_are_counted_and_the_oldest_is_named,
     an_order_and_its_cancellation_in_one_batch_are_decided_as_one_at_a_time,
     a_hold_and_its_end_in_one_batch_are_decided_as_one_at_a_time,
     a_restock_and_the_order_that_waited_in_one_batch_are_decided_as_one_at_a_time,
@@ -394,6 +395,21 @@ async fn a_hold_that_is_over_is_final_by_nobody_even_before_it_is_given_back(dat
     assert_eq!(levels(&*store).await, [("MUG".into(), 8, 2)]);
     assert_eq!(back(&apply_one(&*store, expired("o-1")).await), [("MUG".into(), 2, 10)]);
     expect_no_findings(&*store).await;
+}
+
+async fn holds_that_are_overdue_are_counted_and_the_oldest_is_named(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    apply_one(&*store, set("a-1", "MUG", 10, None)).await;
+    assert_eq!(store.overdue_holds(Duration::ZERO).await.unwrap(), None);
+    let first = apply_one(&*store, hold("o-1", 1, &[("MUG", 1)])).await;
+    let later = vec![hold("o-2", 1, &[("MUG", 1)]), hold("o-3", LONG, &[("MUG", 1)])];
+    store.apply(&records(0, 0, later)).await.unwrap();
+    // Asked for or not.
+    due_holds(&*store, 2, Duration::from_secs(3_600)).await;
+    let overdue = store.overdue_holds(Duration::ZERO).await.unwrap().expect("two are");
+    assert_eq!((overdue.count, overdue.oldest.as_str()), (2, "o-1"));
+    assert_eq!(overdue.since.rfc3339(), end(&first));
+    assert_eq!(store.overdue_holds(Duration::from_secs(3_600)).await.unwrap(), None);
 }
 
 async fn a_due_hold_is_given_to_one_of_two_callers(database: Arc<TestDatabase>) {

@@ -117,6 +117,29 @@ fn what_a_killed_instance_left_untold_is_told_by_the_next_with_nothing_new_to_de
 }
 
 #[test]
+fn an_older_level_that_an_instance_told_last_before_it_was_killed_does_not_stay_the_last() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 20)]);
+    scene.stock(&[("MUG", 10)]);
+    let told = || scene.kafka.count(&scene.topic("levels"));
+    // Neither looks again by itself in this test.
+    let settings = ["--levels-delay", "1h"];
+    let survivor = scene.start("a", &settings);
+    wait::until("its first round is over", SOON, || told() >= 1);
+    let mut other = scene.start("b", &settings);
+    wait::until("each has a partition", SOON, || scene.kafka.members(scene.group()).len() == 2);
+    wait::until("the other's first round is over", SOON, || told() >= 2);
+    assert_eq!(followed(&scene), in_ledger(&scene));
+    // What the other would have told, had it read the level before the last change and been slow to tell it.
+    let late = json!({"type": "stock.level", "sku": "MUG", "available": 20, "version": 1});
+    scene.kafka.produce(&scene.topic("levels"), &[sent("MUG", late.to_string())]);
+    assert_eq!(followed(&scene)["MUG"], (20, 1));
+    other.kill();
+    followers_know_all(&scene, LONG);
+    survivor.stop();
+}
+
+#[test]
 fn without_levels_the_topic_is_not_needed() {
     let scene = Scene::new(1);
     scene.kafka.delete(&scene.topic("levels"));

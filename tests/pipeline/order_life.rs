@@ -184,3 +184,80 @@ fn a_hold_nobody_confirms_expires_once_whoever_runs_and_whoever_is_killed() {
     scene.prove_levels();
     scene.audit();
 }
+
+/// Orders that hold one of a hundred mugs each, on every partition, decided by an instance that is gone then; and the
+/// time of all is over.
+fn leave_holds(scene: &Scene, partitions: i32) {
+    scene.stock(&[("MUG", 100)]);
+    let first = scene.start("a", &["--no-levels"]);
+    let held = |n| {
+        let lines = json!([{"sku": "MUG", "quantity": 1}]);
+        command(&created(&format!("o-{n}"), &lines, &json!({"hold_seconds": 900}))).to(n % partitions)
+    };
+    scene.produce(&(0..20).map(held).collect::<Vec<_>>());
+    scene.done(SOON);
+    first.stop();
+    assert_eq!(scene.database.number("SELECT count(*) FROM holds"), 20);
+    scene.database.run("UPDATE holds SET expires_at = now() - interval '1 second'");
+}
+
+#[track_caller]
+fn all_holds_end(scene: &Scene) {
+    wait::until("no hold is open", SOON, || scene.database.number("SELECT count(*) FROM holds") == 0);
+    assert_eq!(scene.database.number("SELECT available FROM levels"), 100);
+}
+
+#[test]
+fn a_hold_ends_also_when_its_orders_topic_is_read_no_more() {
+    let scene = Scene::new(3);
+    leave_holds(&scene, 3);
+    let before = scene.kafka.ends(&scene.orders(), "read_committed");
+    let other = scene.topic("dead-orders");
+    scene.kafka.create(&other, 2);
+    let mut next = scene.command("a", &["--no-levels"]);
+    next.args(["--orders-topic", &other]);
+    let next = scene.launch(next, "a");
+    all_holds_end(&scene);
+    next.stop();
+    assert_eq!(
+        scene.kafka.ends(&scene.orders(), "read_committed"),
+        before,
+        "nothing is sent where nobody reads"
+    );
+    scene.kafka.delete(&other);
+}
+
+#[test]
+fn a_hold_ends_also_when_its_partition_is_no_more() {
+    let scene = Scene::new(6);
+    leave_holds(&scene, 6);
+    scene.kafka.delete(&scene.orders());
+    scene.kafka.create(&scene.orders(), 2);
+    let next = scene.start("a", &["--no-levels", "--accept-data-loss"]);
+    all_holds_end(&scene);
+    next.stop();
+}
+
+#[test]
+fn a_hold_that_stays_open_long_after_its_end_is_named_by_the_log_and_the_audit() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    let mut verifier = scene.start("a", &["--no-levels"]);
+    let lines = json!([{"sku": "MUG", "quantity": 1}]);
+    let held = |id: &str| command(&created(id, &lines, &json!({"hold_seconds": 900})));
+    scene.produce(&[held("o-1"), held("o-2"), held("o-3")]);
+    scene.done(SOON);
+    // Long over, and as if someone had it to himself who does not ask.
+    scene.database.run(
+        "UPDATE holds SET expires_at = now() - interval '1 hour', asked_until = now() + interval '1 hour'
+         WHERE order_id <> 'o-3'; UPDATE holds SET expires_at = now() - interval '2 hours' WHERE order_id = 'o-2'",
+    );
+    verifier.said("holds are over since more than 120s", SOON);
+    let log = verifier.log();
+    assert!(log.contains("holds=2") && log.contains("oldest=o-2"), "{log}");
+    verifier.stop();
+    let audit = scene.tool(&["audit"]).output().expect("it runs");
+    let text = String::from_utf8(audit.stdout).expect("UTF-8");
+    assert!(text.contains("Note: 2 holds are over since more than 120s"), "{text}");
+    assert!(text.contains("the oldest of order o-2"), "{text}");
+}

@@ -4,6 +4,7 @@ use super::{SOON, lived, report, run};
 use crate::support::database::Database;
 use crate::support::kafka::{Sent, header, order};
 use crate::support::scene::Scene;
+use crate::support::wait;
 
 /// Audits a ledger against the scene's topics, and expects each text beside its invariant's number.
 #[track_caller]
@@ -245,4 +246,56 @@ fn the_groups_offsets_moved_by_hand_are_named() {
         );
         names(&scene, &scene.database, &[], &[(6, &says)]);
     }
+}
+
+#[test]
+fn results_behind_an_open_transaction_are_not_told_again() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    let hanging = scene.kafka.open_transaction(&scene.topic("accepted"));
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.produce(&(0..20).map(|n| order(&format!("o-{n}"), &[("MUG", 1)])).collect::<Vec<_>>());
+    wait::until("everything is told", SOON, || {
+        scene.kafka.committed(scene.group(), &scene.orders()) == [Some(20)]
+    });
+    verifier.stop();
+    let told = scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted");
+    for words in [&["audit", "--topics", "--repair"][..], &["audit", "--topics"], &["replay", "diff"]] {
+        let (status, out, log) = run(scene.tool(words));
+        assert_ne!(status, 0, "{out}\n{log}");
+        assert!(log.contains("a transaction stays open"), "{out}\n{log}");
+        assert!(
+            log.contains(&format!("{}[0] from offset 0 to {}", scene.topic("accepted"), told[0])),
+            "{log}"
+        );
+    }
+    assert_eq!(
+        scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted"),
+        told,
+        "nothing was told again"
+    );
+    drop(hanging);
+    let (status, out, log) = run(scene.tool(&["audit", "--topics", "--repair"]));
+    assert_eq!(status, 0, "{out}\n{log}");
+    assert_eq!(scene.told("accepted").len(), 20);
+}
+
+#[test]
+fn results_behind_a_transaction_that_ends_are_waited_for() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    let open = scene.kafka.open_transaction(&scene.topic("accepted"));
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.produce(&[order("o-1", &[("MUG", 1)])]);
+    wait::until("everything is told", SOON, || {
+        scene.kafka.committed(scene.group(), &scene.orders()) == [Some(1)]
+    });
+    verifier.stop();
+    let mut audit = scene.tool(&["audit", "--topics", "--repair"]);
+    audit.env("RUST_LOG", "stock_verifier=debug");
+    let mut audit = scene.launch(audit, "audit");
+    audit.said("waiting for the end of a transaction", SOON);
+    drop(open);
+    assert_eq!(audit.wait(SOON).code(), Some(0), "{}", audit.log());
+    assert_eq!(scene.told("accepted").len(), 1);
 }

@@ -142,3 +142,29 @@ fn with_other_levels_it_is_said_what_would_have_been_sold() {
     assert_eq!(status, 0);
     assert!(out.contains("would have sold"), "{out}");
 }
+
+#[test]
+fn a_dead_letter_is_not_sent_to_a_topic_that_is_read_no_more() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 10)]);
+    let value = r#"{"type":"order.create","order_id":"odd","lines":[{"sku":"MUG","quantity":1}]}"#;
+    scene.produce(&[sent("odd", value)]);
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.done(SOON);
+    verifier.stop();
+    let patch = scene.file("patch.json");
+    std::fs::write(&patch, r#"{"type": "order.created"}"#).expect("a file");
+    let words =
+        ["replay", "reprocess", "--dead-letters", "--patch", patch.to_str().expect("a path"), "--execute"];
+    let mut elsewhere = scene.tool(&words);
+    // The last one given counts.
+    elsewhere.args(["--json", "--orders-topic", &scene.topic("next")]);
+    let (status, out, log) = run(elsewhere);
+    assert_eq!(status, 0, "{out}\n{log}");
+    let done: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&done["sent"], &done["faulty"]), (&json!(0), &json!(1)), "{done:#}");
+    assert!(done["faults"][0].as_str().expect("text").contains("a topic that is not read"), "{done:#}");
+    assert_eq!(scene.kafka.ends(&scene.orders(), "read_committed"), [1]);
+    let done = report(&scene, 0, &words);
+    assert_eq!((&done["sent"], &done["faulty"]), (&json!(1), &json!(0)), "{done:#}");
+}

@@ -295,6 +295,22 @@ impl Cluster {
         assert_eq!(producer.context().0.load(Ordering::SeqCst), 0, "records were not delivered to {topic}");
     }
 
+    /// A transaction with one record on partition 0 of a topic, open until it is dropped.
+    pub fn open_transaction(&self, topic: &str) -> OpenTransaction {
+        let mut config = self.client();
+        config
+            .set("transactional.id", super::database::unique("open"))
+            .set("transaction.timeout.ms", "600000");
+        let producer: ThreadedProducer<Failed> =
+            config.create_with_context(Failed::default()).expect("a producer");
+        producer.init_transactions(LIMIT).expect("Kafka answers");
+        producer.begin_transaction().expect("it begins");
+        let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).payload(b"never committed");
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+        producer.flush(LIMIT).expect("it arrives");
+        OpenTransaction(producer)
+    }
+
     /// Every record a `read_committed` reader sees, from the first to the end there is now.
     pub fn read(&self, topic: &str) -> Vec<Record> {
         let mut records = Vec::new();
@@ -329,6 +345,15 @@ impl Cluster {
             }
             assert!(Instant::now() < deadline, "{topic} could not be read to its end");
         }
+    }
+}
+
+/// Aborted when dropped.
+pub struct OpenTransaction(ThreadedProducer<Failed>);
+
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        self.0.abort_transaction(LIMIT).expect("Kafka answers");
     }
 }
 

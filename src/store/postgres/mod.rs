@@ -57,7 +57,10 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use apply::Ids;
 use connection::{ACQUIRE_TIMEOUT, CLOSE_LIMIT, Patience};
 
-use super::{Applied, Audit, Batch, DueHold, How, ItemLevel, Position, Snapshot, Store, StoreError, version};
+use super::{
+    Applied, Audit, Batch, DueHold, How, ItemLevel, OverdueHolds, Position, Snapshot, Store, StoreError,
+    version,
+};
 use crate::ledger::{Item, Place, Sku, TopicPartition};
 
 /// Longest wait for a lock on a table while migrating. Whoever wants the table meanwhile waits behind.
@@ -390,6 +393,10 @@ impl Store for PostgresStore {
 
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
         self.with(async |connection| orders::take_due_holds(connection, limit, lease).await).await
+    }
+
+    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+        self.with(async |connection| orders::overdue_holds(connection, by).await).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use super::failed;
 use super::rows::{PgStamp, damaged, item, item_columns};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, TopicPartition};
-use crate::store::{DueHold, StoreError};
+use crate::store::{DueHold, OverdueHolds, StoreError};
 
 /// Fills in what these orders gave back, and their holds. The locks on their levels keep both as they are.
 pub(super) async fn read_states(
@@ -216,4 +216,27 @@ pub(super) async fn take_due_holds(
         Ok(DueHold { order_id, at: hold_partition(row).map_err(&doing)? })
     })
     .collect()
+}
+
+pub(super) async fn overdue_holds(
+    connection: &mut PgConnection,
+    by: Duration,
+) -> Result<Option<OverdueHolds>, StoreError> {
+    let doing = failed("looking for overdue holds");
+    let Some(row) = sqlx::query(
+        "SELECT order_id, expires_at, count(*) OVER () AS count FROM holds
+         WHERE expires_at < now() - $1 * interval '1 microsecond' ORDER BY expires_at, order_id LIMIT 1",
+    )
+    .bind(i64::try_from(by.as_micros()).unwrap_or(i64::MAX))
+    .fetch_optional(connection)
+    .await
+    .map_err(&doing)?
+    else {
+        return Ok(None);
+    };
+    let id: &str = row.try_get("order_id").map_err(&doing)?;
+    let oldest = Id::new(id).map_err(|error| damaged(format!("a hold whose order id {error}")))?;
+    let count: i64 = row.try_get("count").map_err(&doing)?;
+    let since = row.try_get::<PgStamp, _>("expires_at").map_err(&doing)?.0;
+    Ok(Some(OverdueHolds { count: count.unsigned_abs(), oldest, since }))
 }

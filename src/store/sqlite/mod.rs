@@ -45,8 +45,9 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, Audit, Batch, DueHold, How, Incarnation, ItemLevel, Position, Snapshot, Store, StoreError,
-    StoredMovement, find_positions, first_place_of, followed_orders, is_below, order_states, version,
+    Applied, Audit, Batch, DueHold, How, Incarnation, ItemLevel, OverdueHolds, Position, Snapshot, Store,
+    StoreError, StoredMovement, find_positions, first_place_of, followed_orders, is_below, order_states,
+    version,
 };
 use crate::ledger::{
     self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Place, Seq, Sku, Stamp,
@@ -268,6 +269,12 @@ impl Store for SqliteStore {
         let now = now();
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
         orders::take_due_holds(&mut conn, limit, now, Stamp(now.0.saturating_add(lease))).await
+    }
+
+    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("looking for overdue holds"))?;
+        let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        orders::overdue_holds(&mut conn, Stamp(now().0.saturating_sub(by))).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::database;
 use super::rows::{json, location_column, stored_item, write};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, OrderStock, Stamp, TopicPartition};
-use crate::store::{DueHold, StoreError};
+use crate::store::{DueHold, OverdueHolds, StoreError};
 
 /// Fills in what these orders gave back.
 pub(super) async fn read_lines(
@@ -221,6 +221,28 @@ pub(super) async fn take_due_holds(
             Ok(DueHold { order_id, at: partition_of(topic.map(Arc::from), partition) })
         })
         .collect()
+}
+
+/// The holds that were over before this time.
+pub(super) async fn overdue_holds(
+    conn: &mut SqliteConnection,
+    before: Stamp,
+) -> Result<Option<OverdueHolds>, StoreError> {
+    let row: Option<(String, i64, i64)> = sqlx::query_as(
+        "SELECT order_id, expires_at, count(*) OVER () FROM holds
+         WHERE expires_at < ?1 ORDER BY expires_at, order_id LIMIT 1",
+    )
+    .bind(before.0)
+    .fetch_optional(conn)
+    .await
+    .map_err(database("looking for overdue holds"))?;
+    row.map(|(id, since, count)| {
+        let oldest = Id::new(&id).map_err(|error| StoreError::Damaged {
+            what: format!("a hold of order {id:?}, which {error}"),
+        })?;
+        Ok(OverdueHolds { count: count.unsigned_abs(), oldest, since: Stamp(since) })
+    })
+    .transpose()
 }
 
 /// Notes the levels that commands from no record moved.
