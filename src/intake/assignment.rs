@@ -294,7 +294,7 @@ impl Assignment {
         &self,
         consumer: &MemberConsumer,
         wanted: &[TopicPartition],
-    ) -> Result<HashMap<Arc<str>, Option<TopicId>>> {
+    ) -> Result<HashMap<Arc<str>, Described>> {
         let mut names: Vec<&str> = wanted.iter().map(|at| &*at.topic).collect();
         names.sort_unstable();
         names.dedup();
@@ -304,11 +304,11 @@ impl Assignment {
             let absent = names.iter().zip(&described).find(|(_, topic)| **topic == Described::Absent);
             match absent {
                 None => {
-                    let ids = names.iter().zip(described);
-                    let ids: HashMap<_, _> =
-                        ids.map(|(name, topic)| (Arc::from(*name), topic.id().cloned())).collect();
-                    lock(&self.topics).extend(ids.clone());
-                    return Ok(ids);
+                    let topics: HashMap<Arc<str>, Described> =
+                        names.iter().map(|name| Arc::from(*name)).zip(described).collect();
+                    let ids = topics.iter().map(|(name, topic)| (Arc::clone(name), topic.id().cloned()));
+                    lock(&self.topics).extend(ids);
+                    return Ok(topics);
                 }
                 Some((name, _)) if begun.elapsed() > ABSENT_LIMIT => bail!(
                     "topic {name} does not exist any more: what of it was not decided is gone. Create it with \
@@ -325,7 +325,7 @@ impl Assignment {
         consumer: &MemberConsumer,
         partitions: &TopicPartitionList,
     ) -> Result<Vec<(TopicPartition, Start)>> {
-        let wanted: Vec<TopicPartition> = partitions
+        let mut wanted: Vec<TopicPartition> = partitions
             .elements()
             .iter()
             .map(|element| TopicPartition::new(element.topic(), element.partition()))
@@ -334,6 +334,14 @@ impl Assignment {
             .committed_offsets(partitions.clone(), COMMITTED_LIMIT)
             .context("cannot read the committed offsets")?;
         let topics = self.ask_topics(consumer, &wanted)?;
+        // Who comes back within its session is given what it had, also of a topic made anew with fewer partitions.
+        wanted.retain(|at| {
+            let is_there = topics[&at.topic].has(at.partition);
+            if !is_there {
+                tracing::warn!(partition = %at, "left out: the topic does not have this partition any more");
+            }
+            is_there
+        });
         let ledger = self.runtime.block_on(self.store.all_positions())?;
         let mut begun = Vec::with_capacity(wanted.len());
         for at in wanted {
@@ -344,7 +352,7 @@ impl Assignment {
                 committed: comparison::committed(&committed, &at)?,
                 ledger: ledger.get(&at).map(|position| position.next),
                 published: ledger.get(&at).and_then(|position| position.published),
-                replaced: is_replaced(&at, topics[&at.topic].as_ref(), &ledger),
+                replaced: is_replaced(&at, topics[&at.topic].id(), &ledger),
                 low: NextOffset(low),
                 high: NextOffset(high),
             };
@@ -358,7 +366,7 @@ impl Assignment {
                 }
                 Err(refusal @ Refusal::TopicReplaced { .. }) => {
                     let was = ledger.get(&at).and_then(|was| was.topic_id.as_ref()).map(TopicId::as_str);
-                    let now = topics[&at.topic].as_ref().map(TopicId::as_str);
+                    let now = topics[&at.topic].id().map(TopicId::as_str);
                     tracing::error!(partition = %at, was, now, "stopped: {refusal}");
                 }
             }
@@ -372,11 +380,11 @@ impl Assignment {
         };
         commit_beginnings(consumer, begun.iter().filter(first))?;
         for (at, start, _) in &begun {
-            self.place(at, *start, ledger.get(at), topics[&at.topic].as_ref())?;
+            self.place(at, *start, ledger.get(at), topics[&at.topic].id())?;
         }
         commit_beginnings(consumer, begun.iter().filter(|begun| !first(begun)))?;
         for (at, start, positions) in &begun {
-            self.own(at, *start, *positions, topics[&at.topic].clone());
+            self.own(at, *start, *positions, topics[&at.topic].id().cloned());
         }
         Ok(begun.into_iter().map(|(at, start, _)| (at, start)).collect())
     }

@@ -50,6 +50,16 @@ impl Described {
             Self::Absent | Self::NotPermitted => None,
         }
     }
+
+    /// Whether it can have this partition.
+    #[must_use]
+    pub fn has(&self, partition: i32) -> bool {
+        match self {
+            Self::There { partitions, .. } => partition < *partitions,
+            Self::Absent => false,
+            Self::NotPermitted => true,
+        }
+    }
 }
 
 /// Why Kafka's answer is not known. Asking again may help.

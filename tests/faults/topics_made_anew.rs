@@ -274,6 +274,21 @@ fn a_topic_with_fewer_partitions_than_the_ledger_knows_is_refused_until_that_is_
 }
 
 #[test]
+fn an_instance_that_was_killed_reads_the_partitions_there_are_when_it_comes_back_to_fewer() {
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 1_000_000)]);
+    scene.produce(&mugs("before", 40, 4));
+    let mut killed = scene.start("a", &[]);
+    scene.done(SOON);
+    killed.kill();
+    // Within its session: the group gives it what it had.
+    make_anew(&scene, 2);
+    scene.produce(&mugs("after", 50, 2));
+    run(&scene, &["--accept-data-loss"]);
+    assert_eq!((scene.database.decided(), told(&scene)), (90, 90));
+}
+
+#[test]
 fn more_partitions_of_a_topic_made_anew_are_refused_with_the_others() {
     let scene = after(&mugs("before", 20, 1), 1);
     make_anew(&scene, 2);
