@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -20,7 +21,7 @@ use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
 use crate::intake::{Assignment, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch};
 use crate::ledger::Outcome;
-use crate::publish::{Decided, Publisher, TellError, Telling};
+use crate::publish::{self, Decided, Publisher, Stuck, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 
@@ -35,6 +36,23 @@ const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 const DATABASE_SAY: Duration = Duration::from_secs(5);
 /// The pause before reading again what could not be told.
 const RETELL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The pauses between tries to make the producers anew: soon at first, since a broker that restarts is back in moments;
+/// then seldom, since each try is a client made and a line in the log.
+const RENEW_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RENEW_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Most records told in one transaction when all goes well: as many as a batch has at most, by any setting.
+const PORTION_MAX: usize = 1 << 20;
+/// And at least, however slow telling is: so few go through any link within the time that a transaction has.
+const PORTION_MIN: usize = 16;
+/// A transaction that fails after this long was too large for how slow telling is now: Kafka ends it after ten seconds.
+const SLOW: Duration = Duration::from_secs(8);
+
+/// A stop that leaves something to the next start, which finishes it. Nothing is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped before everything in hand was decided and told; the next start goes on there: {0:#}")]
+pub struct Unfinished(anyhow::Error);
 
 /// What a verifier needs to know.
 #[derive(Debug, Clone)]
@@ -90,12 +108,20 @@ pub async fn run(
     while let Some(ended) = workers.join_next().await {
         let ended = ended.context("a worker panicked").flatten();
         stop.cancel();
-        first = first.and(ended);
+        first = graver(first, ended);
     }
     // Last, so that what the workers moved last is told too.
     beside_stop.cancel();
     let watched = topics.await.context("watching the topics panicked");
     first.and(beside.await.context("telling levels panicked")).and(watched)
+}
+
+/// The first failure, but one that a stop explains only where there is no other.
+fn graver(first: Result<()>, next: Result<()>) -> Result<()> {
+    match (&first, &next) {
+        (Err(error), Err(_)) if error.is::<Unfinished>() => next,
+        _ => first.and(next),
+    }
 }
 
 /// What one worker works with.
@@ -156,7 +182,16 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
     // Fence first: only then do the committed offsets hold all that a predecessor told.
     let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
-    let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
+    let publisher = spawn_blocking({
+        let stop = stop.clone();
+        move || renew(&mut publisher, &stop).map(|()| publisher)
+    });
+    let publisher = match publisher.await? {
+        Ok(publisher) => publisher,
+        // It has nothing in hand yet.
+        Err(_) if stop.is_cancelled() => return Ok(()),
+        Err(refused) => return Err(refused),
+    };
 
     let assignment =
         Assignment::new(Arc::clone(store), Handle::current(), moved.clone(), settings.accept_data_loss);
@@ -187,7 +222,7 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
 
     let telling = telling.await.context("the telling stage panicked").flatten();
     let gathering = gathering.await.context("the gathering stage panicked").flatten();
-    telling.and(deciding).and(gathering)
+    graver(graver(telling, deciding), gathering)
 }
 
 /// The deciding stage. Gives a turn back when it is free for the next batch.
@@ -204,7 +239,10 @@ async fn decide(
         if batch.drop_ended(&membership.assignment().ownership) {
             let (questions, waiting) = batch.ask();
             let begun = Instant::now();
-            let mut applied = apply_patiently(store, &questions, stop).await?;
+            let mut applied = match apply_patiently(store, &questions, stop).await {
+                Err(error) if error.is_transient() => return Err(Unfinished(error.into()).into()),
+                done => done?,
+            };
             moved.mark(std::mem::take(&mut applied.levels));
             // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
             if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
@@ -236,7 +274,7 @@ async fn apply_patiently(
                     tracing::warn!("the database is away; the batch waits: {error:#}");
                     said = Some(Instant::now());
                 }
-                tokio::time::sleep(pause).await;
+                let _ = tokio::time::timeout(pause, stop.cancelled()).await;
                 pause = (pause * 2).min(DATABASE_PAUSE_MAX);
             }
             done => return done,
@@ -246,50 +284,142 @@ async fn apply_patiently(
 
 /// The telling stage. Blocks: runs on a thread of its own.
 fn tell(
-    mut publisher: Publisher,
+    publisher: Publisher,
     membership: &Membership,
     mut batches: mpsc::Receiver<Decided>,
     totals: &Totals,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let assignment = membership.assignment();
-    while let Some(mut batch) = batches.blocking_recv() {
-        // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
-        let group = membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
-        if !batch.drop_ended(&assignment.ownership) {
-            continue;
-        }
-        let begun = Instant::now();
-        let offsets = batch.offsets();
-        let (events, tally) = batch.events();
-        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(group) }) {
-            Ok(()) => {
-                tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
-                totals.add(&tally);
+    let mut teller = Teller { publisher, membership, totals, stop, most: PORTION_MAX, untold: None };
+    while let Some(batch) = batches.blocking_recv() {
+        teller.tell(batch)?;
+    }
+    teller.untold.map_or(Ok(()), |why| Err(Unfinished(why.into()).into()))
+}
+
+/// What telling works with.
+struct Teller<'a> {
+    publisher: Publisher,
+    membership: &'a Membership,
+    totals: &'a Totals,
+    stop: &'a CancellationToken,
+    /// Most records told in one transaction: fewer after one that ran out of time.
+    most: usize,
+    /// Why the last batch was not told, while it waits to be read again.
+    untold: Option<TellError>,
+}
+
+impl Teller<'_> {
+    /// Tells a batch. What cannot be told now is read again and told from the ledger; what never can stops its partition.
+    fn tell(&mut self, mut batch: Decided) -> Result<()> {
+        let assignment = self.membership.assignment();
+        let mut stuck = Vec::new();
+        loop {
+            // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
+            let group =
+                self.membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
+            if !batch.drop_ended(&assignment.ownership) || batch.is_told() {
+                break;
             }
-            Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
-            Err(error) => {
-                tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
-                assignment.request_rewind();
-                std::thread::sleep(RETELL_PAUSE);
-                if matches!(error, TellError::Renew(_)) {
-                    renew(&mut publisher, stop)?;
+            let begun = Instant::now();
+            let portion = batch.portion(self.most);
+            let told = self.publisher.tell(&Telling {
+                events: &portion.events,
+                offsets: &portion.offsets,
+                group: Some(group),
+            });
+            match told {
+                Ok(()) => {
+                    tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "told");
+                    self.totals.add(&portion.tally);
+                    let records = portion.records;
+                    if records == self.most {
+                        self.most = (self.most + self.most / 8 + 1).min(PORTION_MAX);
+                    }
+                    self.untold = None;
+                    batch.told(records);
+                }
+                Err(TellError::Refused(refusals)) => stuck.extend(batch.heed(refusals)),
+                Err(TellError::TooMany(error)) if portion.records > PORTION_MIN => {
+                    self.tell_fewer(portion.records, &error);
+                }
+                Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
+                Err(error) => {
+                    if begun.elapsed() > SLOW {
+                        self.tell_fewer(portion.records, &error);
+                    }
+                    if self.stop.is_cancelled() {
+                        return Err(Unfinished(error.into()).into());
+                    }
+                    tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
+                    assignment.request_rewind();
+                    std::thread::sleep(RETELL_PAUSE);
+                    if matches!(error, TellError::Renew(_)) {
+                        renew(&mut self.publisher, self.stop).map_err(|refused| {
+                            if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
+                        })?;
+                    }
+                    self.untold = Some(error);
+                    break;
                 }
             }
         }
+        for stuck in stuck {
+            self.give_up(&stuck);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Halves what is told at once.
+    fn tell_fewer(&mut self, records: usize, why: &dyn std::fmt::Display) {
+        self.most = (records / 2).max(PORTION_MIN);
+        tracing::warn!(
+            most = self.most,
+            "fewer records are told at once, since {records} were too many: {why}"
+        );
+    }
+
+    /// Stops a partition whose next result or dead letter cannot be told, and says what to do.
+    fn give_up(&self, stuck: &Stuck) {
+        let Stuck { source, topic, bytes, why } = stuck;
+        tracing::error!(
+            partition = %source.at, offset = %source.offset, topic, bytes, why = %why,
+            "stopped: what this record came to cannot be told. It is decided, and told when {topic} takes it: raise its \
+             max.message.bytes where it is too large, allow this user to write where it is not allowed (ACL: Write), \
+             create the topic where it is gone; then start again"
+        );
+        self.totals.add_stuck();
+        self.membership.assignment().stop_partition(&source.at);
+    }
 }
 
-/// Makes the producer anew, however long Kafka is away; a stop ends the waiting.
+/// Makes the producers anew, however long Kafka is away. A refusal that stays one ends it, and so does a stop.
 fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
+    let mut pauses = ExponentialBuilder::new()
+        .with_min_delay(RENEW_PAUSE_MIN)
+        .with_max_delay(RENEW_PAUSE_MAX)
+        .without_max_times()
+        .with_jitter()
+        .build();
     loop {
-        match publisher.fence() {
-            Err(error) if !stop.is_cancelled() => {
-                tracing::warn!("the producer could not be made anew: {error:#}");
-            }
-            done => return done,
+        let error = match publisher.fence(stop) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if stop.is_cancelled() {
+            return Err(error);
         }
+        if publish::is_final(&error) {
+            return Err(error.context(
+                "Kafka refuses this instance's producers, and will as long as nothing changes there: allow this user to \
+                 use their transactional ids (ACLs Write and Describe; each worker has two, the second with -b at its \
+                 end)",
+            ));
+        }
+        // Holds because there is no last time.
+        let pause = pauses.next().unwrap_or(RENEW_PAUSE_MAX);
+        tracing::warn!(?pause, "the producer could not be made anew: {error:#}");
+        let _ = Handle::current().block_on(tokio::time::timeout(pause, stop.cancelled()));
     }
 }
 

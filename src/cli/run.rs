@@ -12,17 +12,21 @@ use super::{open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::store::postgres::Connections;
 use crate::tally::Totals;
-use crate::verifier::{self, Settings};
+use crate::verifier::{self, Settings, Unfinished};
 
-/// Longest a stop may take before the process ends all the same; a hung consumer close must not keep it
-/// (rust-rdkafka#453, #509).
-const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Database connections beside one for each worker: one for where partitions begin, one each for levels and holds.
 const CONNECTIONS_BESIDE: u32 = 3;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
+
+/// Exit status when a partition stopped since something of it cannot be told: a person must look.
+const EXIT_STUCK: u8 = 3;
+
+/// Exit status when a stop left something in hand to the next start, since Kafka or the database was away:
+/// `EX_TEMPFAIL` of `sysexits.h`.
+const EXIT_UNFINISHED: u8 = 75;
 
 /// The arguments of `run`.
 #[derive(Debug, Args)]
@@ -57,6 +61,14 @@ pub struct RunArgs {
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_DATA_LOSS")]
     accept_data_loss: bool,
 
+    /// Longest a stop may take; then the process ends all the same, with status 75, and leaves what it has in hand to the
+    /// next start
+    ///
+    /// Finishing takes moments where Kafka and the database answer. Also for calls into librdkafka that hang.
+    #[arg(long, env = "STOCK_VERIFIER_STOP_TIMEOUT", value_name = "TIME", default_value = "10s",
+          value_parser = humantime::parse_duration)]
+    stop_timeout: Duration,
+
     /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
     accept_compacted_topics: bool,
@@ -83,7 +95,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     start_checks::check(&settings, args.accept_compacted_topics).await?;
 
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone()));
+    tokio::spawn(stop_on_signal(stop.clone(), args.stop_timeout));
     let totals = Arc::new(Totals::default());
     tokio::spawn(report(Arc::clone(&totals)));
     tokio::spawn(retention::watch(settings.clone()));
@@ -107,11 +119,24 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         told_again = total.told_again,
         "stopped"
     );
-    ended.map(|()| ExitCode::SUCCESS)
+    match ended {
+        Ok(()) if total.stuck > 0 => {
+            tracing::error!(
+                partitions = total.stuck,
+                "partitions were stopped, since something of theirs cannot be told; the log says where and why"
+            );
+            Ok(ExitCode::from(EXIT_STUCK))
+        }
+        Err(error) if error.is::<Unfinished>() => {
+            tracing::warn!("{error:#}");
+            Ok(ExitCode::from(EXIT_UNFINISHED))
+        }
+        ended => ended.map(|()| ExitCode::SUCCESS),
+    }
 }
 
 /// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.
-async fn stop_on_signal(stop: CancellationToken) {
+async fn stop_on_signal(stop: CancellationToken, limit: Duration) {
     if let Err(error) = signal().await {
         tracing::error!(%error, "signals cannot be heard");
         return;
@@ -123,9 +148,12 @@ async fn stop_on_signal(stop: CancellationToken) {
             tracing::warn!("ended by a second signal");
             std::process::exit(EXIT_ABORTED);
         }
-        () = tokio::time::sleep(STOP_LIMIT) => {
-            tracing::warn!("stopping took longer than {STOP_LIMIT:?}; ending all the same, nothing is lost");
-            std::process::exit(0);
+        () = tokio::time::sleep(limit) => {
+            tracing::warn!(
+                "stopping took longer than {limit:?} (--stop-timeout); ending all the same: the next start finishes what \
+                 is in hand"
+            );
+            std::process::exit(EXIT_UNFINISHED.into());
         }
     }
 }
