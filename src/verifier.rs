@@ -6,6 +6,7 @@
 //! the partitions are read again from their committed offsets, and what the
 //! ledger already decided is told from there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
 use crate::intake::{Assignment, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch};
 use crate::ledger::Outcome;
-use crate::publish::{self, Decided, Publisher, Stuck, TellError, Telling};
+use crate::publish::{self, Decided, Publisher, Refusal, Stuck, TellError, Telling};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 
@@ -48,6 +49,12 @@ const PORTION_MAX: usize = 1 << 20;
 const PORTION_MIN: usize = 16;
 /// A transaction that fails after this long was too large for how slow telling is now: Kafka ends it after ten seconds.
 const SLOW: Duration = Duration::from_secs(8);
+
+/// How long a topic must be refused before partitions stop for it: a broker that has just started does not know all topics
+/// and ACLs yet.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
+/// After so long without a refusal the next one counts as the first.
+const TOPIC_FORGET: Duration = Duration::from_secs(60);
 
 /// A stop that leaves something to the next start, which finishes it. Nothing is lost.
 #[derive(Debug, thiserror::Error)]
@@ -145,8 +152,8 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
             None => Some(Sharing::EachTopic),
         };
         let Some(sharing) = sharing else { break };
-        let stop = stop.child_token();
-        let pipeline = pipeline(&worker, sharing, stop.clone());
+        let own_stop = stop.child_token();
+        let pipeline = pipeline(&worker, sharing, own_stop.clone());
         let Some(group) = group.as_ref().filter(|_| sharing == Sharing::Together) else {
             return pipeline.await;
         };
@@ -162,14 +169,18 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
                         worker = number,
                         "no older instance is left: leaving the group, to share each topic evenly"
                     );
-                    stop.cancel();
+                    own_stop.cancel();
                 }
                 Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = pipeline => ended?,
+            // What it left in hand to join anew it reads again itself.
+            ended = pipeline => match ended {
+                Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
+                ended => ended?,
+            },
             () = regroup => {}
         }
     }
@@ -290,7 +301,15 @@ fn tell(
     totals: &Totals,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let mut teller = Teller { publisher, membership, totals, stop, most: PORTION_MAX, untold: None };
+    let mut teller = Teller {
+        publisher,
+        membership,
+        totals,
+        stop,
+        most: PORTION_MAX,
+        refused: HashMap::new(),
+        untold: None,
+    };
     while let Some(batch) = batches.blocking_recv() {
         teller.tell(batch)?;
     }
@@ -305,6 +324,8 @@ struct Teller<'a> {
     stop: &'a CancellationToken,
     /// Most records told in one transaction: fewer after one that ran out of time.
     most: usize,
+    /// The topics that were refused, since when, and when last.
+    refused: HashMap<String, (Instant, Instant)>,
     /// Why the last batch was not told, while it waits to be read again.
     untold: Option<TellError>,
 }
@@ -339,7 +360,9 @@ impl Teller<'_> {
                     self.untold = None;
                     batch.told(records);
                 }
-                Err(TellError::Refused(refusals)) => stuck.extend(batch.heed(refusals)),
+                Err(TellError::Refused(refusals)) if self.is_certain(&refusals) => {
+                    stuck.extend(batch.heed(refusals));
+                }
                 Err(TellError::TooMany(error)) if portion.records > PORTION_MIN => {
                     self.tell_fewer(portion.records, &error);
                 }
@@ -368,6 +391,20 @@ impl Teller<'_> {
             self.give_up(&stuck);
         }
         Ok(())
+    }
+
+    /// Whether refusals are there to stay: those of a topic only after a while.
+    fn is_certain(&mut self, refusals: &[Refusal]) -> bool {
+        let now = Instant::now();
+        let refused = &mut self.refused;
+        refusals.iter().filter(|refusal| refusal.is_for_topic()).all(|refusal| {
+            let (since, last) = refused.entry(refusal.topic.clone()).or_insert((now, now));
+            if now.duration_since(*last) > TOPIC_FORGET {
+                *since = now;
+            }
+            *last = now;
+            now.duration_since(*since) >= TOPIC_PATIENCE
+        })
     }
 
     /// Halves what is told at once.

@@ -119,20 +119,21 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         told_again = total.told_again,
         "stopped"
     );
-    match ended {
-        Ok(()) if total.stuck > 0 => {
-            tracing::error!(
-                partitions = total.stuck,
-                "partitions were stopped, since something of theirs cannot be told; the log says where and why"
-            );
-            Ok(ExitCode::from(EXIT_STUCK))
-        }
+    let unfinished = match ended {
         Err(error) if error.is::<Unfinished>() => {
             tracing::warn!("{error:#}");
-            Ok(ExitCode::from(EXIT_UNFINISHED))
+            true
         }
-        ended => ended.map(|()| ExitCode::SUCCESS),
+        ended => ended.map(|()| false)?,
+    };
+    if total.stuck > 0 {
+        tracing::error!(
+            partitions = total.stuck,
+            "partitions were stopped, since something of theirs cannot be told; the log says where and why"
+        );
+        return Ok(ExitCode::from(EXIT_STUCK));
     }
+    Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })
 }
 
 /// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.

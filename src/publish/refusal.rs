@@ -35,6 +35,12 @@ impl Refusal {
     pub fn is_for_size(&self) -> bool {
         Kind::of(self.why) == Some(Kind::Size)
     }
+
+    /// Whether it is its topic that nothing may be written to.
+    #[must_use]
+    pub fn is_for_topic(&self) -> bool {
+        Kind::of(self.why) == Some(Kind::Topic)
+    }
 }
 
 /// What a refusal is of.

@@ -190,25 +190,29 @@ fn a_topic_that_may_not_be_written_stops_who_needs_it_and_no_other() {
 #[test]
 fn results_that_a_topic_does_not_take_for_a_moment_are_told_moments_later() {
     let scene = scene(1);
-    let mut verifier = scene.start("a", &[]);
+    // Many requests under way at once: some are taken while those before them are not yet, which breaks their sequence.
+    let mut verifier = scene.start("a", &["-X", "batch.size=2000"]);
     scene.produce(&[mug("before", 0)]);
     scene.done(SOON);
-    // Its replicas are fewer than it wants.
-    scene.kafka.set(&scene.topic("accepted"), "min.insync.replicas", "2");
-    let orders: Vec<Sent> = (0..3_000).map(|number| mug(&format!("o-{number}"), 0)).collect();
-    scene.produce(&orders);
-    wait::until("all is decided", SOON, || scene.database.decided() == 3_001);
-    // So long that it is tried again several times.
-    std::thread::sleep(Duration::from_secs(2));
-    scene.kafka.set(&scene.topic("accepted"), "min.insync.replicas", "1");
-    let again = Instant::now();
-    scene.done(SOON);
-    let took = again.elapsed();
-    println!("told {took:?} after the topic took results again");
-    assert!(took < Duration::from_secs(8), "it took {took:?}:\n{}", verifier.log());
+    let mut longest = Duration::ZERO;
+    for round in 0..4 {
+        // Its replicas are fewer than it wants.
+        scene.kafka.set(&scene.topic("accepted"), "min.insync.replicas", "2");
+        let orders: Vec<Sent> = (0..2_000).map(|number| mug(&format!("o-{round}-{number}"), 0)).collect();
+        scene.produce(&orders);
+        wait::until("all is decided", SOON, || scene.database.decided() == 1 + 2_000 * (round + 1));
+        // So long that it is tried again many times.
+        std::thread::sleep(Duration::from_secs(2));
+        scene.kafka.set(&scene.topic("accepted"), "min.insync.replicas", "1");
+        let again = Instant::now();
+        scene.done(SOON);
+        longest = longest.max(again.elapsed());
+    }
+    println!("told at most {longest:?} after the topic took results again");
+    assert!(longest < Duration::from_secs(8), "it took {longest:?}:\n{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
-    assert_eq!(scene.prove().accepted, 3_001);
+    assert_eq!(scene.prove().accepted, 8_001);
 }
 
 #[test]
