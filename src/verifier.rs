@@ -377,11 +377,10 @@ impl Teller<'_> {
                     tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
                     assignment.request_rewind();
                     std::thread::sleep(RETELL_PAUSE);
-                    if matches!(error, TellError::Renew(_)) {
-                        renew(&mut self.publisher, self.stop).map_err(|refused| {
-                            if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
-                        })?;
-                    }
+                    // Those that are missing, if any is.
+                    renew(&mut self.publisher, self.stop).map_err(|refused| {
+                        if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
+                    })?;
                     self.untold = Some(error);
                     break;
                 }

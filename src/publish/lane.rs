@@ -62,6 +62,8 @@ pub(super) struct Lane {
     producer: Option<ThreadedProducer<Log>>,
     /// When the transaction in hand was begun.
     begun: Instant,
+    /// Whether the next is told topic by topic: the last broke the producer, since some topic of it may not be written.
+    by_topic: bool,
 }
 
 /// What is reported of one transaction's records.
@@ -130,6 +132,7 @@ impl Lane {
             watchdog,
             producer: None,
             begun: Instant::now(),
+            by_topic: false,
         })
     }
 
@@ -191,7 +194,7 @@ impl Lane {
     /// # Errors
     /// [`TellError`] says what must be done before telling again.
     pub(super) fn tell(&mut self, telling: &Telling<'_>) -> Result<(), TellError> {
-        let mut care = Care::default();
+        let mut care = Care::new(self.by_topic);
         let mut narrowed = 0;
         loop {
             self.begun = Instant::now();
@@ -209,18 +212,33 @@ impl Lane {
                     self.send(producer, telling.events, group)
                 })
                 .and_then(|()| self.end(producer, telling));
-            let Err(TellError::Undone(cause)) = told else { return told };
-            let cause = match self.undo(producer, cause) {
-                TellError::Undone(cause) => cause,
+            let Err(TellError::Undone(cause)) = told else {
+                self.by_topic &= told.is_err();
+                return told;
+            };
+            // Where not even the first topic could be added there is nothing that Kafka could undo, and it says so by an
+            // error that breaks the producer: what is learned counts all the same.
+            let (cause, is_broken) = match self.undo(producer, cause) {
+                TellError::Undone(cause) => (cause, false),
+                TellError::Renew(cause) => (cause, true),
                 other => return Err(other),
             };
-            // All reports are there: nothing of the transaction is under way any more.
+            // All reports are there where it is undone: nothing of it is under way any more.
             let failed = producer.context().take();
             // Only what was sent can have been refused; none is in hand where there is nothing to tell but offsets.
             let group = sent.checked_sub(1).map_or(&[][..], |last| &groups[last]);
             narrowed += 1;
             match care.learn(&cause, &failed, group, telling.events, &self.topics) {
-                Lesson::Known(refusals) => return Err(TellError::Refused(refusals)),
+                Lesson::Known(refusals) => {
+                    if is_broken {
+                        self.give_up();
+                    }
+                    return Err(TellError::Refused(refusals));
+                }
+                _ if is_broken => {
+                    self.by_topic = care.is_by_topic();
+                    return Err(TellError::Renew(cause));
+                }
                 Lesson::LookCloser if narrowed < NARROWINGS => {
                     tracing::debug!(%cause, "Kafka refuses something of a transaction; looking what");
                 }

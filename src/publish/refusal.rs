@@ -93,6 +93,16 @@ pub(super) struct Care {
 }
 
 impl Care {
+    /// Topic by topic from the start, or all at once.
+    pub(super) fn new(by_topic: bool) -> Self {
+        Self { by_topic, alone: BTreeSet::new() }
+    }
+
+    /// Whether topics are told one after another.
+    pub(super) fn is_by_topic(&self) -> bool {
+        self.by_topic
+    }
+
     /// What is sent together; the next group waits until the one before has arrived.
     pub(super) fn groups(&self, events: &[&Outgoing]) -> Vec<Vec<usize>> {
         let others = |channel: Option<Channel>| -> Vec<usize> {
