@@ -36,6 +36,8 @@ pub struct Tally {
     pub dead_letters: u64,
     /// Repetitions absorbed.
     pub absorbed: u64,
+    /// Partitions that stopped, since something of theirs cannot be told.
+    pub stuck: u64,
     produced_ms: Vec<i64>,
 }
 
@@ -93,6 +95,11 @@ impl Totals {
         for produced_ms in &batch.produced_ms {
             latency.saturating_record(u64::try_from(now_ms - produced_ms).unwrap_or(0));
         }
+    }
+
+    /// Counts a partition that cannot be told on.
+    pub fn add_stuck(&self) {
+        self.lock().0.stuck += 1;
     }
 
     /// The counts so far.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -23,7 +23,7 @@ use crate::intake::{
     Assignment, Comparison, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch, passes,
 };
 use crate::ledger::Outcome;
-use crate::publish::{Decided, Publisher, TellError, Telling};
+use crate::publish::{Decided, Publisher, Teller, Unfinished, renew};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 
@@ -36,12 +36,8 @@ const DECIDING: usize = 1;
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often the log says that it still is.
 const DATABASE_SAY: Duration = Duration::from_secs(5);
-/// The pause before reading again what could not be told.
-const RETELL_PAUSE: Duration = Duration::from_millis(200);
-
 /// Longest wait, when stopping, for the ledger to note how far results are published.
 const KEEP_LIMIT: Duration = Duration::from_secs(3);
-
 /// What a verifier needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -105,7 +101,7 @@ pub async fn run(
     while let Some(ended) = workers.join_next().await {
         let ended = ended.context("a worker panicked").flatten();
         stop.cancel();
-        first = first.and(ended);
+        first = graver(first, ended);
     }
     match tokio::time::timeout(KEEP_LIMIT, progress.keep(&*keeper)).await {
         Ok(Ok(())) => {}
@@ -116,6 +112,14 @@ pub async fn run(
     beside_stop.cancel();
     let watched = topics.await.context("watching the topics panicked");
     first.and(beside.await.context("telling levels panicked")).and(watched)
+}
+
+/// The first failure, but one that a stop explains only where there is no other.
+fn graver(first: Result<()>, next: Result<()>) -> Result<()> {
+    match (&first, &next) {
+        (Err(error), Err(_)) if error.is::<Unfinished>() => next,
+        _ => first.and(next),
+    }
 }
 
 /// What one worker works with.
@@ -140,8 +144,8 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
             None => Some(Sharing::EachTopic),
         };
         let Some(sharing) = sharing else { break };
-        let stop = stop.child_token();
-        let pipeline = pipeline(&worker, sharing, stop.clone());
+        let own_stop = stop.child_token();
+        let pipeline = pipeline(&worker, sharing, own_stop.clone());
         let Some(group) = group.as_ref().filter(|_| sharing == Sharing::Together) else {
             return pipeline.await;
         };
@@ -157,14 +161,18 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
                         worker = number,
                         "no older instance is left: leaving the group, to share each topic evenly"
                     );
-                    stop.cancel();
+                    own_stop.cancel();
                 }
                 Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = pipeline => ended?,
+            // What it left in hand to join anew it reads again itself.
+            ended = pipeline => match ended {
+                Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
+                ended => ended?,
+            },
             () = regroup => {}
         }
     }
@@ -177,7 +185,16 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
     // Fence first: only then do the committed offsets hold all that a predecessor told.
     let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
-    let publisher = spawn_blocking(move || publisher.fence().map(|()| publisher)).await??;
+    let publisher = spawn_blocking({
+        let stop = stop.clone();
+        move || renew(&mut publisher, &stop).map(|()| publisher)
+    });
+    let publisher = match publisher.await? {
+        Ok(publisher) => publisher,
+        // It has nothing in hand yet.
+        Err(_) if stop.is_cancelled() => return Ok(()),
+        Err(refused) => return Err(refused),
+    };
 
     let assignment = Assignment::new(
         Arc::clone(store),
@@ -214,7 +231,7 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
 
     let telling = telling.await.context("the telling stage panicked").flatten();
     let gathering = gathering.await.context("the gathering stage panicked").flatten();
-    telling.and(deciding).and(gathering)
+    graver(graver(telling, deciding), gathering)
 }
 
 /// The deciding stage. Gives a turn back when it is free for the next batch.
@@ -231,7 +248,11 @@ async fn decide(
         if batch.drop_ended(&membership.assignment().ownership) {
             let (mut questions, waiting) = batch.ask();
             let begun = Instant::now();
-            let (mut applied, epoch) = apply_patiently(&**store, comparison, &mut questions, stop).await?;
+            let (mut applied, epoch) = match apply_patiently(&**store, comparison, &mut questions, stop).await
+            {
+                Err(error) if passes(&error) => return Err(Unfinished(error).into()),
+                done => done?,
+            };
             moved.mark(std::mem::take(&mut applied.levels));
             // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
             if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
@@ -266,7 +287,7 @@ async fn apply_patiently(
                     tracing::warn!("the database is away, or cannot be compared; the batch waits: {error:#}");
                     said = Some(Instant::now());
                 }
-                tokio::time::sleep(pause).await;
+                let _ = tokio::time::timeout(pause, stop.cancelled()).await;
                 pause = (pause * 2).min(DATABASE_PAUSE_MAX);
             }
             done => return done,
@@ -294,60 +315,18 @@ fn is_reconnected(error: &anyhow::Error) -> bool {
 
 /// The telling stage. Blocks: runs on a thread of its own.
 fn tell(
-    mut publisher: Publisher,
+    publisher: Publisher,
     membership: &Membership,
     mut batches: mpsc::Receiver<Decided>,
     comparison: &Comparison,
     totals: &Totals,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let assignment = membership.assignment();
-    while let Some(mut batch) = batches.blocking_recv() {
-        // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
-        let group = membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
-        if !batch.drop_ended(&assignment.ownership) {
-            continue;
-        }
-        if comparison.is_outdated(batch.epoch()) {
-            tracing::info!(
-                "the database was connected to anew; what was decided before is read again, not told"
-            );
-            assignment.request_rewind();
-            continue;
-        }
-        let begun = Instant::now();
-        let offsets = batch.offsets();
-        let (events, tally) = batch.events();
-        match publisher.tell(&Telling { events: &events, offsets: &offsets, group: Some(group) }) {
-            Ok(()) => {
-                tracing::debug!(events = events.len(), took = ?begun.elapsed(), "told");
-                comparison.progress().published(&offsets);
-                totals.add(&tally);
-            }
-            Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
-            Err(error) => {
-                tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
-                assignment.request_rewind();
-                std::thread::sleep(RETELL_PAUSE);
-                if matches!(error, TellError::Renew(_)) {
-                    renew(&mut publisher, stop)?;
-                }
-            }
-        }
+    let mut teller = Teller::new(publisher, membership, comparison, totals, stop);
+    while let Some(batch) = batches.blocking_recv() {
+        teller.tell(batch)?;
     }
-    Ok(())
-}
-
-/// Makes the producer anew, however long Kafka is away; a stop ends the waiting.
-fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
-    loop {
-        match publisher.fence() {
-            Err(error) if !stop.is_cancelled() => {
-                tracing::warn!("the producer could not be made anew: {error:#}");
-            }
-            done => return done,
-        }
-    }
+    teller.end()
 }
 
 impl From<BatchArgs> for Bounds {

@@ -10,19 +10,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::{open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::publish::Unfinished;
 use crate::store::postgres::Connections;
 use crate::tally::Totals;
 use crate::verifier::{self, Settings};
 
-/// Longest a stop may take before the process ends all the same; a hung consumer close must not keep it
-/// (rust-rdkafka#453, #509).
-const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Database connections beside one for each worker: one for where partitions begin, one each for levels and holds.
 const CONNECTIONS_BESIDE: u32 = 3;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
+
+/// Exit status when a partition stopped since something of it cannot be told: a person must look.
+const EXIT_STUCK: u8 = 3;
+
+/// Exit status when a stop left something in hand to the next start, since Kafka or the database was away:
+/// `EX_TEMPFAIL` of `sysexits.h`.
+const EXIT_UNFINISHED: u8 = 75;
 
 /// The arguments of `run`.
 #[derive(Debug, Args)]
@@ -64,6 +69,14 @@ pub struct RunArgs {
     #[arg(long, env = "STOCK_VERIFIER_TAKE_OVER_LEDGER")]
     take_over_ledger: bool,
 
+    /// Longest a stop may take; then the process ends all the same, with status 75, and leaves what it has in hand to the
+    /// next start
+    ///
+    /// Finishing takes moments where Kafka and the database answer. Also for calls into librdkafka that hang.
+    #[arg(long, env = "STOCK_VERIFIER_STOP_TIMEOUT", value_name = "TIME", default_value = "10s",
+          value_parser = humantime::parse_duration)]
+    stop_timeout: Duration,
+
     /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
     accept_compacted_topics: bool,
@@ -91,7 +104,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
 
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone()));
+    tokio::spawn(stop_on_signal(stop.clone(), args.stop_timeout));
     let totals = Arc::new(Totals::default());
     tokio::spawn(report(Arc::clone(&totals)));
     tokio::spawn(retention::watch(settings.clone()));
@@ -115,11 +128,25 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         told_again = total.told_again,
         "stopped"
     );
-    ended.map(|()| ExitCode::SUCCESS)
+    let unfinished = match ended {
+        Err(error) if error.is::<Unfinished>() => {
+            tracing::warn!("{error:#}");
+            true
+        }
+        ended => ended.map(|()| false)?,
+    };
+    if total.stuck > 0 {
+        tracing::error!(
+            partitions = total.stuck,
+            "partitions were stopped, since something of theirs cannot be told; the log says where and why"
+        );
+        return Ok(ExitCode::from(EXIT_STUCK));
+    }
+    Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })
 }
 
 /// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.
-async fn stop_on_signal(stop: CancellationToken) {
+async fn stop_on_signal(stop: CancellationToken, limit: Duration) {
     if let Err(error) = signal().await {
         tracing::error!(%error, "signals cannot be heard");
         return;
@@ -131,9 +158,12 @@ async fn stop_on_signal(stop: CancellationToken) {
             tracing::warn!("ended by a second signal");
             std::process::exit(EXIT_ABORTED);
         }
-        () = tokio::time::sleep(STOP_LIMIT) => {
-            tracing::warn!("stopping took longer than {STOP_LIMIT:?}; ending all the same, nothing is lost");
-            std::process::exit(0);
+        () = tokio::time::sleep(limit) => {
+            tracing::warn!(
+                "stopping took longer than {limit:?} (--stop-timeout); ending all the same: the next start finishes what \
+                 is in hand"
+            );
+            std::process::exit(EXIT_UNFINISHED.into());
         }
     }
 }

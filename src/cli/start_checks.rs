@@ -20,14 +20,17 @@ const TOPICS_LIMIT: Duration = Duration::from_secs(3);
 /// How often to look for it.
 const TOPICS_LOOK: Duration = Duration::from_millis(100);
 
-/// Checks that the brokers answer, that the topics are there, and that they keep what was not read yet.
+/// Checks that the brokers answer, that the topics are there, that they keep what was not read yet, and
+/// that what is told finds room.
 ///
 /// # Errors
 /// When something is not as it must be; the message says what to do.
 pub(super) async fn check(settings: &Settings, accept_compacted: bool) -> Result<()> {
     let reached = settings.clone();
     spawn_blocking(move || check_reach(&reached)).await.context("checking Kafka panicked")??;
-    check_kept(settings, accept_compacted).await
+    check_kept(settings, accept_compacted).await?;
+    check_sizes(settings).await;
+    Ok(())
 }
 
 /// Makes this the ledger of the group: a second group would publish every result again.
@@ -168,4 +171,53 @@ async fn check_kept(settings: &Settings, accept_compacted: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a dead letter has more than its record, at most: some headers of bounded length, in bytes.
+pub(super) const LETTER_ROOM: u64 = 16_384;
+/// The topics' setting that says how much they take.
+const SIZE: &str = "max.message.bytes";
+/// Largest result that is to be expected, in bytes: a thousand lines, each with its SKU and its location. It is Kafka's
+/// own setting for topics.
+const RESULT_BYTES: u64 = 1_048_588;
+
+/// The largest record that a topic takes, where it says so.
+pub(super) fn largest_record(settings: &Result<ConfigResource, RDKafkaErrorCode>) -> Option<u64> {
+    settings.as_ref().ok()?.get(SIZE)?.value.as_deref()?.parse().ok()
+}
+
+/// Warns where a dead letter could not be kept whole, or a result not be told. Where Kafka does not say, nothing is said:
+/// that is a matter of what this user may see, and [`check_kept`] has told it.
+async fn check_sizes(settings: &Settings) {
+    let topics = &settings.topics;
+    let names = [
+        &*topics.orders_topic,
+        &topics.adjustments_topic,
+        &topics.dead_letter_topic,
+        &topics.accepted_topic,
+        &topics.rejected_topic,
+    ];
+    let Ok(described) = settings_of(&settings.kafka, &names).await else { return };
+    let sizes: Vec<Option<u64>> = described.iter().map(largest_record).collect();
+    let [orders, adjustments, letters, ref results @ ..] = sizes[..] else { return };
+    for (topic, size) in [(names[0], orders), (names[1], adjustments)] {
+        if let (Some(size), Some(letters)) = (size, letters)
+            && letters < size + LETTER_ROOM
+        {
+            tracing::warn!(
+                "a record of {topic} may be too large to be kept whole as a dead letter: {topic} takes {size} bytes \
+                 ({SIZE}), {} {letters}. It would be kept without its value. Give the latter {} or more",
+                names[2],
+                size + LETTER_ROOM
+            );
+        }
+    }
+    for (topic, size) in names[3..].iter().zip(results) {
+        if let Some(size) = size.filter(|size| *size < RESULT_BYTES) {
+            tracing::warn!(
+                "a result may be too large for {topic}, which takes {size} bytes ({SIZE}); the partition of its order \
+                 would stop. Give it {RESULT_BYTES} or more"
+            );
+        }
+    }
 }

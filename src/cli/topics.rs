@@ -9,13 +9,14 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::start_checks;
 use crate::config::{KafkaArgs, TopicArgs};
 
 /// Longest wait for the brokers.
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Largest dead letter, in bytes.
-const DEAD_LETTER_BYTES: &str = "2097152";
+/// Largest dead letter, in bytes, where the records are not larger: twice as much as topics take by Kafka's own setting.
+const DEAD_LETTER_BYTES: u64 = 2_097_152;
 
 /// The commands about topics.
 #[derive(Debug, Subcommand)]
@@ -66,15 +67,16 @@ pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
             .set("cleanup.policy", "compact")
             .set("delete.retention.ms", "3600000")
             .set("min.cleanable.dirty.ratio", "0.1"),
-        // Kept until someone has looked at them; and larger than any record of a topic with the broker's default of
-        // 1 MiB, since a dead letter is its record and some headers more.
-        topic(&names.dead_letter_topic).set("retention.ms", "-1").set("max.message.bytes", DEAD_LETTER_BYTES),
     ];
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_LIMIT)).request_timeout(Some(ADMIN_LIMIT));
-    let created = admin
-        .create_topics(&topics, &options)
-        .await
-        .with_context(|| format!("no answer from Kafka at {}", args.kafka.brokers))?;
+    let no_answer = || format!("no answer from Kafka at {}", args.kafka.brokers);
+    let mut created = admin.create_topics(&topics, &options).await.with_context(no_answer)?;
+    // A dead letter is its record and some headers more: so once those are there that records come by.
+    let letter_bytes = letter_bytes(&args).await.to_string();
+    // Kept until someone has looked at them.
+    let letters =
+        topic(&names.dead_letter_topic).set("retention.ms", "-1").set("max.message.bytes", &letter_bytes);
+    created.extend(admin.create_topics([&letters], &options).await.with_context(no_answer)?);
     let mut refused = 0;
     for result in created {
         match result {
@@ -90,4 +92,12 @@ pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
         bail!("{refused} topics could not be created");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How large a dead letter must be able to be, so that any record can be kept whole.
+async fn letter_bytes(args: &CreateArgs) -> u64 {
+    // Where Kafka does not say, the usual is right; `run` looks again.
+    let read = start_checks::settings_of(&args.kafka, &args.topics.read()).await.unwrap_or_default();
+    let largest = read.iter().filter_map(start_checks::largest_record).max().unwrap_or_default();
+    DEAD_LETTER_BYTES.max(largest + start_checks::LETTER_ROOM)
 }

@@ -39,7 +39,8 @@ pub mod wire;
 
 pub use fault::{Fault, FaultCode};
 pub use outgoing::{
-    CE_SOURCE, Channel, ERROR_HEADERS, Outgoing, OutgoingHeader, dead_letter, hold_due, level, result,
+    CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, OutgoingHeader,
+    dead_letter, hold_due, level, result, sha256,
 };
 
 /// One header of a record. Kafka allows a name more than once, and a header without a value.
@@ -69,7 +70,29 @@ pub struct Record {
 /// Longest `traceparent` passed on. The W3C's has 55 bytes; later versions may be longer, but not by much.
 const MAX_TRACEPARENT_BYTES: usize = 256;
 
+/// Longest key of a record whose command is decided. Its result has the same key, whole, so that it goes to the partition
+/// where it is looked for: a longer one could make a result that its topic does not take. An order's id has 128 bytes.
+pub const MAX_KEY_BYTES: usize = 16_384;
+
 impl Record {
+    /// Why its command is not to be decided, whatever it is: its key is too long for a result. What an earlier version
+    /// decided all the same is told all the same.
+    ///
+    /// # Errors
+    /// [`Fault`] when it is.
+    pub fn check_key(&self) -> Result<(), Fault> {
+        match self.key.as_ref().map_or(0, Vec::len) {
+            long if long > MAX_KEY_BYTES => Err(Fault::new(
+                FaultCode::BadEnvelope,
+                format_args!(
+                    "the record's key has {long} bytes; its result would need the same key, and no more than \
+                     {MAX_KEY_BYTES} bytes are taken"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The record's trace context, to be passed on to its result.
     #[must_use]
     pub fn traceparent(&self) -> Option<&[u8]> {

@@ -10,6 +10,8 @@ use super::wire::{
     ORDER_HOLD_DUE, ORDER_REJECTED, RELEASE_ACCEPTED, RELEASE_REJECTED, RETURN_ACCEPTED, RETURN_REJECTED,
     STOCK_LEVEL,
 };
+use sha2::{Digest as _, Sha256};
+
 use super::{Fault, Record};
 use crate::ledger::{CommandKind, Decision, Id, Item, Level, Location};
 
@@ -252,7 +254,8 @@ pub fn dead_letter(record: Record, fault: &Fault, stage: &'static str) -> Outgoi
         Cow::Borrowed(fault.code.name().as_bytes()),
         Cow::Owned(fault.detail.as_bytes().to_vec()),
     ];
-    let kept = record.headers.into_iter().filter(|header| !ERROR_HEADERS.contains(&header.name.as_str()));
+    let is_ours = |name: &str| ERROR_HEADERS.contains(&name) || OMITTED_HEADERS.contains(&name);
+    let kept = record.headers.into_iter().filter(|header| !is_ours(&header.name));
     let mut headers: Vec<_> = kept
         .map(|header| OutgoingHeader { name: Cow::Owned(header.name), value: header.value.map(Cow::Owned) })
         .collect();
@@ -263,4 +266,71 @@ pub fn dead_letter(record: Record, fault: &Fault, stage: &'static str) -> Outgoi
             .map(|(name, value)| OutgoingHeader { name: Cow::Borrowed(name), value: Some(value) }),
     );
     Outgoing { channel: Channel::DeadLetter, key: record.key, value: record.value, headers }
+}
+
+/// Names of the headers that say what was left out of a dead letter that is too large for its topic: how many bytes, and
+/// their SHA-256 in hexadecimal digits.
+pub const OMITTED_HEADERS: [&str; 5] = [
+    "stock_verifier.omitted.value.bytes",
+    OMITTED_VALUE_SHA256,
+    "stock_verifier.omitted.key.bytes",
+    "stock_verifier.omitted.key.sha256",
+    "stock_verifier.omitted.headers.bytes",
+];
+/// The one of the value's digest.
+pub const OMITTED_VALUE_SHA256: &str = "stock_verifier.omitted.value.sha256";
+/// Largest key that is kept where the value is left out, and most bytes of the record's own headers, in bytes: together
+/// with what this program adds it fits into any topic one can think of.
+const KEPT_MAX: usize = 4096;
+
+impl Outgoing {
+    /// How many bytes its key, value and headers have.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of_headers = self.headers.iter().map(header_size).sum::<usize>();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + of_headers
+    }
+
+    /// Makes a dead letter small whatever its record was: without its value, and without its key or the record's own
+    /// headers where those are large too. The record itself is where the headers say, as long as its topic keeps it.
+    ///
+    /// Returns whether there was anything to leave out; there is not a second time.
+    pub fn shorten(&mut self) -> bool {
+        if self.channel != Channel::DeadLetter
+            || self.headers.iter().any(|header| header.name == OMITTED_HEADERS[0])
+        {
+            return false;
+        }
+        let [value_bytes, value_digest, key_bytes, key_digest, headers_bytes] = OMITTED_HEADERS;
+        let mut more = Vec::new();
+        let value = self.value.take().unwrap_or_default();
+        more.push(OutgoingHeader::made(value_bytes, value.len().to_string()));
+        more.push(OutgoingHeader::made(value_digest, sha256(&value)));
+        if let Some(key) = self.key.take_if(|key| key.len() > KEPT_MAX) {
+            more.push(OutgoingHeader::made(key_bytes, key.len().to_string()));
+            more.push(OutgoingHeader::made(key_digest, sha256(&key)));
+        }
+        let is_ours = |header: &OutgoingHeader| ERROR_HEADERS.contains(&&*header.name);
+        let own = self.headers.iter().filter(|header| !is_ours(header)).map(header_size).sum::<usize>();
+        if own > KEPT_MAX {
+            self.headers.retain(is_ours);
+            more.push(OutgoingHeader::made(headers_bytes, own.to_string()));
+        }
+        self.headers.extend(more);
+        true
+    }
+}
+
+fn header_size(header: &OutgoingHeader) -> usize {
+    header.name.len() + header.value.as_ref().map_or(0, |value| value.len())
+}
+
+/// The SHA-256 of some bytes, in hexadecimal digits: what `sha256sum` says of them.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

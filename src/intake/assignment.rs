@@ -4,7 +4,7 @@
 //! polling thread, so everything here may block that thread, within bounds.
 //! Nothing that it waits for needs that thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -110,6 +110,8 @@ pub struct Assignment {
     reading: Mutex<Vec<Reading>>,
     /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
     topics: Mutex<HashMap<Arc<str>, Option<TopicId>>>,
+    /// Partitions that are read no further in this process: a result or dead letter of theirs cannot be told.
+    stuck: Mutex<HashSet<TopicPartition>>,
     changed: AtomicBool,
     rewind: AtomicBool,
     leaving: AtomicBool,
@@ -139,6 +141,7 @@ impl Assignment {
             in_flight: Arc::default(),
             reading: Mutex::default(),
             topics: Mutex::default(),
+            stuck: Mutex::default(),
             changed: AtomicBool::new(false),
             rewind: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -153,6 +156,13 @@ impl Assignment {
     pub fn request_rewind(&self) {
         self.ownership.end_all();
         self.rewind.store(true, Ordering::SeqCst);
+    }
+
+    /// Reads a partition no further as long as this process lives, wherever the group moves it; the others go on from
+    /// their committed offsets.
+    pub fn stop_partition(&self, at: &TopicPartition) {
+        lock(&self.stuck).insert(at.clone());
+        self.request_rewind();
     }
 
     /// Looks whether names still mean the topics that are read, and begins them again where one does not: what is read
@@ -344,7 +354,8 @@ impl Assignment {
         });
         let ledger = self.runtime.block_on(self.store.all_positions())?;
         let mut begun = Vec::with_capacity(wanted.len());
-        for at in wanted {
+        let stuck = lock(&self.stuck).clone();
+        for at in wanted.into_iter().filter(|at| !stuck.contains(at)) {
             let (low, high) = consumer
                 .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
                 .with_context(|| format!("cannot read the first and last offset of {at}"))?;

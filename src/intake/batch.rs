@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ownership::{Generation, Ownership, Ticket};
 use crate::event::{Fault, Record};
-use crate::ledger::{Command, NextOffset, Request, TopicPartition};
+use crate::ledger::{Command, NextOffset, Request, Source, TopicPartition};
 use crate::store::{self, Advance};
 
 /// The part of a batch that comes from one partition.
@@ -104,7 +104,7 @@ impl Gathering {
 
     /// Drops what was read from partitions that are no longer owned, or are read again from elsewhere.
     pub fn drop_ended(&mut self, ownership: &Ownership) {
-        drop_ended(&mut self.slices, &mut self.items, |item| &item.record, ownership);
+        drop_ended(&mut self.slices, &mut self.items, |item| &item.record.source, ownership);
         if self.items.is_empty() {
             self.clear();
         }
@@ -141,7 +141,7 @@ pub struct Unanswered {
 impl Batch {
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
     pub fn drop_ended(&mut self, ownership: &Ownership) -> bool {
-        drop_ended(&mut self.slices, &mut self.items, |item| &item.record, ownership);
+        drop_ended(&mut self.slices, &mut self.items, |item| &item.record.source, ownership);
         !self.slices.is_empty()
     }
 
@@ -179,13 +179,13 @@ impl Batch {
 pub fn drop_ended<T>(
     slices: &mut Vec<Slice>,
     items: &mut Vec<T>,
-    record: impl Fn(&T) -> &Record,
+    source: impl Fn(&T) -> &Source,
     ownership: &Ownership,
 ) {
     let (current, ended): (Vec<Slice>, Vec<Slice>) =
         slices.drain(..).partition(|slice| ownership.is_current(&slice.at, slice.generation));
     *slices = current;
     if !ended.is_empty() {
-        items.retain(|item| ended.iter().all(|slice| slice.at != record(item).source.at));
+        items.retain(|item| ended.iter().all(|slice| slice.at != source(item).at));
     }
 }

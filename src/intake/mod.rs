@@ -367,6 +367,9 @@ impl Intake {
                 {
                     let (record, bytes) = own(&message, source);
                     let command = read_command(&record);
+                    // Below the ledger's position it may be decided already, by a version that did not look at keys.
+                    let is_new = !slice.expected.covers(record.source.offset);
+                    let command = if is_new { record.check_key().and(command) } else { command };
                     self.gathering.push(Item { record, command }, bytes, slice, Instant::now());
                 }
                 Ok(true)

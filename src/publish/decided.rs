@@ -1,9 +1,12 @@
-//! A decided batch: what it tells, and what it counts.
+//! A decided batch: what it tells, in portions, and what it counts.
 
-use crate::event::{Fault, Outgoing, Record, dead_letter, result};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::Refusal;
+use crate::event::{Channel, Fault, Outgoing, Record, dead_letter, result};
 use crate::intake::batch::{Slice, Unanswered, drop_ended};
 use crate::intake::ownership::{Ownership, Ticket};
-use crate::ledger::{NextOffset, Outcome, TopicPartition};
+use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
 use crate::tally::{Tally, Told};
 
@@ -16,15 +19,54 @@ enum Answer {
     Outcome(Outcome),
 }
 
+/// A record's end, to be told.
+#[derive(Debug)]
+struct End {
+    /// The record.
+    source: Source,
+    /// When it was produced.
+    produced_ms: Option<i64>,
+    told: Told,
+    /// The result or dead letter, if there is one.
+    event: Option<Outgoing>,
+}
+
 /// A batch whose records all have their answer.
 #[derive(Debug)]
 pub struct Decided {
+    /// How far each partition is told once all is.
     slices: Vec<Slice>,
-    answers: Vec<(Record, Answer)>,
+    /// In the batch's order; each partition's by offset.
+    ends: Vec<End>,
     /// The connection epoch it was applied in.
     epoch: u64,
     /// Counts the batch as under way until it is told.
     _ticket: Ticket,
+}
+
+/// As much of a batch as is told in one transaction.
+pub struct Portion<'a> {
+    /// The results and dead letters.
+    pub events: Vec<&'a Outgoing>,
+    /// How far each partition is told by them.
+    pub offsets: Vec<(TopicPartition, NextOffset)>,
+    /// What to count once it is told.
+    pub tally: Tally,
+    /// The records it ends.
+    pub records: usize,
+}
+
+/// A partition that cannot be told on from a record.
+#[derive(Debug)]
+pub struct Stuck {
+    /// The record.
+    pub source: Source,
+    /// The topic that its result or dead letter is for.
+    pub topic: String,
+    /// The size of that, in bytes.
+    pub bytes: usize,
+    /// Why Kafka refuses it.
+    pub why: RDKafkaErrorCode,
 }
 
 impl Decided {
@@ -32,7 +74,7 @@ impl Decided {
     #[must_use]
     pub fn new(waiting: Unanswered, applied: Applied, epoch: u64) -> Self {
         let mut outcomes = applied.outcomes.into_iter();
-        let answers = waiting
+        let ends = waiting
             .records
             .into_iter()
             .map(|(record, fault)| {
@@ -41,15 +83,15 @@ impl Decided {
                     // Holds because a store answers every request, in their order.
                     None => Answer::Outcome(outcomes.next().expect("one outcome for each request")),
                 };
-                (record, answer)
+                end(record, answer)
             })
             .collect();
-        Self { slices: waiting.slices, answers, epoch, _ticket: waiting.ticket }
+        Self { slices: waiting.slices, ends, epoch, _ticket: waiting.ticket }
     }
 
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
     pub fn drop_ended(&mut self, ownership: &Ownership) -> bool {
-        drop_ended(&mut self.slices, &mut self.answers, |(record, _)| record, ownership);
+        drop_ended(&mut self.slices, &mut self.ends, |end| &end.source, ownership);
         !self.slices.is_empty()
     }
 
@@ -65,39 +107,195 @@ impl Decided {
         self.slices.iter().map(|slice| (slice.at.clone(), slice.next)).collect()
     }
 
-    /// The results and dead letters, and what to count once they are told.
-    pub fn events(&mut self) -> (Vec<Outgoing>, Tally) {
-        let mut events = Vec::with_capacity(self.answers.len());
+    /// Whether all of it was told.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The next so many records, with offsets that cover them and nothing after them.
+    #[must_use]
+    pub fn portion(&self, most: usize) -> Portion<'_> {
+        let ends = &self.ends[..most.min(self.ends.len())];
         let mut tally = Tally::default();
-        for (record, answer) in self.answers.drain(..) {
-            let produced_ms = record.timestamp_ms;
-            let (told, event) = tell(record, answer);
-            tally.count(told, produced_ms);
-            events.extend(event);
+        for end in ends {
+            tally.count(end.told, end.produced_ms);
         }
-        (events, tally)
+        let offsets = if ends.len() == self.ends.len() {
+            self.offsets()
+        } else {
+            let told = |at: &TopicPartition| ends.iter().rfind(|end| end.source.at == *at);
+            let told = self.slices.iter().filter_map(|slice| Some((slice, told(&slice.at)?)));
+            told.map(|(slice, end)| (slice.at.clone(), end.source.offset.next())).collect()
+        };
+        let events = ends.iter().filter_map(|end| end.event.as_ref()).collect();
+        Portion { events, offsets, tally, records: ends.len() }
+    }
+
+    /// Forgets so many records: they are told.
+    pub fn told(&mut self, records: usize) {
+        self.ends.drain(..records);
+        if self.is_told() {
+            self.slices.clear();
+        }
+    }
+
+    /// Does what can be done about refused events of the portion that comes next: a dead letter too large for its topic is
+    /// made smaller. What cannot be told at all is left out, with everything after it in its partition.
+    pub fn heed(&mut self, refusals: Vec<Refusal>) -> Vec<Stuck> {
+        let places: Vec<usize> = self
+            .ends
+            .iter()
+            .enumerate()
+            .filter(|(_, end)| end.event.is_some())
+            .map(|(place, _)| place)
+            .collect();
+        let mut stuck: Vec<Stuck> = Vec::new();
+        for refusal in refusals {
+            let End { source, event, .. } = &mut self.ends[places[refusal.place]];
+            let Some(event) = event else { continue };
+            let bytes = event.size();
+            if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
+                tracing::warn!(
+                    record = %source, bytes, topic = refusal.topic,
+                    "a dead letter is too large for its topic (max.message.bytes): it is told without its value"
+                );
+                continue;
+            }
+            // The refusals come in no order; a partition stops at its first.
+            let here = Stuck { source: source.clone(), topic: refusal.topic, bytes, why: refusal.why };
+            match stuck.iter_mut().find(|known| known.source.at == here.source.at) {
+                Some(known) if known.source.offset > here.source.offset => *known = here,
+                Some(_) => {}
+                None => stuck.push(here),
+            }
+        }
+        for Stuck { source, .. } in &stuck {
+            self.ends.retain(|end| end.source.at != source.at || end.source.offset < source.offset);
+            for slice in self.slices.iter_mut().filter(|slice| slice.at == source.at) {
+                slice.next = NextOffset(source.offset.0);
+            }
+        }
+        stuck
     }
 }
 
 /// What a record's answer is to the outside: a result, a dead letter, or nothing.
+fn end(record: Record, answer: Answer) -> End {
+    let (source, produced_ms) = (record.source.clone(), record.timestamp_ms);
+    let (told, event) = tell(record, answer);
+    End { source, produced_ms, told, event }
+}
+
 fn tell(record: Record, answer: Answer) -> (Told, Option<Outgoing>) {
-    match answer {
-        Answer::Faulty(fault) => (Told::DeadLetter, Some(dead_letter(record, &fault, "read"))),
+    let outcome = match answer {
+        Answer::Faulty(fault) => return (Told::DeadLetter, Some(dead_letter(record, &fault, "read"))),
         Answer::Outcome(Outcome::Decided(decision)) => {
             let told = if decision.accepted { Told::Accepted } else { Told::Rejected };
-            (told, Some(result(&decision, record.key.as_deref(), record.traceparent())))
+            return (told, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
         Answer::Outcome(Outcome::ToldAgain(decision)) => {
-            (Told::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())))
+            return (Told::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
-        Answer::Outcome(Outcome::Repeated | Outcome::NotDue) => (Told::Absorbed, None),
-        Answer::Outcome(Outcome::Conflict { first }) => {
-            let fault = Fault::order_conflict(first.as_ref());
-            (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
+        Answer::Outcome(outcome) => outcome,
+    };
+    // Read before and refused for its key; or else it would be decided.
+    if let Err(fault) = record.check_key() {
+        return (Told::DeadLetter, Some(dead_letter(record, &fault, "read")));
+    }
+    let fault = match outcome {
+        Outcome::Conflict { first } => Fault::order_conflict(first.as_ref()),
+        Outcome::Undecided => Fault::undecided_below_position(),
+        Outcome::Repeated | Outcome::NotDue | Outcome::Decided(_) | Outcome::ToldAgain(_) => {
+            return (Told::Absorbed, None);
         }
-        Answer::Outcome(Outcome::Undecided) => {
-            let fault = Fault::undecided_below_position();
-            (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
+    };
+    (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{FaultCode, OMITTED_VALUE_SHA256};
+    use crate::intake::ownership::InFlight;
+    use crate::ledger::Offset;
+
+    fn at(partition: i32) -> TopicPartition {
+        TopicPartition::new("orders", partition)
+    }
+
+    /// A batch of records that no command can be read from, at these partitions and offsets.
+    fn batch(places: &[(i32, i64)]) -> Decided {
+        let ownership = Ownership::default();
+        let mut slices: Vec<Slice> = Vec::new();
+        let mut records = Vec::new();
+        for (partition, offset) in places {
+            let next = NextOffset(offset + 1);
+            match slices.iter_mut().find(|slice| slice.at == at(*partition)) {
+                Some(slice) => slice.next = next,
+                None => slices.push(Slice {
+                    at: at(*partition),
+                    generation: ownership.begin(&at(*partition)),
+                    expected: NextOffset(*offset),
+                    next,
+                }),
+            }
+            let source = Source { at: at(*partition), offset: Offset(*offset) };
+            let value = Some(vec![b'x'; 10_000]);
+            let record = Record { source, key: None, value, headers: Vec::new(), timestamp_ms: None };
+            records.push((record, Some(Fault::new(FaultCode::NotJson, "no JSON"))));
         }
+        let ticket = Arc::new(InFlight::default()).enter();
+        Decided::new(Unanswered { slices, records, ticket }, Applied::default(), 0)
+    }
+
+    fn offsets(portion: &Portion<'_>) -> Vec<(i32, i64)> {
+        portion.offsets.iter().map(|(at, next)| (at.partition, next.0)).collect()
+    }
+
+    fn refused(place: usize, why: RDKafkaErrorCode) -> Refusal {
+        Refusal { place, topic: "dead".to_owned(), why }
+    }
+
+    #[test]
+    fn a_portions_offsets_cover_its_records_and_nothing_after_them() {
+        let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (2, 5), (1, 9)]);
+        let portion = batch.portion(3);
+        assert_eq!((offsets(&portion), portion.events.len()), (vec![(0, 9), (1, 4)], 3));
+        batch.told(3);
+        let portion = batch.portion(3);
+        assert_eq!((offsets(&portion), portion.events.len()), (vec![(0, 9), (1, 10), (2, 6)], 2));
+        batch.told(2);
+        assert!(batch.is_told() && batch.offsets().is_empty());
+    }
+
+    #[test]
+    fn a_dead_letter_refused_for_its_size_is_told_without_its_value_and_refused_again_stops_its_partition() {
+        let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (0, 9)]);
+        let too_large = || vec![refused(2, RDKafkaErrorCode::MessageSizeTooLarge)];
+        assert!(batch.heed(too_large()).is_empty());
+        {
+            let letter = batch.portion(9).events[2];
+            assert_eq!(letter.value, None);
+            assert!(letter.headers.iter().any(|header| header.name == OMITTED_VALUE_SHA256));
+        }
+        let stuck = batch.heed(too_large());
+        let [Stuck { source, .. }] = &stuck[..] else { panic!("{stuck:?}") };
+        assert_eq!((source.at.partition, source.offset), (0, Offset(8)));
+        let portion = batch.portion(9);
+        assert_eq!((offsets(&portion), portion.events.len()), (vec![(0, 8), (1, 4)], 2));
+    }
+
+    #[test]
+    fn a_partition_stops_at_its_first_record_that_cannot_be_told() {
+        let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (1, 4)]);
+        let why = RDKafkaErrorCode::TopicAuthorizationFailed;
+        let stuck = batch.heed(vec![refused(3, why), refused(2, why), refused(0, why)]);
+        let mut places: Vec<_> = stuck.iter().map(|s| (s.source.at.partition, s.source.offset.0)).collect();
+        places.sort_unstable();
+        assert_eq!(places, [(0, 7), (1, 4)]);
+        assert_eq!(offsets(&batch.portion(9)), [(0, 7), (1, 4)]);
     }
 }

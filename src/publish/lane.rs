@@ -1,16 +1,19 @@
 //! One transactional producer: begin, send, offsets, commit, and what each error means.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 
-use super::{TellError, Telling, Watchdog, record, topic};
+use super::refusal::{Care, Lesson};
+use super::{TellError, Telling, Watchdog, marked, topic};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 
@@ -25,12 +28,23 @@ const OFFSETS_LIMIT: Duration = Duration::from_secs(10);
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 /// Longest wait for the producer id, which waits for a predecessor's transaction to end.
 const FENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long one call waits for it: how soon a stop is seen meanwhile.
+const FENCE_SLICE: Duration = Duration::from_secs(1);
+/// Longest wait until a transaction is undone, with all that it takes. Past it the producer is given up: a new one under
+/// the same id ends the transaction too, and at once.
+const UNDO_LIMIT: Duration = Duration::from_secs(5);
 /// Added to a call's own limit before the watchdog calls it hung.
 const HUNG_AFTER: Duration = Duration::from_secs(30);
 /// Most tries of one call that says it can be called again.
 const CALL_TRIES: usize = 10;
 /// How often to look whether everything sent has arrived, or whether the send queue has room again.
 const DRAIN_LOOK: Duration = Duration::from_micros(200);
+/// How often to ask meanwhile whether the transaction can still commit. What waits to be sent in one that cannot is
+/// neither sent nor reported until it is undone. A transaction that goes well is over before it is asked.
+const FAILED_LOOK: Duration = Duration::from_millis(50);
+/// Most tries of one transaction while it becomes clear which of its records Kafka refuses: by topic, then by record.
+/// Each may also meet the gap that the one before left.
+const NARROWINGS: usize = 8;
 /// Records waiting to be sent at most; a transaction's results fit, or sending waits.
 const SEND_QUEUE_RECORDS: &str = "50000";
 /// KiB waiting to be sent at most.
@@ -48,9 +62,24 @@ pub(super) struct Lane {
     producer: Option<ThreadedProducer<Log>>,
     /// When the transaction in hand was begun.
     begun: Instant,
+    /// Whether the next is told topic by topic: the last broke the producer, since some topic of it may not be written.
+    by_topic: bool,
 }
 
-struct Log;
+/// What is reported of one transaction's records.
+#[derive(Default)]
+struct Log {
+    /// Which were not delivered, by their place among what is told, and why.
+    failed: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
+}
+
+impl Log {
+    /// What failed since the last call.
+    fn take(&self) -> Vec<(usize, RDKafkaErrorCode)> {
+        // One push or take at a time: a panic elsewhere leaves nothing half done.
+        std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl ClientContext for Log {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -59,11 +88,14 @@ impl ClientContext for Log {
 }
 
 impl ProducerContext for Log {
-    type DeliveryOpaque = ();
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
+    /// The record's place among what is told.
+    type DeliveryOpaque = usize;
+    fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
+        if let Err((error, message)) = result {
             // The transaction cannot commit any more, which is where it is handled; a batch would be a flood here.
-            tracing::debug!(%error, "a result was not delivered");
+            tracing::debug!(%error, topic = message.topic(), "a result was not delivered");
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((place, code));
         }
     }
 }
@@ -100,6 +132,7 @@ impl Lane {
             watchdog,
             producer: None,
             begun: Instant::now(),
+            by_topic: false,
         })
     }
 
@@ -111,46 +144,127 @@ impl Lane {
     /// Gives the producer up: what became of its transaction is unknown.
     pub(super) fn give_up(&mut self) {
         if let Some(old) = self.producer.take() {
-            self.watchdog.guard(HUNG_AFTER, || drop(old));
+            self.let_go(old);
         }
+    }
+
+    /// Closing a producer can hang like any other call.
+    fn let_go(&self, producer: ThreadedProducer<Log>) {
+        self.watchdog.guard(HUNG_AFTER, || drop(producer));
     }
 
     /// Makes the producer anew and ends whatever a predecessor with this transactional id left open.
     ///
     /// # Errors
-    /// When Kafka cannot be reached in time or refuses the id.
-    pub(super) fn fence(&mut self) -> Result<()> {
+    /// When Kafka cannot be reached in time or refuses the id, or at a stop.
+    pub(super) fn fence(&mut self, stop: &CancellationToken) -> Result<()> {
         self.give_up();
-        let producer: ThreadedProducer<Log> =
-            self.config.create_with_context(Log).context("the producer's configuration is refused")?;
-        self.watchdog
-            .guard(FENCE_LIMIT + HUNG_AFTER, || producer.init_transactions(FENCE_LIMIT))
-            .with_context(|| format!("cannot begin as transactional id {:?}", self.transactional_id))?;
-        self.producer = Some(producer);
+        let producer: ThreadedProducer<Log> = self
+            .config
+            .create_with_context(Log::default())
+            .context("the producer's configuration is refused")?;
+        match self.init(&producer, stop) {
+            Ok(()) => self.producer = Some(producer),
+            Err(error) => {
+                self.let_go(producer);
+                return Err(anyhow::Error::new(error)
+                    .context(format!("cannot begin as transactional id {:?}", self.transactional_id)));
+            }
+        }
         Ok(())
     }
 
-    /// Tells everything in one transaction, with the offsets.
+    fn init(&self, producer: &ThreadedProducer<Log>, stop: &CancellationToken) -> KafkaResult<()> {
+        let deadline = Instant::now() + FENCE_LIMIT;
+        loop {
+            let made =
+                self.watchdog.guard(FENCE_SLICE + HUNG_AFTER, || producer.init_transactions(FENCE_SLICE));
+            match made {
+                // It goes on where it was when it is called again.
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && Instant::now() < deadline && !stop.is_cancelled() => {}
+                made => return made,
+            }
+        }
+    }
+
+    /// Tells everything in one transaction, with the offsets. Where Kafka refuses records for good, it finds out which,
+    /// by telling again with more care.
     ///
     /// # Errors
     /// [`TellError`] says what must be done before telling again.
     pub(super) fn tell(&mut self, telling: &Telling<'_>) -> Result<(), TellError> {
-        self.begun = Instant::now();
-        let Some(producer) = &self.producer else {
-            return Err(TellError::Renew(KafkaError::Canceled));
-        };
-        self.call(|| producer.begin_transaction())?;
-        let told = self.send(producer, telling.events).and_then(|()| self.end(producer, telling));
-        match told {
-            Err(TellError::Undone(cause)) => Err(self.undo(producer, cause)),
-            told => told,
+        let mut care = Care::new(self.by_topic);
+        let mut narrowed = 0;
+        loop {
+            self.begun = Instant::now();
+            let Some(producer) = &self.producer else {
+                return Err(TellError::Renew(KafkaError::Canceled));
+            };
+            drop(producer.context().take());
+            self.call(|| producer.begin_transaction())?;
+            let groups = care.groups(telling.events);
+            let mut sent = 0_usize;
+            let told = groups
+                .iter()
+                .try_for_each(|group| {
+                    sent += 1;
+                    self.send(producer, telling.events, group)
+                })
+                .and_then(|()| self.end(producer, telling));
+            let Err(TellError::Undone(cause)) = told else {
+                self.by_topic &= told.is_err();
+                return told;
+            };
+            // Where not even the first topic could be added there is nothing that Kafka could undo, and it says so by an
+            // error that breaks the producer: what is learned counts all the same.
+            let (cause, is_broken) = match self.undo(producer, cause) {
+                TellError::Undone(cause) => (cause, false),
+                TellError::Renew(cause) => (cause, true),
+                other => return Err(other),
+            };
+            // All reports are there where it is undone: nothing of it is under way any more.
+            let failed = producer.context().take();
+            // Only what was sent can have been refused; none is in hand where there is nothing to tell but offsets.
+            let group = sent.checked_sub(1).map_or(&[][..], |last| &groups[last]);
+            narrowed += 1;
+            match care.learn(&cause, &failed, group, telling.events, &self.topics) {
+                Lesson::Known(refusals) => {
+                    if is_broken {
+                        self.give_up();
+                    }
+                    return Err(TellError::Refused(refusals));
+                }
+                _ if is_broken => {
+                    self.by_topic = care.is_by_topic();
+                    return Err(TellError::Renew(cause));
+                }
+                Lesson::LookCloser if narrowed < NARROWINGS => {
+                    tracing::debug!(%cause, "Kafka refuses something of a transaction; looking what");
+                }
+                Lesson::TooMany => return Err(TellError::TooMany(cause)),
+                // A refused record leaves a gap in its partition's sequence. librdkafka learns of it from the next
+                // transaction, and has mended it when that one is undone.
+                Lesson::CanPass
+                    if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::OutOfOrderSequenceNumber)
+                        && narrowed < NARROWINGS => {}
+                Lesson::CanPass | Lesson::LookCloser => return Err(TellError::Undone(cause)),
+            }
         }
     }
 
-    fn send(&self, producer: &ThreadedProducer<Log>, events: &[Outgoing]) -> Result<(), TellError> {
+    /// Sends these, and waits until all have arrived.
+    fn send(
+        &self,
+        producer: &ThreadedProducer<Log>,
+        events: &[&Outgoing],
+        group: &[usize],
+    ) -> Result<(), TellError> {
         let deadline = Instant::now() + CALL_LIMIT;
-        for event in events {
-            let mut record = record(event, topic(&self.topics, event.channel));
+        let mut look = Instant::now() + FAILED_LOOK;
+        for place in group {
+            let event = events[*place];
+            let mut record = marked(event, topic(&self.topics, event.channel), *place);
             loop {
                 match producer.send(record) {
                     Ok(()) => break,
@@ -159,18 +273,46 @@ impl Lane {
                             && Instant::now() < deadline =>
                     {
                         record = back;
+                        self.check_open(producer, &mut look)?;
                         std::thread::sleep(DRAIN_LOOK);
                     }
-                    Err((error, _)) => return Err(TellError::Undone(error)),
+                    Err((error, record)) => {
+                        // Refused only because the transaction has failed already, which has an error of its own.
+                        self.check_open(producer, &mut Instant::now())?;
+                        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                        let mut failed =
+                            producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.push((record.delivery_opaque, code));
+                        return Err(TellError::Undone(error));
+                    }
                 }
             }
         }
-        Ok(())
+        // Anything still in flight makes the commit wait in slices of 100 ms.
+        self.drain(producer, deadline)
+    }
+
+    /// Fails once the transaction in hand cannot commit any more; asks only when it is time for a look.
+    fn check_open(&self, producer: &ThreadedProducer<Log>, look: &mut Instant) -> Result<(), TellError> {
+        if Instant::now() < *look {
+            return Ok(());
+        }
+        *look = Instant::now() + FAILED_LOOK;
+        // Refused in any case, since a transaction is open: but one that failed is refused with its own error.
+        match self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, || producer.begin_transaction()) {
+            Err(KafkaError::Transaction(error)) if error.code() == RDKafkaErrorCode::State => Ok(()),
+            Err(error) => Err(self.judge(error)),
+            Ok(()) => Err(TellError::Renew(KafkaError::Canceled)),
+        }
+    }
+
+    /// Waits until everything sent has arrived or failed, or cannot arrive any more.
+    fn drain(&self, producer: &ThreadedProducer<Log>, deadline: Instant) -> Result<(), TellError> {
+        let mut look = Instant::now() + FAILED_LOOK;
+        settle(producer, deadline, || self.check_open(producer, &mut look))
     }
 
     fn end(&self, producer: &ThreadedProducer<Log>, telling: &Telling<'_>) -> Result<(), TellError> {
-        // Anything still in flight makes the commit wait in slices of 100 ms.
-        drain(producer)?;
         for (member, share) in telling.group.iter().flat_map(|group| group.shares(telling.offsets)) {
             let mut offsets = TopicPartitionList::with_capacity(share.len());
             for (at, next) in share {
@@ -179,7 +321,7 @@ impl Lane {
                     .map_err(TellError::Undone)?;
             }
             self.call(|| self.send_offsets(producer, &offsets, member))?;
-            drain(producer)?;
+            self.drain(producer, Instant::now() + CALL_LIMIT)?;
         }
         self.call_once(|| producer.commit_transaction(CALL_LIMIT))
     }
@@ -203,13 +345,21 @@ impl Lane {
 
     /// Undoes the transaction; what remains is the error to report.
     fn undo(&self, producer: &ThreadedProducer<Log>, cause: KafkaError) -> TellError {
-        // Aborting with records in flight has gone wrong before (librdkafka#4849).
-        let undone = drain(producer).and_then(|()| self.call(|| producer.abort_transaction(CALL_LIMIT)));
+        let deadline = Instant::now() + UNDO_LIMIT;
+        // What was never sent is not worth waiting for; what was is, since aborting with records in flight has gone wrong
+        // before (librdkafka#4849).
+        self.watchdog.guard(HUNG_AFTER, || producer.purge(PurgeConfig::default().queue()));
+        let undone = settle(producer, deadline, || Ok(())).and_then(|()| {
+            self.call_until(deadline, || {
+                let left = deadline.saturating_duration_since(Instant::now());
+                producer.abort_transaction(left.max(DRAIN_LOOK))
+            })
+        });
         match undone {
             Ok(()) => TellError::Undone(cause),
             Err(fenced @ TellError::Fenced(_)) => fenced,
-            Err(TellError::Undone(error) | TellError::Renew(error)) => {
-                tracing::warn!(%error, "the transaction could not be undone");
+            Err(error) => {
+                tracing::warn!(%error, "the transaction could not be undone; its producer is given up");
                 TellError::Renew(cause)
             }
         }
@@ -217,12 +367,17 @@ impl Lane {
 
     /// Makes a call, and again while it says that it may be.
     fn call(&self, call: impl Fn() -> KafkaResult<()>) -> Result<(), TellError> {
+        self.call_until(Instant::now() + CALL_LIMIT, call)
+    }
+
+    /// The same with a limit for all tries together.
+    fn call_until(&self, deadline: Instant, call: impl Fn() -> KafkaResult<()>) -> Result<(), TellError> {
         let mut last = Ok(());
         for _ in 0..CALL_TRIES {
             last = self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, &call);
             match &last {
                 Err(KafkaError::Transaction(error))
-                    if error.is_retriable() && !error.txn_requires_abort() =>
+                    if error.is_retriable() && !error.txn_requires_abort() && Instant::now() < deadline =>
                 {
                     tracing::info!(%error, "a transactional call is made again");
                 }
@@ -261,14 +416,24 @@ impl Lane {
     }
 }
 
-/// Waits until everything sent has arrived or failed.
-fn drain(producer: &ThreadedProducer<Log>) -> Result<(), TellError> {
-    let deadline = Instant::now() + CALL_LIMIT;
+/// Waits until everything sent has arrived or failed, while the check says that it can.
+fn settle(
+    producer: &ThreadedProducer<Log>,
+    deadline: Instant,
+    mut check: impl FnMut() -> Result<(), TellError>,
+) -> Result<(), TellError> {
     while producer.in_flight_count() > 0 {
         if Instant::now() > deadline {
             return Err(TellError::Renew(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
         }
+        check()?;
         std::thread::sleep(DRAIN_LOOK);
     }
     Ok(())
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.give_up();
+    }
 }

@@ -5,16 +5,22 @@
 mod decided;
 mod lane;
 mod record;
+mod refusal;
+mod teller;
 mod watchdog;
 
 use std::sync::Arc;
 
 use anyhow::Result;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio_util::sync::CancellationToken;
 
-pub use decided::Decided;
+pub use decided::{Decided, Portion, Stuck};
 use lane::Lane;
+use record::marked;
 pub(crate) use record::{record, topic};
+pub use refusal::Refusal;
+pub use teller::{Teller, Unfinished, renew};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
 use crate::config::{KafkaArgs, TopicArgs};
@@ -31,6 +37,12 @@ pub enum TellError {
     /// The transaction was undone; the same producer can go on.
     #[error("the transaction was undone: {0}")]
     Undone(KafkaError),
+    /// The transaction was undone, since Kafka refuses these records and always will; nothing else stands in the way.
+    #[error("Kafka refuses {} of its records, the first for {}: {}", .0.len(), .0[0].topic, .0[0].why)]
+    Refused(Vec<Refusal>),
+    /// The transaction was undone, and the same again would fare no better: fewer records must be told at once.
+    #[error("the transaction was undone, and fewer records must be told at once: {0}")]
+    TooMany(KafkaError),
     /// What became of the transaction is unknown, or the producer is broken: it must be made anew before anything else.
     #[error("the producer must be made anew: {0}")]
     Renew(KafkaError),
@@ -42,10 +54,26 @@ pub enum TellError {
     Fenced(String),
 }
 
+/// Whether a failure to make a producer is a refusal, which the next try would meet again.
+#[must_use]
+pub fn is_final(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
+    matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::InvalidTransactionTimeout
+                | RDKafkaErrorCode::UnsupportedVersion
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+        )
+    )
+}
+
 /// What one transaction tells.
 pub struct Telling<'a> {
     /// The results and dead letters.
-    pub events: &'a [Outgoing],
+    pub events: &'a [&'a Outgoing],
     /// How far each partition is told by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
     /// The memberships that the offsets are sent under; without one none are sent.
@@ -79,9 +107,9 @@ impl Publisher {
     /// Makes the producers that are missing, and ends whatever a predecessor with their transactional ids left open.
     ///
     /// # Errors
-    /// When Kafka cannot be reached in time or refuses an id.
-    pub fn fence(&mut self) -> Result<()> {
-        self.lanes.iter_mut().filter(|lane| !lane.is_fenced()).try_for_each(Lane::fence)
+    /// When Kafka cannot be reached in time or refuses an id, or at a stop.
+    pub fn fence(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.lanes.iter_mut().filter(|lane| !lane.is_fenced()).try_for_each(|lane| lane.fence(stop))
     }
 
     /// Tells everything in one transaction, with the offsets.

@@ -1,5 +1,6 @@
 //! Events as Kafka's records.
 
+use rdkafka::IntoOpaque;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
@@ -19,13 +20,22 @@ pub(crate) fn topic(topics: &TopicArgs, channel: Channel) -> &str {
 
 /// The record that carries an event.
 pub(crate) fn record<'a>(event: &'a Outgoing, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
+    marked(event, topic, ())
+}
+
+/// The same with a mark, which comes back with its delivery report.
+pub(super) fn marked<'a, M: IntoOpaque>(
+    event: &'a Outgoing,
+    topic: &'a str,
+    mark: M,
+) -> BaseRecord<'a, [u8], [u8], M> {
     let headers = event.headers.iter().fold(
         OwnedHeaders::new_with_capacity(event.headers.len()),
         |headers, OutgoingHeader { name, value }| {
             headers.insert(Header { key: name, value: value.as_deref() })
         },
     );
-    let mut record = BaseRecord::to(topic).headers(headers);
+    let mut record = BaseRecord::with_opaque_to(topic, mark).headers(headers);
     record.key = event.key.as_deref();
     record.payload = event.value.as_deref();
     record

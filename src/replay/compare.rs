@@ -363,6 +363,10 @@ impl Comparison<'_> {
                             self.expect(event);
                         }
                     }
+                    // Refused for its key, and not decided by an earlier version.
+                    _ if let Err(fault) = record.check_key() => {
+                        self.expect_letter(judge, record, &fault, "read");
+                    }
                     Some(first) if first.digest == command.digest => judge.report.absorbed += 1,
                     Some(first) => {
                         let fault = Fault::order_conflict(first.source.as_ref());

@@ -14,7 +14,9 @@ use super::told::{letter_class, letter_of};
 use super::topics::Stretch;
 use super::{Progress, Stopped};
 use crate::beside::{Lost, Sender};
-use crate::event::{Channel, ERROR_HEADERS, Header, Outgoing, OutgoingHeader, Record, read_command};
+use crate::event::{
+    Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, read_command,
+};
 use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
 use crate::store::{Snapshot, Store};
 
@@ -158,7 +160,12 @@ async fn commands_of(
         if patch.is_none() && !scope.choice.wants(&record) {
             continue;
         }
+        let is_short = record.headers.iter().any(|header| header.name == OMITTED_HEADERS[0]);
         let mended = match patch {
+            _ if is_short => Err(format!(
+                "its value was left out, since it was too large for its topic: the record is {origin}, as long as that \
+                 topic keeps it"
+            )),
             Some(patch) => mend(&mut record, patch),
             None => Ok(()),
         };

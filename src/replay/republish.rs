@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
 
 use super::incarnations::Incarnations;
 use super::scope::{Look, Scope, told_part};
@@ -67,7 +68,7 @@ pub async fn republish(
         }
         // One id for all: two at once would tell everything twice, so the second ends the first.
         let mut publisher = Publisher::new(scope.kafka, &names, &format!("{}-replay", scope.group))?;
-        block_in_place(|| publisher.fence())?;
+        block_in_place(|| publisher.fence(&CancellationToken::new()))?;
         Some(publisher)
     } else {
         None
@@ -145,15 +146,19 @@ fn tell(publisher: &mut Publisher, events: &[Outgoing]) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
+    let events: Vec<&Outgoing> = events.iter().collect();
     for _ in 0..TRIES {
-        match publisher.tell(&Telling { events, offsets: &[], group: None }) {
+        match publisher.tell(&Telling { events: &events, offsets: &[], group: None }) {
             Ok(()) => return Ok(()),
             Err(TellError::Fenced(_)) => {
                 bail!("another replay took over; only one can tell at a time")
             }
+            Err(error @ TellError::Refused(_)) => {
+                return Err(anyhow::Error::new(error).context("everything before it is told"));
+            }
             Err(error) => {
                 tracing::warn!(%error, "telling again");
-                publisher.fence().context("the producer could not be made anew")?;
+                publisher.fence(&CancellationToken::new()).context("the producer could not be made anew")?;
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::event::{Channel, Outgoing, Record};
+use crate::event::{Channel, OMITTED_VALUE_SHA256, Outgoing, Record, sha256};
 use crate::ledger::{Source, Stamp};
 
 /// Buckets: 16 MB, and with twenty million events some twenty in each.
@@ -71,9 +71,12 @@ impl Event {
         if channel == Channel::DeadLetter {
             let source = letter_source(&header)?;
             let class = header(LETTER_CLASS).unwrap_or_default();
+            // One too large for its topic has its value's digest instead; so the digest is what is compared of all.
+            let digest = header(OMITTED_VALUE_SHA256).filter(|_| value.is_empty());
+            let digest = digest.map_or_else(|| sha256(value).into_bytes(), <[u8]>::to_vec);
             return Some(Self {
                 id: format!("dead letter of {source}"),
-                fingerprint: fingerprint(channel, [value, class, b""]),
+                fingerprint: fingerprint(channel, [&digest, class, b""]),
             });
         }
         let id = String::from_utf8(header(ID)?.to_vec()).ok()?;

@@ -4,6 +4,7 @@ mod killed;
 mod networks;
 mod outages;
 mod peers;
+mod publishing;
 mod read_only;
 mod recovery;
 mod restarts;

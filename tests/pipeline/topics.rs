@@ -97,3 +97,34 @@ fn a_topic_given_two_roles_is_refused_by_every_command_and_both_flags_are_named(
     let republish = ["replay", "republish", "--to-topic", &orders];
     refused(&scene, scene.tool(&republish), &["--orders-topic", "--to-topic"]);
 }
+
+#[test]
+fn a_dead_letter_topic_has_room_for_the_largest_record_or_is_warned_of() {
+    let scene = Scene::new(1);
+    let dead = scene.topic("dead");
+    scene.kafka.delete(&dead);
+    let mut create = program();
+    create.args(["topics", "create", "--brokers", &scene.kafka.brokers, "--partitions", "1"]);
+    create.args(["--orders-topic", &scene.orders(), "--dead-letter-topic", &dead]);
+    create.args([
+        "--adjustments-topic",
+        &scene.topic("adjustments"),
+        "--levels-topic",
+        &scene.topic("levels"),
+    ]);
+    create.args(["--accepted-topic", &scene.topic("accepted"), "--rejected-topic", &scene.topic("rejected")]);
+    assert_eq!(scene.launch(create, "create").wait(SOON).code(), Some(0));
+    let largest: u64 = scene.kafka.config(&scene.orders(), "max.message.bytes").parse().expect("a number");
+    let room: u64 = scene.kafka.config(&dead, "max.message.bytes").parse().expect("a number");
+    assert!(room > largest, "{room} is not more than {largest}");
+
+    let warning = "may be too large to be kept whole as a dead letter";
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("verifying", SOON);
+    assert!(!verifier.log().contains(warning), "{}", verifier.log());
+    verifier.stop();
+    scene.kafka.set(&dead, "max.message.bytes", &largest.to_string());
+    let mut verifier = scene.start("a", &[]);
+    verifier.said(warning, SOON);
+    verifier.stop();
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -171,6 +171,16 @@ impl Cluster {
     /// Deletes a topic without waiting, if there is such a one.
     pub fn delete_if_there(&self, topic: &str) {
         let _ = wait_for(self.admin().delete_topics(&[topic], &AdminOptions::new()));
+    }
+
+    /// Changes a setting of a topic; the others go back to the broker's own.
+    pub fn set(&self, topic: &str, name: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let options = AdminOptions::new();
+        for changed in wait_for(self.admin().alter_configs([&change], &options)).expect("Kafka answers") {
+            changed.expect("changed");
+        }
+        wait::until("the setting is changed", LIMIT, || self.config(topic, name) == value);
     }
 
     /// A setting of a topic.

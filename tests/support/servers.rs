@@ -119,6 +119,27 @@ impl Private {
         self.services(&["start"]);
     }
 
+    /// One of the settings that name them.
+    pub fn setting(&self, name: &str) -> &str {
+        &self.settings[name]
+    }
+
+    /// Runs one of Kafka's own tools, by its class, on this Kafka.
+    pub fn kafka_tool(&self, class: &str, arguments: &[&str]) {
+        let done = Command::new("java")
+            .args(["-cp", &format!("{}/*", self.setting("KAFKA_LIBS")), class])
+            .args(["--bootstrap-server", self.setting("KAFKA_BROKERS")])
+            .args(arguments)
+            .output()
+            .expect("java can be run");
+        assert!(
+            done.status.success(),
+            "{class} {arguments:?}: {}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+
     /// Where they are.
     pub fn servers(&self) -> Servers {
         Servers {

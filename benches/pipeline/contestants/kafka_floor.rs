@@ -13,6 +13,7 @@ use stock_verifier::event::{Channel, Outgoing, OutgoingHeader};
 use stock_verifier::intake::{Role, Speaking, consumer_config};
 use stock_verifier::ledger::{NextOffset, TopicPartition};
 use stock_verifier::publish::{Publisher, Telling};
+use tokio_util::sync::CancellationToken;
 
 use super::Run;
 use crate::Bench;
@@ -35,7 +36,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     let before = bench.used();
     let start = Instant::now();
     let mut publisher = Publisher::new(&bench.kafka.args(), &names, &name)?;
-    publisher.fence()?;
+    publisher.fence(&CancellationToken::new())?;
     let consumer: BaseConsumer = consumer_config(&bench.kafka.args(), &group, Role::Orders)?
         .set("auto.offset.reset", "earliest")
         .create()?;
@@ -78,7 +79,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                     .collect();
                 let group = consumer.group_metadata().ok_or_else(|| anyhow!("no group membership"))?;
                 publisher.tell(&Telling {
-                    events: &events,
+                    events: &events.iter().collect::<Vec<_>>(),
                     offsets: &offsets,
                     group: Some(Speaking::of(&backlog, group)),
                 })?;

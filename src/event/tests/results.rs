@@ -305,3 +305,29 @@ fn what_the_verifier_asks_itself_is_read_back_as_it_was_meant() {
     let odd = id("o \"1\" \\");
     assert_eq!(read_command(&record(hold_due(&odd).value.unwrap())), Ok(Command::hold_expired(odd)));
 }
+
+#[test]
+fn a_shortened_letter_is_small_whatever_its_record_was_and_says_what_is_missing() {
+    let mut record = record(b"{}");
+    record.key = Some(vec![b'k'; 900_000]);
+    record.value = Some(b"hello".to_vec());
+    record.headers.push(Header { name: "note".to_owned(), value: Some(vec![b'n'; 900_000]) });
+    let mut letter = dead_letter(record, &Fault::new(FaultCode::NotJson, "no JSON"), "read");
+    let whole = letter.headers.clone();
+    assert!(letter.shorten());
+    assert!(letter.size() < 2_000, "{} bytes", letter.size());
+    let header = |name: &str| {
+        let found = letter.headers.iter().find(|header| header.name == name).expect("a header");
+        String::from_utf8(found.value.as_deref().expect("a value").to_vec()).unwrap()
+    };
+    assert_eq!(header("stock_verifier.omitted.value.bytes"), "5");
+    // What `printf hello | sha256sum` says.
+    let digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    assert_eq!(header("stock_verifier.omitted.value.sha256"), digest);
+    assert_eq!(header("stock_verifier.omitted.key.bytes"), "900000");
+    assert_eq!(header("stock_verifier.omitted.headers.bytes"), "900004");
+    for named in ERROR_HEADERS {
+        assert!(whole.iter().find(|h| h.name == named) == letter.headers.iter().find(|h| h.name == named));
+    }
+    assert!(!letter.shorten(), "there is nothing more to leave out");
+}

@@ -1,0 +1,278 @@
+//! Which of a transaction's records Kafka refuses, and whether it ever will take them.
+//!
+//! A refused record fails its transaction, and with it everything beside it.
+//! The delivery report names the record, but not always it alone: Kafka
+//! checks records in sets as they were sent, so good ones are refused along
+//! with a large one; and what may not be written at all is refused before it
+//! is sent, with no report. So what is not clear is told again with more
+//! care: topic by topic, and who is under suspicion alone.
+
+use std::collections::BTreeSet;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::topic;
+use crate::config::TopicArgs;
+use crate::event::{Channel, Outgoing};
+
+/// Most records sent each alone in one transaction: at a few milliseconds each it ends well within its time.
+const ALONE_MAX: usize = 200;
+
+/// A record that Kafka refuses, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place among what was told.
+    pub place: usize,
+    /// The topic it was for.
+    pub topic: String,
+    /// Why.
+    pub why: RDKafkaErrorCode,
+}
+
+impl Refusal {
+    /// Whether a smaller record would be taken.
+    #[must_use]
+    pub fn is_for_size(&self) -> bool {
+        Kind::of(self.why) == Some(Kind::Size)
+    }
+
+    /// Whether it is its topic that nothing may be written to.
+    #[must_use]
+    pub fn is_for_topic(&self) -> bool {
+        Kind::of(self.why) == Some(Kind::Topic)
+    }
+}
+
+/// What a refusal is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A record's size, or that of the set it was sent in.
+    Size,
+    /// One record's content.
+    Record,
+    /// Everything written to a topic.
+    Topic,
+}
+
+impl Kind {
+    /// `None` where the next try may go well.
+    fn of(code: RDKafkaErrorCode) -> Option<Self> {
+        match code {
+            RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::MessageBatchTooLarge
+            | RDKafkaErrorCode::InvalidMessageSize => Some(Self::Size),
+            RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp => Some(Self::Record),
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition => Some(Self::Topic),
+            _ => None,
+        }
+    }
+}
+
+/// What a failed try taught.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lesson {
+    /// It may go well the next time.
+    CanPass,
+    /// It never will, but it is not clear yet for which records.
+    LookCloser,
+    /// The same, and too many are under suspicion to send each alone: fewer must be told at once.
+    TooMany,
+    /// These are refused.
+    Known(Vec<Refusal>),
+}
+
+/// How carefully a transaction is told.
+#[derive(Debug, Default)]
+pub(super) struct Care {
+    by_topic: bool,
+    alone: BTreeSet<usize>,
+}
+
+impl Care {
+    /// Topic by topic from the start, or all at once.
+    pub(super) fn new(by_topic: bool) -> Self {
+        Self { by_topic, alone: BTreeSet::new() }
+    }
+
+    /// Whether topics are told one after another.
+    pub(super) fn is_by_topic(&self) -> bool {
+        self.by_topic
+    }
+
+    /// What is sent together; the next group waits until the one before has arrived.
+    pub(super) fn groups(&self, events: &[&Outgoing]) -> Vec<Vec<usize>> {
+        let others = |channel: Option<Channel>| -> Vec<usize> {
+            let is_meant = |place: &usize| channel.is_none_or(|channel| events[*place].channel == channel);
+            (0..events.len()).filter(|place| is_meant(place) && !self.alone.contains(place)).collect()
+        };
+        let mut groups = if self.by_topic {
+            let mut channels: Vec<Channel> = Vec::new();
+            for event in events {
+                if !channels.contains(&event.channel) {
+                    channels.push(event.channel);
+                }
+            }
+            channels.into_iter().map(|channel| others(Some(channel))).collect()
+        } else {
+            vec![others(None)]
+        };
+        groups.extend(self.alone.iter().map(|place| vec![*place]));
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+
+    /// Learns from a failed transaction: its error, the reports of its records, and the group sent last.
+    pub(super) fn learn(
+        &mut self,
+        cause: &KafkaError,
+        failed: &[(usize, RDKafkaErrorCode)],
+        group: &[usize],
+        events: &[&Outgoing],
+        topics: &TopicArgs,
+    ) -> Lesson {
+        let refusal = |place: usize, why: RDKafkaErrorCode| Refusal {
+            place,
+            topic: topic(topics, events[place].channel).to_owned(),
+            why,
+        };
+        let named = |kind: Kind| -> Vec<(usize, RDKafkaErrorCode)> {
+            failed.iter().filter(|(_, code)| Kind::of(*code) == Some(kind)).copied().collect()
+        };
+        // Everything for the topics of these is refused.
+        let whole_topics = |refused: &[(usize, RDKafkaErrorCode)]| {
+            let of = |place: usize| {
+                refused.iter().find(|(named, _)| events[*named].channel == events[place].channel)
+            };
+            let places = (0..events.len()).filter_map(|place| Some((place, of(place)?.1)));
+            Lesson::Known(places.map(|(place, why)| refusal(place, why)).collect())
+        };
+
+        let (of_record, of_topic, of_size) = (named(Kind::Record), named(Kind::Topic), named(Kind::Size));
+        if !of_record.is_empty() {
+            return Lesson::Known(of_record.into_iter().map(|(place, why)| refusal(place, why)).collect());
+        }
+        if !of_topic.is_empty() {
+            return whole_topics(&of_topic);
+        }
+        if !of_size.is_empty() {
+            let is_alone = |place: usize| of_size.len() == 1 || (group.len() == 1 && group[0] == place);
+            if let [(place, why), ..] = of_size[..]
+                && is_alone(place)
+            {
+                return Lesson::Known(vec![refusal(place, why)]);
+            }
+            self.alone.extend(of_size.iter().map(|(place, _)| *place));
+            return if self.alone.len() > ALONE_MAX { Lesson::TooMany } else { Lesson::LookCloser };
+        }
+        // No record was refused by name: it may not even be sent.
+        let Some(why) = cause.rdkafka_error_code().filter(|code| Kind::of(*code) == Some(Kind::Topic)) else {
+            return Lesson::CanPass;
+        };
+        let Some(first) = group.first() else { return Lesson::CanPass };
+        if group.iter().all(|place| events[*place].channel == events[*first].channel) {
+            whole_topics(&[(*first, why)])
+        } else {
+            self.by_topic = true;
+            Lesson::LookCloser
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode::{
+        InvalidRecord, MessageSizeTooLarge, NotEnoughReplicas, PurgeQueue, TopicAuthorizationFailed,
+    };
+
+    use super::*;
+
+    fn event(channel: Channel) -> Outgoing {
+        Outgoing { channel, key: None, value: None, headers: Vec::new() }
+    }
+
+    fn topics() -> TopicArgs {
+        let [orders, adjustments, accepted, rejected, levels, dead] =
+            ["orders", "adjustments", "accepted", "rejected", "levels", "dead"].map(str::to_owned);
+        TopicArgs {
+            orders_topic: orders,
+            adjustments_topic: adjustments,
+            accepted_topic: accepted,
+            rejected_topic: rejected,
+            levels_topic: levels,
+            dead_letter_topic: dead,
+        }
+    }
+
+    /// What is learned from a failure of this group of an accept, a reject and a dead letter.
+    fn learned(
+        care: &mut Care,
+        cause: RDKafkaErrorCode,
+        failed: &[(usize, RDKafkaErrorCode)],
+        group: &[usize],
+    ) -> Lesson {
+        let events = [Channel::Accepted, Channel::Rejected, Channel::DeadLetter].map(event);
+        let events: Vec<&Outgoing> = events.iter().collect();
+        care.learn(&KafkaError::Flush(cause), failed, group, &events, &topics())
+    }
+
+    fn groups(care: &Care) -> Vec<Vec<usize>> {
+        let events = [Channel::Accepted, Channel::Rejected, Channel::DeadLetter].map(event);
+        care.groups(&events.iter().collect::<Vec<_>>())
+    }
+
+    fn known(place: usize, topic: &str, why: RDKafkaErrorCode) -> Lesson {
+        Lesson::Known(vec![Refusal { place, topic: topic.to_owned(), why }])
+    }
+
+    #[test]
+    fn what_can_pass_is_no_refusal() {
+        let mut care = Care::default();
+        let failed = [(0, NotEnoughReplicas), (1, PurgeQueue), (2, PurgeQueue)];
+        assert_eq!(learned(&mut care, NotEnoughReplicas, &failed, &[0, 1, 2]), Lesson::CanPass);
+        assert_eq!(groups(&care), [[0, 1, 2]]);
+    }
+
+    #[test]
+    fn a_record_refused_by_itself_is_known_at_once() {
+        let mut care = Care::default();
+        let failed = [(2, MessageSizeTooLarge), (0, PurgeQueue)];
+        assert_eq!(
+            learned(&mut care, MessageSizeTooLarge, &failed, &[0, 1, 2]),
+            known(2, "dead", MessageSizeTooLarge)
+        );
+        let failed = [(1, InvalidRecord)];
+        assert_eq!(
+            learned(&mut care, InvalidRecord, &failed, &[0, 1, 2]),
+            known(1, "rejected", InvalidRecord)
+        );
+    }
+
+    #[test]
+    fn records_refused_together_for_their_size_are_sent_each_alone() {
+        let mut care = Care::default();
+        let failed = [(1, MessageSizeTooLarge), (2, MessageSizeTooLarge)];
+        assert_eq!(learned(&mut care, MessageSizeTooLarge, &failed, &[0, 1, 2]), Lesson::LookCloser);
+        assert_eq!(groups(&care), [[0], [1], [2]]);
+        let failed = [(2, MessageSizeTooLarge)];
+        assert_eq!(
+            learned(&mut care, MessageSizeTooLarge, &failed, &[2]),
+            known(2, "dead", MessageSizeTooLarge)
+        );
+    }
+
+    #[test]
+    fn a_topic_that_may_not_be_written_is_found_topic_by_topic() {
+        let mut care = Care::default();
+        let failed = [(0, PurgeQueue), (1, PurgeQueue), (2, PurgeQueue)];
+        assert_eq!(learned(&mut care, TopicAuthorizationFailed, &failed, &[0, 1, 2]), Lesson::LookCloser);
+        assert_eq!(groups(&care), [[0], [1], [2]]);
+        assert_eq!(
+            learned(&mut care, TopicAuthorizationFailed, &failed[1..2], &[1]),
+            known(1, "rejected", TopicAuthorizationFailed)
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! Batches to transactions: how much at once, and what becomes of what cannot be told.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Decided, Publisher, Refusal, Stuck, TellError, Telling, is_final};
+use crate::intake::{Comparison, Membership};
+use crate::tally::Totals;
+
+/// The pause before reading again what could not be told.
+const RETELL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The pauses between tries to make the producers anew: soon at first, since a broker that restarts is back in moments;
+/// then seldom, since each try is a client made and a line in the log.
+const RENEW_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RENEW_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Most records told in one transaction when all goes well: as many as a batch has at most, by any setting.
+const PORTION_MAX: usize = 1 << 20;
+/// And at least, however slow telling is: so few go through any link within the time that a transaction has.
+const PORTION_MIN: usize = 16;
+/// A transaction that fails after this long was too large for how slow telling is now: Kafka ends it after ten seconds.
+const SLOW: Duration = Duration::from_secs(8);
+
+/// How long a topic must be refused before partitions stop for it: a broker that has just started does not know all topics
+/// and ACLs yet.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
+/// After so long without a refusal the next one counts as the first.
+const TOPIC_FORGET: Duration = Duration::from_secs(60);
+
+/// A stop that leaves something to the next start, which finishes it. Nothing is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped before everything in hand was decided and told; the next start goes on there: {0:#}")]
+pub struct Unfinished(pub anyhow::Error);
+
+/// Tells decided batches, one after the other.
+pub struct Teller<'a> {
+    publisher: Publisher,
+    membership: &'a Membership,
+    comparison: &'a Comparison,
+    totals: &'a Totals,
+    stop: &'a CancellationToken,
+    /// Most records told in one transaction: fewer after one that ran out of time.
+    most: usize,
+    /// The topics that were refused, since when, and when last.
+    refused: HashMap<String, (Instant, Instant)>,
+    /// Why the last batch was not told, while it waits to be read again.
+    untold: Option<TellError>,
+}
+
+impl<'a> Teller<'a> {
+    /// Tells with this publisher, for these memberships of the group.
+    #[must_use]
+    pub fn new(
+        publisher: Publisher,
+        membership: &'a Membership,
+        comparison: &'a Comparison,
+        totals: &'a Totals,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            publisher,
+            membership,
+            comparison,
+            totals,
+            stop,
+            most: PORTION_MAX,
+            refused: HashMap::new(),
+            untold: None,
+        }
+    }
+
+    /// No batch comes any more.
+    ///
+    /// # Errors
+    /// [`Unfinished`] when the last one waits to be read again.
+    pub fn end(self) -> Result<()> {
+        self.untold.map_or(Ok(()), |why| Err(Unfinished(why.into()).into()))
+    }
+
+    /// Tells a batch. What cannot be told now is read again and told from the ledger; what never can stops its partition.
+    ///
+    /// # Errors
+    /// When another instance has this one's place, Kafka refuses the producers for good, or a stop cuts it short.
+    pub fn tell(&mut self, mut batch: Decided) -> Result<()> {
+        let assignment = self.membership.assignment();
+        let mut stuck = Vec::new();
+        loop {
+            // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
+            let group =
+                self.membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
+            if !batch.drop_ended(&assignment.ownership) || batch.is_told() {
+                break;
+            }
+            if self.comparison.is_outdated(batch.epoch()) {
+                tracing::info!(
+                    "the database was connected to anew; what was decided before is read again, not told"
+                );
+                assignment.request_rewind();
+                break;
+            }
+            let begun = Instant::now();
+            let portion = batch.portion(self.most);
+            let told = self.publisher.tell(&Telling {
+                events: &portion.events,
+                offsets: &portion.offsets,
+                group: Some(group),
+            });
+            match told {
+                Ok(()) => {
+                    tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "told");
+                    self.comparison.progress().published(&portion.offsets);
+                    self.totals.add(&portion.tally);
+                    let records = portion.records;
+                    if records == self.most {
+                        self.most = (self.most + self.most / 8 + 1).min(PORTION_MAX);
+                    }
+                    self.untold = None;
+                    batch.told(records);
+                }
+                Err(TellError::Refused(refusals)) if self.is_certain(&refusals) => {
+                    stuck.extend(batch.heed(refusals));
+                }
+                Err(TellError::TooMany(error)) if portion.records > PORTION_MIN => {
+                    self.tell_fewer(portion.records, &error);
+                }
+                Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
+                Err(error) => {
+                    if begun.elapsed() > SLOW {
+                        self.tell_fewer(portion.records, &error);
+                    }
+                    if self.stop.is_cancelled() {
+                        return Err(Unfinished(error.into()).into());
+                    }
+                    tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
+                    assignment.request_rewind();
+                    std::thread::sleep(RETELL_PAUSE);
+                    // Those that are missing, if any is.
+                    renew(&mut self.publisher, self.stop).map_err(|refused| {
+                        if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
+                    })?;
+                    self.untold = Some(error);
+                    break;
+                }
+            }
+        }
+        for stuck in stuck {
+            self.give_up(&stuck);
+        }
+        Ok(())
+    }
+
+    /// Whether refusals are there to stay: those of a topic only after a while.
+    fn is_certain(&mut self, refusals: &[Refusal]) -> bool {
+        let now = Instant::now();
+        let refused = &mut self.refused;
+        refusals.iter().filter(|refusal| refusal.is_for_topic()).all(|refusal| {
+            let (since, last) = refused.entry(refusal.topic.clone()).or_insert((now, now));
+            if now.duration_since(*last) > TOPIC_FORGET {
+                *since = now;
+            }
+            *last = now;
+            now.duration_since(*since) >= TOPIC_PATIENCE
+        })
+    }
+
+    /// Halves what is told at once.
+    fn tell_fewer(&mut self, records: usize, why: &dyn std::fmt::Display) {
+        self.most = (records / 2).max(PORTION_MIN);
+        tracing::warn!(
+            most = self.most,
+            "fewer records are told at once, since {records} were too many: {why}"
+        );
+    }
+
+    /// Stops a partition whose next result or dead letter cannot be told, and says what to do.
+    fn give_up(&self, stuck: &Stuck) {
+        let Stuck { source, topic, bytes, why } = stuck;
+        tracing::error!(
+            partition = %source.at, offset = %source.offset, topic, bytes, why = %why,
+            "stopped: what this record came to cannot be told. It is decided, and told when {topic} takes it: raise its \
+             max.message.bytes where it is too large, allow this user to write where it is not allowed (ACL: Write), \
+             create the topic where it is gone; then start again"
+        );
+        self.totals.add_stuck();
+        self.membership.assignment().stop_partition(&source.at);
+    }
+}
+
+/// Makes the producers anew, however long Kafka is away. A refusal that stays one ends it, and so does a stop.
+///
+/// # Errors
+/// That refusal, or what the last try before the stop met.
+pub fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
+    let mut pauses = ExponentialBuilder::new()
+        .with_min_delay(RENEW_PAUSE_MIN)
+        .with_max_delay(RENEW_PAUSE_MAX)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    loop {
+        let error = match publisher.fence(stop) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if stop.is_cancelled() {
+            return Err(error);
+        }
+        if is_final(&error) {
+            return Err(error.context(
+                "Kafka refuses this instance's producers, and will as long as nothing changes there: allow this user to \
+                 use their transactional ids (ACLs Write and Describe; each worker has two, the second with -b at its \
+                 end)",
+            ));
+        }
+        // Holds because there is no last time.
+        let pause = pauses.next().unwrap_or(RENEW_PAUSE_MAX);
+        tracing::warn!(?pause, "the producer could not be made anew: {error:#}");
+        let _ = Handle::current().block_on(tokio::time::timeout(pause, stop.cancelled()));
+    }
+}
