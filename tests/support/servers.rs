@@ -119,11 +119,6 @@ impl Private {
         self.services(&["start"]);
     }
 
-    /// One of the settings that name them.
-    pub fn setting(&self, name: &str) -> &str {
-        &self.settings[name]
-    }
-
     /// Runs one of Kafka's own tools, by its class, on this Kafka.
     pub fn kafka_tool(&self, class: &str, arguments: &[&str]) {
         let done = Command::new("java")
