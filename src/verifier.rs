@@ -6,6 +6,7 @@
 //! the partitions are read again from their committed offsets, and what the
 //! ledger already decided is told from there.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
 use crate::intake::progress::Progress;
 use crate::intake::{
-    Assignment, Comparison, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch, passes,
+    Assignment, Comparison, FencedByItself, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch,
+    passes,
 };
 use crate::ledger::Outcome;
 use crate::publish::{Decided, Publisher, Teller, Unfinished, renew};
@@ -36,6 +38,8 @@ const DECIDING: usize = 1;
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often the log says that it still is.
 const DATABASE_SAY: Duration = Duration::from_secs(5);
+/// A member that is fenced by itself again within this time is fenced by another instance.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
 /// Longest wait, when stopping, for the ledger to note how far results are published.
 const KEEP_LIMIT: Duration = Duration::from_secs(3);
 /// What a verifier needs to know.
@@ -138,6 +142,7 @@ struct Worker {
 async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
     let Worker { number, settings, .. } = &worker;
     let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
+    let mut fenced: Option<Instant> = None;
     while !stop.is_cancelled() {
         let sharing = match &group {
             Some(group) => group.sharing(&stop).await?,
@@ -146,37 +151,52 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
         let Some(sharing) = sharing else { break };
         let own_stop = stop.child_token();
         let pipeline = pipeline(&worker, sharing, own_stop.clone());
-        let Some(group) = group.as_ref().filter(|_| sharing == Sharing::Together) else {
-            return pipeline.await;
-        };
-        tracing::warn!(
-            worker = number,
-            "older instances share this group: until all are of this version, orders and adjustments are shared in \
-             sum, as they do, not each evenly"
-        );
-        let regroup = async {
-            match group.older_are_gone().await {
-                Ok(()) => {
-                    tracing::info!(
-                        worker = number,
-                        "no older instance is left: leaving the group, to share each topic evenly"
-                    );
-                    own_stop.cancel();
+        let ended = match group.as_ref().filter(|_| sharing == Sharing::Together) {
+            None => pipeline.await,
+            Some(group) => {
+                tokio::select! {
+                    ended = pipeline => ended,
+                    never = stop_without_older(group, *number, &own_stop) => match never {},
                 }
-                Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
             }
-            std::future::pending::<()>().await;
         };
-        tokio::select! {
+        match ended {
+            Ok(()) if sharing == Sharing::EachTopic => break,
+            Ok(()) => {}
             // What it left in hand to join anew it reads again itself.
-            ended = pipeline => match ended {
-                Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
-                ended => ended?,
-            },
-            () = regroup => {}
+            Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
+            Err(error)
+                if error.is::<FencedByItself>()
+                    && !stop.is_cancelled()
+                    && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
+            {
+                tracing::warn!(worker = number, "joining the group anew: {error:#}");
+                fenced = Some(Instant::now());
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Stops a pipeline that joined as older instances do, once none of them is left. Never ends by itself.
+async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &CancellationToken) -> Infallible {
+    tracing::warn!(
+        worker,
+        "older instances share this group: until all are of this version, orders and adjustments are shared in sum, as \
+         they do, not each evenly"
+    );
+    match group.older_are_gone().await {
+        Ok(()) => {
+            tracing::info!(
+                worker,
+                "no older instance is left: leaving the group, to share each topic evenly"
+            );
+            stop.cancel();
+        }
+        Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
+    }
+    std::future::pending().await
 }
 
 /// Three stages, joined by bounded queues.

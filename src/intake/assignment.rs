@@ -118,6 +118,8 @@ pub struct Assignment {
     failure: Mutex<Option<anyhow::Error>>,
     /// When it was said last that partitions cannot be begun yet.
     said: Mutex<Option<Instant>>,
+    /// When partitions were lost last, since the group had not heard of a member for too long.
+    lost: Mutex<Option<Instant>>,
 }
 
 impl Assignment {
@@ -147,6 +149,7 @@ impl Assignment {
             leaving: AtomicBool::new(false),
             failure: Mutex::default(),
             said: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -182,6 +185,11 @@ impl Assignment {
                 self.request_rewind();
             }
         }
+    }
+
+    /// Whether partitions were lost within this time.
+    pub(super) fn lost_within(&self, time: Duration) -> bool {
+        lock(&self.lost).is_some_and(|at| at.elapsed() <= time)
     }
 
     /// Begins no partition any more: the member leaves the group.
@@ -485,6 +493,7 @@ impl Assignment {
     fn hand_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         if consumer.assignment_lost() {
             tracing::warn!("partitions were lost: this member was silent for too long");
+            *lock(&self.lost) = Some(Instant::now());
         } else if !self.wait_until_idle(HANDOVER_LIMIT) {
             tracing::warn!(
                 "batches are still under way after {HANDOVER_LIMIT:?}; their results are told by the next owner"

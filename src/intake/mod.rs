@@ -54,6 +54,9 @@ const PAUSE_AFTER: Duration = Duration::from_secs(2);
 const REWIND_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for batches under way when stopping.
 const STOP_DRAIN: Duration = Duration::from_secs(30);
+/// How long after partitions were lost a fence may be a member's own: it joins again at once, and the last answer under
+/// its old name comes within a request's time.
+const FENCED_BY_ITSELF: Duration = Duration::from_secs(60);
 /// Longest wait until the group has let go of static members that leave. Past it they have left when their session ends.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How often to ask whether it has, and the longest wait for an answer.
@@ -396,6 +399,13 @@ impl Intake {
                 bail!("Kafka does not allow this user to read {topic} in this group: {error}")
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                let fenced = consumer
+                    .client()
+                    .fatal_error()
+                    .is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId);
+                if fenced && self.assignment.lost_within(FENCED_BY_ITSELF) {
+                    return Err(FencedByItself.into());
+                }
                 Err(refused_for_good(consumer, error))
             }
             // librdkafka goes on by itself: brokers down, timeouts, a poll that came late.
@@ -471,6 +481,12 @@ impl Intake {
         })
     }
 }
+
+/// A static member was silent past its session and joined again, and librdkafka took the answer to a question under its
+/// old name for another instance's doing. Its successor, made by the same process, goes on.
+#[derive(Debug, thiserror::Error)]
+#[error("this member was silent for too long and is fenced by its own successor in the group")]
+pub struct FencedByItself;
 
 /// Why the group, or Kafka, will have nothing more to do with this member.
 fn refused_for_good(consumer: &MemberConsumer, error: &KafkaError) -> anyhow::Error {

@@ -203,7 +203,6 @@ impl StoreError {
         matches!(
             self,
             Self::Moved
-                | Self::Reconnected
                 | Self::ConcurrentChange { .. }
                 | Self::ReadOnly { .. }
                 | Self::Database { retry: true, .. }
@@ -318,7 +317,9 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a batch in one transaction, once: retries what is transient
     /// a bounded number of times within, and is safe to call again with the
     /// same batch after any error, since positions and decisions make a
-    /// second time a no-op that tells the same.
+    /// second time a no-op that tells the same. What cost the connection is
+    /// not tried again within where the batch has an epoch: the next try could
+    /// only say that there is a new one, and why would be lost.
     ///
     /// # Errors
     /// [`StoreError::LedgerBehind`] when a position is below what the batch expects; [`StoreError::Database`] else.
@@ -428,6 +429,15 @@ async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
     doing: &'static str,
     attempt: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
+    retry_when(doing, StoreError::is_transient, attempt).await
+}
+
+/// The same where not every transient failure is tried again within.
+async fn retry_when<T, F: Future<Output = Result<T, StoreError>>>(
+    doing: &'static str,
+    again: impl Fn(&StoreError) -> bool,
+    attempt: impl FnMut() -> F,
+) -> Result<T, StoreError> {
     attempt
         .retry(
             ExponentialBuilder::default()
@@ -436,7 +446,7 @@ async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
                 .with_max_times(APPLY_TRIES - 1)
                 .with_jitter(),
         )
-        .when(StoreError::is_transient)
+        .when(again)
         // What does not pass within the bound is for the caller to say, and there may be five of these a second.
         .notify(|error, pause| {
             tracing::debug!(error = error as &dyn std::error::Error, ?pause, "{doing}: trying again");

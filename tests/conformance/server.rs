@@ -253,6 +253,39 @@ async fn a_read_only_database_is_named_can_be_read_and_is_written_once_it_can_be
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_costs_a_compared_batch_its_connection_is_said_and_not_only_that_there_is_a_new_one() {
+    let database = TestDatabase::postgres().await;
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
+    set_default(&database, "default_transaction_read_only = on").await;
+    let mut one = batch(vec![order("o-1", &[("MUG", 1)])]);
+    // The connection there is began when it was not; a new one is asked for as a lost one would be.
+    for _ in 0..3 {
+        let (epoch, _) = store.applying_positions().await.unwrap();
+        one.epoch = Some(epoch);
+        match store.apply(&one).await {
+            Ok(_) => {
+                database
+                    .execute(
+                        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+                         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                    )
+                    .await;
+                one = batch(vec![order("o-2", &[("MUG", 1)])]);
+            }
+            Err(refused) if whole(&refused).contains("read-only") => {
+                assert!(refused.is_transient());
+                store.close().await;
+                database.remove().await;
+                return;
+            }
+            Err(refused) => assert!(refused.is_transient(), "{}", whole(&refused)),
+        }
+    }
+    panic!("it never said that the database is read-only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_migration_may_take_longer_than_a_batch() {
     let database = TestDatabase::postgres().await;
     // Each statement that makes something says under which limits it ran.

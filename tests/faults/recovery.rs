@@ -372,3 +372,43 @@ fn a_second_group_on_the_same_ledger_is_refused_until_it_is_to_take_over() {
     verifier.stop();
     refuses(scene.start("a", &[]), &["this ledger is of consumer group"]);
 }
+
+#[test]
+fn data_loss_accepted_under_load_loses_only_what_kafka_deleted() {
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let settings = ["--accept-data-loss", "--batch-max-orders", "50"];
+    let mut running = vec![scene.start("a", &settings), scene.start("b", &settings)];
+    for round in 0..3 {
+        let end = scene.kafka.ends(&scene.orders(), "read_uncommitted")[0];
+        scene.produce(&mugs(&format!("round-{round}"), 2_000, 4));
+        let reached = scene.database.applied();
+        wait::until("the work goes on", SOON, || {
+            scene.database.applied() > reached.min(2_000 * round + 1_000)
+        });
+        // Wherever they are, and whoever is killed in the middle of it.
+        for verifier in &running {
+            verifier.signal("STOP");
+        }
+        scene.kafka.delete_records(&scene.orders(), 0, end + 450);
+        let mut killed = running.remove(0);
+        killed.kill();
+        for verifier in &running {
+            verifier.signal("CONT");
+        }
+        running.push(scene.start(killed.name(), &settings));
+    }
+    scene.done(Duration::from_secs(60));
+    for verifier in running {
+        verifier.stop();
+    }
+    scene.prove_levels();
+    scene.prove_decisions();
+    scene.prove_rest();
+    let others = scene.database.number("SELECT count(*) FROM decisions WHERE kind = 1 AND partition <> 0");
+    assert_eq!(others, 3 * 1_500, "of the other partitions all is decided");
+    let told = scene.kafka.read(&scene.topic("accepted"));
+    let ids: std::collections::HashSet<_> = told.iter().map(|record| record.key.clone()).collect();
+    assert_eq!(ids.len(), told.len(), "something was told twice");
+    assert!(told.len() as i64 <= scene.database.decided() && told.len() >= 3 * 1_500);
+}

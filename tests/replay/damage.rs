@@ -1,5 +1,7 @@
 //! Ledgers and topics damaged by hand: each damage is named for what it is.
 
+use tokio_util::sync::CancellationToken;
+
 use super::{SOON, lived, report, run};
 use crate::support::database::Database;
 use crate::support::kafka::{Sent, header, order};
@@ -298,4 +300,41 @@ fn results_behind_a_transaction_that_ends_are_waited_for() {
     drop(open);
     assert_eq!(audit.wait(SOON).code(), Some(0), "{}", audit.log());
     assert_eq!(scene.told("accepted").len(), 1);
+}
+
+#[test]
+fn a_repair_while_orders_are_told_tells_nothing_twice() {
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let orders = |round: usize| -> Vec<Sent> {
+        (0..100).map(|number| order(&format!("o-{round}-{number}"), &[("MUG", 1)])).collect()
+    };
+    let verifier = scene.start("a", &["--batch-max-orders", "50"]);
+    // Some at any time, so that there always is a transaction.
+    let ended = CancellationToken::new();
+    let produced = std::thread::scope(|threads| {
+        let producer = threads.spawn(|| {
+            let mut round = 0;
+            while !ended.is_cancelled() {
+                scene.produce(&orders(round));
+                round += 1;
+            }
+            round
+        });
+        // A failure ends it too.
+        let end = ended.clone().drop_guard();
+        wait::until("orders are decided", SOON, || scene.database.decided() > 200);
+        for _ in 0..3 {
+            let decided = scene.database.decided();
+            let (status, out, log) = run(scene.tool(&["audit", "--topics", "--repair"]));
+            assert_eq!(status, 0, "{out}\n{log}");
+            assert!(!out.contains("Mended"), "{out}");
+            wait::until("orders went on meanwhile", SOON, || scene.database.decided() > decided);
+        }
+        drop(end);
+        producer.join().expect("the producer")
+    });
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(scene.prove().accepted, produced * 100);
 }

@@ -157,7 +157,7 @@ pub(super) async fn with_connection<T>(
 
 /// Whether a session is as good as before, once what failed is rolled back: nothing but the work itself was refused.
 /// Another session costs not only its opening: with each, the whole ledger is compared anew.
-fn keeps_session(error: &StoreError) -> bool {
+pub(super) fn keeps_session(error: &StoreError) -> bool {
     match error {
         StoreError::Database { source: sqlx::Error::Database(refused), .. } => {
             // A key or a constraint; serialisation; a deadlock. sqlx rolls back when it drops a transaction. Not a lock

@@ -348,7 +348,10 @@ impl Store for PostgresStore {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("applying a batch", || self.attempt(batch)).await
+        let again = |error: &StoreError| {
+            error.is_transient() && (batch.epoch.is_none() || connection::keeps_session(error))
+        };
+        super::retry_when("applying a batch", again, || self.attempt(batch)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {

@@ -237,7 +237,11 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("applying a batch", || self.apply_once(batch, How::Usually)).await
+        // Each error of the database costs the connection.
+        let again = |error: &StoreError| {
+            error.is_transient() && (batch.epoch.is_none() || !matches!(error, StoreError::Database { .. }))
+        };
+        super::retry_when("applying a batch", again, || self.apply_once(batch, How::Usually)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
