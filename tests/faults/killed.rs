@@ -9,7 +9,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::alone;
 use crate::support::{stream, wait};
 
-const ORDERS: usize = 50_000;
+const ORDERS: usize = 24_000;
 const PARTITIONS: i32 = 6;
 const PROCESSES: usize = 3;
 const KILLS: usize = 12;

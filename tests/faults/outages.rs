@@ -63,7 +63,7 @@ fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<Str
 
 #[test]
 fn postgresql_killed_in_mid_run_loses_and_repeats_nothing() {
-    survives("postgres", 3, |_| Vec::new());
+    survives("postgres", 2, |_| Vec::new());
 }
 
 #[test]
