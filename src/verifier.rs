@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::beside::{Beside, Moved};
+use crate::beside::{Beside, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
 use crate::intake::progress::Progress;
@@ -84,7 +84,7 @@ pub async fn run(
     let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
     topics.check_partitions(&*store, settings.accept_data_loss).await?;
     let beside = Beside::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
-    let moved = beside.moved();
+    let level_changes = beside.level_changes();
     let beside_stop = CancellationToken::new();
     let beside = tokio::spawn(beside.run(beside_stop.clone()));
     let mut workers = JoinSet::new();
@@ -93,7 +93,7 @@ pub async fn run(
             number,
             settings: settings.clone(),
             store: Arc::clone(&store),
-            moved: moved.clone(),
+            level_changes: level_changes.clone(),
             news: topics.listen(),
             comparison: Arc::clone(&comparison),
             totals: Arc::clone(&totals),
@@ -132,7 +132,7 @@ struct Worker {
     number: usize,
     settings: Settings,
     store: Arc<dyn Store>,
-    moved: Moved,
+    level_changes: LevelChanges,
     news: TopicNews,
     comparison: Arc<Comparison>,
     totals: Arc<Totals>,
@@ -201,7 +201,7 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 
 /// Three stages, joined by bounded queues.
 async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
-    let Worker { number, settings, store, moved, news, comparison, totals } = worker;
+    let Worker { number, settings, store, level_changes, news, comparison, totals } = worker;
     // Fence first: only then do the committed offsets hold all that a predecessor told.
     let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
@@ -219,7 +219,7 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
     let assignment = Assignment::new(
         Arc::clone(store),
         Handle::current(),
-        moved.clone(),
+        level_changes.clone(),
         Arc::clone(comparison.progress()),
         settings.accept_data_loss,
     );
@@ -263,7 +263,7 @@ async fn decide(
     turns: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let Worker { store, moved, comparison, .. } = worker;
+    let Worker { store, level_changes, comparison, .. } = worker;
     while let Some(mut batch) = batches.recv().await {
         if batch.drop_ended(&membership.assignment().ownership) {
             let (mut questions, waiting) = batch.ask();
@@ -273,10 +273,10 @@ async fn decide(
                 Err(error) if passes(&error) => return Err(Unfinished(error).into()),
                 done => done?,
             };
-            moved.mark(std::mem::take(&mut applied.levels));
+            level_changes.mark(std::mem::take(&mut applied.levels));
             // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
             if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
-                moved.mark_all();
+                level_changes.mark_all();
             }
             tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
             if decided.send(Decided::new(waiting, applied, epoch)).await.is_err() {

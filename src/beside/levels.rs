@@ -77,9 +77,9 @@ impl Waiting {
 
 /// Takes the word of the other stages that levels moved.
 #[derive(Clone)]
-pub struct Moved(Option<Arc<Waiting>>);
+pub struct LevelChanges(Option<Arc<Waiting>>);
 
-impl Moved {
+impl LevelChanges {
     /// Tells nobody.
     #[must_use]
     pub(super) fn ignored() -> Self {
@@ -169,8 +169,8 @@ impl Announcer {
         Self { sender, store, delay, waiting, told: tokio::sync::Mutex::default() }
     }
 
-    pub(super) fn moved(&self) -> Moved {
-        Moved(Some(Arc::clone(&self.waiting)))
+    pub(super) fn level_changes(&self) -> LevelChanges {
+        LevelChanges(Some(Arc::clone(&self.waiting)))
     }
 
     /// Tells until `stop`, then the rest.

@@ -14,7 +14,7 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use levels::Announcer;
-pub use levels::Moved;
+pub use levels::LevelChanges;
 pub(crate) use sender::{Lost, Sender};
 
 use crate::config::{KafkaArgs, TopicArgs};
@@ -46,8 +46,8 @@ impl Beside {
 
     /// Where the deciding stages say which levels moved.
     #[must_use]
-    pub fn moved(&self) -> Moved {
-        self.announcer.as_ref().map_or_else(Moved::ignored, Announcer::moved)
+    pub fn level_changes(&self) -> LevelChanges {
+        self.announcer.as_ref().map_or_else(LevelChanges::ignored, Announcer::level_changes)
     }
 
     /// Runs until `stop`.

@@ -23,7 +23,7 @@ use super::comparison;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
 use super::recovery::{self, Positions, Refusal, Start};
-use crate::beside::Moved;
+use crate::beside::LevelChanges;
 use crate::kafka::topic_ids::{Described, Unanswered, describe};
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
@@ -101,7 +101,7 @@ struct Reading {
 pub struct Assignment {
     store: Arc<dyn Store>,
     runtime: Handle,
-    moved: Moved,
+    level_changes: LevelChanges,
     progress: Arc<Progress>,
     accept_data_loss: bool,
     /// What is owned, for the stages to ask.
@@ -123,20 +123,20 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Nothing assigned yet. `runtime` is where the store's futures run; `moved` learns that who had the partitions
+    /// Nothing assigned yet. `runtime` is where the store's futures run; `level_changes` learns that who had the partitions
     /// before may have left levels untold, `progress` where each partition is begun.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         runtime: Handle,
-        moved: Moved,
+        level_changes: LevelChanges,
         progress: Arc<Progress>,
         accept_data_loss: bool,
     ) -> Self {
         Self {
             store,
             runtime,
-            moved,
+            level_changes,
             progress,
             accept_data_loss,
             ownership: Ownership::default(),
@@ -482,7 +482,7 @@ impl Assignment {
         consumer.pause(partitions).context("cannot pause the partitions")?;
         match begun {
             Ok(_) => {
-                self.moved.mark_all();
+                self.level_changes.mark_all();
                 self.resume(consumer)
             }
             Err(error) => self.postpone(error),

@@ -103,7 +103,7 @@ impl Progress {
             let now = Position { published: Some(published), ..was.clone() };
             match store.set_position(&at, Some(was), &now).await {
                 // Whoever has the partition now says it with the next batch.
-                Ok(()) | Err(StoreError::ConcurrentChange { .. }) => {}
+                Ok(()) | Err(StoreError::PositionChanged { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

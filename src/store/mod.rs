@@ -161,7 +161,7 @@ pub enum StoreError {
     Reconnected,
     /// A position is not what it was when it was read. Passes when it is read again.
     #[error("the position of {at} was changed in the meantime")]
-    ConcurrentChange {
+    PositionChanged {
         /// Which partition.
         at: TopicPartition,
     },
@@ -176,7 +176,7 @@ pub enum StoreError {
     },
     /// What a batch was to lock changed while it waited. Passes when the same is done again.
     #[error("an order was decided by another batch in the meantime")]
-    Moved,
+    ConcurrentChange,
     /// What is stored cannot be what this program wrote.
     #[error("the ledger holds {what}: run `stock-verifier audit`")]
     Damaged {
@@ -202,8 +202,8 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Moved
-                | Self::ConcurrentChange { .. }
+            Self::ConcurrentChange
+                | Self::PositionChanged { .. }
                 | Self::ReadOnly { .. }
                 | Self::Database { retry: true, .. }
         )
@@ -294,7 +294,7 @@ pub trait Store: Send + Sync + 'static {
     /// which on the partition's decisions are of it.
     ///
     /// # Errors
-    /// [`StoreError::ConcurrentChange`] when it is something else by now.
+    /// [`StoreError::PositionChanged`] when it is something else by now.
     async fn set_position(
         &self,
         at: &TopicPartition,

@@ -419,7 +419,7 @@ async fn a_position_is_set_only_where_it_is_what_it_was(database: Arc<TestDataba
     let store = database.ledger().await;
     let changed = |set: Result<(), StoreError>| {
         assert!(
-            matches!(&set, Err(error @ StoreError::ConcurrentChange { .. }) if error.is_transient()),
+            matches!(&set, Err(error @ StoreError::PositionChanged { .. }) if error.is_transient()),
             "{set:?}"
         );
     };

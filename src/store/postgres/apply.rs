@@ -94,7 +94,7 @@ pub(super) async fn apply(
     let (decisions, next) = read_decisions(&mut transaction, batch, &followed, ids).await?;
     let mut orders = order_states(&decisions, &followed)?;
     if !are_locked(&orders, &items) {
-        return Err(StoreError::Moved);
+        return Err(StoreError::ConcurrentChange);
     }
     orders::read_states(&mut transaction, &mut orders).await?;
 

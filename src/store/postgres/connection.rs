@@ -165,8 +165,8 @@ pub(super) fn keeps_session(error: &StoreError) -> bool {
             refused.code().is_some_and(|code| code.starts_with("23") || matches!(&*code, "40001" | "40P01"))
         }
         StoreError::Reconnected
-        | StoreError::Moved
-        | StoreError::ConcurrentChange { .. }
+        | StoreError::ConcurrentChange
+        | StoreError::PositionChanged { .. }
         | StoreError::LedgerBehind { .. } => true,
         _ => false,
     }

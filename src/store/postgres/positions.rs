@@ -43,7 +43,7 @@ pub(super) async fn set(
     let found =
         found.map(|row| rows::full_position(&row)).transpose().map_err(&doing)?.map(|(_, found)| found);
     if found.as_ref() != was {
-        return Err(StoreError::ConcurrentChange { at: at.clone() });
+        return Err(StoreError::PositionChanged { at: at.clone() });
     }
     // One that was not there may be there by now: then it is left alone, and nothing is written.
     let written = sqlx::query(
@@ -64,7 +64,7 @@ pub(super) async fn set(
     .map_err(&doing)?
     .rows_affected();
     if written == 0 {
-        return Err(StoreError::ConcurrentChange { at: at.clone() });
+        return Err(StoreError::PositionChanged { at: at.clone() });
     }
     if let Some(topic_id) = &now.topic_id
         && was.and_then(|was| was.topic_id.as_ref()) != Some(topic_id)

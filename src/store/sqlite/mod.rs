@@ -195,7 +195,7 @@ impl Store for SqliteStore {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database(doing))?;
         let found = rows::read_full_positions(&mut tx, Some(at)).await.map_err(database(doing))?.remove(at);
         if found.as_ref() != was {
-            return Err(StoreError::ConcurrentChange { at: at.clone() });
+            return Err(StoreError::PositionChanged { at: at.clone() });
         }
         rows::write_position(&mut tx, at, now).await.map_err(database(doing))?;
         if let Some(topic_id) = &now.topic_id
