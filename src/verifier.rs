@@ -229,13 +229,13 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
     let membership = intake.membership();
     tokio::spawn(news.clone().tell(Arc::clone(membership.assignment()), stop.clone()));
 
-    let turns = Arc::new(Semaphore::new(DECIDING));
+    let permits = Arc::new(Semaphore::new(DECIDING));
     let (gathered, batches) = mpsc::channel(DECIDING);
     let (decided, tellings) = mpsc::channel(STAGE_QUEUE);
     let gathering = spawn_blocking({
         let stop = stop.clone();
-        let turns = Arc::clone(&turns);
-        move || intake.run(gathered, &turns, &stop)
+        let permits = Arc::clone(&permits);
+        move || intake.run(gathered, &permits, &stop)
     });
     let telling = spawn_blocking({
         let (membership, comparison) = (membership.clone(), Arc::clone(comparison));
@@ -245,8 +245,8 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
             tell(publisher, &membership, tellings, &comparison, &totals, &stop)
         }
     });
-    let deciding = decide(worker, membership, batches, decided, &turns, &stop).await;
-    turns.close();
+    let deciding = decide(worker, membership, batches, decided, &permits, &stop).await;
+    permits.close();
     stop.cancel();
 
     let telling = telling.await.context("the telling stage panicked").flatten();
@@ -254,52 +254,52 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
     graver(graver(telling, deciding), gathering)
 }
 
-/// The deciding stage. Gives a turn back when it is free for the next batch.
+/// The deciding stage. Gives a permit back when it is free for the next batch.
 async fn decide(
     worker: &Worker,
     membership: Membership,
     mut batches: mpsc::Receiver<Batch>,
     decided: mpsc::Sender<Decided>,
-    turns: &Semaphore,
+    permits: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<()> {
     let Worker { store, level_changes, comparison, .. } = worker;
     while let Some(mut batch) = batches.recv().await {
         if batch.drop_ended(&membership.assignment().ownership) {
-            let (mut questions, waiting) = batch.ask();
+            let (mut to_apply, pending) = batch.split();
             let begun = Instant::now();
-            let (mut applied, epoch) = match apply_patiently(&**store, comparison, &mut questions, stop).await
-            {
-                Err(error) if passes(&error) => return Err(Unfinished(error).into()),
-                done => done?,
-            };
+            let (mut applied, epoch) =
+                match apply_with_retries(&**store, comparison, &mut to_apply, stop).await {
+                    Err(error) if passes(&error) => return Err(Unfinished(error).into()),
+                    done => done?,
+                };
             level_changes.mark(std::mem::take(&mut applied.levels));
             // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
             if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
                 level_changes.mark_all();
             }
-            tracing::debug!(requests = questions.requests.len(), took = ?begun.elapsed(), "decided");
-            if decided.send(Decided::new(waiting, applied, epoch)).await.is_err() {
+            tracing::debug!(requests = to_apply.requests.len(), took = ?begun.elapsed(), "decided");
+            if decided.send(Decided::new(pending, applied, epoch)).await.is_err() {
                 break;
             }
         }
-        turns.add_permits(1);
+        permits.add_permits(1);
     }
     Ok(())
 }
 
 /// Applies a batch, however long the database is away; a stop ends the waiting. Returns also the connection epoch in which
 /// it was applied.
-async fn apply_patiently(
+async fn apply_with_retries(
     store: &dyn Store,
     comparison: &Comparison,
-    questions: &mut store::Batch,
+    to_apply: &mut store::Batch,
     stop: &CancellationToken,
 ) -> Result<(Applied, u64)> {
     let mut pause = Duration::from_millis(100);
     let mut said: Option<Instant> = None;
     loop {
-        match apply_compared(store, comparison, questions).await {
+        match apply_compared(store, comparison, to_apply).await {
             // Compared at once, now that somebody is there again.
             Err(error) if is_reconnected(&error) => {}
             Err(error) if passes(&error) && !stop.is_cancelled() => {
@@ -319,13 +319,13 @@ async fn apply_patiently(
 async fn apply_compared(
     store: &dyn Store,
     comparison: &Comparison,
-    questions: &mut store::Batch,
+    to_apply: &mut store::Batch,
 ) -> Result<(Applied, u64)> {
     let epoch = comparison.epoch().await?;
-    questions.epoch = Some(epoch);
-    comparison.progress().tell(&mut questions.advances);
-    let applied = store.apply(questions).await?;
-    comparison.progress().applied(&questions.advances);
+    to_apply.epoch = Some(epoch);
+    comparison.progress().tell(&mut to_apply.advances);
+    let applied = store.apply(to_apply).await?;
+    comparison.progress().applied(&to_apply.advances);
     Ok((applied, epoch))
 }
 

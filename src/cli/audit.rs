@@ -16,10 +16,10 @@ use super::progress::Shown;
 use super::{FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
 use crate::ledger::{Stamp, TopicPartition};
-use crate::replay::choice::Choice;
 use crate::replay::compare;
+use crate::replay::decision_verifier;
 use crate::replay::finding::Report;
-use crate::replay::judge;
+use crate::replay::record_filter::RecordFilter;
 use crate::replay::scope::Scope;
 use crate::replay::topics::Topics;
 use crate::store::{Audit, Finding, OVERDUE, OverdueHolds, Store};
@@ -106,7 +106,7 @@ pub struct Outcome {
     pub with_topics: bool,
     /// Where ledger and Kafka do not agree how far each partition is done; `None` when it was not looked at.
     pub apart: Option<Vec<String>>,
-    /// What was mended.
+    /// What was repaired.
     pub repairs: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     if args.repair {
         repairs = repair::levels(&**store).await?;
     }
-    let choice = Choice::all();
+    let choice = RecordFilter::all();
     let scope = Scope {
         kafka: &args.kafka,
         topics: &args.topics,
@@ -153,7 +153,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     };
     let again = async {
         if !args.with_topics {
-            return judge::ledger_alone(&**store, args.since, &shown.progress).await;
+            return decision_verifier::ledger_alone(&**store, args.since, &shown.progress).await;
         }
         let again = compare::with_topics(&**store, scope, &shown.progress).await?;
         if args.repair {
@@ -247,7 +247,7 @@ pub fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<Verdict> {
         audit.positions.len()
     )?;
     for repair in &outcome.repairs {
-        writeln!(out, "Mended: {repair}")?;
+        writeln!(out, "Repaired: {repair}")?;
     }
     let mut broken = Vec::new();
     for (invariant, claim) in CLAIMS {

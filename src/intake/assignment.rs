@@ -24,7 +24,7 @@ use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::beside::LevelChanges;
-use crate::kafka::topic_ids::{Described, Unanswered, describe};
+use crate::kafka::topic_ids::{Described, NoAnswer, describe};
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
 
@@ -225,9 +225,10 @@ impl Assignment {
     }
 
     /// Waits until the next stage takes a batch, or for so long.
-    pub(super) fn wait_for_turn(&self, turns: &Semaphore, limit: Duration) {
+    pub(super) fn wait_for_permit(&self, permits: &Semaphore, limit: Duration) {
         // Elapsed or closed: the caller's next try tells which. No database future is dropped here.
-        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, turns.acquire()).await.map(drop) });
+        let _ =
+            self.runtime.block_on(async { tokio::time::timeout(limit, permits.acquire()).await.map(drop) });
     }
 
     /// Takes a record in: the slice it belongs to and its place. `None` when its partition is not being read.
@@ -522,7 +523,7 @@ pub fn passes(error: &anyhow::Error) -> bool {
             Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
         ),
         (None, Some(store)) => store.is_transient(),
-        (None, None) => error.is::<Unanswered>(),
+        (None, None) => error.is::<NoAnswer>(),
     }
 }
 

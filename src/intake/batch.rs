@@ -68,7 +68,7 @@ impl Gathering {
         Self { bounds, slices: Vec::new(), items: Vec::new(), bytes: 0, since: None }
     }
 
-    /// Adds a record read at `now`; the slice is the stretch of owning it was read under.
+    /// Adds a record read at `now`; the slice is the range of owning it was read under.
     pub fn push(&mut self, item: Item, bytes: usize, slice: Slice, now: Instant) {
         self.since.get_or_insert(now);
         self.bytes += bytes;
@@ -93,7 +93,7 @@ impl Gathering {
 
     /// How long it may still wait for company; zero when it is full or old enough, `None` when it is empty.
     #[must_use]
-    pub fn patience(&self, now: Instant) -> Option<Duration> {
+    pub fn remaining_wait(&self, now: Instant) -> Option<Duration> {
         let since = self.since?;
         Some(if self.is_full() {
             Duration::ZERO
@@ -129,7 +129,7 @@ impl Gathering {
 
 /// What waits for its answers while the store decides.
 #[derive(Debug)]
-pub struct Unanswered {
+pub struct PendingBatch {
     /// One for each partition.
     pub slices: Vec<Slice>,
     /// Each record, and the fault of one that asks nothing.
@@ -147,7 +147,7 @@ impl Batch {
 
     /// Parts the questions for the store from the records that wait for the answers.
     #[must_use]
-    pub fn ask(self) -> (store::Batch, Unanswered) {
+    pub fn split(self) -> (store::Batch, PendingBatch) {
         let mut requests = Vec::with_capacity(self.items.len());
         let mut records = Vec::with_capacity(self.items.len());
         for Item { record, command } in self.items {
@@ -170,8 +170,8 @@ impl Batch {
                 published: None,
             })
             .collect();
-        let waiting = Unanswered { slices: self.slices, records, ticket: self.ticket };
-        (store::Batch { advances, requests, epoch: None }, waiting)
+        let pending = PendingBatch { slices: self.slices, records, ticket: self.ticket };
+        (store::Batch { advances, requests, epoch: None }, pending)
     }
 }
 

@@ -57,7 +57,7 @@ const STOP_DRAIN: Duration = Duration::from_secs(30);
 /// How long after partitions were lost a fence may be a member's own: it joins again at once, and the last answer under
 /// its old name comes within a request's time.
 const FENCED_BY_ITSELF: Duration = Duration::from_secs(60);
-/// Longest wait until the group has let go of static members that leave. Past it they have left when their session ends.
+/// Longest wait until the group has let go of static members that leave. ReplayState it they have left when their session ends.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How often to ask whether it has, and the longest wait for an answer.
 const LEAVE_LOOK: Duration = Duration::from_millis(50);
@@ -247,7 +247,7 @@ impl Intake {
         iter::once(&*self.orders).chain(self.adjustments.as_deref())
     }
 
-    /// Polls until stopped, handing over a batch at each of the `turns` that the next stage gives; then hands over
+    /// Polls until stopped, handing over a batch at each of the `permits` that the next stage gives; then hands over
     /// what it gathered, waits for its telling, and leaves the group.
     ///
     /// Blocks: runs on a thread of its own.
@@ -257,10 +257,10 @@ impl Intake {
     pub fn run(
         mut self,
         batches: mpsc::Sender<Batch>,
-        turns: &Semaphore,
+        permits: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let gathered = self.gather(&batches, turns, stop);
+        let gathered = self.gather(&batches, permits, stop);
         if gathered.is_err() {
             // What may not be read may not be decided either.
             self.gathering.clear();
@@ -275,7 +275,7 @@ impl Intake {
     fn gather(
         &mut self,
         batches: &mpsc::Sender<Batch>,
-        turns: &Semaphore,
+        permits: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
         let assignment = Arc::clone(&self.assignment);
@@ -296,11 +296,11 @@ impl Intake {
                 }
                 continue;
             }
-            let patience = self.gathering.patience(Instant::now());
-            if patience == Some(Duration::ZERO) {
-                match turns.try_acquire() {
-                    Ok(turn) => {
-                        turn.forget();
+            let remaining_wait = self.gathering.remaining_wait(Instant::now());
+            if remaining_wait == Some(Duration::ZERO) {
+                match permits.try_acquire() {
+                    Ok(permit) => {
+                        permit.forget();
                         if batches.blocking_send(self.gathering.take(assignment.enter())).is_err() {
                             break;
                         }
@@ -314,7 +314,7 @@ impl Intake {
                     Err(TryAcquireError::NoPermits) if self.gathering.is_full() => {
                         let since = *waiting_since.get_or_insert_with(Instant::now);
                         if since.elapsed() < PAUSE_AFTER {
-                            assignment.wait_for_turn(turns, PAUSE_AFTER);
+                            assignment.wait_for_permit(permits, PAUSE_AFTER);
                             continue;
                         }
                         // Again each time round: a partition assigned meanwhile is not paused yet.
@@ -327,10 +327,10 @@ impl Intake {
                     Err(TryAcquireError::NoPermits) => {}
                 }
             }
-            let wait = match patience {
+            let wait = match remaining_wait {
                 None => POLL_MAX,
                 Some(Duration::ZERO) => Duration::from_millis(1),
-                Some(patience) => patience.min(POLL_MAX),
+                Some(remaining_wait) => remaining_wait.min(POLL_MAX),
             };
             self.poll(wait)?;
         }
@@ -377,12 +377,12 @@ impl Intake {
                 }
                 Ok(true)
             }
-            Some(Err(error)) => self.heed(consumer, &error).map(|()| true),
+            Some(Err(error)) => self.handle_error(consumer, &error).map(|()| true),
         }
     }
 
     /// What to do about an error that is not about one record.
-    fn heed(&self, consumer: &MemberConsumer, error: &KafkaError) -> Result<()> {
+    fn handle_error(&self, consumer: &MemberConsumer, error: &KafkaError) -> Result<()> {
         let topic = consumer.context().topics().join(" or ");
         match error.rdkafka_error_code() {
             // Retention overtook the reading, or the topic was made anew: look again at where each partition can begin.

@@ -39,7 +39,7 @@ pub enum Refusal {
     #[error(
         "Kafka has committed offset {committed}, but the ledger is only at {}: the database went back in time \
          (a restored backup?) or is not the one this group used. Results may be out that the ledger does not \
-         know, so nothing is decided. Look with `stock-verifier audit --topics`; restore a newer backup, or make the \
+         know, so nothing is decided. LedgerView with `stock-verifier audit --topics`; restore a newer backup, or make the \
          ledger again with `stock-verifier replay rebuild`",
         Shown(*.ledger)
     )]

@@ -65,7 +65,7 @@ impl Described {
 /// Why Kafka's answer is not known. Asking again may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Kafka does not say which topics there are: {0}")]
-pub struct Unanswered(String);
+pub struct NoAnswer(String);
 
 /// Something of librdkafka's that must be given back.
 struct Owned<T> {
@@ -100,13 +100,13 @@ impl<T> Drop for Owned<T> {
 /// create what it asks for.
 ///
 /// # Errors
-/// [`Unanswered`] when Kafka does not answer within `limit`, or refuses the question as a whole.
+/// [`NoAnswer`] when Kafka does not answer within `limit`, or refuses the question as a whole.
 pub fn describe<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],
     limit: Duration,
-) -> Result<Vec<Described>, Unanswered> {
-    let unanswered = |why: &dyn fmt::Display| Unanswered(why.to_string());
+) -> Result<Vec<Described>, NoAnswer> {
+    let unanswered = |why: &dyn fmt::Display| NoAnswer(why.to_string());
     let Some(first) = names.first() else { return Ok(Vec::new()) };
     let owned_names: Vec<CString> = names
         .iter()
@@ -200,14 +200,11 @@ pub fn describe<C: ClientContext>(
 ///
 /// # Safety
 /// `topic` is a description in a result that lives as long as this call.
-unsafe fn read(
-    name: &str,
-    topic: *const native::rd_kafka_TopicDescription_t,
-) -> Result<Described, Unanswered> {
+unsafe fn read(name: &str, topic: *const native::rd_kafka_TopicDescription_t) -> Result<Described, NoAnswer> {
     // SAFETY: the description lives, and so does its name, which ends with NUL.
     let told = unsafe { CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) };
     if told.to_bytes() != name.as_bytes() {
-        return Err(Unanswered(format!("the answer is about {told:?} and not about {name}")));
+        return Err(NoAnswer(format!("the answer is about {told:?} and not about {name}")));
     }
     // SAFETY: the description lives, and so does its error; `rd_kafka_error_code` takes null for no error.
     let code = unsafe { native::rd_kafka_error_code(native::rd_kafka_TopicDescription_error(topic)) };
@@ -219,7 +216,7 @@ unsafe fn read(
             | RDKafkaErrorCode::UnknownTopicId,
         ) => return Ok(Described::Absent),
         Err(RDKafkaErrorCode::TopicAuthorizationFailed) => return Ok(Described::NotPermitted),
-        Err(error) => return Err(Unanswered(format!("{name}: {error}"))),
+        Err(error) => return Err(NoAnswer(format!("{name}: {error}"))),
     }
     let mut partitions = 0;
     // SAFETY: the description lives. Only the number is looked at.

@@ -7,17 +7,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-mod asked;
 mod command;
 mod decide;
 mod decision;
 mod ids;
 mod order;
-mod past;
+mod reconstruct;
+mod replay_state;
 mod source;
 mod stock;
 
-pub use asked::asked;
 pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine, Policy, Terms};
 pub use decide::{Changes, Outcome, Place, Places, Request, View, decide};
 pub use decision::{
@@ -29,7 +28,8 @@ pub use ids::{
     HoldSeconds, HoldSecondsError, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_ID_BYTES, MAX_LINES,
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
-pub use past::{Difference, Past, Step};
+pub use reconstruct::reconstruct;
+pub use replay_state::{Difference, ReplayState, Step};
 pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};
 
 /// A map by what a batch is about: items, command ids.

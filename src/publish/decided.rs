@@ -4,7 +4,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::Refusal;
 use crate::event::{Channel, Fault, Outgoing, Record, dead_letter, result};
-use crate::intake::batch::{Slice, Unanswered, drop_ended};
+use crate::intake::batch::{PendingBatch, Slice, drop_ended};
 use crate::intake::ownership::{Ownership, Ticket};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
@@ -72,9 +72,9 @@ pub struct Stuck {
 impl Decided {
     /// Joins the records with their answers, given over a connection of this epoch.
     #[must_use]
-    pub fn new(waiting: Unanswered, applied: Applied, epoch: u64) -> Self {
+    pub fn new(pending: PendingBatch, applied: Applied, epoch: u64) -> Self {
         let mut outcomes = applied.outcomes.into_iter();
-        let ends = waiting
+        let ends = pending
             .records
             .into_iter()
             .map(|(record, fault)| {
@@ -86,7 +86,7 @@ impl Decided {
                 end(record, answer)
             })
             .collect();
-        Self { slices: waiting.slices, ends, epoch, _ticket: waiting.ticket }
+        Self { slices: pending.slices, ends, epoch, _ticket: pending.ticket }
     }
 
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
@@ -142,7 +142,7 @@ impl Decided {
 
     /// Does what can be done about refused events of the portion that comes next: a dead letter too large for its topic is
     /// made smaller. What cannot be told at all is left out, with everything after it in its partition.
-    pub fn heed(&mut self, refusals: Vec<Refusal>) -> Vec<Stuck> {
+    pub fn handle_refusals(&mut self, refusals: Vec<Refusal>) -> Vec<Stuck> {
         let places: Vec<usize> = self
             .ends
             .iter()
@@ -248,7 +248,7 @@ mod tests {
             records.push((record, Some(Fault::new(FaultCode::NotJson, "no JSON"))));
         }
         let ticket = Arc::new(InFlight::default()).enter();
-        Decided::new(Unanswered { slices, records, ticket }, Applied::default(), 0)
+        Decided::new(PendingBatch { slices, records, ticket }, Applied::default(), 0)
     }
 
     fn offsets(portion: &Portion<'_>) -> Vec<(i32, i64)> {
@@ -275,13 +275,13 @@ mod tests {
     fn a_dead_letter_refused_for_its_size_is_told_without_its_value_and_refused_again_stops_its_partition() {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (0, 9)]);
         let too_large = || vec![refused(2, RDKafkaErrorCode::MessageSizeTooLarge)];
-        assert!(batch.heed(too_large()).is_empty());
+        assert!(batch.handle_refusals(too_large()).is_empty());
         {
             let letter = batch.portion(9).events[2];
             assert_eq!(letter.value, None);
             assert!(letter.headers.iter().any(|header| header.name == OMITTED_VALUE_SHA256));
         }
-        let stuck = batch.heed(too_large());
+        let stuck = batch.handle_refusals(too_large());
         let [Stuck { source, .. }] = &stuck[..] else { panic!("{stuck:?}") };
         assert_eq!((source.at.partition, source.offset), (0, Offset(8)));
         let portion = batch.portion(9);
@@ -292,7 +292,7 @@ mod tests {
     fn a_partition_stops_at_its_first_record_that_cannot_be_told() {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (1, 4)]);
         let why = RDKafkaErrorCode::TopicAuthorizationFailed;
-        let stuck = batch.heed(vec![refused(3, why), refused(2, why), refused(0, why)]);
+        let stuck = batch.handle_refusals(vec![refused(3, why), refused(2, why), refused(0, why)]);
         let mut places: Vec<_> = stuck.iter().map(|s| (s.source.at.partition, s.source.offset.0)).collect();
         places.sort_unstable();
         assert_eq!(places, [(0, 7), (1, 4)]);

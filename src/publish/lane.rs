@@ -30,7 +30,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 const FENCE_LIMIT: Duration = Duration::from_secs(60);
 /// How long one call waits for it: how soon a stop is seen meanwhile.
 const FENCE_SLICE: Duration = Duration::from_secs(1);
-/// Longest wait until a transaction is undone, with all that it takes. Past it the producer is given up: a new one under
+/// Longest wait until a transaction is undone, with all that it takes. ReplayState it the producer is given up: a new one under
 /// the same id ends the transaction too, and at once.
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
 /// Added to a call's own limit before the watchdog calls it hung.
@@ -244,7 +244,7 @@ impl Lane {
                 }
                 Lesson::TooMany => return Err(TellError::TooMany(cause)),
                 // A refused record leaves a gap in its partition's sequence. librdkafka learns of it from the next
-                // transaction, and has mended it when that one is undone.
+                // transaction, and has repaired it when that one is undone.
                 Lesson::CanPass
                     if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::OutOfOrderSequenceNumber)
                         && narrowed < NARROWINGS => {}

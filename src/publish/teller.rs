@@ -29,7 +29,7 @@ const SLOW: Duration = Duration::from_secs(8);
 
 /// How long a topic must be refused before partitions stop for it: a broker that has just started does not know all topics
 /// and ACLs yet.
-const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
+const TOPIC_REFUSAL_WAIT: Duration = Duration::from_secs(10);
 /// After so long without a refusal the next one counts as the first.
 const TOPIC_FORGET: Duration = Duration::from_secs(60);
 
@@ -124,7 +124,7 @@ impl<'a> Teller<'a> {
                     batch.told(records);
                 }
                 Err(TellError::Refused(refusals)) if self.is_certain(&refusals) => {
-                    stuck.extend(batch.heed(refusals));
+                    stuck.extend(batch.handle_refusals(refusals));
                 }
                 Err(TellError::TooMany(error)) if portion.records > PORTION_MIN => {
                     self.tell_fewer(portion.records, &error);
@@ -165,7 +165,7 @@ impl<'a> Teller<'a> {
                 *since = now;
             }
             *last = now;
-            now.duration_since(*since) >= TOPIC_PATIENCE
+            now.duration_since(*since) >= TOPIC_REFUSAL_WAIT
         })
     }
 

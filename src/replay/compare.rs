@@ -7,14 +7,14 @@ use serde::Deserialize;
 use tokio::task::block_in_place;
 
 use super::Progress;
+use super::decision_verifier::DecisionVerifier;
 use super::finding::{Class, Report};
 use super::incarnations::{Gone, Incarnations, Replaced};
 use super::join::{Join, Page};
-use super::judge::Judge;
-use super::past::{Entry, Pages};
-use super::scope::{Look, Positions, Scope, told_part};
-use super::told::{Book, Event, Names, Sums, Wrong, letter_class, letter_of, time_of};
-use super::topics::{Reader, Stretch, Topics};
+use super::replay_state::{Entry, Pages};
+use super::scope::{LedgerView, Positions, Scope, told_part};
+use super::told::{Event, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of};
+use super::topics::{OffsetRange, Reader, Topics};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
 use crate::ledger::{
     Action, Command, Decision, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition,
@@ -31,24 +31,25 @@ use crate::store::{Snapshot, Store};
 /// topics' ends, or the work was stopped.
 pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<Report> {
     let look = scope.look(store, &scope.sources()).await?;
-    let Look { topics, stretches: chosen, running, committed, positions, incarnations, replaced, .. } = look;
+    let LedgerView { topics, ranges: chosen, running, committed, positions, incarnations, replaced, .. } =
+        look;
     let mut snapshot = look.snapshot;
-    let partitions: Vec<TopicPartition> = chosen.iter().map(|stretch| stretch.at.clone()).collect();
+    let partitions: Vec<TopicPartition> = chosen.iter().map(|range| range.at.clone()).collect();
 
     let of_these = |all: &Positions| -> Positions {
         all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
     };
-    let mut judge = Judge::new(scope.since);
+    let mut judge = DecisionVerifier::new(scope.since);
     for (subject, what) in standing(&of_these(&positions), &of_these(&committed), running) {
         judge.report.add(6, Class::Differing, &subject, what);
     }
-    let mut stretches = told_part(chosen, &positions, &committed);
+    let mut ranges = told_part(chosen, &positions, &committed);
     for Replaced { topic, what, partitions } in replaced {
         judge.report.add(6, Class::Differing, &format!("topic {topic}"), what);
         // Nothing of that topic is decided, and what is decided has its records no more.
-        for stretch in &mut stretches {
-            if stretch.at.topic == topic && partitions.contains(&stretch.at.partition) {
-                stretch.to = stretch.from;
+        for range in &mut ranges {
+            if range.at.topic == topic && partitions.contains(&range.at.partition) {
+                range.to = range.from;
             }
         }
     }
@@ -60,16 +61,16 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
     let since = block_in_place(|| results_since(&topics, &scope, &mut judge.report))?;
     judge.since = scope.since.max(since);
 
-    let total: u64 = stretches.iter().map(Stretch::span).sum();
+    let total: u64 = ranges.iter().map(OffsetRange::span).sum();
     progress.expect(total * 2 + snapshot.count().await?);
     let mut comparison = Comparison {
         topics: &topics,
         scope,
-        stretches: &stretches,
+        ranges: &ranges,
         positions: &positions,
         incarnations: &incarnations,
         gone: Gone::default(),
-        book: Book::Sums(Sums::default()),
+        book: Reconciler::Sums(Sums::default()),
         meant: HashSet::new(),
     };
     judge = comparison.walk(&mut *snapshot, judge, progress).await?;
@@ -78,19 +79,19 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         judge.end(&mut *snapshot).await?;
     }
     judge.report.told = comparison.read_told(progress, judge.since)?;
-    let Book::Sums(sums) = &comparison.book else { unreachable!("they were sums just now") };
+    let Reconciler::Sums(sums) = &comparison.book else { unreachable!("they were sums just now") };
     let (uneven, more) = sums.uneven();
     if !uneven.is_empty() {
         if more {
             judge.report.notes.push("so much differs that only some of it is named".to_owned());
         }
-        comparison.book = Book::Names(Names::of(uneven));
+        comparison.book = Reconciler::Names(Names::of(uneven));
         let mut report = std::mem::take(&mut judge.report);
         // Once more, for the names alone.
-        let again = Judge::new(judge.since);
+        let again = DecisionVerifier::new(judge.since);
         comparison.walk(&mut *snapshot, again, progress).await?;
         comparison.read_told(progress, judge.since)?;
-        let Book::Names(names) = comparison.book else { unreachable!("they were made names just now") };
+        let Reconciler::Names(names) = comparison.book else { unreachable!("they were made names just now") };
         let mut excused = 0_u64;
         for (id, wrong) in names.wrong() {
             excused += u64::from(wrong == Wrong::Excused);
@@ -202,12 +203,12 @@ enum Found {
 struct Comparison<'a> {
     topics: &'a Topics,
     scope: Scope<'a>,
-    stretches: &'a [Stretch],
+    ranges: &'a [OffsetRange],
     positions: &'a Positions,
     incarnations: &'a Incarnations,
     /// Decisions met whose records went with an earlier topic.
     gone: Gone,
-    book: Book,
+    book: Reconciler,
     /// The events that are meant, where records are chosen by what they say.
     meant: HashSet<String>,
 }
@@ -217,12 +218,11 @@ impl Comparison<'_> {
     async fn walk(
         &mut self,
         snapshot: &mut dyn Snapshot,
-        mut judge: Judge,
+        mut judge: DecisionVerifier,
         progress: &Progress,
-    ) -> Result<Judge> {
-        let reader = block_in_place(|| self.topics.read(self.stretches))?;
-        let mut join =
-            Join::new(Pages::after(snapshot, Seq::START), reader, self.stretches, self.incarnations);
+    ) -> Result<DecisionVerifier> {
+        let reader = block_in_place(|| self.topics.read(self.ranges))?;
+        let mut join = Join::new(Pages::after(snapshot, Seq::START), reader, self.ranges, self.incarnations);
         while let Some(Page { decided, mut others }) = join.next().await? {
             let done = decided.len() + others.len();
             let mut steps = Vec::with_capacity(decided.len());
@@ -250,7 +250,13 @@ impl Comparison<'_> {
     }
 
     /// A decision with its record: what it should have told, and what is decided again.
-    fn step(&mut self, judge: &mut Judge, entry: Entry, found: Found, meant: &mut HashSet<Seq>) -> Step {
+    fn step(
+        &mut self,
+        judge: &mut DecisionVerifier,
+        entry: Entry,
+        found: Found,
+        meant: &mut HashSet<Seq>,
+    ) -> Step {
         let Entry { decision, movements } = entry;
         if !self.incarnations.is_of_last(&decision) {
             self.of_an_earlier_topic(judge, &decision);
@@ -306,8 +312,8 @@ impl Comparison<'_> {
     }
 
     /// A decision whose record is gone with its topic. It was told all the same, unless the topic was deleted first.
-    fn of_an_earlier_topic(&mut self, judge: &Judge, decision: &Decision) {
-        if matches!(self.book, Book::Sums(_)) {
+    fn of_an_earlier_topic(&mut self, judge: &DecisionVerifier, decision: &Decision) {
+        if matches!(self.book, Reconciler::Sums(_)) {
             self.gone.add(decision);
         }
         // Results are looked at by the place they name, which two topics share.
@@ -330,7 +336,7 @@ impl Comparison<'_> {
     async fn others(
         &mut self,
         snapshot: &mut dyn Snapshot,
-        judge: &mut Judge,
+        judge: &mut DecisionVerifier,
         records: Vec<Record>,
     ) -> Result<()> {
         let read: Vec<(Record, Result<Command, Fault>)> = records
@@ -383,14 +389,20 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn expect_letter(&mut self, judge: &mut Judge, record: Record, fault: &Fault, stage: &'static str) {
+    fn expect_letter(
+        &mut self,
+        judge: &mut DecisionVerifier,
+        record: Record,
+        fault: &Fault,
+        stage: &'static str,
+    ) {
         judge.report.dead_letters += 1;
         if let Some(event) = Event::expected(&dead_letter(record, fault, stage)) {
             self.expect(event);
         }
     }
 
-    /// Reads back all that was told of the stretches; how much that was.
+    /// Reads back all that was told of the ranges; how much that was.
     fn read_told(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<u64> {
         block_in_place(|| {
             let names = self.scope.topics;
@@ -417,7 +429,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// Whether an event is of a record of the stretches, and young enough.
+    /// Whether an event is of a record of the ranges, and young enough.
     fn is_told_of_these(&self, channel: Channel, event: &Record, since: Option<Stamp>) -> bool {
         if channel == Channel::DeadLetter {
             // What was decided and is lost is a finding of its own.
@@ -429,7 +441,7 @@ impl Comparison<'_> {
     }
 
     fn is_read(&self, source: &Source) -> bool {
-        self.stretches.iter().any(|stretch| stretch.at == source.at && stretch.holds(source.offset))
+        self.ranges.iter().any(|range| range.at == source.at && range.holds(source.offset))
     }
 }
 

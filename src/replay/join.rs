@@ -6,8 +6,8 @@ use anyhow::Result;
 use tokio::task::block_in_place;
 
 use super::incarnations::Incarnations;
-use super::past::{Entry, PAGE, Pages};
-use super::topics::{Reader, Stretch};
+use super::replay_state::{Entry, PAGE, Pages};
+use super::topics::{OffsetRange, Reader};
 use crate::event::Record;
 use crate::ledger::TopicPartition;
 
@@ -20,13 +20,13 @@ pub struct Page {
     pub others: Vec<Record>,
 }
 
-/// Reads a ledger together with stretches of the topics its records are in.
+/// Reads a ledger together with ranges of the topics its records are in.
 ///
 /// The records of one partition were decided in their order; so each partition is read once, in step with the ledger.
 pub struct Join<'a> {
     pages: Pages<'a>,
     reader: Reader,
-    stretches: HashMap<TopicPartition, Stretch>,
+    ranges: HashMap<TopicPartition, OffsetRange>,
     incarnations: &'a Incarnations,
     /// Entries read and not joined yet.
     pending: VecDeque<Entry>,
@@ -34,16 +34,16 @@ pub struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    /// `reader` reads these `stretches`, which are of the last topics that the ledger's `incarnations` know.
+    /// `reader` reads these `ranges`, which are of the last topics that the ledger's `incarnations` know.
     #[must_use]
     pub fn new(
         pages: Pages<'a>,
         reader: Reader,
-        stretches: &[Stretch],
+        ranges: &[OffsetRange],
         incarnations: &'a Incarnations,
     ) -> Self {
-        let stretches = stretches.iter().map(|stretch| (stretch.at.clone(), stretch.clone())).collect();
-        Self { pages, reader, stretches, incarnations, pending: VecDeque::new(), ended: false }
+        let ranges = ranges.iter().map(|range| (range.at.clone(), range.clone())).collect();
+        Self { pages, reader, ranges, incarnations, pending: VecDeque::new(), ended: false }
     }
 
     /// The ledger's pages.
@@ -55,9 +55,12 @@ impl<'a> Join<'a> {
     /// it stood.
     #[must_use]
     pub fn reads(&self, entry: &Entry) -> bool {
-        entry.decision.source.as_ref().is_some_and(|source| {
-            self.stretches.get(&source.at).is_some_and(|stretch| stretch.holds(source.offset))
-        }) && self.incarnations.is_of_last(&entry.decision)
+        entry
+            .decision
+            .source
+            .as_ref()
+            .is_some_and(|source| self.ranges.get(&source.at).is_some_and(|range| range.holds(source.offset)))
+            && self.incarnations.is_of_last(&entry.decision)
     }
 
     /// The next page; `None` at the end of both. After the ledger's end come the records that are left.

@@ -9,14 +9,14 @@
 //! * [`republish`] tells stored decisions again; [`reprocess`] asks commands again.
 //! * [`rebuild`] makes a ledger again; [`simulate`] decides with other levels.
 
-pub mod choice;
 pub mod compare;
+pub mod decision_verifier;
 pub mod finding;
 pub mod incarnations;
 pub mod join;
-pub mod judge;
-pub mod past;
 pub mod rebuild;
+pub mod record_filter;
+pub mod replay_state;
 pub mod reprocess;
 pub mod republish;
 mod rows;

@@ -9,14 +9,14 @@ use tokio::task::block_in_place;
 use super::Progress;
 use super::incarnations::{Incarnations, check_same};
 use super::join::Join;
-use super::past::{Entry, PAGE, Pages};
+use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::compare_rows;
 use super::scope::{Scope, check_fits};
-use super::topics::{Reader, Stretch, Topics};
+use super::topics::{OffsetRange, Reader, Topics};
 use crate::event::{Record, read_command};
 use crate::ledger::{
     Action, Command, Decision, NextOffset, Outcome, Place, Request, Seq, Stamp, TopicId, TopicPartition,
-    asked,
+    reconstruct,
 };
 use crate::store::{Advance, Batch, Position, Snapshot, Store};
 
@@ -76,11 +76,11 @@ pub async fn rebuild(
         Some(old) => Some(old.snapshot().await?),
         None => None,
     };
-    let mut stretches = Vec::new();
+    let mut ranges = Vec::new();
     for at in &partitions {
         let whole = block_in_place(|| topics.whole(at))?;
         check_whole(&topics, &whole)?;
-        stretches.push(whole);
+        ranges.push(whole);
     }
     let mut incarnations = Incarnations::default();
     let end = match &mut old {
@@ -88,30 +88,30 @@ pub async fn rebuild(
             let end = old.positions().await?;
             incarnations = Incarnations::of(old.incarnations().await?);
             check_same(&block_in_place(|| incarnations.replaced(&topics, &scope.sources(), &end))?)?;
-            block_in_place(|| check_fits(&topics, &stretches, &committed, &end))?;
+            block_in_place(|| check_fits(&topics, &ranges, &committed, &end))?;
             check_same_beginning(&mut **old, into, last).await?;
             // What is not decided yet is for the verifier to decide.
-            for stretch in &mut stretches {
-                stretch.to = stretch.to.min(end.get(&stretch.at).copied().unwrap_or(NextOffset(0)));
+            for range in &mut ranges {
+                range.to = range.to.min(end.get(&range.at).copied().unwrap_or(NextOffset(0)));
             }
             end
         }
-        None => stretches.iter().map(|stretch| (stretch.at.clone(), stretch.to)).collect(),
+        None => ranges.iter().map(|range| (range.at.clone(), range.to)).collect(),
     };
-    for stretch in &mut stretches {
-        stretch.from = positions.get(&stretch.at).copied().unwrap_or(stretch.from).min(stretch.to);
+    for range in &mut ranges {
+        range.from = positions.get(&range.at).copied().unwrap_or(range.from).min(range.to);
     }
     let topic_ids = topic_ids(&topics, scope, &incarnations, end.keys())?;
-    progress.expect(stretches.iter().map(Stretch::span).sum());
+    progress.expect(ranges.iter().map(OffsetRange::span).sum());
     if !execute {
-        report.restored = stretches.iter().map(Stretch::span).sum();
+        report.restored = ranges.iter().map(OffsetRange::span).sum();
         return Ok(report);
     }
 
     let mut restorer = Restorer { into, positions, restored: 0 };
     match &mut old {
-        Some(old) => restorer.follow(&mut **old, &topics, &stretches, &incarnations, last, progress).await?,
-        None => restorer.by_time(&topics, &stretches, last, progress).await?,
+        Some(old) => restorer.follow(&mut **old, &topics, &ranges, &incarnations, last, progress).await?,
+        None => restorer.by_time(&topics, &ranges, last, progress).await?,
     }
     report.restored = restorer.restored;
     for (at, next) in end {
@@ -150,7 +150,7 @@ fn topic_ids<'a>(
 }
 
 /// Refuses a partition whose first records are gone.
-fn check_whole(topics: &Topics, whole: &Stretch) -> Result<()> {
+fn check_whole(topics: &Topics, whole: &OffsetRange) -> Result<()> {
     if whole.from == NextOffset(0) {
         return Ok(());
     }
@@ -207,14 +207,14 @@ impl Restorer<'_> {
         &mut self,
         old: &mut dyn Snapshot,
         topics: &Topics,
-        stretches: &[Stretch],
+        ranges: &[OffsetRange],
         incarnations: &Incarnations,
         last: Option<Seq>,
         progress: &Progress,
     ) -> Result<()> {
-        let reader = block_in_place(|| topics.read(stretches))?;
+        let reader = block_in_place(|| topics.read(ranges))?;
         let pages = Pages::after(old, last.unwrap_or(Seq::START));
-        let mut join = Join::new(pages, reader, stretches, incarnations);
+        let mut join = Join::new(pages, reader, ranges, incarnations);
         while let Some(read) = join.next().await? {
             let mut page = Page::default();
             let done = read.decided.len() + read.others.len();
@@ -246,18 +246,18 @@ impl Restorer<'_> {
     async fn by_time(
         &mut self,
         topics: &Topics,
-        stretches: &[Stretch],
+        ranges: &[OffsetRange],
         last: Option<Seq>,
         progress: &Progress,
     ) -> Result<()> {
-        let mut reader = block_in_place(|| topics.read(stretches))?;
+        let mut reader = block_in_place(|| topics.read(ranges))?;
         let mut next = Place { seq: Seq(last.unwrap_or(Seq::START).0 + 1), at: Stamp(0) };
         loop {
             let mut page = Page::default();
             let mut read = 0;
             block_in_place(|| {
                 while read < PAGE
-                    && let Some(record) = earliest(&mut reader, stretches)?
+                    && let Some(record) = earliest(&mut reader, ranges)?
                 {
                     read += 1;
                     page.pass(&record);
@@ -304,7 +304,7 @@ fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
         (None, None) => {
             let action = if entry.decision.accepted {
                 // An operator's command is about a level, so there is no hold and nothing rejected.
-                asked(&entry.decision, None, |_| 0)
+                reconstruct(&entry.decision, None, |_| 0)
             } else {
                 entry.decision.reasons().ok().map(Action::Refuse)
             };
@@ -316,13 +316,13 @@ fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
 }
 
 /// The next record by timestamp, of all partitions.
-fn earliest(reader: &mut Reader, stretches: &[Stretch]) -> Result<Option<Record>> {
+fn earliest(reader: &mut Reader, ranges: &[OffsetRange]) -> Result<Option<Record>> {
     let mut first: Option<(i64, &TopicPartition)> = None;
-    for stretch in stretches {
-        if let Some(record) = reader.peek(&stretch.at)? {
+    for range in ranges {
+        if let Some(record) = reader.peek(&range.at)? {
             let time = record.timestamp_ms.unwrap_or(0);
             if first.is_none_or(|(earliest, _)| time < earliest) {
-                first = Some((time, &stretch.at));
+                first = Some((time, &range.at));
             }
         }
     }

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use super::scope::{Look, Scope};
+use super::scope::{LedgerView, Scope};
 use super::told::{letter_class, letter_of};
-use super::topics::Stretch;
+use super::topics::OffsetRange;
 use super::{Progress, Stopped};
 use crate::beside::{Lost, Sender};
 use crate::event::{
@@ -60,7 +60,7 @@ pub struct Report {
     pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
 }
 
-/// Sends the chosen commands that are not decided yet to where they came from, mended by a JSON merge patch if there
+/// Sends the chosen commands that are not decided yet to where they came from, repaired by a JSON merge patch if there
 /// is one; or only says what it would send.
 ///
 /// # Errors
@@ -81,14 +81,14 @@ pub async fn reprocess(
     if matches!(from, From::Sources) {
         look.check_fits()?;
     }
-    let Look { topics, stretches, positions, mut snapshot, .. } = look;
-    progress.expect(stretches.iter().map(Stretch::span).sum());
+    let LedgerView { topics, ranges, positions, mut snapshot, .. } = look;
+    progress.expect(ranges.iter().map(OffsetRange::span).sum());
     let sender = Arc::new(Sender::new(scope.kafka, names)?);
 
     let mut report = Report { executed: execute, ..Report::default() };
     let mut places: BTreeMap<TopicPartition, NextOffset> =
-        stretches.iter().map(|stretch| (stretch.at.clone(), stretch.from)).collect();
-    let mut reader = block_in_place(|| topics.read(&stretches))?;
+        ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
+    let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
         let mut page = Vec::new();
         let mut read = 0;
@@ -161,15 +161,15 @@ async fn commands_of(
             continue;
         }
         let is_short = record.headers.iter().any(|header| header.name == OMITTED_HEADERS[0]);
-        let mended = match patch {
+        let repaired = match patch {
             _ if is_short => Err(format!(
                 "its value was left out, since it was too large for its topic: the record is {origin}, as long as that \
                  topic keeps it"
             )),
-            Some(patch) => mend(&mut record, patch),
+            Some(patch) => repair(&mut record, patch),
             None => Ok(()),
         };
-        let command = mended.and_then(|()| read_command(&record).map_err(|fault| fault.to_string()));
+        let command = repaired.and_then(|()| read_command(&record).map_err(|fault| fault.to_string()));
         match command {
             Ok(command) if !scope.choice.wants_command(&command) => {}
             // The verifier asks this by itself as long as it must.
@@ -212,7 +212,7 @@ fn refuse(report: &mut Report, source: &Source, why: &str) {
 }
 
 /// Changes a record's value by a JSON merge patch (RFC 7396).
-fn mend(record: &mut Record, patch: &Value) -> Result<(), String> {
+fn repair(record: &mut Record, patch: &Value) -> Result<(), String> {
     let value = record.value.as_deref().unwrap_or_default();
     let mut value: Value = serde_json::from_slice(value)
         .map_err(|error| format!("it cannot be patched, since it is no JSON: {error}"))?;

@@ -8,8 +8,8 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::incarnations::Incarnations;
-use super::scope::{Look, Scope, told_part};
-use super::topics::Stretch;
+use super::scope::{LedgerView, Scope, told_part};
+use super::topics::OffsetRange;
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
 use crate::event::{Outgoing, Record, read_command, result};
@@ -54,10 +54,10 @@ pub async fn republish(
 ) -> Result<Report> {
     let look = scope.look(store, &scope.sources()).await?;
     look.check_fits()?;
-    let Look { topics, stretches, committed, positions, incarnations, mut snapshot, .. } = look;
+    let LedgerView { topics, ranges, committed, positions, incarnations, mut snapshot, .. } = look;
     // What is decided and not told yet, the verifier itself tells.
-    let stretches = told_part(stretches, &positions, &committed);
-    progress.expect(stretches.iter().map(Stretch::span).sum());
+    let ranges = told_part(ranges, &positions, &committed);
+    progress.expect(ranges.iter().map(OffsetRange::span).sum());
 
     let mut publisher = if execute {
         let mut names: TopicArgs = scope.topics.clone();
@@ -76,8 +76,8 @@ pub async fn republish(
 
     let mut report = Report { executed: execute, ..Report::default() };
     let mut places: BTreeMap<TopicPartition, NextOffset> =
-        stretches.iter().map(|stretch| (stretch.at.clone(), stretch.from)).collect();
-    let mut reader = block_in_place(|| topics.read(&stretches))?;
+        ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
+    let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
         let mut page = Vec::new();
         block_in_place(|| {

@@ -5,8 +5,8 @@ use std::fmt::{self, Debug, Display};
 
 use anyhow::Result;
 
-use super::past::PAGE;
 use super::rebuild::Report;
+use super::replay_state::PAGE;
 use crate::ledger::{Decision, Id, Item, NextOffset, OrderStock, Seq, TopicPartition};
 use crate::store::{ItemLevel, Snapshot, StoredMovement};
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use anyhow::{Result, bail};
 use tokio::task::block_in_place;
 
-use super::choice::Choice;
 use super::incarnations::{Incarnations, Replaced, check_same};
-use super::topics::{Stretch, Topics};
+use super::record_filter::RecordFilter;
+use super::topics::{OffsetRange, Topics};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
 use crate::store::{Snapshot, Store};
@@ -25,16 +25,16 @@ pub struct Scope<'a> {
     /// The group whose committed offsets say what is told.
     pub group: &'a str,
     /// Which records.
-    pub choice: &'a Choice,
+    pub choice: &'a RecordFilter,
     /// Only what was decided then or later.
     pub since: Option<Stamp>,
 }
 
 /// The chosen records and the ledger, looked at in the one order in which a verifier may go on meanwhile: what is told,
 /// then the ledger, which holds all of that.
-pub(super) struct Look {
+pub(super) struct LedgerView {
     pub(super) topics: Topics,
-    pub(super) stretches: Vec<Stretch>,
+    pub(super) ranges: Vec<OffsetRange>,
     /// Whether a verifier is at work.
     pub(super) running: bool,
     pub(super) committed: Positions,
@@ -71,49 +71,48 @@ impl<'a> Scope<'a> {
     ///
     /// # Errors
     /// When something cannot be read, or records that are meant were deleted.
-    pub(super) async fn look(&self, store: &dyn Store, of: &[&str]) -> Result<Look> {
+    pub(super) async fn look(&self, store: &dyn Store, of: &[&str]) -> Result<LedgerView> {
         self.check_group(store).await?;
-        let (topics, stretches, running, committed) = block_in_place(|| {
+        let (topics, ranges, running, committed) = block_in_place(|| {
             let topics = Topics::connect(self.kafka, self.group)?;
-            let stretches = self.choice.stretches(&topics, of)?;
-            let partitions: Vec<TopicPartition> =
-                stretches.iter().map(|stretch| stretch.at.clone()).collect();
+            let ranges = self.choice.ranges(&topics, of)?;
+            let partitions: Vec<TopicPartition> = ranges.iter().map(|range| range.at.clone()).collect();
             let running = topics.group_is_running(self.group)?;
             let committed = topics.committed(&partitions)?;
-            anyhow::Ok((topics, stretches, running, committed))
+            anyhow::Ok((topics, ranges, running, committed))
         })?;
         let mut snapshot = store.snapshot().await?;
         let positions = snapshot.positions().await?;
         let incarnations = Incarnations::of(snapshot.incarnations().await?);
         let replaced = block_in_place(|| incarnations.replaced(&topics, of, &positions))?;
-        Ok(Look { topics, stretches, running, committed, positions, incarnations, replaced, snapshot })
+        Ok(LedgerView { topics, ranges, running, committed, positions, incarnations, replaced, snapshot })
     }
 }
 
-impl Look {
+impl LedgerView {
     /// Refuses a ledger that does not fit its topics: work on it would do harm.
     ///
     /// # Errors
     /// When the ledger is behind what Kafka committed, or ahead of a topic's end; or a topic is another one.
     pub(super) fn check_fits(&self) -> Result<()> {
         check_same(&self.replaced)?;
-        block_in_place(|| check_fits(&self.topics, &self.stretches, &self.committed, &self.positions))
+        block_in_place(|| check_fits(&self.topics, &self.ranges, &self.committed, &self.positions))
     }
 }
 
-/// The part of each stretch that is both decided and told.
+/// The part of each range that is both decided and told.
 pub(super) fn told_part(
-    stretches: Vec<Stretch>,
+    ranges: Vec<OffsetRange>,
     positions: &Positions,
     committed: &Positions,
-) -> Vec<Stretch> {
+) -> Vec<OffsetRange> {
     let done = |at: &TopicPartition| {
         let ledger = positions.get(at).copied().unwrap_or(NextOffset(0));
         ledger.min(committed.get(at).copied().unwrap_or(NextOffset(0)))
     };
-    stretches
+    ranges
         .into_iter()
-        .map(|stretch| Stretch { to: stretch.to.min(done(&stretch.at)).max(stretch.from), ..stretch })
+        .map(|range| OffsetRange { to: range.to.min(done(&range.at)).max(range.from), ..range })
         .collect()
 }
 
@@ -124,11 +123,11 @@ pub(super) fn told_part(
 /// `positions`: a verifier may go on meanwhile.
 pub(super) fn check_fits(
     topics: &Topics,
-    stretches: &[Stretch],
+    ranges: &[OffsetRange],
     committed: &Positions,
     positions: &Positions,
 ) -> Result<()> {
-    for Stretch { at, .. } in stretches {
+    for OffsetRange { at, .. } in ranges {
         let whole = topics.whole(at)?;
         let ledger = positions.get(at).copied();
         if let Some(committed) =

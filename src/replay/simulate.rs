@@ -10,13 +10,13 @@ use tokio::task::block_in_place;
 use super::Progress;
 use super::incarnations::check_same;
 use super::join::Join;
-use super::past::{Entry, Pages};
-use super::scope::{Look, Scope};
-use super::topics::Stretch;
+use super::replay_state::{Entry, Pages};
+use super::scope::{LedgerView, Scope};
+use super::topics::OffsetRange;
 use crate::event::read_command;
 use crate::ledger::{
     Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Place, Request, Seq, Stamp,
-    asked,
+    reconstruct,
 };
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Batch, Store};
@@ -85,8 +85,8 @@ pub async fn simulate(
 ) -> Result<Report> {
     let look = scope.look(store, &scope.sources()).await?;
     check_same(&look.replaced)?;
-    let Look { topics, stretches, incarnations, mut snapshot, .. } = look;
-    progress.expect(snapshot.count().await? + stretches.iter().map(Stretch::span).sum::<u64>());
+    let LedgerView { topics, ranges, incarnations, mut snapshot, .. } = look;
+    progress.expect(snapshot.count().await? + ranges.iter().map(OffsetRange::span).sum::<u64>());
     let directory = tempfile::tempdir().context("cannot make a directory for the simulation's ledger")?;
     let file = directory.path().join("simulation.db");
     let ledger = SqliteStore::open(&format!("sqlite://{}", file.display())).await?;
@@ -94,8 +94,8 @@ pub async fn simulate(
 
     let mut simulation =
         Simulation { ledger, levels, before: HashMap::new(), begun: false, report: Report::default() };
-    let reader = block_in_place(|| topics.read(&stretches))?;
-    let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &stretches, &incarnations);
+    let reader = block_in_place(|| topics.read(&ranges))?;
+    let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &ranges, &incarnations);
     while let Some(page) = join.next().await? {
         let done = page.decided.len() + page.others.len();
         let mut steps = Vec::with_capacity(page.decided.len());
@@ -109,7 +109,7 @@ pub async fn simulate(
             // An operator's own command, which is in no topic.
             let own = || {
                 (entry.decision.source.is_none() && entry.decision.accepted)
-                    .then(|| asked(&entry.decision, None, |_| 0))
+                    .then(|| reconstruct(&entry.decision, None, |_| 0))
                     .flatten()
                     .map(|action| Command {
                         key: entry.decision.key.clone(),
@@ -182,7 +182,7 @@ impl Simulation<'_> {
 
     /// A decision from before the first chosen one.
     fn pass(&mut self, entry: &Entry) {
-        let limits = match asked(&entry.decision, None, |_| 0) {
+        let limits = match reconstruct(&entry.decision, None, |_| 0) {
             Some(Action::Limit { limits, .. }) if entry.decision.accepted => Some(limits),
             _ => None,
         };

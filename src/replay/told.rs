@@ -222,14 +222,14 @@ impl Names {
 
 /// What is kept of events: sums first, then names.
 #[derive(Debug)]
-pub enum Book {
+pub enum Reconciler {
     /// To see whether all is well.
     Sums(Sums),
     /// To say what is not.
     Names(Names),
 }
 
-impl Book {
+impl Reconciler {
     /// This should be told.
     pub fn expect(&mut self, event: Event) {
         match self {
@@ -280,7 +280,7 @@ mod tests {
 
     /// What is wrong when this was to be told and that was.
     fn wrong(expected: &[(&str, u64)], found: &[(&str, u64)]) -> Vec<(String, Wrong)> {
-        let fill = |book: &mut Book| {
+        let fill = |book: &mut Reconciler| {
             for (id, fingerprint) in expected {
                 book.expect(event(id, *fingerprint));
             }
@@ -288,12 +288,12 @@ mod tests {
                 book.find(event(id, *fingerprint), &at(offset));
             }
         };
-        let mut sums = Book::Sums(Sums::default());
+        let mut sums = Reconciler::Sums(Sums::default());
         fill(&mut sums);
-        let Book::Sums(sums) = sums else { unreachable!() };
-        let mut names = Book::Names(Names::of(sums.uneven().0));
+        let Reconciler::Sums(sums) = sums else { unreachable!() };
+        let mut names = Reconciler::Names(Names::of(sums.uneven().0));
         fill(&mut names);
-        let Book::Names(names) = names else { unreachable!() };
+        let Reconciler::Names(names) = names else { unreachable!() };
         names.wrong()
     }
 

@@ -36,9 +36,9 @@ const LEAST_SHARE: usize = 1 << 20;
 /// What a record takes beside its content.
 const RECORD_BYTES: usize = 256;
 
-/// A stretch of one partition.
+/// A range of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stretch {
+pub struct OffsetRange {
     /// Which partition.
     pub at: TopicPartition,
     /// Its first record.
@@ -47,7 +47,7 @@ pub struct Stretch {
     pub to: NextOffset,
 }
 
-impl Stretch {
+impl OffsetRange {
     /// Whether this offset is within.
     #[must_use]
     pub fn holds(&self, offset: Offset) -> bool {
@@ -140,16 +140,16 @@ impl Topics {
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn whole(&self, at: &TopicPartition) -> Result<Stretch> {
+    pub fn whole(&self, at: &TopicPartition) -> Result<OffsetRange> {
         let (low, high) = watermarks(&self.consumer, at)?;
-        Ok(Stretch { at: at.clone(), from: NextOffset(low), to: NextOffset(high) })
+        Ok(OffsetRange { at: at.clone(), from: NextOffset(low), to: NextOffset(high) })
     }
 
     /// All of every partition of a topic.
     ///
     /// # Errors
     /// When Kafka does not answer, or there is no such topic.
-    pub fn whole_topic(&self, topic: &str) -> Result<Vec<Stretch>> {
+    pub fn whole_topic(&self, topic: &str) -> Result<Vec<OffsetRange>> {
         self.partitions(topic)?.iter().map(|at| self.whole(at)).collect()
     }
 
@@ -158,7 +158,7 @@ impl Topics {
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn at_time(&self, of: &Stretch, millis: i64) -> Result<NextOffset> {
+    pub fn at_time(&self, of: &OffsetRange, millis: i64) -> Result<NextOffset> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition_offset(&of.at.topic, of.at.partition, KafkaOffset::Offset(millis))?;
         let found = self
@@ -259,19 +259,19 @@ impl Topics {
         Ok(groups.groups().iter().any(|found| found.name() == group && !found.members().is_empty()))
     }
 
-    /// Reads these stretches.
+    /// Reads these ranges.
     ///
     /// # Errors
     /// When the configuration is refused.
-    pub fn read(&self, stretches: &[Stretch]) -> Result<Reader> {
-        Reader::new(&self.config, stretches)
+    pub fn read(&self, ranges: &[OffsetRange]) -> Result<Reader> {
+        Reader::new(&self.config, ranges)
     }
 
     /// When the first record that is left of a partition was produced, in milliseconds since 1970.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn first_timestamp(&self, whole: &Stretch) -> Result<Option<i64>> {
+    pub fn first_timestamp(&self, whole: &OffsetRange) -> Result<Option<i64>> {
         let mut reader = self.read(std::slice::from_ref(whole))?;
         Ok(reader.pop(&whole.at)?.and_then(|record| record.timestamp_ms))
     }
@@ -284,7 +284,7 @@ fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i6
         .with_context(|| format!("cannot read where {at} begins and ends"))
 }
 
-/// Reads stretches of partitions to their ends, each partition's records in their order.
+/// Reads ranges of partitions to their ends, each partition's records in their order.
 pub struct Reader {
     /// One for each topic: the event of a partition's end does not say the topic.
     consumers: Vec<BaseConsumer<Quiet>>,
@@ -296,22 +296,22 @@ pub struct Reader {
 }
 
 struct Partition {
-    stretch: Stretch,
+    range: OffsetRange,
     /// Which consumer reads it.
     consumer: usize,
     queue: VecDeque<(Record, usize)>,
     bytes: usize,
     paused: bool,
-    /// All of the stretch is read.
+    /// All of the range is read.
     ended: bool,
 }
 
 impl Reader {
-    fn new(config: &ClientConfig, stretches: &[Stretch]) -> Result<Self> {
+    fn new(config: &ClientConfig, ranges: &[OffsetRange]) -> Result<Self> {
         let (mut places, mut partitions) = (HashMap::new(), Vec::new());
         let mut assignments: Vec<(Arc<str>, TopicPartitionList)> = Vec::new();
-        for stretch in stretches.iter().filter(|stretch| stretch.span() > 0) {
-            let Stretch { at, from, .. } = stretch;
+        for range in ranges.iter().filter(|range| range.span() > 0) {
+            let OffsetRange { at, from, .. } = range;
             let known = assignments.iter().position(|(topic, _)| *topic == at.topic);
             let consumer = known.unwrap_or_else(|| {
                 assignments.push((Arc::clone(&at.topic), TopicPartitionList::new()));
@@ -324,7 +324,7 @@ impl Reader {
             )?;
             places.insert(at.clone(), partitions.len());
             partitions.push(Partition {
-                stretch: stretch.clone(),
+                range: range.clone(),
                 consumer,
                 queue: VecDeque::new(),
                 bytes: 0,
@@ -345,7 +345,7 @@ impl Reader {
         Ok(Self { consumers, places, partitions, share, turn: 0 })
     }
 
-    /// The next record of a partition, left where it is; `None` at the end of its stretch.
+    /// The next record of a partition, left where it is; `None` at the end of its range.
     ///
     /// # Errors
     /// When the records cannot be read.
@@ -358,7 +358,7 @@ impl Reader {
         Ok(self.partitions[place].queue.front().map(|(record, _)| record))
     }
 
-    /// Takes the next record of a partition; `None` at the end of its stretch.
+    /// Takes the next record of a partition; `None` at the end of its range.
     ///
     /// # Errors
     /// When the records cannot be read.
@@ -397,7 +397,7 @@ impl Reader {
         if partition.paused && !partition.ended && partition.bytes < share / 4 {
             partition.paused = false;
             self.consumers[partition.consumer]
-                .resume(&one(&partition.stretch.at))
+                .resume(&one(&partition.range.at))
                 .context("cannot go on reading")?;
         }
         Ok(Some(record))
@@ -413,7 +413,7 @@ impl Reader {
                     .partitions
                     .iter()
                     .filter(|partition| !partition.ended)
-                    .map(|partition| partition.stretch.at.to_string())
+                    .map(|partition| partition.range.at.to_string())
                     .collect();
                 bail!("no record within {SILENCE_LIMIT:?} from {}", waiting.join(", "));
             }
@@ -442,7 +442,7 @@ impl Reader {
         }
         let place = |reader: &Self, number: i32| {
             reader.partitions.iter().position(|partition| {
-                partition.consumer == consumer && partition.stretch.at.partition == number
+                partition.consumer == consumer && partition.range.at.partition == number
             })
         };
         match self.consumers[consumer].poll(wait) {
@@ -453,19 +453,19 @@ impl Reader {
                 };
                 let partition = &mut self.partitions[place];
                 let offset = Offset(message.offset());
-                if partition.stretch.holds(offset) {
-                    let source = Source { at: partition.stretch.at.clone(), offset };
+                if partition.range.holds(offset) {
+                    let source = Source { at: partition.range.at.clone(), offset };
                     let (record, bytes) = own(&message, source);
                     partition.bytes += bytes + RECORD_BYTES;
                     partition.queue.push_back((record, bytes + RECORD_BYTES));
                 }
                 drop(message);
-                let ended = !partition.stretch.to.covers(Offset(offset.0 + 1));
+                let ended = !partition.range.to.covers(Offset(offset.0 + 1));
                 self.settle(place, ended)?;
                 Ok(true)
             }
-            // The end of what is committed, which a transaction that stays open can hold below the stretch's own; and
-            // the marks of transactions at a stretch's end are no records.
+            // The end of what is committed, which a transaction that stays open can hold below the range's own; and
+            // the marks of transactions at a range's end are no records.
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 if let Some(place) = place(self, number) {
                     self.settle(place, true)?;
@@ -488,7 +488,7 @@ impl Reader {
         if (partition.ended || partition.bytes > share) && !partition.paused {
             partition.paused = true;
             self.consumers[partition.consumer]
-                .pause(&one(&partition.stretch.at))
+                .pause(&one(&partition.range.at))
                 .context("cannot pause reading")?;
         }
         Ok(())
@@ -501,7 +501,7 @@ fn one(at: &TopicPartition) -> TopicPartitionList {
     list
 }
 
-/// What librdkafka mends by itself.
+/// What librdkafka repairs by itself.
 fn is_passing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

@@ -136,7 +136,7 @@ pub enum StoreError {
         version: i64,
     },
     /// A setting of the database would make what is decided or kept wrong.
-    #[error("{setting} is {found} on this database, but must be {needed}: {why}. {mend}")]
+    #[error("{setting} is {found} on this database, but must be {needed}: {why}. {repair}")]
     Unsuitable {
         /// Which setting.
         setting: &'static str,
@@ -147,7 +147,7 @@ pub enum StoreError {
         /// What would go wrong.
         why: &'static str,
         /// What an operator can do.
-        mend: &'static str,
+        repair: &'static str,
     },
     /// The database takes no writes now. Passes when it is made writable.
     #[error("the database is read-only: {why}")]
@@ -358,11 +358,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The levels that are not what their movements say, though those are one chain: each as it should be. No more
     /// than some twenty thousand at once.
-    async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError>;
+    async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError>;
 
     /// Applies a batch as [`Store::apply`] does, after it made the levels of the batch's items follow from their newest
     /// movements, in the same transaction.
-    async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError>;
+    async fn repair(&self, batch: &Batch) -> Result<Applied, StoreError>;
 
     /// Ends every connection.
     async fn close(&self);
@@ -489,27 +489,27 @@ fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
 
 /// How a batch is applied.
 #[derive(Debug, Clone, Copy)]
-enum How<'a> {
+enum ApplyMode<'a> {
     /// At the next places.
-    Usually,
+    Usual,
     /// At the places its decisions had before.
     At(&'a [Place]),
     /// At the next places, after levels were made to follow from their movements.
-    Mending,
+    Repair,
 }
 
-impl<'a> How<'a> {
+impl<'a> ApplyMode<'a> {
     /// The places of the batch's decisions.
     fn places(self, next: Place) -> Places<'a> {
         match self {
             Self::At(given) => Places::Given(given),
-            Self::Usually | Self::Mending => Places::From(next),
+            Self::Usual | Self::Repair => Places::From(next),
         }
     }
 }
 
-/// Levels mended at once, at most.
-const MOST_MENDED: i64 = 20_000;
+/// Levels repaired at once, at most.
+const MOST_REPAIRED: i64 = 20_000;
 
 /// The orders whose life this batch's commands go on with, sorted, each once.
 fn followed_orders(batch: &Batch) -> Vec<&Id> {

@@ -174,7 +174,7 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         &[(4, "order.created/nobody: it was told at"), (4, "but the ledger has no such decision")],
     );
 
-    // What was never told is mended, and only that.
+    // What was never told is repaired, and only that.
     let before = scene.kafka.count(&missing);
     let (status, out, log) = run({
         let mut command = scene.tool(&["audit", "--topics", "--repair"]);
@@ -182,7 +182,7 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         command
     });
     assert_eq!(status, 0, "{out}\n{log}");
-    assert!(out.contains("Mended: 1 results that were never told are told now"), "{out}");
+    assert!(out.contains("Repaired: 1 results that were never told are told now"), "{out}");
     assert_eq!(scene.kafka.count(&missing), before + 1);
     let told = scene.kafka.read(&missing);
     assert_eq!(header(told.last().expect("a record"), "ce_specversion"), Some("1.0"));
@@ -201,7 +201,7 @@ fn a_level_changed_by_hand_is_mended_with_a_ledger_line_and_a_broken_chain_is_le
     assert_eq!(status, 0, "{out}\n{log}");
     assert!(
         out.contains(
-            "Mended: SKU SKU-NEW: its level is 3 again, as its movements say (adjustment/audit-repair-"
+            "Repaired: SKU SKU-NEW: its level is 3 again, as its movements say (adjustment/audit-repair-"
         ),
         "{out}"
     );
@@ -225,14 +225,14 @@ fn a_level_changed_by_hand_is_mended_with_a_ledger_line_and_a_broken_chain_is_le
     {
         scene.database.run(damage);
         let (_, out, _) = run(scene.tool(&["audit", "--repair"]));
-        assert!(out.contains("Mended: SKU SKU-001: its level is -1 again"), "{out}");
+        assert!(out.contains("Repaired: SKU SKU-001: its level is -1 again"), "{out}");
         assert_eq!(scene.database.number(level), -1);
     }
 
     scene.database.run("UPDATE movements SET quantity = quantity - 1 WHERE sku = 'SKU-NEW' AND version = 2");
     let (status, out, _) = run(scene.tool(&["audit", "--repair"]));
     assert_eq!(status, 1, "{out}");
-    assert!(!out.contains("Mended"), "{out}");
+    assert!(!out.contains("Repaired"), "{out}");
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn a_repair_while_orders_are_told_tells_nothing_twice() {
             let decided = scene.database.decided();
             let (status, out, log) = run(scene.tool(&["audit", "--topics", "--repair"]));
             assert_eq!(status, 0, "{out}\n{log}");
-            assert!(!out.contains("Mended"), "{out}");
+            assert!(!out.contains("Repaired"), "{out}");
             wait::until("orders went on meanwhile", SOON, || scene.database.decided() > decided);
         }
         drop(end);

@@ -51,9 +51,8 @@ fn decisions_told_again_are_the_same_events_byte_for_byte() {
 #[test]
 fn a_dead_letter_mended_by_a_patch_is_decided_and_keeps_its_origin() {
     let scene = lived(100);
-    let broken =
-        json!({"type": "order.craeted", "order_id": "mended", "lines": [{"sku": "SKU-NEW", "quantity": 1}]});
-    scene.produce(&[sent("mended", broken.to_string()).header("shop", b"7")]);
+    let broken = json!({"type": "order.craeted", "order_id": "repaired", "lines": [{"sku": "SKU-NEW", "quantity": 1}]});
+    scene.produce(&[sent("repaired", broken.to_string()).header("shop", b"7")]);
     let verifier = scene.start("a", &[]);
     scene.done(SOON);
     let patch = scene.file("patch.json");
@@ -63,12 +62,12 @@ fn a_dead_letter_mended_by_a_patch_is_decided_and_keeps_its_origin() {
 
     let looked = report(&scene, 0, &words);
     assert_eq!((&looked["sent"], &looked["executed"]), (&json!(1), &json!(false)), "{looked:#}");
-    assert_eq!(scene.database.number("SELECT count(*) FROM decisions WHERE id = 'mended'"), 0);
+    assert_eq!(scene.database.number("SELECT count(*) FROM decisions WHERE id = 'repaired'"), 0);
 
     let done = report(&scene, 0, &[&words[..], &["--execute"]].concat());
     assert_eq!(done["sent"], json!(1), "{done:#}");
     scene.done(SOON);
-    assert_eq!(scene.database.number("SELECT count(*) FROM decisions WHERE id = 'mended' AND accepted"), 1);
+    assert_eq!(scene.database.number("SELECT count(*) FROM decisions WHERE id = 'repaired' AND accepted"), 1);
     let records = scene.kafka.read(&scene.orders());
     let again = records
         .iter()
@@ -77,7 +76,8 @@ fn a_dead_letter_mended_by_a_patch_is_decided_and_keeps_its_origin() {
     assert_eq!(header(again, "shop"), Some("7"));
     assert_eq!(header(again, "__connect.errors.topic"), None);
     let letters = scene.kafka.read(&scene.topic("dead"));
-    let letter = letters.iter().find(|letter| letter.key.as_deref() == Some(b"mended")).expect("the letter");
+    let letter =
+        letters.iter().find(|letter| letter.key.as_deref() == Some(b"repaired")).expect("the letter");
     for (replay, error) in [
         ("stock_verifier.replay.topic", "__connect.errors.topic"),
         ("stock_verifier.replay.partition", "__connect.errors.partition"),

@@ -1,23 +1,23 @@
-//! Mending what can be derived.
+//! Repairing what can be derived.
 
 use anyhow::{Context as _, Result};
 
 use crate::ledger::{Command, CommandKey, CommandKind, Id, Outcome, Request, Set};
 use crate::replay::Progress;
-use crate::replay::choice::Choice;
 use crate::replay::finding::{Class, Finding};
+use crate::replay::record_filter::RecordFilter;
 use crate::replay::republish::republish;
 use crate::replay::scope::Scope;
 use crate::store::{Batch, Store};
 
-/// Levels mended at once.
+/// Levels repaired at once.
 const PAGE: usize = 1_000;
 
 /// Makes each level that is not what its movements say follow from them, and leaves a ledger line that says so. Items
 /// whose movements are themselves not one chain are left alone: nothing tells which of them is wrong.
 pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
-    let mut mended = Vec::new();
-    let wrong = store.mendable_levels().await?;
+    let mut repaired = Vec::new();
+    let wrong = store.repairable_levels().await?;
     let now = jiff::Timestamp::now().as_microsecond();
     for (page, items) in wrong.chunks(PAGE).enumerate() {
         let mut requests = Vec::with_capacity(items.len());
@@ -35,19 +35,19 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
             requests.push(Request { command, source: None });
         }
         let batch = Batch { advances: Vec::new(), requests, epoch: None };
-        let applied = store.mend(&batch).await?;
+        let applied = store.repair(&batch).await?;
         for (level, outcome) in items.iter().zip(applied.outcomes) {
             let Outcome::Decided(decision) = outcome else { continue };
             if !decision.accepted {
                 continue;
             }
-            mended.push(format!(
+            repaired.push(format!(
                 "SKU {}: its level is {} again, as its movements say ({})",
                 level.item, level.level.available, decision.key
             ));
         }
     }
-    Ok(mended)
+    Ok(repaired)
 }
 
 /// Tells results again that were never told.
@@ -65,7 +65,7 @@ pub(super) async fn results(
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let choice = Choice { keys, ..Choice::all() };
+    let choice = RecordFilter { keys, ..RecordFilter::all() };
     let told = republish(store, Scope { choice: &choice, ..scope }, None, true, progress).await?;
     let number = told.accepted + told.rejected;
     Ok((number > 0)

@@ -1,6 +1,6 @@
 //! `stock-verifier replay`: compares, tells again, asks again, rebuilds, simulates.
 
-pub mod choice;
+pub mod record_filter;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use self::choice::{ChoiceArgs, RangeArgs};
+use self::record_filter::{ChoiceArgs, RangeArgs};
 use super::progress::Shown;
 use super::stock::read_levels_file;
 use super::{EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_url};
 use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, TopicArgs, parse_database_url};
 use crate::ledger::{Item, NextOffset, TopicPartition};
-use crate::replay::choice::Choice;
 use crate::replay::compare;
+use crate::replay::record_filter::RecordFilter;
 use crate::replay::scope::Scope;
 use crate::replay::{rebuild, reprocess, republish, simulate};
 use crate::store::Store;
@@ -53,7 +53,7 @@ pub enum ReplayCommand {
     Diff(DiffArgs),
     /// Tell stored decisions again: the same events with the same ids
     Republish(RepublishArgs),
-    /// Ask commands again that are not decided, or dead letters once mended
+    /// Ask commands again that are not decided, or dead letters once repaired
     Reprocess(ReprocessArgs),
     /// Make a new ledger from the topics, in the old one's order when it is there
     Rebuild(RebuildArgs),
@@ -103,7 +103,7 @@ pub struct ReprocessArgs {
     #[arg(long, value_name = "CLASS", requires = "dead_letters")]
     error: Vec<String>,
 
-    /// A JSON merge patch (RFC 7396) to mend each chosen value with
+    /// A JSON merge patch (RFC 7396) to repair each chosen value with
     #[arg(long, value_name = "FILE")]
     patch: Option<PathBuf>,
 
@@ -173,7 +173,7 @@ impl ReplayCommand {
 }
 
 impl Common {
-    fn scope<'a>(&'a self, choice: &'a Choice) -> Scope<'a> {
+    fn scope<'a>(&'a self, choice: &'a RecordFilter) -> Scope<'a> {
         Scope { kafka: &self.kafka, topics: &self.topics, group: &self.group, choice, since: None }
     }
 
@@ -266,7 +266,7 @@ fn read_patch(file: &Path) -> Result<serde_json::Value> {
 }
 
 async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
-    let choice = Choice::all();
+    let choice = RecordFilter::all();
     let old = if args.from_topics_alone { None } else { Some(args.common.ledger().await?) };
     if let Ok(url) = args.common.database.url() {
         use secrecy::ExposeSecret as _;

@@ -3,8 +3,8 @@
 
 mod generate;
 mod model;
-mod past;
 mod properties;
+mod replay_state;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

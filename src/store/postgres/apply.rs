@@ -22,7 +22,7 @@ use crate::ledger::{
     Place, Seq, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
-    Advance, Applied, Batch, How, StoreError, find_positions, followed_orders, is_below, order_states,
+    Advance, Applied, ApplyMode, Batch, StoreError, find_positions, followed_orders, is_below, order_states,
 };
 
 /// The gate's number, this program's own among advisory locks.
@@ -53,7 +53,7 @@ pub(super) const BEGIN: &str = begin!();
 
 /// What is thought of a batch's command ids before they are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ids {
+pub(super) enum IdLookup {
     /// All are new, so that only cancellations made before their orders are looked up. When one is not new, the
     /// decisions' key refuses it, and the whole batch: see [`met_known_id`].
     New,
@@ -71,8 +71,8 @@ pub(super) fn met_known_id(error: &StoreError) -> bool {
 pub(super) async fn apply(
     connection: &mut PgConnection,
     batch: &Batch,
-    how: How<'_>,
-    ids: Ids,
+    how: ApplyMode<'_>,
+    ids: IdLookup,
 ) -> Result<Applied, StoreError> {
     let followed = followed_orders(batch);
     let before = look_up(connection, &followed).await?;
@@ -82,15 +82,15 @@ pub(super) async fn apply(
 
     let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
     let items = items_of(batch, &followed_before);
-    if let How::Mending = how {
+    if let ApplyMode::Repair = how {
         // Whoever moves them now is waited for, so that the newest movement is the newest.
         levels::lock(&mut transaction, &items).await?;
-        levels::mend(&mut transaction, &items).await?;
+        levels::repair(&mut transaction, &items).await?;
     }
     let (levels, rows) = levels::lock(&mut transaction, &items).await?;
     let positions = lock_positions(&mut transaction, &batch.advances).await?;
     let below = |request: &_| is_below(&positions, request);
-    let ids = if followed.is_empty() && !batch.requests.iter().any(below) { ids } else { Ids::Any };
+    let ids = if followed.is_empty() && !batch.requests.iter().any(below) { ids } else { IdLookup::Any };
     let (decisions, next) = read_decisions(&mut transaction, batch, &followed, ids).await?;
     let mut orders = order_states(&decisions, &followed)?;
     if !are_locked(&orders, &items) {
@@ -106,7 +106,7 @@ pub(super) async fn apply(
     copy_movements(&mut transaction, &changes).await?;
     orders::write_states(&mut transaction, &changes.orders).await?;
     orders::note_unannounced(&mut transaction, &changes.movements).await?;
-    if let How::At([.., last]) = how {
+    if let ApplyMode::At([.., last]) = how {
         draw_through(&mut transaction, last.seq).await?;
     }
     transaction.commit().await.map_err(failed("committing a batch"))?;
@@ -247,12 +247,12 @@ async fn read_decisions(
     connection: &mut PgConnection,
     batch: &Batch,
     followed: &[&Id],
-    ids: Ids,
+    ids: IdLookup,
 ) -> Result<(Map<CommandKey, Arc<Decision>>, Place), StoreError> {
     let statement = match ids {
-        Ids::Any => decisions_where!("d.id = ANY($1)"),
+        IdLookup::Any => decisions_where!("d.id = ANY($1)"),
         // As `decisions_cancelled` has it, the index that holds nothing else: a number in place of the 2 would not do.
-        Ids::New => decisions_where!("d.id = ANY($1) AND d.kind = 2"),
+        IdLookup::New => decisions_where!("d.id = ANY($1) AND d.kind = 2"),
     };
     let own = batch.requests.iter().map(|request| &request.command.key.id);
     let wanted: Vec<&str> = own.chain(followed.iter().copied()).map(Id::as_str).collect();

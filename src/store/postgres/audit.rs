@@ -8,7 +8,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use super::{failed, read_levels};
 use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
 use crate::store::audit::{Audit, Check, LIMIT};
-use crate::store::{ItemLevel, MOST_MENDED, StoreError};
+use crate::store::{ItemLevel, MOST_REPAIRED, StoreError};
 
 /// For this transaction alone: an audit of many millions of rows takes longer than any batch may, and sorts and
 /// hashes them in memory where it can.
@@ -283,12 +283,12 @@ const MENDABLE: &str = "SELECT m.sku, m.location, m.total AS available, m.moveme
      ORDER BY m.sku, m.location LIMIT $1";
 
 /// Levels that follow from their movements and are something else: as they should be.
-pub(super) async fn mendable_levels(connection: &mut PgConnection) -> Result<Vec<ItemLevel>, StoreError> {
-    let doing = failed("looking for levels to mend");
+pub(super) async fn repairable_levels(connection: &mut PgConnection) -> Result<Vec<ItemLevel>, StoreError> {
+    let doing = failed("looking for levels to repair");
     let mut transaction =
         connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
     transaction.execute(SETTINGS).await.map_err(&doing)?;
-    let found = sqlx::query(MENDABLE).bind(MOST_MENDED).fetch_all(&mut *transaction).await;
+    let found = sqlx::query(MENDABLE).bind(MOST_REPAIRED).fetch_all(&mut *transaction).await;
     let levels = read_levels(found)?;
     transaction.commit().await.map_err(doing)?;
     Ok(levels)

@@ -1,4 +1,4 @@
-//! A batch's levels: locked and read, mended, written.
+//! A batch's levels: locked and read, repaired, written.
 
 use sqlx::{PgConnection, Row};
 
@@ -8,7 +8,7 @@ use crate::ledger::{Changes, Item, Level, Limits, Map};
 use crate::store::{Advance, StoreError};
 
 /// Makes these levels what their newest movements say.
-pub(super) async fn mend(connection: &mut PgConnection, items: &[&Item]) -> Result<(), StoreError> {
+pub(super) async fn repair(connection: &mut PgConnection, items: &[&Item]) -> Result<(), StoreError> {
     let (skus, locations) = rows::item_columns(items.iter().copied());
     sqlx::query(
         "INSERT INTO levels (sku, location, available, version, backorder_limit)
@@ -26,7 +26,7 @@ pub(super) async fn mend(connection: &mut PgConnection, items: &[&Item]) -> Resu
     .bind(locations)
     .execute(connection)
     .await
-    .map_err(failed("mending levels"))?;
+    .map_err(failed("repairing levels"))?;
     Ok(())
 }
 

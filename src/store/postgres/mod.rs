@@ -27,7 +27,7 @@
 //! reads the earlier one's decision in step 5. So does a batch whose ids were
 //! taken for new and are not: they are when nothing says otherwise (records
 //! below the positions, commands that follow orders, a known id in one of the last
-//! `WARY_BATCHES` batches), since looking for ten thousand ids that are not
+//! `FULL_LOOKUP_BATCHES` batches), since looking for ten thousand ids that are not
 //! there was a twentieth of a batch's time.
 
 mod apply;
@@ -54,12 +54,12 @@ use sqlx::migrate::{AppliedMigration, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use apply::Ids;
+use apply::IdLookup;
 use connection::{ACQUIRE_TIMEOUT, CLOSE_LIMIT, Patience};
 
 use super::{
-    Applied, Audit, Batch, DueHold, How, ItemLevel, OverdueHolds, Position, Snapshot, Store, StoreError,
-    version,
+    Applied, ApplyMode, Audit, Batch, DueHold, ItemLevel, OverdueHolds, Position, Snapshot, Store,
+    StoreError, version,
 };
 use crate::ledger::{Item, Place, Sku, TopicPartition};
 
@@ -68,7 +68,7 @@ const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Batches in which command ids are looked up before they are taken for new again, once one was not: a batch refused
 /// for that is done twice, so where producers repeat themselves all the time it costs a hundredth.
-const WARY_BATCHES: usize = 100;
+const FULL_LOOKUP_BATCHES: usize = 100;
 
 /// Most connections of a store.
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +87,8 @@ pub struct PostgresStore {
     batches: PgPool,
     /// How often one of those was opened.
     opened: Arc<AtomicU64>,
-    /// Batches left of [`WARY_BATCHES`].
-    wary: Arc<AtomicUsize>,
+    /// Batches left of [`FULL_LOOKUP_BATCHES`].
+    full_lookup_batches: Arc<AtomicUsize>,
 }
 
 impl PostgresStore {
@@ -122,26 +122,33 @@ impl PostgresStore {
             batches: batches.connect_lazy_with(options.clone()),
             pool: pool(connections.others).connect_lazy_with(options),
             opened,
-            wary: Arc::default(),
+            full_lookup_batches: Arc::default(),
         })
     }
 
     /// Applies a batch as if all its ids were new, which nearly always they are, or with a look at each.
     async fn attempt(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        let wary = self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if wary.is_err() {
-            match self.attempt_as(batch, How::Usually, Ids::New).await {
+        let full_lookup_batches =
+            self.full_lookup_batches
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if full_lookup_batches.is_err() {
+            match self.attempt_as(batch, ApplyMode::Usual, IdLookup::New).await {
                 Err(error) if apply::met_known_id(&error) => {
                     tracing::debug!("a command id was decided before; ids are looked up for a while");
-                    self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+                    self.full_lookup_batches.store(FULL_LOOKUP_BATCHES, Ordering::Relaxed);
                 }
                 applied => return applied,
             }
         }
-        self.attempt_as(batch, How::Usually, Ids::Any).await
+        self.attempt_as(batch, ApplyMode::Usual, IdLookup::Any).await
     }
 
-    async fn attempt_as(&self, batch: &Batch, how: How<'_>, ids: Ids) -> Result<Applied, StoreError> {
+    async fn attempt_as(
+        &self,
+        batch: &Batch,
+        how: ApplyMode<'_>,
+        ids: IdLookup,
+    ) -> Result<Applied, StoreError> {
         let apply = async |connection: &mut PgConnection| {
             // Now that it is there: its own opening counts.
             if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
@@ -415,15 +422,16 @@ impl Store for PostgresStore {
     }
 
     async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.attempt_as(batch, How::At(places), Ids::Any)).await
+        super::retry("restoring a batch", || self.attempt_as(batch, ApplyMode::At(places), IdLookup::Any))
+            .await
     }
 
-    async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
-        self.at_leisure(audit::mendable_levels).await
+    async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
+        self.at_leisure(audit::repairable_levels).await
     }
 
-    async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("mending levels", || self.attempt_as(batch, How::Mending, Ids::Any)).await
+    async fn repair(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        super::retry("repairing levels", || self.attempt_as(batch, ApplyMode::Repair, IdLookup::Any)).await
     }
 
     async fn close(&self) {

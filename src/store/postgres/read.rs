@@ -3,7 +3,7 @@
 //! Places in the order are kept by BRIN indexes: the tables are append-only,
 //! so places follow the rows' order on disk closely, and such an index costs
 //! a batch next to nothing. What it cannot do is sort; so each page is a
-//! bounded stretch of places, of which the index names the few blocks.
+//! bounded range of places, of which the index names the few blocks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ const LONGEST_STRETCH: i64 = 1_000 * BATCH_PLACES;
 /// A read-only transaction that sees the ledger as it was when it began.
 pub(super) struct PostgresSnapshot {
     connection: PoolConnection<Postgres>,
-    /// Places looked through at once: as many as hold about one page, since all rows of a stretch are read and sorted.
-    stretch: i64,
+    /// Places looked through at once: as many as hold about one page, since all rows of a range are read and sorted.
+    range: i64,
 }
 
 impl PostgresSnapshot {
@@ -49,7 +49,7 @@ impl PostgresSnapshot {
             )
             .await
             .map_err(&doing)?;
-        Ok(Self { connection, stretch: BATCH_PLACES })
+        Ok(Self { connection, range: BATCH_PLACES })
     }
 }
 
@@ -102,14 +102,14 @@ impl Snapshot for PostgresSnapshot {
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
         let mut after = after.0;
         loop {
-            let through = after.saturating_add(self.stretch);
+            let through = after.saturating_add(self.range);
             let found = decisions_between(&mut self.connection, after, through, limit).await?;
             if found.len() >= limit {
-                self.stretch = (self.stretch / 2).max(BATCH_PLACES);
+                self.range = (self.range / 2).max(BATCH_PLACES);
             } else if found.len() < limit / 4 {
-                self.stretch = (self.stretch * 2).min(LONGEST_STRETCH);
+                self.range = (self.range * 2).min(LONGEST_STRETCH);
             }
-            // A stretch may be empty: batches that failed drew their places all the same.
+            // A range may be empty: batches that failed drew their places all the same.
             if !found.is_empty() || last_place(&mut self.connection).await? <= through {
                 return Ok(found);
             }
@@ -221,7 +221,7 @@ pub(super) async fn summarise(connection: &mut PgConnection) -> Result<(), Store
     Ok(())
 }
 
-/// The first decisions of a stretch of the ledger's order.
+/// The first decisions of a range of the ledger's order.
 async fn decisions_between(
     connection: &mut PgConnection,
     after: i64,

@@ -19,7 +19,7 @@ struct Needed {
     /// What would go wrong.
     why: &'static str,
     /// What an operator can do.
-    mend: &'static str,
+    repair: &'static str,
     /// Whether the ledger is refused, or only warned of.
     refused: bool,
 }
@@ -31,7 +31,7 @@ const NEEDED: &[Needed] = &[
         is_met: |found| found.parse().is_ok_and(|found: u32| found >= OLDEST),
         needed: "150000 or more",
         why: "the ledger's statements are written for PostgreSQL 15 or newer, and tried with nothing older",
-        mend: "Use a newer server",
+        repair: "Use a newer server",
         refused: true,
     },
     Needed {
@@ -40,7 +40,7 @@ const NEEDED: &[Needed] = &[
         is_met: |found| found == "UTF8",
         needed: "UTF8",
         why: "an id or a SKU in another script could not be stored, and the first of them would end every verifier",
-        mend: "Make another database for the ledger: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        repair: "Make another database for the ledger: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         refused: true,
     },
     Needed {
@@ -49,7 +49,7 @@ const NEEDED: &[Needed] = &[
         is_met: |found| !found.starts_with("without"),
         needed: "the name of a schema that exists",
         why: "the ledger's tables would have no place",
-        mend: "CREATE SCHEMA, or GRANT USAGE ON SCHEMA, for the first name in search_path",
+        repair: "CREATE SCHEMA, or GRANT USAGE ON SCHEMA, for the first name in search_path",
         refused: true,
     },
     Needed {
@@ -59,7 +59,7 @@ const NEEDED: &[Needed] = &[
         // Batches see to it themselves all the same (`apply.rs`): who changes it later must not be noticed too late.
         needed: "on",
         why: "a published result could be lost in a crash",
-        mend: "ALTER ROLE … SET synchronous_commit = on, or say so in the URL's options",
+        repair: "ALTER ROLE … SET synchronous_commit = on, or say so in the URL's options",
         refused: true,
     },
     Needed {
@@ -68,7 +68,7 @@ const NEEDED: &[Needed] = &[
         is_met: |found| found == "on",
         needed: "on",
         why: "when the machine crashes, what was decided and published can be lost, and the ledger damaged",
-        mend: "Set it to on in postgresql.conf; off is for tests alone",
+        repair: "Set it to on in postgresql.conf; off is for tests alone",
         // A server for tests, which is thrown away after a crash, may have it off.
         refused: false,
     },
@@ -79,7 +79,7 @@ const NEEDED: &[Needed] = &[
         needed: "origin",
         why: "triggers and rules of the database would not fire for what the ledger writes: those of a logical \
               replica, say",
-        mend: "ALTER ROLE … RESET session_replication_role, and the same for the database",
+        repair: "ALTER ROLE … RESET session_replication_role, and the same for the database",
         refused: true,
     },
     Needed {
@@ -88,7 +88,7 @@ const NEEDED: &[Needed] = &[
         is_met: |found| found == "off",
         needed: "off",
         why: "a damaged page would be taken for an empty one, and its decisions made again",
-        mend: "ALTER DATABASE … RESET zero_damaged_pages, and restore a backup if it was needed",
+        repair: "ALTER DATABASE … RESET zero_damaged_pages, and restore a backup if it was needed",
         refused: true,
     },
     Needed {
@@ -97,7 +97,7 @@ const NEEDED: &[Needed] = &[
         is_met: |found| found == "off",
         needed: "off",
         why: "a damaged page would be decided on",
-        mend: "ALTER DATABASE … RESET ignore_checksum_failure, and restore a backup if it was needed",
+        repair: "ALTER DATABASE … RESET ignore_checksum_failure, and restore a backup if it was needed",
         refused: true,
     },
 ];
@@ -130,14 +130,14 @@ pub(super) fn check_version(found: Option<u32>) -> Result<(), StoreError> {
 
 impl Needed {
     fn check(&self, found: String) -> Result<(), StoreError> {
-        let Self { setting, needed, why, mend, .. } = *self;
+        let Self { setting, needed, why, repair, .. } = *self;
         if (self.is_met)(&found) {
             return Ok(());
         }
         if self.refused {
-            return Err(StoreError::Unsuitable { setting, found, needed, why, mend });
+            return Err(StoreError::Unsuitable { setting, found, needed, why, repair });
         }
-        tracing::warn!("{setting} is {found} on this database, but should be {needed}: {why}. {mend}");
+        tracing::warn!("{setting} is {found} on this database, but should be {needed}: {why}. {repair}");
         Ok(())
     }
 }

@@ -45,9 +45,9 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, Audit, Batch, DueHold, How, Incarnation, ItemLevel, OverdueHolds, Position, Snapshot, Store,
-    StoreError, StoredMovement, find_positions, first_place_of, followed_orders, is_below, order_states,
-    version,
+    Applied, ApplyMode, Audit, Batch, DueHold, Incarnation, ItemLevel, OverdueHolds, Position, Snapshot,
+    Store, StoreError, StoredMovement, find_positions, first_place_of, followed_orders, is_below,
+    order_states, version,
 };
 use crate::ledger::{
     self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Place, Seq, Sku, Stamp,
@@ -126,7 +126,7 @@ impl SqliteStore {
         Ok(Self { writer, readers, opened })
     }
 
-    async fn apply_once(&self, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
+    async fn apply_once(&self, batch: &Batch, how: ApplyMode<'_>) -> Result<Applied, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("waiting to write the ledger"))?;
         if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
             return Err(StoreError::Reconnected);
@@ -241,7 +241,7 @@ impl Store for SqliteStore {
         let again = |error: &StoreError| {
             error.is_transient() && (batch.epoch.is_none() || !matches!(error, StoreError::Database { .. }))
         };
-        super::retry_when("applying a batch", again, || self.apply_once(batch, How::Usually)).await
+        super::retry_when("applying a batch", again, || self.apply_once(batch, ApplyMode::Usual)).await
     }
 
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
@@ -292,16 +292,16 @@ impl Store for SqliteStore {
     }
 
     async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.apply_once(batch, How::At(places))).await
+        super::retry("restoring a batch", || self.apply_once(batch, ApplyMode::At(places))).await
     }
 
-    async fn mendable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
-        let mut conn = self.readers.acquire().await.map_err(database("looking for levels to mend"))?;
+    async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("looking for levels to repair"))?;
         rows::read_mendable_levels(&mut conn).await.map(item_levels)
     }
 
-    async fn mend(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        super::retry("mending levels", || self.apply_once(batch, How::Mending)).await
+    async fn repair(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        super::retry("repairing levels", || self.apply_once(batch, ApplyMode::Repair)).await
     }
 
     async fn close(&self) {
@@ -311,7 +311,11 @@ impl Store for SqliteStore {
 }
 
 /// One transaction around [`decide_and_write`].
-async fn apply(conn: &mut SqliteConnection, batch: &Batch, how: How<'_>) -> Result<Applied, StoreError> {
+async fn apply(
+    conn: &mut SqliteConnection,
+    batch: &Batch,
+    how: ApplyMode<'_>,
+) -> Result<Applied, StoreError> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database("beginning a batch"))?;
     match decide_and_write(&mut tx, batch, how).await {
         Ok(applied) => {
@@ -329,7 +333,7 @@ async fn apply(conn: &mut SqliteConnection, batch: &Batch, how: How<'_>) -> Resu
 async fn decide_and_write(
     conn: &mut SqliteConnection,
     batch: &Batch,
-    how: How<'_>,
+    how: ApplyMode<'_>,
 ) -> Result<Applied, StoreError> {
     let found = rows::read_positions(conn, batch.advances.iter().map(|advance| &advance.at))
         .await
@@ -345,7 +349,7 @@ async fn decide_and_write(
     let asked = batch.requests.iter().flat_map(|request| request.command.items());
     let taken = states.values().flat_map(|state| state.lines.iter().map(|line| &line.item));
     let items: BTreeSet<&Item> = asked.chain(taken).collect();
-    if let How::Mending = how {
+    if let ApplyMode::Repair = how {
         rows::mend_levels(conn, &items).await?;
     }
     let levels = rows::read_levels(conn, &items).await?.into_iter().collect();

@@ -16,7 +16,7 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, Map, Movement, NextOffset,
     Offset, Seq, Sku, Source, Stamp, TopicId, TopicPartition,
 };
-use crate::store::{Advance, Incarnation, MOST_MENDED, Position, StoreError, StoredMovement, version};
+use crate::store::{Advance, Incarnation, MOST_REPAIRED, Position, StoreError, StoredMovement, version};
 
 /// The migrations applied.
 pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<AppliedMigration>, sqlx::Error> {
@@ -269,7 +269,7 @@ pub(super) async fn read_mendable_levels(
          WHERE l.version IS NOT m.movements OR l.available IS NOT m.total
          ORDER BY m.sku, m.location LIMIT ?1",
     )
-    .bind(MOST_MENDED)
+    .bind(MOST_REPAIRED)
     .fetch_all(conn)
     .await;
     levels(rows)
@@ -283,7 +283,7 @@ pub(super) async fn mend_levels(
     let rows: Vec<_> = items.iter().map(|item| (&item.sku, location_column(item))).collect();
     write(
         conn,
-        "mending levels",
+        "repairing levels",
         "INSERT INTO levels (sku, location, available, version, backorder_limit)
          SELECT w.value ->> 0, w.value ->> 1, coalesce(m.balance, 0), coalesce(m.version, 0),
                 max(0, -coalesce(m.balance, 0)) -- only where the row was missing
@@ -478,7 +478,7 @@ impl MovementRow {
     }
 }
 
-/// A stretch of movements in the ledger's order, which is the table's own.
+/// A range of movements in the ledger's order, which is the table's own.
 pub(super) async fn read_movements_between(
     conn: &mut SqliteConnection,
     after: Seq,

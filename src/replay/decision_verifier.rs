@@ -7,20 +7,20 @@ use tokio::task::{block_in_place, spawn_blocking};
 
 use super::Progress;
 use super::finding::{Class, Report};
-use super::past::{PAGE, Pages};
-use crate::ledger::{CommandKey, Decision, Difference, Map, Movement, Past, Seq, Stamp, Step};
+use super::replay_state::{PAGE, Pages};
+use crate::ledger::{CommandKey, Decision, Difference, Map, Movement, ReplayState, Seq, Stamp, Step};
 use crate::store::{Snapshot, Store};
 
 /// The rules against the ledger, page by page.
-pub(super) struct Judge {
-    past: Past,
+pub(super) struct DecisionVerifier {
+    past: ReplayState,
     pub(super) report: Report,
     pub(super) since: Option<Stamp>,
 }
 
-impl Judge {
+impl DecisionVerifier {
     pub(super) fn new(since: Option<Stamp>) -> Self {
-        Self { past: Past::default(), report: Report::default(), since }
+        Self { past: ReplayState::default(), report: Report::default(), since }
     }
 
     pub(super) fn counts(&self, decision: &Decision) -> bool {
@@ -112,7 +112,7 @@ fn steps(decisions: impl Iterator<Item = (Arc<Decision>, Vec<Movement>)>) -> Vec
 pub async fn ledger_alone(store: &dyn Store, since: Option<Stamp>, progress: &Progress) -> Result<Report> {
     let mut snapshot = store.snapshot().await?;
     progress.expect(snapshot.count().await?);
-    let mut judge = Judge::new(since);
+    let mut judge = DecisionVerifier::new(since);
     let mut pages = Pages::after(&mut *snapshot, Seq::START);
     let mut page = pages.next_decisions().await?;
     while !page.decisions.is_empty() {

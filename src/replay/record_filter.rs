@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
-use super::topics::{Stretch, Topics};
+use super::topics::{OffsetRange, Topics};
 use crate::event::{Record, read_command};
 use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition};
 
@@ -68,7 +68,7 @@ impl fmt::Display for Bound {
 
 impl Bound {
     /// Where that is in a partition, given all of it that there is.
-    fn place(self, topics: &Topics, whole: &Stretch) -> Result<NextOffset> {
+    fn place(self, topics: &Topics, whole: &OffsetRange) -> Result<NextOffset> {
         match self {
             Self::Earliest => Ok(whole.from),
             Self::Latest => Ok(whole.to),
@@ -120,7 +120,7 @@ pub fn read_positions(text: &str) -> Result<BTreeMap<TopicPartition, NextOffset>
 
 /// Which records of some topics are meant.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub struct RecordFilter {
     /// Where to begin in each partition.
     pub from: Bound,
     /// Where to end.
@@ -137,7 +137,7 @@ pub struct Choice {
     pub keys: Set<CommandKey>,
 }
 
-impl Choice {
+impl RecordFilter {
     /// Everything.
     #[must_use]
     pub fn all() -> Self {
@@ -168,12 +168,12 @@ impl Choice {
         !self.ids.is_empty() || !self.skus.is_empty() || !self.keys.is_empty()
     }
 
-    /// The stretches of these topics that are meant.
+    /// The ranges of these topics that are meant.
     ///
     /// # Errors
     /// When records that are meant by their offset were deleted, or do not exist yet; or Kafka does not answer.
-    pub fn stretches(&self, topics: &Topics, of: &[&str]) -> Result<Vec<Stretch>> {
-        let mut stretches = Vec::new();
+    pub fn ranges(&self, topics: &Topics, of: &[&str]) -> Result<Vec<OffsetRange>> {
+        let mut ranges = Vec::new();
         for topic in of {
             for whole in topics.whole_topic(topic)? {
                 let at = &whole.at;
@@ -192,21 +192,22 @@ impl Choice {
                 if self.positions.is_none() {
                     self.check_reaches(topics, &whole, from)?;
                 }
-                stretches.push(Stretch { at: at.clone(), from, to: to.min(whole.to).max(from) });
+                ranges.push(OffsetRange { at: at.clone(), from, to: to.min(whole.to).max(from) });
             }
         }
-        if let Some(missing) =
-            self.positions.iter().flatten().find(|(at, _)| {
-                !of.contains(&&*at.topic) || !stretches.iter().any(|stretch| stretch.at == **at)
-            })
+        if let Some(missing) = self
+            .positions
+            .iter()
+            .flatten()
+            .find(|(at, _)| !of.contains(&&*at.topic) || !ranges.iter().any(|range| range.at == **at))
         {
             bail!("{} is no partition of {}", missing.0, of.join(" or "));
         }
-        Ok(stretches)
+        Ok(ranges)
     }
 
     /// Refuses a time from before the first record that is left.
-    fn check_reaches(&self, topics: &Topics, whole: &Stretch, from: NextOffset) -> Result<()> {
+    fn check_reaches(&self, topics: &Topics, whole: &OffsetRange, from: NextOffset) -> Result<()> {
         let (Some(millis), true) = (self.from.millis(), from == whole.from && whole.from > NextOffset(0))
         else {
             return Ok(());
@@ -238,7 +239,7 @@ impl Choice {
 }
 
 /// Refuses to begin where there are no records any more, or none yet.
-fn check_is_there(topics: &Topics, whole: &Stretch, from: NextOffset) -> Result<()> {
+fn check_is_there(topics: &Topics, whole: &OffsetRange, from: NextOffset) -> Result<()> {
     if from < whole.from {
         bail!(deleted(topics, whole, &format!("offset {from}"))?);
     }
@@ -249,7 +250,7 @@ fn check_is_there(topics: &Topics, whole: &Stretch, from: NextOffset) -> Result<
 }
 
 /// That the records there were deleted, and what is left.
-fn deleted(topics: &Topics, whole: &Stretch, wanted: &str) -> Result<String> {
+fn deleted(topics: &Topics, whole: &OffsetRange, wanted: &str) -> Result<String> {
     let since = topics.first_timestamp(whole)?.and_then(|millis| Timestamp::from_millisecond(millis).ok());
     let since = since.map_or_else(String::new, |since| format!(", which is of {since}"));
     Ok(format!(

@@ -19,10 +19,10 @@ pub struct Entry {
     pub movements: Vec<Movement>,
 }
 
-/// Decisions of a stretch of the ledger's order.
+/// Decisions of a range of the ledger's order.
 #[derive(Debug, Clone)]
 pub struct Decisions {
-    /// The place before the stretch.
+    /// The place before the range.
     after: Seq,
     /// The decisions, in their order.
     pub decisions: Vec<Arc<Decision>>,

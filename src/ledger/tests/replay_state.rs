@@ -27,8 +27,8 @@ fn steps(run: &Run, records: &[Record], with_commands: bool) -> Vec<Step> {
 }
 
 /// Decides all of it again, in pages; what differs, and the past at its end.
-fn again(start: &Start, run: &Run, steps: &[Step], page: usize) -> (Vec<Difference>, Past) {
-    let mut past = Past::default();
+fn again(start: &Start, run: &Run, steps: &[Step], page: usize) -> (Vec<Difference>, ReplayState) {
+    let mut past = ReplayState::default();
     past.assume(start.iter().map(|(thing, level)| (item(*thing), *level)));
     let mut differences = Vec::new();
     for page in steps.chunks(page) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::decide::order_state;
 use super::{
     Adjusted, Changes, Command, CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, Movement,
-    OrderState, Outcome, Place, Places, Request, Seq, Set, View, asked, decide,
+    OrderState, Outcome, Place, Places, Request, Seq, Set, View, decide, reconstruct,
 };
 
 /// A decision of the past.
@@ -35,14 +35,14 @@ pub struct Difference {
 ///
 /// Holds a level for each item, and an order's state for each that held or gave something back: some 300 bytes each.
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct ReplayState {
     levels: Map<Item, Level>,
     orders: Map<Id, OrderState>,
     /// Cancellations that found nothing to give back: perhaps of orders that came later.
     cancelled: Set<Id>,
 }
 
-impl Past {
+impl ReplayState {
     /// The level of an item; `None` when it was unknown.
     #[must_use]
     pub fn level(&self, item: &Item) -> Option<Level> {
@@ -74,7 +74,7 @@ impl Past {
     }
 
     /// Decides the next steps again, in their order, and compares: where the rules decide otherwise, what is stored
-    /// counts for what follows. `known` holds all decisions of the orders that [`Past::needs`] names.
+    /// counts for what follows. `known` holds all decisions of the orders that [`ReplayState::needs`] names.
     pub fn go_on(&mut self, steps: &[Step], known: &Map<CommandKey, Arc<Decision>>) -> Vec<Difference> {
         let mut differences = Vec::new();
         self.compare(steps, known, &mut differences);
@@ -153,7 +153,7 @@ impl Past {
             key: decision.key.clone(),
             digest: decision.digest,
             // A text that is not readable differs from whatever is decided of nothing.
-            action: asked(decision, hold, available).unwrap_or(super::Action::Refuse(Vec::new())),
+            action: reconstruct(decision, hold, available).unwrap_or(super::Action::Refuse(Vec::new())),
         }
     }
 
@@ -236,7 +236,7 @@ impl Past {
 
 /// What tests look at, and begin from: a ledger's past begins with nothing.
 #[cfg(test)]
-impl Past {
+impl ReplayState {
     /// The levels there are.
     pub(super) fn levels(&self) -> impl Iterator<Item = (&Item, &Level)> {
         self.levels.iter()

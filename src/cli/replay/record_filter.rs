@@ -1,4 +1,4 @@
-//! Which records: arguments to a [`Choice`].
+//! Which records: arguments to a [`RecordFilter`].
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::ledger::{Id, Set, Sku};
-use crate::replay::choice::{Bound, Choice, read_positions};
+use crate::replay::record_filter::{Bound, RecordFilter, read_positions};
 
 /// From where to where.
 #[derive(Debug, Args)]
@@ -23,8 +23,8 @@ pub struct RangeArgs {
 
 impl RangeArgs {
     /// Everything in between.
-    pub(super) fn choice(&self) -> Choice {
-        Choice { from: self.from, to: self.to, ..Choice::all() }
+    pub(super) fn choice(&self) -> RecordFilter {
+        RecordFilter { from: self.from, to: self.to, ..RecordFilter::all() }
     }
 }
 
@@ -61,7 +61,7 @@ impl ChoiceArgs {
     ///
     /// # Errors
     /// When a file cannot be read, or what it or a flag names cannot be.
-    pub(super) fn choice(&self) -> Result<Choice> {
+    pub(super) fn choice(&self) -> Result<RecordFilter> {
         let mut choice = self.range.choice();
         choice.partitions = self.partition.iter().copied().collect();
         if let Some(file) = &self.positions_file {

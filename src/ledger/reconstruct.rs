@@ -13,7 +13,11 @@ use super::{
 ///
 /// `None` when the decision's text is not what this program writes: a damaged ledger.
 #[must_use]
-pub fn asked(decision: &Decision, hold: Option<&Hold>, available: impl Fn(&Item) -> i64) -> Option<Action> {
+pub fn reconstruct(
+    decision: &Decision,
+    hold: Option<&Hold>,
+    available: impl Fn(&Item) -> i64,
+) -> Option<Action> {
     let kind = decision.key.kind;
     if !decision.accepted {
         let Rejected { order_id, reasons } = read(&decision.detail)?;
