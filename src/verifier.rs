@@ -25,7 +25,7 @@ use crate::intake::{
     passes,
 };
 use crate::ledger::Outcome;
-use crate::publish::{Decided, Publisher, Teller, Unfinished, renew};
+use crate::publish::{BatchPublisher, Decided, Publisher, Unfinished, renew};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 
@@ -202,7 +202,7 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 /// Three stages, joined by bounded queues.
 async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
     let Worker { number, settings, store, level_changes, news, comparison, totals } = worker;
-    // Fence first: only then do the committed offsets hold all that a predecessor told.
+    // Init first: only then do the committed offsets hold all that a predecessor told.
     let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
     let publisher = spawn_blocking({
@@ -342,11 +342,11 @@ fn tell(
     totals: &Totals,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let mut teller = Teller::new(publisher, membership, comparison, totals, stop);
+    let mut batch_publisher = BatchPublisher::new(publisher, membership, comparison, totals, stop);
     while let Some(batch) = batches.blocking_recv() {
-        teller.tell(batch)?;
+        batch_publisher.tell(batch)?;
     }
-    teller.end()
+    batch_publisher.end()
 }
 
 impl From<BatchArgs> for Bounds {

@@ -68,7 +68,7 @@ impl Gathering {
         Self { bounds, slices: Vec::new(), items: Vec::new(), bytes: 0, since: None }
     }
 
-    /// Adds a record read at `now`; the slice is the range of owning it was read under.
+    /// Adds a record read at `now`; the slice is the stretch of owning it was read under.
     pub fn push(&mut self, item: Item, bytes: usize, slice: Slice, now: Instant) {
         self.since.get_or_insert(now);
         self.bytes += bytes;

@@ -19,7 +19,7 @@ pub struct Membership(pub(super) Arc<[Arc<MemberConsumer>]>);
 impl Membership {
     /// Who the members are now that own what these offsets are of. Taken before a transaction's records are chosen and
     /// used for its offsets: if partitions change hands in between, Kafka refuses the offsets and the transaction is
-    /// undone. `None` when one is no member.
+    /// aborted. `None` when one is no member.
     #[must_use]
     pub fn now(&self, offsets: &[(TopicPartition, NextOffset)]) -> Option<Speaking> {
         let owns_some =

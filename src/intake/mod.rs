@@ -57,7 +57,7 @@ const STOP_DRAIN: Duration = Duration::from_secs(30);
 /// How long after partitions were lost a fence may be a member's own: it joins again at once, and the last answer under
 /// its old name comes within a request's time.
 const FENCED_BY_ITSELF: Duration = Duration::from_secs(60);
-/// Longest wait until the group has let go of static members that leave. ReplayState it they have left when their session ends.
+/// Longest wait until the group has let go of static members that leave. Past it they have left when their session ends.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How often to ask whether it has, and the longest wait for an answer.
 const LEAVE_LOOK: Duration = Duration::from_millis(50);

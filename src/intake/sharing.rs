@@ -5,7 +5,7 @@
 //! worker is two members, one for each topic. Both kinds must not be in one group: where subscriptions overlap only in
 //! part, the assignor of librdkafka 2.12 moves a partition there and back, loses the record of it, and ends the process
 //! that leads the group by an assertion (`PartitionMovements_movePartition`). That process may be the old one, which
-//! nobody can repair any more.
+//! nobody can change any more.
 //!
 //! So a worker that finds members of the old kind joins as they do. When there are no older instances any more, all who
 //! joined so leave, and join again in the new way once nobody of the old kind is left: a pause of some seconds, once

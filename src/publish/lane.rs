@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::{Care, Lesson};
-use super::{TellError, Telling, Watchdog, marked, topic};
+use super::{PublishError, PublishRequest, Watchdog, marked, topic};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 
@@ -27,12 +27,12 @@ const OFFSETS_LIMIT: Duration = Duration::from_secs(10);
 /// Added to that limit before the call is abandoned, and the producer with it.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 /// Longest wait for the producer id, which waits for a predecessor's transaction to end.
-const FENCE_LIMIT: Duration = Duration::from_secs(60);
+const INIT_LIMIT: Duration = Duration::from_secs(60);
 /// How long one call waits for it: how soon a stop is seen meanwhile.
-const FENCE_SLICE: Duration = Duration::from_secs(1);
-/// Longest wait until a transaction is undone, with all that it takes. ReplayState it the producer is given up: a new one under
+const INIT_SLICE: Duration = Duration::from_secs(1);
+/// Longest wait until a transaction is aborted, with all that it takes. Past it the producer is given up: a new one under
 /// the same id ends the transaction too, and at once.
-const UNDO_LIMIT: Duration = Duration::from_secs(5);
+const ABORT_LIMIT: Duration = Duration::from_secs(5);
 /// Added to a call's own limit before the watchdog calls it hung.
 const HUNG_AFTER: Duration = Duration::from_secs(30);
 /// Most tries of one call that says it can be called again.
@@ -40,7 +40,7 @@ const CALL_TRIES: usize = 10;
 /// How often to look whether everything sent has arrived, or whether the send queue has room again.
 const DRAIN_LOOK: Duration = Duration::from_micros(200);
 /// How often to ask meanwhile whether the transaction can still commit. What waits to be sent in one that cannot is
-/// neither sent nor reported until it is undone. A transaction that goes well is over before it is asked.
+/// neither sent nor reported until it is aborted. A transaction that goes well is over before it is asked.
 const FAILED_LOOK: Duration = Duration::from_millis(50);
 /// Most tries of one transaction while it becomes clear which of its records Kafka refuses: by topic, then by record.
 /// Each may also meet the gap that the one before left.
@@ -137,7 +137,7 @@ impl Lane {
     }
 
     /// Whether nothing stands in the way of telling.
-    pub(super) fn is_fenced(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.producer.is_some()
     }
 
@@ -157,7 +157,7 @@ impl Lane {
     ///
     /// # Errors
     /// When Kafka cannot be reached in time or refuses the id, or at a stop.
-    pub(super) fn fence(&mut self, stop: &CancellationToken) -> Result<()> {
+    pub(super) fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
         self.give_up();
         let producer: ThreadedProducer<Log> = self
             .config
@@ -175,10 +175,10 @@ impl Lane {
     }
 
     fn init(&self, producer: &ThreadedProducer<Log>, stop: &CancellationToken) -> KafkaResult<()> {
-        let deadline = Instant::now() + FENCE_LIMIT;
+        let deadline = Instant::now() + INIT_LIMIT;
         loop {
             let made =
-                self.watchdog.guard(FENCE_SLICE + HUNG_AFTER, || producer.init_transactions(FENCE_SLICE));
+                self.watchdog.guard(INIT_SLICE + HUNG_AFTER, || producer.init_transactions(INIT_SLICE));
             match made {
                 // It goes on where it was when it is called again.
                 Err(KafkaError::Transaction(error))
@@ -192,14 +192,14 @@ impl Lane {
     /// by telling again with more care.
     ///
     /// # Errors
-    /// [`TellError`] says what must be done before telling again.
-    pub(super) fn tell(&mut self, telling: &Telling<'_>) -> Result<(), TellError> {
+    /// [`PublishError`] says what must be done before telling again.
+    pub(super) fn tell(&mut self, telling: &PublishRequest<'_>) -> Result<(), PublishError> {
         let mut care = Care::new(self.by_topic);
         let mut narrowed = 0;
         loop {
             self.begun = Instant::now();
             let Some(producer) = &self.producer else {
-                return Err(TellError::Renew(KafkaError::Canceled));
+                return Err(PublishError::ProducerLost(KafkaError::Canceled));
             };
             drop(producer.context().take());
             self.call(|| producer.begin_transaction())?;
@@ -212,18 +212,18 @@ impl Lane {
                     self.send(producer, telling.events, group)
                 })
                 .and_then(|()| self.end(producer, telling));
-            let Err(TellError::Undone(cause)) = told else {
+            let Err(PublishError::Aborted(cause)) = told else {
                 self.by_topic &= told.is_err();
                 return told;
             };
-            // Where not even the first topic could be added there is nothing that Kafka could undo, and it says so by an
+            // Where not even the first topic could be added there is nothing that Kafka could abort, and it says so by an
             // error that breaks the producer: what is learned counts all the same.
-            let (cause, is_broken) = match self.undo(producer, cause) {
-                TellError::Undone(cause) => (cause, false),
-                TellError::Renew(cause) => (cause, true),
+            let (cause, is_broken) = match self.abort(producer, cause) {
+                PublishError::Aborted(cause) => (cause, false),
+                PublishError::ProducerLost(cause) => (cause, true),
                 other => return Err(other),
             };
-            // All reports are there where it is undone: nothing of it is under way any more.
+            // All reports are there where it is aborted: nothing of it is under way any more.
             let failed = producer.context().take();
             // Only what was sent can have been refused; none is in hand where there is nothing to tell but offsets.
             let group = sent.checked_sub(1).map_or(&[][..], |last| &groups[last]);
@@ -233,22 +233,22 @@ impl Lane {
                     if is_broken {
                         self.give_up();
                     }
-                    return Err(TellError::Refused(refusals));
+                    return Err(PublishError::Refused(refusals));
                 }
                 _ if is_broken => {
                     self.by_topic = care.is_by_topic();
-                    return Err(TellError::Renew(cause));
+                    return Err(PublishError::ProducerLost(cause));
                 }
                 Lesson::LookCloser if narrowed < NARROWINGS => {
                     tracing::debug!(%cause, "Kafka refuses something of a transaction; looking what");
                 }
-                Lesson::TooMany => return Err(TellError::TooMany(cause)),
+                Lesson::TooMany => return Err(PublishError::TooMany(cause)),
                 // A refused record leaves a gap in its partition's sequence. librdkafka learns of it from the next
-                // transaction, and has repaired it when that one is undone.
+                // transaction, and has closed it when that one is aborted.
                 Lesson::CanPass
                     if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::OutOfOrderSequenceNumber)
                         && narrowed < NARROWINGS => {}
-                Lesson::CanPass | Lesson::LookCloser => return Err(TellError::Undone(cause)),
+                Lesson::CanPass | Lesson::LookCloser => return Err(PublishError::Aborted(cause)),
             }
         }
     }
@@ -259,7 +259,7 @@ impl Lane {
         producer: &ThreadedProducer<Log>,
         events: &[&Outgoing],
         group: &[usize],
-    ) -> Result<(), TellError> {
+    ) -> Result<(), PublishError> {
         let deadline = Instant::now() + CALL_LIMIT;
         let mut look = Instant::now() + FAILED_LOOK;
         for place in group {
@@ -283,7 +283,7 @@ impl Lane {
                         let mut failed =
                             producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
                         failed.push((record.delivery_opaque, code));
-                        return Err(TellError::Undone(error));
+                        return Err(PublishError::Aborted(error));
                     }
                 }
             }
@@ -293,7 +293,7 @@ impl Lane {
     }
 
     /// Fails once the transaction in hand cannot commit any more; asks only when it is time for a look.
-    fn check_open(&self, producer: &ThreadedProducer<Log>, look: &mut Instant) -> Result<(), TellError> {
+    fn check_open(&self, producer: &ThreadedProducer<Log>, look: &mut Instant) -> Result<(), PublishError> {
         if Instant::now() < *look {
             return Ok(());
         }
@@ -302,23 +302,27 @@ impl Lane {
         match self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, || producer.begin_transaction()) {
             Err(KafkaError::Transaction(error)) if error.code() == RDKafkaErrorCode::State => Ok(()),
             Err(error) => Err(self.judge(error)),
-            Ok(()) => Err(TellError::Renew(KafkaError::Canceled)),
+            Ok(()) => Err(PublishError::ProducerLost(KafkaError::Canceled)),
         }
     }
 
     /// Waits until everything sent has arrived or failed, or cannot arrive any more.
-    fn drain(&self, producer: &ThreadedProducer<Log>, deadline: Instant) -> Result<(), TellError> {
+    fn drain(&self, producer: &ThreadedProducer<Log>, deadline: Instant) -> Result<(), PublishError> {
         let mut look = Instant::now() + FAILED_LOOK;
         settle(producer, deadline, || self.check_open(producer, &mut look))
     }
 
-    fn end(&self, producer: &ThreadedProducer<Log>, telling: &Telling<'_>) -> Result<(), TellError> {
+    fn end(
+        &self,
+        producer: &ThreadedProducer<Log>,
+        telling: &PublishRequest<'_>,
+    ) -> Result<(), PublishError> {
         for (member, share) in telling.group.iter().flat_map(|group| group.shares(telling.offsets)) {
             let mut offsets = TopicPartitionList::with_capacity(share.len());
             for (at, next) in share {
                 offsets
                     .add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
-                    .map_err(TellError::Undone)?;
+                    .map_err(PublishError::Aborted)?;
             }
             self.call(|| self.send_offsets(producer, &offsets, member))?;
             self.drain(producer, Instant::now() + CALL_LIMIT)?;
@@ -344,34 +348,34 @@ impl Lane {
     }
 
     /// Undoes the transaction; what remains is the error to report.
-    fn undo(&self, producer: &ThreadedProducer<Log>, cause: KafkaError) -> TellError {
-        let deadline = Instant::now() + UNDO_LIMIT;
+    fn abort(&self, producer: &ThreadedProducer<Log>, cause: KafkaError) -> PublishError {
+        let deadline = Instant::now() + ABORT_LIMIT;
         // What was never sent is not worth waiting for; what was is, since aborting with records in flight has gone wrong
         // before (librdkafka#4849).
         self.watchdog.guard(HUNG_AFTER, || producer.purge(PurgeConfig::default().queue()));
-        let undone = settle(producer, deadline, || Ok(())).and_then(|()| {
+        let aborted = settle(producer, deadline, || Ok(())).and_then(|()| {
             self.call_until(deadline, || {
                 let left = deadline.saturating_duration_since(Instant::now());
                 producer.abort_transaction(left.max(DRAIN_LOOK))
             })
         });
-        match undone {
-            Ok(()) => TellError::Undone(cause),
-            Err(fenced @ TellError::Fenced(_)) => fenced,
+        match aborted {
+            Ok(()) => PublishError::Aborted(cause),
+            Err(fenced @ PublishError::Fenced(_)) => fenced,
             Err(error) => {
-                tracing::warn!(%error, "the transaction could not be undone; its producer is given up");
-                TellError::Renew(cause)
+                tracing::warn!(%error, "the transaction could not be aborted; its producer is given up");
+                PublishError::ProducerLost(cause)
             }
         }
     }
 
     /// Makes a call, and again while it says that it may be.
-    fn call(&self, call: impl Fn() -> KafkaResult<()>) -> Result<(), TellError> {
+    fn call(&self, call: impl Fn() -> KafkaResult<()>) -> Result<(), PublishError> {
         self.call_until(Instant::now() + CALL_LIMIT, call)
     }
 
     /// The same with a limit for all tries together.
-    fn call_until(&self, deadline: Instant, call: impl Fn() -> KafkaResult<()>) -> Result<(), TellError> {
+    fn call_until(&self, deadline: Instant, call: impl Fn() -> KafkaResult<()>) -> Result<(), PublishError> {
         let mut last = Ok(());
         for _ in 0..CALL_TRIES {
             last = self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, &call);
@@ -388,13 +392,13 @@ impl Lane {
     }
 
     /// Makes a call that must not be repeated: after an unknown end the producer is not used again (librdkafka#5423).
-    fn call_once(&self, call: impl Fn() -> KafkaResult<()>) -> Result<(), TellError> {
+    fn call_once(&self, call: impl Fn() -> KafkaResult<()>) -> Result<(), PublishError> {
         self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, &call).map_err(|error| self.judge(error))
     }
 
     /// What an error means for the producer.
-    fn judge(&self, error: KafkaError) -> TellError {
-        let KafkaError::Transaction(inner) = &error else { return TellError::Renew(error) };
+    fn judge(&self, error: KafkaError) -> PublishError {
+        let KafkaError::Transaction(inner) = &error else { return PublishError::ProducerLost(error) };
         match inner.code() {
             RDKafkaErrorCode::Fenced
             | RDKafkaErrorCode::ProducerFenced
@@ -402,10 +406,10 @@ impl Lane {
                 // Kafka fences the producer of a transaction that it ended itself for its age, after a long outage say.
                 if !inner.txn_requires_abort() && self.begun.elapsed() < self.transaction_timeout() =>
             {
-                TellError::Fenced(self.transactional_id.clone())
+                PublishError::Fenced(self.transactional_id.clone())
             }
-            _ if inner.txn_requires_abort() => TellError::Undone(error),
-            _ => TellError::Renew(error),
+            _ if inner.txn_requires_abort() => PublishError::Aborted(error),
+            _ => PublishError::ProducerLost(error),
         }
     }
 
@@ -420,11 +424,11 @@ impl Lane {
 fn settle(
     producer: &ThreadedProducer<Log>,
     deadline: Instant,
-    mut check: impl FnMut() -> Result<(), TellError>,
-) -> Result<(), TellError> {
+    mut check: impl FnMut() -> Result<(), PublishError>,
+) -> Result<(), PublishError> {
     while producer.in_flight_count() > 0 {
         if Instant::now() > deadline {
-            return Err(TellError::Renew(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            return Err(PublishError::ProducerLost(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
         }
         check()?;
         std::thread::sleep(DRAIN_LOOK);

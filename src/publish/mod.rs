@@ -2,11 +2,11 @@
 //!
 //! Transactional calls block, so they live on a thread of their own.
 
+mod batch_publisher;
 mod decided;
 mod lane;
 mod record;
 mod refusal;
-mod teller;
 mod watchdog;
 
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use anyhow::Result;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
+pub use batch_publisher::{BatchPublisher, Unfinished, renew};
 pub use decided::{Decided, Portion, Stuck};
 use lane::Lane;
 use record::marked;
 pub(crate) use record::{record, topic};
 pub use refusal::Refusal;
-pub use teller::{Teller, Unfinished, renew};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
 use crate::config::{KafkaArgs, TopicArgs};
@@ -33,19 +33,19 @@ const LANES: [&str; 2] = ["", "-b"];
 
 /// Why a batch could not be told.
 #[derive(Debug, thiserror::Error)]
-pub enum TellError {
-    /// The transaction was undone; the same producer can go on.
-    #[error("the transaction was undone: {0}")]
-    Undone(KafkaError),
-    /// The transaction was undone, since Kafka refuses these records and always will; nothing else stands in the way.
+pub enum PublishError {
+    /// The transaction was aborted; the same producer can go on.
+    #[error("the transaction was aborted: {0}")]
+    Aborted(KafkaError),
+    /// The transaction was aborted, since Kafka refuses these records and always will; nothing else stands in the way.
     #[error("Kafka refuses {} of its records, the first for {}: {}", .0.len(), .0[0].topic, .0[0].why)]
     Refused(Vec<Refusal>),
-    /// The transaction was undone, and the same again would fare no better: fewer records must be told at once.
-    #[error("the transaction was undone, and fewer records must be told at once: {0}")]
+    /// The transaction was aborted, and the same again would fare no better: fewer records must be told at once.
+    #[error("the transaction was aborted, and fewer records must be told at once: {0}")]
     TooMany(KafkaError),
     /// What became of the transaction is unknown, or the producer is broken: it must be made anew before anything else.
     #[error("the producer must be made anew: {0}")]
-    Renew(KafkaError),
+    ProducerLost(KafkaError),
     /// Another instance took over this transactional id.
     #[error(
         "another instance uses transactional id {0:?} now: if it is not this one's successor, give each instance \
@@ -71,7 +71,7 @@ pub fn is_final(error: &anyhow::Error) -> bool {
 }
 
 /// What one transaction tells.
-pub struct Telling<'a> {
+pub struct PublishRequest<'a> {
     /// The results and dead letters.
     pub events: &'a [&'a Outgoing],
     /// How far each partition is told by them.
@@ -93,7 +93,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher under this transactional id; it must [`Publisher::fence`] before it tells.
+    /// A publisher under this transactional id; it must [`Publisher::init_transactions`] before it tells.
     ///
     /// # Errors
     /// When a password file cannot be read.
@@ -108,19 +108,22 @@ impl Publisher {
     ///
     /// # Errors
     /// When Kafka cannot be reached in time or refuses an id, or at a stop.
-    pub fn fence(&mut self, stop: &CancellationToken) -> Result<()> {
-        self.lanes.iter_mut().filter(|lane| !lane.is_fenced()).try_for_each(|lane| lane.fence(stop))
+    pub fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.lanes
+            .iter_mut()
+            .filter(|lane| !lane.is_ready())
+            .try_for_each(|lane| lane.init_transactions(stop))
     }
 
     /// Tells everything in one transaction, with the offsets.
     ///
     /// # Errors
-    /// [`TellError`] says what must be done before telling again.
-    pub fn tell(&mut self, telling: &Telling<'_>) -> Result<(), TellError> {
+    /// [`PublishError`] says what must be done before telling again.
+    pub fn tell(&mut self, telling: &PublishRequest<'_>) -> Result<(), PublishError> {
         let lane = &mut self.lanes[self.turn];
         self.turn = (self.turn + 1) % LANES.len();
         let told = lane.tell(telling);
-        if let Err(TellError::Renew(_)) = told {
+        if let Err(PublishError::ProducerLost(_)) = told {
             lane.give_up();
         }
         told

@@ -14,7 +14,7 @@ use super::{Progress, Stopped};
 use crate::config::TopicArgs;
 use crate::event::{Outgoing, Record, read_command, result};
 use crate::ledger::{Id, NextOffset, TopicPartition};
-use crate::publish::{Publisher, TellError, Telling};
+use crate::publish::{PublishError, PublishRequest, Publisher};
 use crate::store::{Snapshot, Store};
 
 /// Events of one transaction at most.
@@ -68,7 +68,7 @@ pub async fn republish(
         }
         // One id for all: two at once would tell everything twice, so the second ends the first.
         let mut publisher = Publisher::new(scope.kafka, &names, &format!("{}-replay", scope.group))?;
-        block_in_place(|| publisher.fence(&CancellationToken::new()))?;
+        block_in_place(|| publisher.init_transactions(&CancellationToken::new()))?;
         Some(publisher)
     } else {
         None
@@ -148,17 +148,19 @@ fn tell(publisher: &mut Publisher, events: &[Outgoing]) -> Result<()> {
     }
     let events: Vec<&Outgoing> = events.iter().collect();
     for _ in 0..TRIES {
-        match publisher.tell(&Telling { events: &events, offsets: &[], group: None }) {
+        match publisher.tell(&PublishRequest { events: &events, offsets: &[], group: None }) {
             Ok(()) => return Ok(()),
-            Err(TellError::Fenced(_)) => {
+            Err(PublishError::Fenced(_)) => {
                 bail!("another replay took over; only one can tell at a time")
             }
-            Err(error @ TellError::Refused(_)) => {
+            Err(error @ PublishError::Refused(_)) => {
                 return Err(anyhow::Error::new(error).context("everything before it is told"));
             }
             Err(error) => {
                 tracing::warn!(%error, "telling again");
-                publisher.fence(&CancellationToken::new()).context("the producer could not be made anew")?;
+                publisher
+                    .init_transactions(&CancellationToken::new())
+                    .context("the producer could not be made anew")?;
             }
         }
     }

@@ -501,7 +501,7 @@ fn one(at: &TopicPartition) -> TopicPartitionList {
     list
 }
 
-/// What librdkafka repairs by itself.
+/// What librdkafka puts right by itself.
 fn is_passing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

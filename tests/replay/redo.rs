@@ -1,4 +1,4 @@
-//! Telling again, asking again, trying with other levels.
+//! PublishRequest again, asking again, trying with other levels.
 
 use std::collections::HashMap;
 

@@ -12,7 +12,7 @@ use rdkafka::message::Message as _;
 use stock_verifier::event::{Channel, Outgoing, OutgoingHeader};
 use stock_verifier::intake::{Role, Speaking, consumer_config};
 use stock_verifier::ledger::{NextOffset, TopicPartition};
-use stock_verifier::publish::{Publisher, Telling};
+use stock_verifier::publish::{PublishRequest, Publisher};
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
@@ -36,7 +36,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     let before = bench.used();
     let start = Instant::now();
     let mut publisher = Publisher::new(&bench.kafka.args(), &names, &name)?;
-    publisher.fence(&CancellationToken::new())?;
+    publisher.init_transactions(&CancellationToken::new())?;
     let consumer: BaseConsumer = consumer_config(&bench.kafka.args(), &group, Role::Orders)?
         .set("auto.offset.reset", "earliest")
         .create()?;
@@ -78,7 +78,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                     .map(|(key, _, offset)| result(key, lines, &backlog, offset))
                     .collect();
                 let group = consumer.group_metadata().ok_or_else(|| anyhow!("no group membership"))?;
-                publisher.tell(&Telling {
+                publisher.tell(&PublishRequest {
                     events: &events.iter().collect::<Vec<_>>(),
                     offsets: &offsets,
                     group: Some(Speaking::of(&backlog, group)),

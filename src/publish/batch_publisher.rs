@@ -8,7 +8,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Decided, Publisher, Refusal, Stuck, TellError, Telling, is_final};
+use super::{Decided, PublishError, PublishRequest, Publisher, Refusal, Stuck, is_final};
 use crate::intake::{Comparison, Membership};
 use crate::tally::Totals;
 
@@ -39,7 +39,7 @@ const TOPIC_FORGET: Duration = Duration::from_secs(60);
 pub struct Unfinished(pub anyhow::Error);
 
 /// Tells decided batches, one after the other.
-pub struct Teller<'a> {
+pub struct BatchPublisher<'a> {
     publisher: Publisher,
     membership: &'a Membership,
     comparison: &'a Comparison,
@@ -50,10 +50,10 @@ pub struct Teller<'a> {
     /// The topics that were refused, since when, and when last.
     refused: HashMap<String, (Instant, Instant)>,
     /// Why the last batch was not told, while it waits to be read again.
-    untold: Option<TellError>,
+    untold: Option<PublishError>,
 }
 
-impl<'a> Teller<'a> {
+impl<'a> BatchPublisher<'a> {
     /// Tells with this publisher, for these memberships of the group.
     #[must_use]
     pub fn new(
@@ -106,7 +106,7 @@ impl<'a> Teller<'a> {
             }
             let begun = Instant::now();
             let portion = batch.portion(self.most);
-            let told = self.publisher.tell(&Telling {
+            let told = self.publisher.tell(&PublishRequest {
                 events: &portion.events,
                 offsets: &portion.offsets,
                 group: Some(group),
@@ -123,13 +123,13 @@ impl<'a> Teller<'a> {
                     self.untold = None;
                     batch.told(records);
                 }
-                Err(TellError::Refused(refusals)) if self.is_certain(&refusals) => {
+                Err(PublishError::Refused(refusals)) if self.is_certain(&refusals) => {
                     stuck.extend(batch.handle_refusals(refusals));
                 }
-                Err(TellError::TooMany(error)) if portion.records > PORTION_MIN => {
+                Err(PublishError::TooMany(error)) if portion.records > PORTION_MIN => {
                     self.tell_fewer(portion.records, &error);
                 }
-                Err(fenced @ TellError::Fenced(_)) => return Err(fenced.into()),
+                Err(fenced @ PublishError::Fenced(_)) => return Err(fenced.into()),
                 Err(error) => {
                     if begun.elapsed() > SLOW {
                         self.tell_fewer(portion.records, &error);
@@ -204,7 +204,7 @@ pub fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> 
         .with_jitter()
         .build();
     loop {
-        let error = match publisher.fence(stop) {
+        let error = match publisher.init_transactions(stop) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
