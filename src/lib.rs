@@ -11,14 +11,14 @@
 //! * [`ledger`]: the rules, pure.
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`publish`]: results to Kafka, transactionally.
-//! * [`beside`]: what goes out beside the transactions: levels, and the asking for the end of holds.
+//! * [`background`]: what goes out beside the transactions: levels, and the asking for the end of holds.
 //! * [`replay`]: what was decided, looked at again.
 //! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
 // `kafka::topic_ids` alone may, and says why.
 #![deny(unsafe_code)]
 
-pub mod beside;
+pub mod background;
 pub mod cli;
 pub mod config;
 pub mod event;

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::beside::{Beside, LevelChanges};
+use crate::background::{Background, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::intake::batch::{Batch, Bounds};
 use crate::intake::progress::Progress;
@@ -83,10 +83,11 @@ pub async fn run(
     )?);
     let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
     topics.check_partitions(&*store, settings.accept_data_loss).await?;
-    let beside = Beside::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
-    let level_changes = beside.level_changes();
-    let beside_stop = CancellationToken::new();
-    let beside = tokio::spawn(beside.run(beside_stop.clone()));
+    let background =
+        Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
+    let level_changes = background.level_changes();
+    let background_stop = CancellationToken::new();
+    let background = tokio::spawn(background.run(background_stop.clone()));
     let mut workers = JoinSet::new();
     for number in 0..settings.workers {
         let worker = Worker {
@@ -100,7 +101,7 @@ pub async fn run(
         };
         workers.spawn(work(worker, stop.clone()));
     }
-    let topics = tokio::spawn(topics.run(beside_stop.clone()));
+    let topics = tokio::spawn(topics.run(background_stop.clone()));
     let mut first = Ok(());
     while let Some(ended) = workers.join_next().await {
         let ended = ended.context("a worker panicked").flatten();
@@ -113,9 +114,9 @@ pub async fn run(
         Err(_) => tracing::debug!("how far results are published is not kept within {KEEP_LIMIT:?}"),
     }
     // Last, so that what the workers moved last is told too.
-    beside_stop.cancel();
+    background_stop.cancel();
     let watched = topics.await.context("watching the topics panicked");
-    first.and(beside.await.context("telling levels panicked")).and(watched)
+    first.and(background.await.context("telling levels panicked")).and(watched)
 }
 
 /// The first failure, but one that a stop explains only where there is no other.

@@ -23,7 +23,7 @@ use super::comparison;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
 use super::recovery::{self, Positions, Refusal, Start};
-use crate::beside::LevelChanges;
+use crate::background::LevelChanges;
 use crate::kafka::topic_ids::{Described, NoAnswer, describe};
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};

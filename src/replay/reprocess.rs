@@ -13,7 +13,7 @@ use super::scope::{LedgerView, Scope};
 use super::told::{letter_class, letter_of};
 use super::topics::OffsetRange;
 use super::{Progress, Stopped};
-use crate::beside::{Lost, Sender};
+use crate::background::{Lost, Sender};
 use crate::event::{
     Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, read_command,
 };

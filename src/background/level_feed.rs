@@ -152,7 +152,7 @@ impl Told {
 }
 
 /// Tells levels.
-pub(super) struct Announcer {
+pub(super) struct LevelFeed {
     sender: Arc<Sender>,
     store: Arc<dyn Store>,
     delay: Duration,
@@ -161,7 +161,7 @@ pub(super) struct Announcer {
     told: tokio::sync::Mutex<Told>,
 }
 
-impl Announcer {
+impl LevelFeed {
     pub(super) fn new(sender: Arc<Sender>, store: Arc<dyn Store>, delay: Duration) -> Self {
         let waiting = Arc::new(Waiting::default());
         // What a predecessor left untold.

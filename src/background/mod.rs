@@ -3,8 +3,8 @@
 //! Both are told from the ledger and may be told twice without harm, so a plain idempotent producer is enough, one for
 //! the whole process.
 
-mod holds;
-mod levels;
+mod hold_expiry;
+mod level_feed;
 mod sender;
 
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
-use levels::Announcer;
-pub use levels::LevelChanges;
+pub use level_feed::LevelChanges;
+use level_feed::LevelFeed;
 pub(crate) use sender::{Lost, Sender};
 
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::store::Store;
 
 /// Tells levels and asks for the end of holds, until `stop`; then tells what is still to be told, within bounds.
-pub struct Beside {
+pub struct Background {
     sender: Arc<Sender>,
-    announcer: Option<Announcer>,
+    level_feed: Option<LevelFeed>,
     store: Arc<dyn Store>,
     orders_topic: String,
 }
 
-impl Beside {
+impl Background {
     /// With a producer of its own. Levels are told `delay` after they moved, at most; `None` tells none.
     ///
     /// # Errors
@@ -40,22 +40,22 @@ impl Beside {
         store: Arc<dyn Store>,
     ) -> Result<Self> {
         let sender = Arc::new(Sender::new(kafka, topics)?);
-        let announcer = delay.map(|delay| Announcer::new(Arc::clone(&sender), Arc::clone(&store), delay));
-        Ok(Self { sender, announcer, store, orders_topic: topics.orders_topic.clone() })
+        let level_feed = delay.map(|delay| LevelFeed::new(Arc::clone(&sender), Arc::clone(&store), delay));
+        Ok(Self { sender, level_feed, store, orders_topic: topics.orders_topic.clone() })
     }
 
     /// Where the deciding stages say which levels moved.
     #[must_use]
     pub fn level_changes(&self) -> LevelChanges {
-        self.announcer.as_ref().map_or_else(LevelChanges::ignored, Announcer::level_changes)
+        self.level_feed.as_ref().map_or_else(LevelChanges::ignored, LevelFeed::level_changes)
     }
 
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let asking = holds::ask(&*self.store, &self.sender, &self.orders_topic, &stop);
+        let asking = hold_expiry::ask(&*self.store, &self.sender, &self.orders_topic, &stop);
         let telling = async {
-            if let Some(announcer) = &self.announcer {
-                announcer.run(&stop).await;
+            if let Some(level_feed) = &self.level_feed {
+                level_feed.run(&stop).await;
             }
         };
         tokio::join!(asking, telling);
