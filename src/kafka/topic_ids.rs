@@ -1,6 +1,6 @@
 //! Which topic a name means now: Kafka's id of it, which a topic made anew under the same name does not have.
 //!
-//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this is the one module of the library
+//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this room is the one of the library
 //! with unsafe code. Everything librdkafka gives is owned by an `Owned` from the moment it is given, so that every way
 //! out frees it; nothing borrowed from it leaves [`describe`].
 
