@@ -33,7 +33,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// How long after an item was told last its level is read again: once that long, at most twice. Not soon, since it costs
 /// as much as telling; an item that moves again meanwhile needs it only after its next record.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// PublishRequest levels rests this many times as long as it took, so that it takes a tenth of one processor at most.
+/// Publishing levels rests this many times as long as it took, so that it takes a tenth of one processor at most.
 const REST: u32 = 9;
 /// The longest rest, and so the longest delay under full load.
 const LONGEST_REST: Duration = Duration::from_secs(5);

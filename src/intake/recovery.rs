@@ -112,7 +112,7 @@ pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refu
         // A group that committed the very beginning has told nothing.
         (Some(NextOffset(0)), None) => (NextOffset(0), NextOffset(0)),
         (Some(committed), _) => return Err(Refusal::LedgerBehind { committed, ledger }),
-        // The group's offsets are gone. PublishRequest twice is better than never: whoever reads drops repeated ids.
+        // The group's offsets are gone. Publishing twice is better than never: whoever reads drops repeated ids.
         (None, Some(ledger)) => (published.map_or(ledger, |published| published.min(ledger)), ledger),
         (None, None) => (low, low),
     };

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait of who joins until the group can be asked.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
-/// Longest wait for others to leave too: each looks every [`LOOK`], finishes its batches and leaves. ReplayState it one joins in
+/// Longest wait for others to leave too: each looks every [`LOOK`], finishes its batches and leaves. Past it one joins in
 /// the old way again.
 const OTHERS_LIMIT: Duration = Duration::from_secs(40);
 /// How often to look whether they have.

@@ -1,10 +1,10 @@
 //! What was decided, looked at again: compared, told again, asked again, rebuilt, and tried with other levels.
 //!
-//! Everything here walks the ledger in its own order ([`past`]), or the topics in theirs ([`topics`]), or both side by
+//! Everything here walks the ledger in its own order ([`replay_state`]), or the topics in theirs ([`topics`]), or both side by
 //! side ([`join`]): the ledger says in which order the records of all partitions were decided, and the topics hold what
-//! was asked. [`choice`] says which records are meant.
+//! was asked. [`record_filter`] says which records are meant.
 //!
-//! * [`judge`]: whether the rules decide the same again; [`compare`]: with the topics, and whether what was told is
+//! * [`decision_verifier`]: whether the rules decide the same again; [`compare`]: with the topics, and whether what was told is
 //!   what is stored. The audit and `replay diff` are both this.
 //! * [`republish`] tells stored decisions again; [`reprocess`] asks commands again.
 //! * [`rebuild`] makes a ledger again; [`simulate`] decides with other levels.

@@ -1,4 +1,4 @@
-//! PublishRequest again, asking again, trying with other levels.
+//! Publishing again, asking again, trying with other levels.
 
 use std::collections::HashMap;
 

@@ -358,7 +358,7 @@ impl Cluster {
     }
 }
 
-/// Aborted when dropped.
+/// Undone when dropped.
 pub struct OpenTransaction(ThreadedProducer<Failed>);
 
 impl Drop for OpenTransaction {
