@@ -187,6 +187,12 @@ impl Assignment {
         }
     }
 
+    /// Whether a partition is this pipeline's.
+    #[must_use]
+    pub fn is_reading(&self, at: &TopicPartition) -> bool {
+        lock(&self.reading).iter().any(|reading| reading.at == *at)
+    }
+
     /// Whether partitions were lost within this time.
     pub(super) fn lost_within(&self, time: Duration) -> bool {
         lock(&self.lost).is_some_and(|at| at.elapsed() <= time)

@@ -62,6 +62,13 @@ impl Progress {
         }
     }
 
+    /// The partitions of which something is applied and not published, as far as this process knows.
+    #[must_use]
+    pub fn untold(&self) -> Vec<TopicPartition> {
+        let all = self.lock();
+        all.iter().filter(|(_, known)| known.published < known.applied).map(|(at, _)| at.clone()).collect()
+    }
+
     /// Says in a batch how far its partitions are published, so that the ledger keeps it at no cost of its own.
     pub fn tell(&self, advances: &mut [Advance]) {
         let all = self.lock();
@@ -156,5 +163,10 @@ mod tests {
         let mut advances = [Advance { at, expected: NextOffset(20), next: NextOffset(30), published: None }];
         progress.tell(&mut advances);
         assert_eq!(advances[0].published, Some(NextOffset(15)));
+        assert!(progress.untold().is_empty(), "it is published further than it is known to be applied");
+        progress.applied(&advances);
+        assert_eq!(progress.untold(), [advances[0].at.clone()]);
+        progress.published(&[(advances[0].at.clone(), NextOffset(30))]);
+        assert!(progress.untold().is_empty());
     }
 }

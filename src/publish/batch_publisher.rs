@@ -78,9 +78,15 @@ impl<'a> BatchPublisher<'a> {
     /// No batch comes any more.
     ///
     /// # Errors
-    /// [`Unfinished`] when the last one waits to be read again.
+    /// [`Unfinished`] when the last one waits to be read again, and is this instance's still.
     pub fn end(self) -> Result<()> {
-        self.untold.map_or(Ok(()), |why| Err(Unfinished(why.into()).into()))
+        let assignment = self.membership.assignment();
+        match self.untold {
+            Some(why) if self.comparison.progress().untold().iter().any(|at| assignment.is_reading(at)) => {
+                Err(Unfinished(why.into()).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells a batch. What cannot be told now is read again and told from the ledger; what never can stops its partition.

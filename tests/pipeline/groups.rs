@@ -47,7 +47,7 @@ fn members_that_come_and_go_under_load_lose_and_repeat_nothing() {
         wait::until("the work goes on", LONG, || scene.database.applied() > reached || scene.is_done());
         running.push(scene.start(&format!("m-{number}"), &settings));
         if number % 2 == 0 {
-            running.remove(0).stop();
+            running.remove(0).stop_among_others();
         }
     }
     scene.done(LONG);

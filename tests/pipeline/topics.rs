@@ -120,11 +120,13 @@ fn a_dead_letter_topic_has_room_for_the_largest_record_or_is_warned_of() {
 
     let warning = "may be too large to be kept whole as a dead letter";
     let mut verifier = scene.start("a", &[]);
-    verifier.said("verifying", SOON);
+    // Then it listens to signals too.
+    verifier.said("reading", SOON);
     assert!(!verifier.log().contains(warning), "{}", verifier.log());
     verifier.stop();
     scene.kafka.set(&dead, "max.message.bytes", &largest.to_string());
     let mut verifier = scene.start("a", &[]);
     verifier.said(warning, SOON);
+    verifier.said("reading", SOON);
     verifier.stop();
 }

@@ -105,6 +105,14 @@ impl Verifier {
         assert_eq!(status.code(), Some(0), "{} was stopped", self.name);
     }
 
+    /// SIGTERM in the middle of a rebalance: what it could not finish, whoever has the partitions then does.
+    #[track_caller]
+    pub fn stop_among_others(mut self) {
+        self.signal("TERM");
+        let status = self.wait(Duration::from_secs(40));
+        assert!(matches!(status.code(), Some(0 | 75)), "{} was stopped: {status}", self.name);
+    }
+
     /// The most memory it ever had resident, in bytes.
     pub fn most_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
