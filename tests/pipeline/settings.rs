@@ -135,7 +135,7 @@ fn topics_are_created_once_and_levels_are_compacted() {
     assert_eq!(scene.kafka.config(&format!("{prefix}.levels"), "cleanup.policy"), "compact");
     assert_eq!(scene.kafka.config(&format!("{prefix}.orders"), "cleanup.policy"), "delete");
     for which in ["orders", "adjustments", "accepted", "rejected", "levels", "dead-letter"] {
-        scene.kafka.delete_if_there(&format!("{prefix}.{which}"));
+        scene.kafka.delete_if_there(&[&format!("{prefix}.{which}")]);
     }
 }
 

@@ -187,7 +187,7 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
     let told = scene.kafka.read(&missing);
     assert_eq!(header(told.last().expect("a record"), "ce_specversion"), Some("1.0"));
     for topic in [missing, doubled, altered, unknown] {
-        scene.kafka.delete_if_there(&topic);
+        scene.kafka.delete_if_there(&[&topic]);
     }
 }
 

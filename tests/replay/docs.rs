@@ -41,5 +41,5 @@ fn every_command_of_the_runbook_works() {
         assert_eq!(status, 0, "{command}\n{out}\n{log}");
     }
     assert!(scene.kafka.count(&again) > 200, "what was told again is there");
-    scene.kafka.delete_if_there(&again);
+    scene.kafka.delete_if_there(&[&again]);
 }

@@ -45,7 +45,7 @@ fn decisions_told_again_are_the_same_events_byte_for_byte() {
         "{done:#}"
     );
     assert_eq!(results(&scene, &[&again]), told);
-    scene.kafka.delete_if_there(&again);
+    scene.kafka.delete_if_there(&[&again]);
 }
 
 #[test]

@@ -134,15 +134,24 @@ impl Cluster {
 
     /// Creates a topic with these settings.
     pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(BROKERS_DEFAULT))
-            .set("max.message.bytes", "8388608");
-        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
+        self.create_all(&[topic], partitions, settings);
+    }
+
+    /// Creates topics alike: together, since each request is a client of its own.
+    pub fn create_all(&self, topics: &[impl AsRef<str>], partitions: i32, settings: &[(&str, &str)]) {
+        let new = topics.iter().map(|topic| {
+            let new = NewTopic::new(topic.as_ref(), partitions, TopicReplication::Fixed(BROKERS_DEFAULT))
+                .set("max.message.bytes", "8388608");
+            settings.iter().fold(new, |new, (name, value)| new.set(name, value))
+        });
+        let new: Vec<_> = new.collect();
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
-        let created = wait_for(self.admin().create_topics([&new], &options)).expect("Kafka answers");
-        for topic in created {
-            topic.expect("created");
+        for created in wait_for(self.admin().create_topics(&new, &options)).expect("Kafka answers") {
+            created.expect("created");
         }
-        wait::until("the topic is known", LIMIT, || self.partitions(topic) == partitions);
+        for topic in topics {
+            wait::until("the topic is known", LIMIT, || self.partitions(topic.as_ref()) == partitions);
+        }
     }
 
     /// How many brokers there are.
@@ -168,9 +177,9 @@ impl Cluster {
         wait::until("the topic is gone", LIMIT, || self.partitions(topic) == 0);
     }
 
-    /// Deletes a topic without waiting, if there is such a one.
-    pub fn delete_if_there(&self, topic: &str) {
-        let _ = wait_for(self.admin().delete_topics(&[topic], &AdminOptions::new()));
+    /// Deletes topics without waiting, those of them that there are.
+    pub fn delete_if_there(&self, topics: &[&str]) {
+        let _ = wait_for(self.admin().delete_topics(topics, &AdminOptions::new()));
     }
 
     /// Changes a setting of a topic; the others go back to the broker's own.
@@ -324,36 +333,55 @@ impl Cluster {
     /// Every record a `read_committed` reader sees, from the first to the end there is now.
     pub fn read(&self, topic: &str) -> Vec<Record> {
         let mut records = Vec::new();
-        self.each(topic, |message| records.push(owned(message)));
+        self.each(&[topic], |message| records.push(owned(message)));
+        records
+    }
+
+    /// The same of several topics at rest, in their order: by one client, which takes longer to make than to read.
+    pub fn read_all<const N: usize>(&self, topics: [&str; N]) -> [Vec<Record>; N] {
+        let mut records = [const { Vec::new() }; N];
+        self.each(&topics, |message| {
+            let topic = topics.iter().position(|topic| *topic == message.topic()).expect("one of them");
+            records[topic].push(owned(message));
+        });
         records
     }
 
     /// How many records a `read_committed` reader sees.
     pub fn count(&self, topic: &str) -> usize {
         let mut count = 0;
-        self.each(topic, |_| count += 1);
+        self.each(&[topic], |_| count += 1);
         count
     }
 
-    fn each(&self, topic: &str, mut see: impl FnMut(&BorrowedMessage<'_>)) {
+    fn each(&self, topics: &[&str], mut see: impl FnMut(&BorrowedMessage<'_>)) {
         let consumer = self.consumer("read_committed", "nobody");
-        let partitions = self.partitions(topic);
-        assert!(partitions > 0, "there is no topic {topic}");
         let mut from = TopicPartitionList::new();
-        for partition in 0..partitions {
-            from.add_partition_offset(topic, partition, KafkaOffset::Beginning).expect("an offset");
+        for topic in topics {
+            let partitions = self.partitions(topic);
+            assert!(partitions > 0, "there is no topic {topic}");
+            for partition in 0..partitions {
+                from.add_partition_offset(topic, partition, KafkaOffset::Beginning).expect("an offset");
+            }
+        }
+        // The end of a partition is an error that does not say of which topic: as many must come as topics have it.
+        let mut open: HashMap<i32, usize> = HashMap::new();
+        for element in from.elements() {
+            *open.entry(element.partition()).or_default() += 1;
         }
         consumer.assign(&from).expect("assigned");
-        let mut ended = std::collections::HashSet::new();
         let deadline = Instant::now() + LIMIT * 3;
-        while ended.len() < usize::try_from(partitions).expect("few") {
+        while open.values().any(|open| *open > 0) {
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => see(&message),
-                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
-                Some(Err(error)) => panic!("reading {topic}: {error}"),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let open = open.get_mut(&partition).expect("a partition that was assigned");
+                    *open = open.saturating_sub(1);
+                }
+                Some(Err(error)) => panic!("reading {topics:?}: {error}"),
                 None => {}
             }
-            assert!(Instant::now() < deadline, "{topic} could not be read to its end");
+            assert!(Instant::now() < deadline, "{topics:?} could not be read to their ends");
         }
     }
 }

@@ -188,9 +188,12 @@ impl Scene {
     /// says byte for byte what the ledger says.
     pub fn prove_told(&self) -> Ends {
         let decisions = self.decisions();
+        let topics = ["orders", "accepted", "rejected", "dead"].map(|topic| self.topic(topic));
+        let [orders, accepted, rejected, letters] =
+            self.kafka.read_all(topics.each_ref().map(String::as_str));
         let mut told: BTreeMap<String, Record> = BTreeMap::new();
-        for (topic, kind) in [("accepted", "order.accepted"), ("rejected", "order.rejected")] {
-            for record in self.kafka.read(&self.topic(topic)) {
+        for (records, kind) in [(accepted, "order.accepted"), (rejected, "order.rejected")] {
+            for record in records {
                 assert_eq!(header(&record, "ce_type"), Some(kind));
                 let id = header(&record, "ce_id").expect("a ce_id").to_owned();
                 if let Some(first) = told.insert(id.clone(), record.clone()) {
@@ -199,7 +202,7 @@ impl Scene {
             }
         }
         let mut dead: BTreeMap<(String, String), Record> = BTreeMap::new();
-        for record in self.kafka.read(&self.topic("dead")) {
+        for record in letters {
             let place =
                 |name: &str| header(&record, &format!("__connect.errors.{name}")).expect(name).to_owned();
             assert_eq!(place("topic"), self.orders());
@@ -207,7 +210,7 @@ impl Scene {
             assert!(dead.insert(place.clone(), record).is_none(), "two dead letters of {place:?}");
         }
         let mut ends = Ends::default();
-        for record in self.kafka.read(&self.orders()) {
+        for record in orders {
             let at = &record.source;
             let mut letter = |code: Option<&str>| {
                 let place = (at.at.partition.to_string(), at.offset.to_string());

@@ -12,6 +12,9 @@ use super::process::{Verifier, program};
 use super::servers::{Servers, wait_for};
 use super::wait;
 
+/// A verifier's topics, by what a test calls them.
+const TOPICS: [&str; 6] = ["orders", "adjustments", "accepted", "rejected", "levels", "dead"];
+
 /// Everything a verifier needs, and nothing another test sees.
 pub struct Scene {
     /// Kafka.
@@ -37,9 +40,7 @@ impl Scene {
             name: unique("t"),
             directory: tempfile::tempdir().expect("a directory"),
         };
-        for topic in ["orders", "adjustments", "accepted", "rejected", "levels", "dead"] {
-            scene.kafka.create(&scene.topic(topic), partitions);
-        }
+        scene.kafka.create_all(&TOPICS.map(|topic| scene.topic(topic)), partitions, &[]);
         scene
     }
 
@@ -217,9 +218,7 @@ impl Drop for Scene {
         if std::thread::panicking() {
             println!("left for looking at: database {}, topics {}.*", self.database.name(), self.name);
         } else {
-            for topic in ["orders", "adjustments", "accepted", "rejected", "levels", "dead"] {
-                self.kafka.delete_if_there(&self.topic(topic));
-            }
+            self.kafka.delete_if_there(&TOPICS.map(|topic| self.topic(topic)).each_ref().map(String::as_str));
         }
     }
 }
