@@ -10,12 +10,12 @@ const LATENCY_MAX_MS: u64 = 3_600_000;
 
 /// What became of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Published {
     /// An accept event.
     Accepted,
     /// A reject event.
     Rejected,
-    /// A result told again after a crash.
+    /// A result republished after a crash.
     Again,
     /// A dead letter.
     DeadLetter,
@@ -26,30 +26,30 @@ pub enum Told {
 /// Counts since the start, or of one batch.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
-    /// Accept events told.
+    /// Accept events published.
     pub accepted: u64,
-    /// Reject events told.
+    /// Reject events published.
     pub rejected: u64,
-    /// Results told again from the ledger.
-    pub told_again: u64,
+    /// Results republished from the ledger.
+    pub republished: u64,
     /// Dead letters.
     pub dead_letters: u64,
     /// Repetitions absorbed.
     pub absorbed: u64,
-    /// Partitions that stopped, since something of theirs cannot be told.
+    /// Partitions that stopped, since something of theirs cannot be published.
     pub stuck: u64,
     produced_ms: Vec<i64>,
 }
 
 impl Tally {
     /// Counts one record, produced at this time (milliseconds since 1970).
-    pub fn count(&mut self, told: Told, produced_ms: Option<i64>) {
-        match told {
-            Told::Accepted => self.accepted += 1,
-            Told::Rejected => self.rejected += 1,
-            Told::Again => self.told_again += 1,
-            Told::DeadLetter => self.dead_letters += 1,
-            Told::Absorbed => self.absorbed += 1,
+    pub fn count(&mut self, published: Published, produced_ms: Option<i64>) {
+        match published {
+            Published::Accepted => self.accepted += 1,
+            Published::Rejected => self.rejected += 1,
+            Published::Again => self.republished += 1,
+            Published::DeadLetter => self.dead_letters += 1,
+            Published::Absorbed => self.absorbed += 1,
         }
         self.produced_ms.extend(produced_ms);
     }
@@ -57,7 +57,7 @@ impl Tally {
     /// Records counted.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.accepted + self.rejected + self.told_again + self.dead_letters + self.absorbed
+        self.accepted + self.rejected + self.republished + self.dead_letters + self.absorbed
     }
 }
 
@@ -81,7 +81,7 @@ impl Totals {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a batch that was told just now.
+    /// Adds a batch that was published just now.
     pub fn add(&self, batch: &Tally) {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
@@ -89,7 +89,7 @@ impl Totals {
         let (total, latency) = &mut *inner;
         total.accepted += batch.accepted;
         total.rejected += batch.rejected;
-        total.told_again += batch.told_again;
+        total.republished += batch.republished;
         total.dead_letters += batch.dead_letters;
         total.absorbed += batch.absorbed;
         for produced_ms in &batch.produced_ms {
@@ -97,7 +97,7 @@ impl Totals {
         }
     }
 
-    /// Counts a partition that cannot be told on.
+    /// Counts a partition whose results cannot be published any further.
     pub fn add_stuck(&self) {
         self.lock().0.stuck += 1;
     }
@@ -108,7 +108,7 @@ impl Totals {
         self.lock().0.clone()
     }
 
-    /// The latency from produced to told at a quantile (0 to 1). Clocks of producer and verifier compare only
+    /// The latency from produced to published at a quantile (0 to 1). Clocks of producer and verifier compare only
     /// where they are the same or in step.
     #[must_use]
     pub fn latency(&self, quantile: f64) -> Duration {

@@ -1,10 +1,10 @@
-//! The loop that joins the rooms: gather, decide, tell.
+//! The loop that joins the rooms: gather, decide, publish.
 //!
 //! Each worker is one pipeline of three stages with bounded queues between
-//! them, so that batch N+1 is decided while batch N is told. Anything that
-//! goes wrong while telling ends in a *rewind*: what is under way is dropped,
+//! them, so that batch N+1 is decided while batch N is published. Anything that
+//! goes wrong while publishing ends in a *rewind*: what is under way is dropped,
 //! the partitions are read again from their committed offsets, and what the
-//! ledger already decided is told from there.
+//! ledger already decided is published from there.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::publish::{BatchPublisher, Decided, Publisher, Unfinished, renew};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 
-/// Decided batches that wait to be told. One is enough to keep both stages busy; each more is only latency and memory.
+/// Decided batches that wait to be published. One is enough to keep both stages busy; each more is only latency and memory.
 const STAGE_QUEUE: usize = 1;
 /// Batches the deciding stage has at once. None waits before it: a batch grows until it is taken, so that under load
 /// batches get larger, not more.
@@ -53,7 +53,7 @@ pub struct Settings {
     pub group: GroupArgs,
     /// What bounds a batch.
     pub batch: BatchArgs,
-    /// How levels are told.
+    /// How levels are published.
     pub levels: LevelsArgs,
     /// How many pipelines, each a member of the group.
     pub workers: usize,
@@ -113,10 +113,10 @@ pub async fn run(
         Ok(Err(error)) => tracing::debug!(%error, "how far results are published is not kept"),
         Err(_) => tracing::debug!("how far results are published is not kept within {KEEP_LIMIT:?}"),
     }
-    // Last, so that what the workers moved last is told too.
+    // Last, so that what the workers moved last is published too.
     background_stop.cancel();
     let watched = topics.await.context("watching the topics panicked");
-    first.and(background.await.context("telling levels panicked")).and(watched)
+    first.and(background.await.context("publishing levels panicked")).and(watched)
 }
 
 /// The first failure, but one that a stop explains only where there is no other.
@@ -203,7 +203,7 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 /// Three stages, joined by bounded queues.
 async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
     let Worker { number, settings, store, level_changes, news, comparison, totals } = worker;
-    // Init first: only then do the committed offsets hold all that a predecessor told.
+    // Init first: only then do the committed offsets hold all that a predecessor published.
     let id = settings.group.transactional_id(*number);
     let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
     let publisher = spawn_blocking({
@@ -228,31 +228,31 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
     let intake =
         Intake::join(kafka, group, topics, *number, sharing, Bounds::from(settings.batch), assignment)?;
     let membership = intake.membership();
-    tokio::spawn(news.clone().tell(Arc::clone(membership.assignment()), stop.clone()));
+    tokio::spawn(news.clone().pass_on(Arc::clone(membership.assignment()), stop.clone()));
 
     let permits = Arc::new(Semaphore::new(DECIDING));
     let (gathered, batches) = mpsc::channel(DECIDING);
-    let (decided, tellings) = mpsc::channel(STAGE_QUEUE);
+    let (decided, publishings) = mpsc::channel(STAGE_QUEUE);
     let gathering = spawn_blocking({
         let stop = stop.clone();
         let permits = Arc::clone(&permits);
         move || intake.run(gathered, &permits, &stop)
     });
-    let telling = spawn_blocking({
+    let publishing = spawn_blocking({
         let (membership, comparison) = (membership.clone(), Arc::clone(comparison));
         let (totals, stop) = (Arc::clone(totals), stop.clone());
         move || {
             let _ended = stop.clone().drop_guard();
-            tell(publisher, &membership, tellings, &comparison, &totals, &stop)
+            publish(publisher, &membership, publishings, &comparison, &totals, &stop)
         }
     });
     let deciding = decide(worker, membership, batches, decided, &permits, &stop).await;
     permits.close();
     stop.cancel();
 
-    let telling = telling.await.context("the telling stage panicked").flatten();
+    let publishing = publishing.await.context("the publishing stage panicked").flatten();
     let gathering = gathering.await.context("the gathering stage panicked").flatten();
-    graver(graver(telling, deciding), gathering)
+    graver(graver(publishing, deciding), gathering)
 }
 
 /// The deciding stage. Gives a permit back when it is free for the next batch.
@@ -275,8 +275,8 @@ async fn decide(
                     done => done?,
                 };
             level_changes.mark(std::mem::take(&mut applied.levels));
-            // Decided before, by a process that is gone or with an answer that was lost: who knows what it told.
-            if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::ToldAgain(_))) {
+            // Decided before, by a process that is gone or with an answer that was lost: who knows what it published.
+            if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Republished(_))) {
                 level_changes.mark_all();
             }
             tracing::debug!(requests = to_apply.requests.len(), took = ?begun.elapsed(), "decided");
@@ -324,7 +324,7 @@ async fn apply_compared(
 ) -> Result<(Applied, u64)> {
     let epoch = comparison.epoch().await?;
     to_apply.epoch = Some(epoch);
-    comparison.progress().tell(&mut to_apply.advances);
+    comparison.progress().note_published(&mut to_apply.advances);
     let applied = store.apply(to_apply).await?;
     comparison.progress().applied(&to_apply.advances);
     Ok((applied, epoch))
@@ -334,8 +334,8 @@ fn is_reconnected(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(StoreError::Reconnected))
 }
 
-/// The telling stage. Blocks: runs on a thread of its own.
-fn tell(
+/// The publishing stage. Blocks: runs on a thread of its own.
+fn publish(
     publisher: Publisher,
     membership: &Membership,
     mut batches: mpsc::Receiver<Decided>,
@@ -345,7 +345,7 @@ fn tell(
 ) -> Result<()> {
     let mut batch_publisher = BatchPublisher::new(publisher, membership, comparison, totals, stop);
     while let Some(batch) = batches.blocking_recv() {
-        batch_publisher.tell(batch)?;
+        batch_publisher.publish(batch)?;
     }
     batch_publisher.end()
 }

@@ -142,7 +142,7 @@ pub async fn seed_ledger(url: &str, skus: u64) -> Result<()> {
     }
     store.close().await;
     let mut connection = connect(url).await?;
-    // Announced long ago: no verifier under measurement tells the whole catalogue first.
+    // Announced long ago: no verifier under measurement publishes the whole catalogue first.
     execute(&mut connection, "TRUNCATE unannounced_levels").await?;
     connection.close().await?;
     Ok(())

@@ -32,7 +32,7 @@ pub struct Kafka {
 /// How a run through Kafka went.
 #[derive(Debug)]
 pub struct Progress {
-    /// Orders told after the first look that showed some.
+    /// Orders published after the first look that showed some.
     pub orders: usize,
     /// From that look until the last result could be read.
     pub time: Duration,
@@ -133,11 +133,11 @@ impl Kafka {
             .create()?)
     }
 
-    /// Waits until the group has told all orders of the backlog and all its results can be read.
+    /// Waits until the group has published all orders of the backlog and all its results can be read.
     ///
     /// It asks for committed offsets instead of reading results, so that measuring costs next to nothing:
     /// offsets are committed in the transaction that holds the results.
-    pub fn await_told(
+    pub fn await_published(
         &self,
         names: &TopicArgs,
         group: &str,
@@ -153,18 +153,18 @@ impl Kafka {
         let mut first: Option<(Instant, usize)> = None;
         let (mut last, mut last_change) = (0, Instant::now());
         loop {
-            let told = committed(&asking, &partitions)?;
+            let published = committed(&asking, &partitions)?;
             let now = Instant::now();
-            if told > last {
-                first.get_or_insert((now, told));
-                (last, last_change) = (told, now);
+            if published > last {
+                first.get_or_insert((now, published));
+                (last, last_change) = (published, now);
             }
-            if told >= orders {
+            if published >= orders {
                 break;
             }
             is_alive()?;
             if last_change.elapsed() > SILENCE_LIMIT {
-                bail!("no progress for {SILENCE_LIMIT:?}: {told} of {orders} orders told");
+                bail!("no progress for {SILENCE_LIMIT:?}: {published} of {orders} orders published");
             }
             std::thread::sleep(LOOK);
         }

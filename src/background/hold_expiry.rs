@@ -1,7 +1,7 @@
 //! Holds whose time is over: asks for their end.
 //!
 //! Nothing ends here. The question is a record among the orders, and is decided there in its turn, like any command: so
-//! it meets a confirmation in one order for everybody, is told exactly once, and a question asked twice, or too late, is
+//! it meets a confirmation in one order for everybody, is published exactly once, and a question asked twice, or too late, is
 //! absorbed. It goes to the partition that the hold's order came by, where it stands behind what was sent of the order
 //! before. Where nobody reads that any more (another orders topic since, or one made anew with fewer partitions), and
 //! for an operator's own order, it goes where the orders' producers would send it today: which partition it is decides

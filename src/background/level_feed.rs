@@ -1,12 +1,12 @@
-//! The compacted topic of levels: soon after a level moved it is told, and the last record of an item always becomes
+//! The compacted topic of levels: soon after a level moved it is published, and the last record of an item always becomes
 //! its level, whoever moved it and whatever crashed.
 //!
-//! There is no leader. Each instance tells what its own batches moved, the newest version of each item once in a while.
-//! Two instances may tell one item in the wrong order; so some time after its records have arrived, an instance reads
-//! those levels again, and tells once more what is newer. Whoever told last reads after it: so what is last is newest,
+//! There is no leader. Each instance publishes what its own batches moved, the newest version of each item once in a while.
+//! Two instances may publish one item in the wrong order; so some time after its records have arrived, an instance reads
+//! those levels again, and publishes once more what is newer. Whoever published last reads after it: so what is last is newest,
 //! or is followed by it.
 //!
-//! What an instance decided and did not tell before it was killed is told by a round over all levels: each instance
+//! What an instance decided and did not publish before it was killed is published by a round over all levels: each instance
 //! makes one when it starts, and when it is given partitions. An operator's own commands leave a note in the ledger.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,33 +21,33 @@ use crate::event::level;
 use crate::ledger::{Item, Level, Map};
 use crate::store::{ItemLevel, Store};
 
-/// Most items that wait to be told; with more, all levels are told instead. Some 20 MB.
+/// Most items that wait to be published; with more, all levels are published instead. Some 20 MB.
 const MOST_WAITING: usize = 200_000;
-/// Levels read and told at once. Ten thousand took 15 MB more and were no quicker.
+/// Levels read and published at once. Ten thousand took 15 MB more and were no quicker.
 const PAGE: usize = 2_000;
-/// Levels of a round told at once, and the shortest rest after them: 5,000 a second at most, so that a round over a
+/// Levels of a round published at once, and the shortest rest after them: 5,000 a second at most, so that a round over a
 /// large catalogue takes its time and not the orders'.
 const ROUND_PAGE: usize = 500;
 /// See [`ROUND_PAGE`].
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
-/// How long after an item was told last its level is read again: once that long, at most twice. Not soon, since it costs
-/// as much as telling; an item that moves again meanwhile needs it only after its next record.
+/// How long after an item was published last its level is read again: once that long, at most twice. Not soon, since it costs
+/// as much as publishing; an item that moves again meanwhile needs it only after its next record.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Publishing levels rests this many times as long as it took, so that it takes a tenth of one processor at most.
 const REST: u32 = 9;
 /// The longest rest, and so the longest delay under full load.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-/// How often levels are told when stopping at most, until none is newer than what was told. An item that still moves
-/// so often is moved by another instance, which tells it.
-const LAST_TELLINGS: usize = 20;
+/// How often levels are published when stopping at most, until none is newer than what was published. An item that still moves
+/// so often is moved by another instance, which publishes it.
+const LAST_ROUNDS: usize = 20;
 
 /// How long to rest after what began then, at least `shortest`.
 fn rest_after(begun: Instant, shortest: Duration) -> Duration {
     (begun.elapsed() * REST).min(LONGEST_REST).max(shortest)
 }
 
-/// What moved since it was told last.
+/// What moved since it was published last.
 #[derive(Default)]
 struct Waiting {
     levels: Mutex<Map<Item, Level>>,
@@ -93,7 +93,7 @@ impl LevelChanges {
         }
     }
 
-    /// Any level may have moved untold: partitions were taken over from an instance that is gone.
+    /// Any level may have moved unpublished: partitions were taken over from an instance that is gone.
     pub fn mark_all(&self) {
         if let Some(waiting) = &self.0 {
             waiting.round.store(true, Ordering::SeqCst);
@@ -101,19 +101,19 @@ impl LevelChanges {
     }
 }
 
-/// What was told and not read again since, in two ages. An item that is told again becomes young again, so that one
+/// What was published and not read again since, in two ages. An item that is republished becomes young again, so that one
 /// that moves all the time is never read.
 #[derive(Default)]
-struct Told {
-    /// The version each item was told at last, since [`Told::since`].
+struct Published {
+    /// The version each item was published at last, since [`Published::since`].
     young: Map<Item, i64>,
-    /// The same of items told in the time before, and not since.
+    /// The same of items published in the time before, and not since.
     old: Map<Item, i64>,
-    /// When the first of the young was told.
+    /// When the first of the young was published.
     since: Option<Instant>,
 }
 
-impl Told {
+impl Published {
     fn note<'a>(&mut self, levels: impl IntoIterator<Item = &'a (Item, Level)>) {
         self.since.get_or_insert_with(Instant::now);
         for (item, level) in levels {
@@ -151,78 +151,78 @@ impl Told {
     }
 }
 
-/// Tells levels.
+/// Publishes levels.
 pub(super) struct LevelFeed {
     sender: Arc<Sender>,
     store: Arc<dyn Store>,
     delay: Duration,
     waiting: Arc<Waiting>,
-    /// Held while telling, so that what is noted as told last was sent last.
-    told: tokio::sync::Mutex<Told>,
+    /// Held while publishing, so that what is noted as published last was sent last.
+    published: tokio::sync::Mutex<Published>,
 }
 
 impl LevelFeed {
     pub(super) fn new(sender: Arc<Sender>, store: Arc<dyn Store>, delay: Duration) -> Self {
         let waiting = Arc::new(Waiting::default());
-        // What a predecessor left untold.
+        // What a predecessor left unpublished.
         waiting.round.store(true, Ordering::SeqCst);
-        Self { sender, store, delay, waiting, told: tokio::sync::Mutex::default() }
+        Self { sender, store, delay, waiting, published: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn level_changes(&self) -> LevelChanges {
         LevelChanges(Some(Arc::clone(&self.waiting)))
     }
 
-    /// Tells until `stop`, then the rest.
+    /// Publishes until `stop`, then the rest.
     pub(super) async fn run(&self, stop: &CancellationToken) {
-        tokio::join!(self.tell_moved(stop), self.go_rounds(stop));
-        if let Err(error) = self.tell_rest().await {
-            tracing::warn!("levels are left untold, until the next start: {error:#}");
+        tokio::join!(self.publish_moved(stop), self.go_rounds(stop));
+        if let Err(error) = self.publish_rest().await {
+            tracing::warn!("levels are left unpublished, until the next start: {error:#}");
         }
     }
 
-    /// Tells what moved, once in a while.
-    async fn tell_moved(&self, stop: &CancellationToken) {
+    /// Publishes what moved, once in a while.
+    async fn publish_moved(&self, stop: &CancellationToken) {
         let mut failing = false;
         let mut rest = self.delay;
         while stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_some() {
             let begun = Instant::now();
-            let result = self.look_and_tell().await;
+            let result = self.look_and_publish().await;
             rest = rest_after(begun, self.delay);
             if let (false, Err(error)) = (failing, &result) {
-                tracing::warn!("levels cannot be told now; they are told when they can: {error:#}");
+                tracing::warn!("levels cannot be published now; they are published when they can: {error:#}");
             }
             failing = result.is_err();
         }
     }
 
-    async fn look_and_tell(&self) -> Result<()> {
-        let due = self.told.lock().await.grow_older();
+    async fn look_and_publish(&self) -> Result<()> {
+        let due = self.published.lock().await.grow_older();
         self.look_again(due).await?;
-        self.tell_waiting().await
+        self.publish_waiting().await
     }
 
-    /// Tells the rest, until nothing is newer than it was told.
-    async fn tell_rest(&self) -> Result<()> {
-        for _ in 0..LAST_TELLINGS {
-            self.tell_waiting().await?;
-            let told = self.told.lock().await.take();
-            if told.is_empty() {
+    /// Publishes the rest, until nothing is newer than it was published.
+    async fn publish_rest(&self) -> Result<()> {
+        for _ in 0..LAST_ROUNDS {
+            self.publish_waiting().await?;
+            let published = self.published.lock().await.take();
+            if published.is_empty() {
                 break;
             }
-            self.look_again(told).await?;
+            self.look_again(published).await?;
         }
         Ok(())
     }
 
-    /// Tells what waits. What fails waits on.
-    async fn tell_waiting(&self) -> Result<()> {
+    /// Publishes what waits. What fails waits on.
+    async fn publish_waiting(&self) -> Result<()> {
         self.mark_unannounced().await?;
         let waiting = std::mem::take(&mut *self.waiting.levels());
         let mut waiting: Vec<(Item, Level)> = waiting.into_iter().collect();
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(PAGE));
-            if let Err(error) = self.tell(&waiting, &mut *self.told.lock().await).await {
+            if let Err(error) = self.publish(&waiting, &mut *self.published.lock().await).await {
                 self.waiting.mark(rest);
                 return Err(error);
             }
@@ -231,7 +231,7 @@ impl LevelFeed {
         Ok(())
     }
 
-    /// Tells all levels, page by page, whenever it is asked for. What cannot be told is told by a new round.
+    /// Publishes all levels, page by page, whenever it is asked for. What cannot be published is published by a new round.
     async fn go_rounds(&self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(ROUND_PAUSE)).await.is_some() {
             if self.waiting.round.swap(false, Ordering::SeqCst)
@@ -247,16 +247,16 @@ impl LevelFeed {
         let mut last = None;
         loop {
             let begun = Instant::now();
-            // Read under the lock, so that it is not older than what was told just now.
-            let mut told = self.told.lock().await;
+            // Read under the lock, so that it is not older than what was published just now.
+            let mut published = self.published.lock().await;
             let page = self.store.levels_after(last.as_ref(), ROUND_PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(end.item.clone());
-            // What this instance told is told too: who is gone may have told an older level after it, and would have
+            // What this instance published is published too: who is gone may have published an older level after it, and would have
             // looked again.
             let page: Vec<_> = page.into_iter().map(|ItemLevel { item, level }| (item, level)).collect();
-            self.tell(&page, &mut told).await?;
-            drop(told);
+            self.publish(&page, &mut published).await?;
+            drop(published);
             let rest = rest_after(begun, ROUND_PAUSE);
             if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
                 return Ok(());
@@ -282,8 +282,8 @@ impl LevelFeed {
         }
     }
 
-    /// Tells these levels, and waits until Kafka has them. What does not arrive waits on, and holds no other up.
-    async fn tell(&self, levels: &[(Item, Level)], told: &mut Told) -> Result<()> {
+    /// Publishes these levels, and waits until Kafka has them. What does not arrive waits on, and holds no other up.
+    async fn publish(&self, levels: &[(Item, Level)], published: &mut Published) -> Result<()> {
         let events = levels.iter().map(|(item, now)| (level(item, now), None)).collect();
         let lost = match self.sender.send(events).await {
             Ok(lost) => lost,
@@ -296,7 +296,7 @@ impl LevelFeed {
         for Lost { place, .. } in &lost {
             arrived[*place] = false;
         }
-        told.note(levels.iter().zip(arrived).filter_map(|(level, arrived)| arrived.then_some(level)));
+        published.note(levels.iter().zip(arrived).filter_map(|(level, arrived)| arrived.then_some(level)));
         let (for_good, for_now): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(Lost::for_good);
         // Sent again at once, it would be refused again; its next change, or the next round, tries anew.
         if let Some(Lost { place, error }) = for_good.first() {
@@ -313,17 +313,17 @@ impl LevelFeed {
         }
     }
 
-    /// Marks what has become newer than it was told.
-    async fn look_again(&self, told: Map<Item, i64>) -> Result<()> {
-        let items: Vec<Item> = told.keys().cloned().collect();
+    /// Marks what has become newer than it was published.
+    async fn look_again(&self, published: Map<Item, i64>) -> Result<()> {
+        let items: Vec<Item> = published.keys().cloned().collect();
         for page in items.chunks(PAGE) {
             match self.store.levels_of(page).await {
                 Ok(mut now) => {
-                    now.retain(|now| told.get(&now.item) != Some(&now.level.version));
+                    now.retain(|now| published.get(&now.item) != Some(&now.level.version));
                     self.mark_levels(now);
                 }
                 Err(error) => {
-                    self.told.lock().await.put_back(told);
+                    self.published.lock().await.put_back(published);
                     return Err(error.into());
                 }
             }

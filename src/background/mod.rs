@@ -1,6 +1,6 @@
 //! What goes out beside the transactions: the levels, and the question whether a hold's time is over.
 //!
-//! Both are told from the ledger and may be told twice without harm, so a plain idempotent producer is enough, one for
+//! Both are published from the ledger and may be published twice without harm, so a plain idempotent producer is enough, one for
 //! the whole process.
 
 mod hold_expiry;
@@ -20,7 +20,7 @@ pub(crate) use sender::{Lost, Sender};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::store::Store;
 
-/// Tells levels and asks for the end of holds, until `stop`; then tells what is still to be told, within bounds.
+/// Publishes levels and asks for the end of holds, until `stop`; then publishes what is still to be published, within bounds.
 pub struct Background {
     sender: Arc<Sender>,
     level_feed: Option<LevelFeed>,
@@ -29,7 +29,7 @@ pub struct Background {
 }
 
 impl Background {
-    /// With a producer of its own. Levels are told `delay` after they moved, at most; `None` tells none.
+    /// With a producer of its own. Levels are published `delay` after they moved, at most; `None` publishes none.
     ///
     /// # Errors
     /// When a password file cannot be read, or the producer's configuration is refused.
@@ -53,11 +53,11 @@ impl Background {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let asking = hold_expiry::ask(&*self.store, &self.sender, &self.orders_topic, &stop);
-        let telling = async {
+        let publishing = async {
             if let Some(level_feed) = &self.level_feed {
                 level_feed.run(&stop).await;
             }
         };
-        tokio::join!(asking, telling);
+        tokio::join!(asking, publishing);
     }
 }

@@ -14,7 +14,7 @@ use crate::event::Outgoing;
 use crate::ledger::TopicPartition;
 use crate::publish::{record, topic};
 
-/// How long a record may be under way before it counts as lost, and is told again later.
+/// How long a record may be under way before it counts as lost, and is republished later.
 const MESSAGE_TIMEOUT_MS: &str = "10000";
 /// Longest wait for everything sent to arrive or fail: past it librdkafka itself has given up on all of it.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(15);

@@ -51,7 +51,7 @@ pub struct AuditArgs {
     since: Option<Stamp>,
 
     /// Mend what can be derived: levels from their movements, each with a ledger line that says so; with --topics,
-    /// results that were never told
+    /// results that were never published
     #[arg(long)]
     repair: bool,
 
@@ -100,7 +100,7 @@ pub struct Outcome {
     /// What the database's own questions came to.
     #[serde(flatten)]
     pub ledger: Audit,
-    /// What deciding everything again came to, and what was told, if the topics were read.
+    /// What deciding everything again came to, and what was published, if the topics were read.
     pub again: Report,
     /// Whether the topics were read.
     pub with_topics: bool,
@@ -157,9 +157,9 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
         }
         let again = compare::with_topics(&**store, scope, &shown.progress).await?;
         if args.repair {
-            let told = repair::results(&**store, scope, &again.findings, &shown.progress).await?;
-            if !told.is_empty() {
-                repairs.extend(told);
+            let published = repair::results(&**store, scope, &again.findings, &shown.progress).await?;
+            if !published.is_empty() {
+                repairs.extend(published);
                 return compare::with_topics(&**store, scope, &shown.progress).await;
             }
         }
@@ -252,7 +252,7 @@ pub fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<Verdict> {
     let mut broken = Vec::new();
     for (invariant, claim) in CLAIMS {
         let left_out = match invariant {
-            4 if !outcome.with_topics => Some("--topics reads what was asked and told"),
+            4 if !outcome.with_topics => Some("--topics reads what was asked and published"),
             6 if outcome.apart.is_none() => Some("--offsets reads what Kafka has"),
             _ => None,
         };
@@ -280,8 +280,8 @@ pub fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<Verdict> {
 const CLAIMS: &[(u8, &str)] = &[
     (1, "No level is or ever was below what was allowed: zero, or its backorder limit"),
     (2, "Each level is the sum of its movements, and each movement follows from the one before"),
-    (3, "Each command has one decision, and moved exactly what its decision tells"),
-    (4, "Each decision was told exactly once as the ledger has it, and each record ended as it should"),
+    (3, "Each command has one decision, and moved exactly what its decision says"),
+    (4, "Each decision was published exactly once as the ledger has it, and each record ended as it should"),
     (5, "The rules decide the same again, each command at its place in the ledger's order"),
     (6, "The ledger and Kafka agree how far each partition is done"),
 ];
@@ -293,8 +293,8 @@ fn advice(invariant: u8) -> &'static str {
              that went back in time: restore a newer backup, or see `stock-verifier replay rebuild`."
         }
         4 => {
-            "results that are missing are told again by `stock-verifier replay republish --execute`; `stock-verifier \
-             replay diff` says more about single records. Results that are altered or told twice stay: tell readers \
+            "results that are missing are republished by `stock-verifier replay republish --execute`; `stock-verifier \
+             replay diff` says more about single records. Results that are altered or published twice stay: tell readers \
              to drop repeated ids."
         }
         2 => {

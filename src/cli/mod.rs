@@ -74,7 +74,7 @@ enum Command {
     Stock(stock::StockArgs),
     /// Prove that the ledger's invariants hold
     Audit(audit::AuditArgs),
-    /// Look at what was decided again: compare, tell again, ask again, rebuild, simulate
+    /// Look at what was decided again: compare, republish, ask again, rebuild, simulate
     ///
     /// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs; 2 it could not
     /// be done; 130 stopped by Ctrl-C, with nothing half done.

@@ -17,7 +17,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Work that is shown, and that Ctrl-C ends between two steps. Hidden when dropped.
 pub(super) struct Shown {
-    /// What the work tells its progress to.
+    /// What the work reports its progress to.
     pub(super) progress: Progress,
     shower: JoinHandle<()>,
 }

@@ -14,7 +14,7 @@ use crate::verifier::Settings;
 
 /// How often to look. Retention is hours or days, and a look is some requests for each partition.
 const LOOK: Duration = Duration::from_secs(180);
-/// Longest wait for one answer; without it the next look tells.
+/// Longest wait for one answer; without it the next look shows it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The part of its retention that a lag may be old, one in so many: there is still as much time to do something.
 const WARN_AT: i64 = 2;

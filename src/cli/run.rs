@@ -22,7 +22,7 @@ const CONNECTIONS_BACKGROUND: u32 = 3;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 
-/// Exit status when a partition stopped since something of it cannot be told: a person must look.
+/// Exit status when a partition stopped since something of it cannot be published: a person must look.
 const EXIT_STUCK: u8 = 3;
 
 /// Exit status when a stop left something in hand to the next start, since Kafka or the database was away:
@@ -58,7 +58,7 @@ pub struct RunArgs {
     /// Go on from the earliest record left where records are gone from a topic, or the topic was made anew
     ///
     /// Of a topic made anew all is decided, from its first record on. What of the one before was not decided is gone, and
-    /// so are results that were not told yet. Ids decided before are absorbed, or are dead letters where their content
+    /// so are results that were not published yet. Ids decided before are absorbed, or are dead letters where their content
     /// differs. Give it for one start, not for ever.
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_DATA_LOSS")]
     accept_data_loss: bool,
@@ -125,7 +125,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         rejected = total.rejected,
         dead_letters = total.dead_letters,
         absorbed = total.absorbed,
-        told_again = total.told_again,
+        republished = total.republished,
         "stopped"
     );
     let unfinished = match ended {
@@ -138,7 +138,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     if total.stuck > 0 {
         tracing::error!(
             partitions = total.stuck,
-            "partitions were stopped, since something of theirs cannot be told; the log says where and why"
+            "partitions were stopped, since something of theirs cannot be published; the log says where and why"
         );
         return Ok(ExitCode::from(EXIT_STUCK));
     }
@@ -195,7 +195,7 @@ async fn report(totals: Arc<Totals>) {
                 rejected = total.rejected,
                 dead_letters = total.dead_letters,
                 p99 = ?totals.latency(0.99),
-                "told"
+                "said"
             );
             before = records;
         }

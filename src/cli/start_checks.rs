@@ -21,7 +21,7 @@ const TOPICS_LIMIT: Duration = Duration::from_secs(3);
 const TOPICS_LOOK: Duration = Duration::from_millis(100);
 
 /// Checks that the brokers answer, that the topics are there, that they keep what was not read yet, and
-/// that what is told finds room.
+/// that what is published finds room.
 ///
 /// # Errors
 /// When something is not as it must be; the message says what to do.
@@ -186,8 +186,8 @@ pub(super) fn largest_record(settings: &Result<ConfigResource, RDKafkaErrorCode>
     settings.as_ref().ok()?.get(SIZE)?.value.as_deref()?.parse().ok()
 }
 
-/// Warns where a dead letter could not be kept whole, or a result not be told. Where Kafka does not say, nothing is said:
-/// that is a matter of what this user may see, and [`check_kept`] has told it.
+/// Warns where a dead letter could not be kept whole, or a result not be published. Where Kafka does not say, nothing is said:
+/// that is a matter of what this user may see, and [`check_kept`] has said it.
 async fn check_sizes(settings: &Settings) {
     let topics = &settings.topics;
     let names = [

@@ -39,7 +39,7 @@ struct Fields<'a> {
     order_limit: Field<'a>,
 }
 
-/// Reads any adjustment that can be told by an id; what else is wrong with it becomes its reasons.
+/// Reads any adjustment that can be known by an id; what else is wrong with it becomes its reasons.
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.

@@ -21,7 +21,7 @@ const NO_TEXT: &str = "is not text: it escapes half of a surrogate pair";
 /// The command's id.
 ///
 /// # Errors
-/// [`Fault`] when it is missing, ambiguous or no id: then the command cannot be told by it.
+/// [`Fault`] when it is missing, ambiguous or no id: then the command cannot be known by it.
 pub(super) fn id(field: &Field<'_>) -> Result<Id, Fault> {
     if field.repeated {
         return Err(repeated(field));

@@ -185,7 +185,7 @@ pub(super) enum Kind<'a> {
 }
 
 impl<'a> Kind<'a> {
-    /// The kind of a value, told by its first character.
+    /// The kind of a value, known by its first character.
     pub(super) fn of(value: &'a RawValue) -> Self {
         let text = value.get();
         match text.as_bytes().first() {

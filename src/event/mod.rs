@@ -1,8 +1,8 @@
 //! The wire: commands in, results and dead letters out.
 //!
 //! [`read_command`] makes a [`Command`] of a [`Record`] or says by a
-//! [`Fault`] why none can be made; [`result`] makes the event that tells a
-//! decision, [`level`] the one that tells how much of an item there is,
+//! [`Fault`] why none can be made; [`result`] makes the event that publishes a
+//! decision, [`level`] the one that says how much of an item there is,
 //! [`dead_letter`] the record that keeps what could not be read; [`hold_due`]
 //! is the one command the verifier asks itself.
 //! The shapes themselves are in [`wire`]; [`schema`] publishes them.
@@ -76,7 +76,7 @@ pub const MAX_KEY_BYTES: usize = 16_384;
 
 impl Record {
     /// Why its command is not to be decided, whatever it is: its key is too long for a result. What an earlier version
-    /// decided all the same is told all the same.
+    /// decided all the same is published all the same.
     ///
     /// # Errors
     /// [`Fault`] when it is.
@@ -109,7 +109,7 @@ impl Record {
 ///
 /// What has an id that can be read is a command even when the rest of it is
 /// wrong: it then asks for nothing and carries a reason for every field and
-/// line at fault, so that it gets a result. Only a record that cannot be told
+/// line at fault, so that it gets a result. Only a record that cannot be published
 /// by an id is a fault.
 ///
 /// Time and memory are bounded by a small multiple of the value's length, and

@@ -32,7 +32,7 @@ fn read_line(line: &OrderCreatedLine<'_>) -> Option<(Item, Quantity)> {
     Some((Item { sku, location }, Quantity::new(line.quantity).ok()?))
 }
 
-/// Reads any order that can be told by an id; what else is wrong with it becomes its reasons.
+/// Reads any order that can be known by an id; what else is wrong with it becomes its reasons.
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.

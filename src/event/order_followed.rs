@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// Reads any of them that can be told by an id; what else is wrong with it becomes its reasons.
+/// Reads any of them that can be known by an id; what else is wrong with it becomes its reasons.
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.

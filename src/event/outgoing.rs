@@ -1,4 +1,4 @@
-//! What is told: results, levels, dead letters; and what the verifier asks itself.
+//! What is published: results, levels, dead letters; and what the verifier asks itself.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,10 +15,10 @@ use sha2::{Digest as _, Sha256};
 use super::{Fault, Record};
 use crate::ledger::{CommandKind, Decision, Id, Item, Level, Location};
 
-/// Who tells the results: the `ce_source` of every event.
+/// Who publishes the results: the `ce_source` of every event.
 pub const CE_SOURCE: &str = "stock-verifier";
 
-/// Which topic something is told on; which one that is, the configuration says.
+/// Which topic something is published on; which one that is, the configuration says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// Accepted commands.
@@ -65,10 +65,10 @@ pub struct Outgoing {
     pub headers: Vec<OutgoingHeader>,
 }
 
-/// The event that tells a decision.
+/// The event that publishes a decision.
 ///
-/// Told from the stored decision alone, beside the key and trace context of
-/// the record it was decided from: so telling it again gives the same bytes.
+/// Published from the stored decision alone, beside the key and trace context of
+/// the record it was decided from: so publishing it again gives the same bytes.
 /// The key is that record's, else the command's id.
 #[must_use]
 pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Option<&[u8]>) -> Outgoing {
@@ -96,7 +96,7 @@ pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Optio
     }
 }
 
-/// What a cancellation is told as that was rejected: none is, since nothing of its content but the id can be wrong and
+/// What a cancellation is published as that was rejected: none is, since nothing of its content but the id can be wrong and
 /// the ledger accepts every one. So it is not in the published contract.
 const CANCELLATION_REJECTED: &str = "cancellation.rejected";
 
@@ -167,11 +167,11 @@ fn string(into: &mut Vec<u8>, text: &str) {
 /// Between the SKU and the location in a level's key: a control character (unit separator), which no id holds.
 const KEY_SEPARATOR: u8 = 0x1f;
 
-/// The event that tells an item's level.
+/// The event that publishes an item's level.
 ///
 /// Keyed by the SKU, and a U+001F and the location unless it is the default
 /// one, so that a compacted topic keeps the last level of each item. Without
-/// a time and a trace context: it tells what is, not what happened.
+/// a time and a trace context: it says what is, not what happened.
 #[must_use]
 pub fn level(item: &Item, level: &Level) -> Outgoing {
     const AROUND: usize = 112; // The field names and the longest numbers.

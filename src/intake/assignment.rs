@@ -110,7 +110,7 @@ pub struct Assignment {
     reading: Mutex<Vec<Reading>>,
     /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
     topics: Mutex<HashMap<Arc<str>, Option<TopicId>>>,
-    /// Partitions that are read no further in this process: a result or dead letter of theirs cannot be told.
+    /// Partitions that are read no further in this process: a result or dead letter of theirs cannot be published.
     stuck: Mutex<HashSet<TopicPartition>>,
     changed: AtomicBool,
     rewind: AtomicBool,
@@ -124,7 +124,7 @@ pub struct Assignment {
 
 impl Assignment {
     /// Nothing assigned yet. `runtime` is where the store's futures run; `level_changes` learns that who had the partitions
-    /// before may have left levels untold, `progress` where each partition is begun.
+    /// before may have left levels unpublished, `progress` where each partition is begun.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -155,7 +155,7 @@ impl Assignment {
 
     /// Asks the polling thread to read every partition again from its committed offset.
     ///
-    /// What was read so far is dropped; what the ledger decided of it is told from there.
+    /// What was read so far is dropped; what the ledger decided of it is published from there.
     pub fn request_rewind(&self) {
         self.ownership.end_all();
         self.rewind.store(true, Ordering::SeqCst);
@@ -453,8 +453,8 @@ impl Assignment {
         } else if positions.committed.is_none() && start.from < start.ledger {
             tracing::warn!(
                 partition = %at, from = %start.from, ledger = %start.ledger,
-                "the group's committed offset is gone: what was decided from here on is told again, with the same ids, \
-                 since some of it may never have been told"
+                "the group's committed offset is gone: what was decided from here on is republished, with the same ids, \
+                 since some of it may never have been published"
             );
         } else {
             tracing::info!(partition = %at, from = %start.from, ledger = %start.ledger, "reading");
@@ -496,14 +496,14 @@ impl Assignment {
         }
     }
 
-    /// Hands partitions over: what is under way of them is told first, unless they are lost already.
+    /// Hands partitions over: what is under way of them is published first, unless they are lost already.
     fn hand_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         if consumer.assignment_lost() {
             tracing::warn!("partitions were lost: this member was silent for too long");
             *lock(&self.lost) = Some(Instant::now());
         } else if !self.wait_until_idle(HANDOVER_LIMIT) {
             tracing::warn!(
-                "batches are still under way after {HANDOVER_LIMIT:?}; their results are told by the next owner"
+                "batches are still under way after {HANDOVER_LIMIT:?}; their results are published by the next owner"
             );
         }
         for element in partitions.elements() {
@@ -534,7 +534,7 @@ pub fn passes(error: &anyhow::Error) -> bool {
 }
 
 /// Whether the ledger's position is of another topic than the one that has the name now. Where the ledger has no position,
-/// those of the topic's other partitions tell.
+/// those of the topic's other partitions say.
 fn is_replaced(
     at: &TopicPartition,
     now: Option<&TopicId>,
@@ -553,8 +553,8 @@ fn is_replaced(
 
 /// Commits where each partition begins whose committed offset says otherwise, before anything of it is decided.
 ///
-/// Without that, a crash between deciding a partition's first batch and telling it would leave a ledger ahead and no
-/// committed offset; and then, reading from the ledger's position, those results would never be told.
+/// Without that, a crash between deciding a partition's first batch and publishing it would leave a ledger ahead and no
+/// committed offset; and then, reading from the ledger's position, those results would never be published.
 fn commit_beginnings<'a>(
     consumer: &MemberConsumer,
     begun: impl Iterator<Item = &'a (TopicPartition, Start, Positions)>,

@@ -1,6 +1,6 @@
 //! The whole ledger against what is known of it, before anything is applied to a database that was connected to anew.
 //!
-//! A failover can lose commits whose results are published. The position of a batch's own partitions would tell, but
+//! A failover can lose commits whose results are published. The position of a batch's own partitions would show it, but
 //! the stock they moved is shared by all: a batch of another partition would sell it again. So after every new
 //! connection all positions are compared, with the offsets the group committed and with what this process applied.
 //!

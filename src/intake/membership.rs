@@ -1,4 +1,4 @@
-//! The memberships of a pipeline, as the telling end sees them.
+//! The memberships of a pipeline, as the publishing end sees them.
 //!
 //! A pipeline is two members of the group, one for each topic it reads (see
 //! [`super::Sharing`]). A transaction's offsets are sent for each membership
@@ -12,7 +12,7 @@ use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 use super::assignment::{Assignment, MemberConsumer};
 use crate::ledger::{NextOffset, TopicPartition};
 
-/// How the telling end learns which members of the group speak.
+/// How the publishing end learns which members of the group speak.
 #[derive(Clone)]
 pub struct Membership(pub(super) Arc<[Arc<MemberConsumer>]>);
 

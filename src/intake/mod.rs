@@ -237,7 +237,7 @@ impl Intake {
         })
     }
 
-    /// How the telling end learns which members of the group speak.
+    /// How the publishing end learns which members of the group speak.
     #[must_use]
     pub fn membership(&self) -> Membership {
         Membership(iter::once(&self.orders).chain(&self.adjustments).map(Arc::clone).collect())
@@ -248,7 +248,7 @@ impl Intake {
     }
 
     /// Polls until stopped, handing over a batch at each of the `permits` that the next stage gives; then hands over
-    /// what it gathered, waits for its telling, and leaves the group.
+    /// what it gathered, waits until it is published, and leaves the group.
     ///
     /// Blocks: runs on a thread of its own.
     ///

@@ -54,7 +54,7 @@ impl Ownership {
     }
 }
 
-/// Counts the batches between the intake and their telling.
+/// Counts the batches between the intake and their publishing.
 #[derive(Debug, Default)]
 pub struct InFlight {
     batches: Mutex<usize>,

@@ -64,13 +64,13 @@ impl Progress {
 
     /// The partitions of which something is applied and not published, as far as this process knows.
     #[must_use]
-    pub fn untold(&self) -> Vec<TopicPartition> {
+    pub fn unpublished(&self) -> Vec<TopicPartition> {
         let all = self.lock();
         all.iter().filter(|(_, known)| known.published < known.applied).map(|(at, _)| at.clone()).collect()
     }
 
     /// Says in a batch how far its partitions are published, so that the ledger keeps it at no cost of its own.
-    pub fn tell(&self, advances: &mut [Advance]) {
+    pub fn note_published(&self, advances: &mut [Advance]) {
         let all = self.lock();
         for advance in advances {
             advance.published = all.get(&advance.at).map(|known| known.published);
@@ -161,12 +161,12 @@ mod tests {
         progress
             .published(&[(at.clone(), NextOffset(15)), (TopicPartition::new("orders", 1), NextOffset(3))]);
         let mut advances = [Advance { at, expected: NextOffset(20), next: NextOffset(30), published: None }];
-        progress.tell(&mut advances);
+        progress.note_published(&mut advances);
         assert_eq!(advances[0].published, Some(NextOffset(15)));
-        assert!(progress.untold().is_empty(), "it is published further than it is known to be applied");
+        assert!(progress.unpublished().is_empty(), "it is published further than it is known to be applied");
         progress.applied(&advances);
-        assert_eq!(progress.untold(), [advances[0].at.clone()]);
+        assert_eq!(progress.unpublished(), [advances[0].at.clone()]);
         progress.published(&[(advances[0].at.clone(), NextOffset(30))]);
-        assert!(progress.untold().is_empty());
+        assert!(progress.unpublished().is_empty());
     }
 }

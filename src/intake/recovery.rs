@@ -24,10 +24,10 @@ pub struct Positions {
 pub struct Start {
     /// The first record to read.
     pub from: NextOffset,
-    /// The ledger's position. Records from `from` up to here are told from
+    /// The ledger's position. Records from `from` up to here are published from
     /// their stored decisions; from here on they are decided.
     pub ledger: NextOffset,
-    /// Whether the ledger must be told this position first: it never saw the
+    /// Whether the ledger must be given this position first: it never saw the
     /// partition, or its records are gone and that was accepted.
     pub place: bool,
 }
@@ -39,7 +39,7 @@ pub enum Refusal {
     #[error(
         "Kafka has committed offset {committed}, but the ledger is only at {}: the database went back in time \
          (a restored backup?) or is not the one this group used. Results may be out that the ledger does not \
-         know, so nothing is decided. LedgerView with `stock-verifier audit --topics`; restore a newer backup, or make the \
+         know, so nothing is decided. Look with `stock-verifier audit --topics`; restore a newer backup, or make the \
          ledger again with `stock-verifier replay rebuild`",
         Shown(*.ledger)
     )]
@@ -109,7 +109,7 @@ pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refu
     }
     let (from, expected) = match (committed, ledger) {
         (Some(committed), Some(ledger)) if committed <= ledger => (committed, ledger),
-        // A group that committed the very beginning has told nothing.
+        // A group that committed the very beginning has published nothing.
         (Some(NextOffset(0)), None) => (NextOffset(0), NextOffset(0)),
         (Some(committed), _) => return Err(Refusal::LedgerBehind { committed, ledger }),
         // The group's offsets are gone. Publishing twice is better than never: whoever reads drops repeated ids.
@@ -122,7 +122,7 @@ pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refu
     } else if !accept_data_loss {
         Err(Refusal::OutOfRange { from, low, high })
     } else if from < low && low <= expected {
-        // What is gone was decided already; only its telling may be lost.
+        // What is gone was decided already; only its result may be lost.
         Ok(Start { from: low, ledger: expected, place })
     } else {
         // From the earliest record left, whether retention took some or the topic was made anew: a command
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_ahead_begins_at_the_committed_offset_and_tells_from_the_ledger() {
+    fn a_ledger_ahead_begins_at_the_committed_offset_and_publishes_from_the_ledger() {
         assert_eq!(begin(at(Some(40), Some(50)), false), Ok(start(40, 50, false)));
     }
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_committed_offset_what_is_not_known_to_be_told_is_told() {
+    fn without_a_committed_offset_what_is_not_known_to_be_published_is_published() {
         let gone = |published| Positions { published: Some(NextOffset(published)), ..at(None, Some(50)) };
         assert_eq!(begin(gone(40), false), Ok(start(40, 50, false)));
         assert_eq!(begin(gone(50), false), Ok(start(50, 50, false)));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_that_is_too_short_is_told_without_an_id_too() {
+    fn a_topic_made_anew_that_is_too_short_is_noticed_without_an_id_too() {
         let refusal = begin(at(Some(500), Some(500)), false).unwrap_err();
         assert!(refusal.to_string().contains("made anew"), "{refusal}");
         assert_eq!(begin(at(Some(500), Some(500)), true), Ok(start(10, 10, true)));

@@ -55,7 +55,7 @@ impl Sharing {
     }
 }
 
-/// A member of the group, as its client id tells.
+/// A member of the group, as its client id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Of a version that knows nothing else.

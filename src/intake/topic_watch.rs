@@ -165,8 +165,8 @@ fn is_lost(said: &Said, at: &TopicPartition, position: &Position) -> bool {
 pub struct TopicNews(watch::Receiver<Said>);
 
 impl TopicNews {
-    /// Tells it to an assignment until `stop`.
-    pub async fn tell(mut self, assignment: Arc<Assignment>, stop: CancellationToken) {
+    /// Gives it to an assignment until `stop`.
+    pub async fn pass_on(mut self, assignment: Arc<Assignment>, stop: CancellationToken) {
         while let Some(Ok(())) = stop.run_until_cancelled(self.0.changed()).await {
             let said = Arc::clone(&self.0.borrow_and_update());
             assignment.look_at_topics(said.iter().map(|(name, described)| (name.as_str(), described)));

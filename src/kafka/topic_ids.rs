@@ -196,15 +196,15 @@ pub fn describe<C: ClientContext>(
     described.collect()
 }
 
-/// Reads what is told of a topic.
+/// Reads what the broker says of a topic.
 ///
 /// # Safety
 /// `topic` is a description in a result that lives as long as this call.
 unsafe fn read(name: &str, topic: *const native::rd_kafka_TopicDescription_t) -> Result<Described, NoAnswer> {
     // SAFETY: the description lives, and so does its name, which ends with NUL.
-    let told = unsafe { CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) };
-    if told.to_bytes() != name.as_bytes() {
-        return Err(NoAnswer(format!("the answer is about {told:?} and not about {name}")));
+    let described = unsafe { CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) };
+    if described.to_bytes() != name.as_bytes() {
+        return Err(NoAnswer(format!("the answer is about {described:?} and not about {name}")));
     }
     // SAFETY: the description lives, and so does its error; `rd_kafka_error_code` takes null for no error.
     let code = unsafe { native::rd_kafka_error_code(native::rd_kafka_TopicDescription_error(topic)) };

@@ -41,10 +41,10 @@ impl View {
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Decided now: to be written and told.
+    /// Decided now: to be written and published.
     Decided(Arc<Decision>),
-    /// Decided before, from this very record: to be told again.
-    ToldAgain(Arc<Decision>),
+    /// Decided before, from this very record: to be republished.
+    Republished(Arc<Decision>),
     /// The same command, same content, from another record: absorbed.
     Repeated,
     /// The same command id with other content: a dead letter.
@@ -162,12 +162,12 @@ pub(super) fn order_state(created: &Decision) -> OrderState {
 
 /// A command id that already has its decision.
 ///
-/// The record that made it comes first: it is told again whatever its content
+/// The record that made it comes first: it is republished whatever its content
 /// reads as today, so that a new version of this program that reads a record
-/// otherwise still tells what an older one decided of it.
+/// otherwise still says what an older one decided of it.
 fn meet_again(first: &Arc<Decision>, request: &Request) -> Outcome {
     if first.source.is_some() && first.source == request.source {
-        Outcome::ToldAgain(Arc::clone(first))
+        Outcome::Republished(Arc::clone(first))
     } else if first.digest != request.command.digest {
         Outcome::Conflict { first: first.source.clone() }
     } else {
@@ -185,8 +185,8 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn accepted(moved: Vec<Change>, told: &impl Serialize) -> Self {
-        Self { accepted: true, moved, detail: json(told), touches: None }
+    fn accepted(moved: Vec<Change>, published: &impl Serialize) -> Self {
+        Self { accepted: true, moved, detail: json(published), touches: None }
     }
 
     fn rejected(order_id: Option<Id>, reasons: Vec<Reason>) -> Self {
@@ -198,18 +198,24 @@ impl Verdict {
     fn adjusted(change: Result<Change, Reason>, limits: Option<Limits>) -> Self {
         match change {
             Ok(change) => {
-                let told = stock::adjusted(&change, limits);
-                Self::accepted(vec![change], &told)
+                let published = stock::adjusted(&change, limits);
+                Self::accepted(vec![change], &published)
             }
             Err(reason) => Self::rejected(None, vec![reason]),
         }
     }
 
-    /// Of a command that goes on with an order's life. `told_id` is the order's, where the command's is another.
-    fn followed<T: Serialize>(order_id: &Id, told_id: Option<&Id>, followed: order::Followed<T>) -> Self {
+    /// Of a command that goes on with an order's life. `published_id` is the order's, where the command's is another.
+    fn followed<T: Serialize>(
+        order_id: &Id,
+        published_id: Option<&Id>,
+        followed: order::Followed<T>,
+    ) -> Self {
         match followed {
-            Ok((moved, told)) => Self { touches: Some(order_id.clone()), ..Self::accepted(moved, &told) },
-            Err(reasons) => Self::rejected(told_id.cloned(), reasons),
+            Ok((moved, published)) => {
+                Self { touches: Some(order_id.clone()), ..Self::accepted(moved, &published) }
+            }
+            Err(reasons) => Self::rejected(published_id.cloned(), reasons),
         }
     }
 }
@@ -257,15 +263,15 @@ fn take(view: &mut View, request: &Request, lines: &[OrderLine], terms: Terms, n
         Err(reasons) => return Verdict::rejected(None, reasons),
     };
     let expires_at = terms.hold.map(|length| now.plus_seconds(length.get()));
-    let told = OrderTaken {
+    let published = OrderTaken {
         lines: moved.iter().map(Change::taken).collect(),
         short,
         expires_at: expires_at.map(Stamp::rfc3339),
     };
-    let mut verdict = Verdict::accepted(moved, &told);
+    let mut verdict = Verdict::accepted(moved, &published);
     if let Some(expires_at) = expires_at {
         let at = request.source.as_ref().map(|source| source.at.clone());
-        let lines = told.lines.into_iter().map(OrderStock::from).collect();
+        let lines = published.lines.into_iter().map(OrderStock::from).collect();
         view.orders.insert(id.clone(), OrderState { lines, hold: Some(Hold { expires_at, at }) });
         verdict.touches = Some(id.clone());
     }

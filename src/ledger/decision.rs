@@ -304,12 +304,12 @@ pub struct Decision {
     pub digest: Digest,
     /// Whether it was accepted.
     pub accepted: bool,
-    /// JSON, an object: what is told of the decision beside its command's id. Of an accepted command [`OrderTaken`],
+    /// JSON, an object: what is published about the decision beside its command's id. Of an accepted command [`OrderTaken`],
     /// [`GivenBack`], [`Confirmed`], [`Extended`] or [`Adjusted`] by its kind, of a rejected one [`Rejected`].
     ///
     /// Written once when deciding, stored, and spliced into the result as it
-    /// is: so a decision told again from the ledger has the same bytes,
-    /// whatever version of this program tells it.
+    /// is: so a decision republished from the ledger has the same bytes,
+    /// whatever version of this program publishes it.
     pub detail: String,
     /// The record that made it; `None` for an operator's own command.
     pub source: Option<Source>,
@@ -334,7 +334,7 @@ impl Decision {
         serde_json::from_str::<GivenBack>(&self.detail).map(|given| given.returned)
     }
 
-    /// The order whose life this goes on with, by what is told of it; `None` when it is of another kind, or its text is
+    /// The order whose life this goes on with, by what is published about it; `None` when it is of another kind, or its text is
     /// not what this program writes.
     #[must_use]
     pub fn follows(&self) -> Option<Id> {
@@ -382,7 +382,7 @@ pub fn check_detail(kind: CommandKind, accepted: bool, detail: &str) -> Result<(
     }
 }
 
-/// What is told of an accepted order.
+/// What is published about an accepted order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderTaken {
     /// What was taken, sorted by SKU and location, each once.
@@ -395,7 +395,7 @@ pub struct OrderTaken {
     pub expires_at: Option<String>,
 }
 
-/// What is told of a cancellation, a return, a release and an expired hold.
+/// What is published about a cancellation, a return, a release and an expired hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenBack {
     /// The order, where the command's id is not its id.
@@ -408,7 +408,7 @@ pub struct GivenBack {
     pub returned: Vec<ReturnedLine>,
 }
 
-/// What is told of a confirmed hold.
+/// What is published about a confirmed hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {
     /// The order.
@@ -419,7 +419,7 @@ pub struct Confirmed {
     pub returned: Vec<ReturnedLine>,
 }
 
-/// What is told of a hold that lasts longer.
+/// What is published about a hold that lasts longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extended {
     /// The order.
@@ -428,7 +428,7 @@ pub struct Extended {
     pub expires_at: String,
 }
 
-/// What is told of an accepted adjustment.
+/// What is published about an accepted adjustment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adjusted {
     /// What it changed: one line.
@@ -438,7 +438,7 @@ pub struct Adjusted {
     pub limits: Option<Limits>,
 }
 
-/// What is told of a rejected command.
+/// What is published about a rejected command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
     /// The order, where the command's id is not its id and it could be read.

@@ -10,8 +10,8 @@ use super::{
     OrderState, Reason, ReturnedLine, Stamp,
 };
 
-/// What a follow-up changed, and what is told of it.
-pub(super) type Followed<Told> = Result<(Vec<Change>, Told), Vec<Reason>>;
+/// What a follow-up changed, and what is published about it.
+pub(super) type Followed<Published> = Result<(Vec<Change>, Published), Vec<Reason>>;
 
 /// Gives back all that is left. Nothing is left of an order that was rejected, or is not decided yet.
 pub(super) fn cancel(view: &mut View, order_id: &Id) -> (Vec<Change>, GivenBack) {
@@ -19,8 +19,8 @@ pub(super) fn cancel(view: &mut View, order_id: &Id) -> (Vec<Change>, GivenBack)
         order.hold = None;
         give_back_all(&mut view.levels, order)
     });
-    let told = given_back(None, &changes);
-    (changes, told)
+    let published = given_back(None, &changes);
+    (changes, published)
 }
 
 /// Gives back these lines of an order, all or none.
@@ -47,8 +47,8 @@ pub(super) fn take_back(
     }
     let pieces: Map<&Item, i64> = lines.iter().map(|line| (&line.item, line.quantity)).collect();
     let changes = give_back(&mut view.levels, order, |item, _| pieces.get(item).copied().unwrap_or(0));
-    let told = given_back(Some(order_id.clone()), &changes);
-    Ok((changes, told))
+    let published = given_back(Some(order_id.clone()), &changes);
+    Ok((changes, published))
 }
 
 /// Makes a hold final: these lines of it, or all that is left.
@@ -81,8 +81,9 @@ pub(super) fn confirm(
         location: line.item.location.clone(),
         quantity: line.deducted - line.returned,
     });
-    let told = Confirmed { order_id: order_id.clone(), lines: lines.collect(), returned: returned(&changes) };
-    Ok((changes, told))
+    let published =
+        Confirmed { order_id: order_id.clone(), lines: lines.collect(), returned: returned(&changes) };
+    Ok((changes, published))
 }
 
 /// Gives back an open hold.
@@ -90,8 +91,8 @@ pub(super) fn release(view: &mut View, order_id: &Id, now: Stamp) -> Followed<Gi
     let (order, levels) = open_hold(view, order_id, now).map_err(|reason| vec![reason])?;
     order.hold = None;
     let changes = give_back_all(levels, order);
-    let told = given_back(None, &changes);
-    Ok((changes, told))
+    let published = given_back(None, &changes);
+    Ok((changes, published))
 }
 
 /// Moves the end of an open hold.
@@ -100,8 +101,8 @@ pub(super) fn extend(view: &mut View, order_id: &Id, by: HoldSeconds, now: Stamp
     // Holds because it is open.
     let hold = order.hold.as_mut().expect("an open hold");
     hold.expires_at = hold.expires_at.plus_seconds(by.get());
-    let told = Extended { order_id: order_id.clone(), expires_at: hold.expires_at.rfc3339() };
-    Ok((Vec::new(), told))
+    let published = Extended { order_id: order_id.clone(), expires_at: hold.expires_at.rfc3339() };
+    Ok((Vec::new(), published))
 }
 
 /// Gives back a hold whose time is over; `None` when there is none: it was confirmed, given back, or made longer.
@@ -109,9 +110,9 @@ pub(super) fn expire(view: &mut View, order_id: &Id, now: Stamp) -> Option<(Vec<
     let order = view.orders.get_mut(order_id)?;
     let hold = order.hold.take_if(|hold| hold.expires_at <= now)?;
     let changes = give_back_all(&mut view.levels, order);
-    let mut told = given_back(None, &changes);
-    told.expired_at = Some(hold.expires_at.rfc3339());
-    Some((changes, told))
+    let mut published = given_back(None, &changes);
+    published.expired_at = Some(hold.expires_at.rfc3339());
+    Some((changes, published))
 }
 
 /// The order, if it is a hold that is neither confirmed nor over; else why not.
@@ -146,9 +147,10 @@ fn gone(view: &View, order_id: &Id, now: Stamp) -> Option<Reason> {
 /// When the order's hold ended, if that is how it ended.
 fn expiry(view: &View, order_id: &Id) -> Option<Reason> {
     let expired = view.accepted(order_id, CommandKind::HoldExpired)?;
-    let told: Option<GivenBack> = serde_json::from_str(&expired.detail).ok();
+    let published: Option<GivenBack> = serde_json::from_str(&expired.detail).ok();
     // A text this program did not write: the audit names it.
-    let expired_at = told.and_then(|told| told.expired_at).unwrap_or_else(|| expired.decided_at.rfc3339());
+    let expired_at =
+        published.and_then(|published| published.expired_at).unwrap_or_else(|| expired.decided_at.rfc3339());
     Some(Reason::HoldExpired { expired_at })
 }
 

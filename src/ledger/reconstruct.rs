@@ -1,4 +1,4 @@
-//! What was asked, as far as a decision alone tells it.
+//! What was asked, as far as a decision alone says it.
 
 use super::{
     Action, Adjusted, CommandKind, Confirmed, Decision, Extended, GivenBack, Hold, HoldSeconds, Id, Item,
@@ -8,7 +8,7 @@ use super::{
 /// An action that, at the decision's place, makes this decision if any does.
 ///
 /// Of a rejection it holds the lines at fault only, and of an adjustment the level it left: what else was asked is not
-/// told, and made no difference. What the decision does not tell of its moment is asked for: `hold` is the open hold of
+/// published, and made no difference. What the decision does not say of its moment is asked for: `hold` is the open hold of
 /// the order that an extension is about, `available` the level of an item.
 ///
 /// `None` when the decision's text is not what this program writes: a damaged ledger.
@@ -68,8 +68,8 @@ fn seconds(from: Stamp, until: &str) -> Option<HoldSeconds> {
 }
 
 /// An accepted order.
-fn taken(told: OrderTaken, at: Stamp) -> Option<Action> {
-    let OrderTaken { lines, short, expires_at } = told;
+fn taken(published: OrderTaken, at: Stamp) -> Option<Action> {
+    let OrderTaken { lines, short, expires_at } = published;
     let policy = if short.is_empty() { Policy::AllOrNone } else { Policy::Partial };
     let mut asked: Vec<OrderLine> = short.into_iter().filter_map(line_at_fault).collect();
     for line in lines {
@@ -124,7 +124,7 @@ fn refused(
         (CommandKind::OrderConfirmed, Some(order_id)) => Action::Confirm { order_id, lines: Some(lines()) },
         (CommandKind::HoldExtended, Some(order_id)) => Action::Extend { order_id, by: HoldSeconds::MIN },
         (CommandKind::Adjustment, _) => refused_adjustment(reasons, available),
-        // Only an invalid one is told without its order.
+        // Only an invalid one is published without its order.
         (CommandKind::OrderReturned | CommandKind::OrderConfirmed | CommandKind::HoldExtended, None) => {
             Action::Refuse(reasons)
         }

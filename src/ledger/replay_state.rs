@@ -16,7 +16,7 @@ pub struct Step {
     pub decision: Arc<Decision>,
     /// What it moved, as stored, sorted by item.
     pub movements: Vec<Movement>,
-    /// The command, read again from its record; `None` where there is no record, and the decision tells what was asked.
+    /// The command, read again from its record; `None` where there is no record, and the decision says what was asked.
     pub command: Option<Command>,
 }
 
@@ -139,13 +139,13 @@ impl ReplayState {
         steps
             .iter()
             .map(|step| {
-                let command = step.command.clone().unwrap_or_else(|| self.as_told(&step.decision));
+                let command = step.command.clone().unwrap_or_else(|| self.as_decided(&step.decision));
                 Request { command, source: step.decision.source.clone() }
             })
             .collect()
     }
 
-    fn as_told(&self, decision: &Decision) -> Command {
+    fn as_decided(&self, decision: &Decision) -> Command {
         let follows = (decision.key.kind == CommandKind::HoldExtended).then(|| decision.follows()).flatten();
         let hold = follows.and_then(|order| self.orders.get(&order)).and_then(|order| order.hold.as_ref());
         let available = |item: &Item| self.levels.get(item).map_or(0, |level| level.available);

@@ -1,4 +1,4 @@
-//! Batches to transactions: how much at once, and what becomes of what cannot be told.
+//! Batches to transactions: how much at once, and what becomes of what cannot be published.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use super::{Decided, PublishError, PublishRequest, Publisher, Refusal, Stuck, is
 use crate::intake::{Comparison, Membership};
 use crate::tally::Totals;
 
-/// The pause before reading again what could not be told.
-const RETELL_PAUSE: Duration = Duration::from_millis(200);
+/// The pause before reading again what could not be published.
+const REPUBLISH_PAUSE: Duration = Duration::from_millis(200);
 
 /// The pauses between tries to make the producers anew: soon at first, since a broker that restarts is back in moments;
 /// then seldom, since each try is a client made and a line in the log.
 const RENEW_PAUSE_MIN: Duration = Duration::from_millis(200);
 const RENEW_PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Most records told in one transaction when all goes well: as many as a batch has at most, by any setting.
+/// Most records published in one transaction when all goes well: as many as a batch has at most, by any setting.
 const PORTION_MAX: usize = 1 << 20;
-/// And at least, however slow telling is: so few go through any link within the time that a transaction has.
+/// And at least, however slow publishing is: so few go through any link within the time that a transaction has.
 const PORTION_MIN: usize = 16;
-/// A transaction that fails after this long was too large for how slow telling is now: Kafka ends it after ten seconds.
+/// A transaction that fails after this long was too large for how slow publishing is now: Kafka ends it after ten seconds.
 const SLOW: Duration = Duration::from_secs(8);
 
 /// How long a topic must be refused before partitions stop for it: a broker that has just started does not know all topics
@@ -35,26 +35,26 @@ const TOPIC_FORGET: Duration = Duration::from_secs(60);
 
 /// A stop that leaves something to the next start, which finishes it. Nothing is lost.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped before everything in hand was decided and told; the next start goes on there: {0:#}")]
+#[error("stopped before everything in hand was decided and published; the next start goes on there: {0:#}")]
 pub struct Unfinished(pub anyhow::Error);
 
-/// Tells decided batches, one after the other.
+/// Publishes decided batches, one after the other.
 pub struct BatchPublisher<'a> {
     publisher: Publisher,
     membership: &'a Membership,
     comparison: &'a Comparison,
     totals: &'a Totals,
     stop: &'a CancellationToken,
-    /// Most records told in one transaction: fewer after one that ran out of time.
+    /// Most records published in one transaction: fewer after one that ran out of time.
     most: usize,
     /// The topics that were refused, since when, and when last.
     refused: HashMap<String, (Instant, Instant)>,
-    /// Why the last batch was not told, while it waits to be read again.
-    untold: Option<PublishError>,
+    /// Why the last batch was not published, while it waits to be read again.
+    unpublished: Option<PublishError>,
 }
 
 impl<'a> BatchPublisher<'a> {
-    /// Tells with this publisher, for these memberships of the group.
+    /// Publishes with this publisher, for these memberships of the group.
     #[must_use]
     pub fn new(
         publisher: Publisher,
@@ -71,7 +71,7 @@ impl<'a> BatchPublisher<'a> {
             stop,
             most: PORTION_MAX,
             refused: HashMap::new(),
-            untold: None,
+            unpublished: None,
         }
     }
 
@@ -81,76 +81,78 @@ impl<'a> BatchPublisher<'a> {
     /// [`Unfinished`] when the last one waits to be read again, and is this instance's still.
     pub fn end(self) -> Result<()> {
         let assignment = self.membership.assignment();
-        match self.untold {
-            Some(why) if self.comparison.progress().untold().iter().any(|at| assignment.is_reading(at)) => {
+        match self.unpublished {
+            Some(why)
+                if self.comparison.progress().unpublished().iter().any(|at| assignment.is_reading(at)) =>
+            {
                 Err(Unfinished(why.into()).into())
             }
             _ => Ok(()),
         }
     }
 
-    /// Tells a batch. What cannot be told now is read again and told from the ledger; what never can stops its partition.
+    /// Publishes a batch. What cannot be published now is read again and published from the ledger; what never can stops its partition.
     ///
     /// # Errors
     /// When another instance has this one's place, Kafka refuses the producers for good, or a stop cuts it short.
-    pub fn tell(&mut self, mut batch: Decided) -> Result<()> {
+    pub fn publish(&mut self, mut batch: Decided) -> Result<()> {
         let assignment = self.membership.assignment();
         let mut stuck = Vec::new();
         loop {
             // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
             let group =
                 self.membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
-            if !batch.drop_ended(&assignment.ownership) || batch.is_told() {
+            if !batch.drop_ended(&assignment.ownership) || batch.is_published() {
                 break;
             }
             if self.comparison.is_outdated(batch.epoch()) {
                 tracing::info!(
-                    "the database was connected to anew; what was decided before is read again, not told"
+                    "the database was connected to anew; what was decided before is read again, not published"
                 );
                 assignment.request_rewind();
                 break;
             }
             let begun = Instant::now();
             let portion = batch.portion(self.most);
-            let told = self.publisher.tell(&PublishRequest {
+            let published = self.publisher.publish(&PublishRequest {
                 events: &portion.events,
                 offsets: &portion.offsets,
                 group: Some(group),
             });
-            match told {
+            match published {
                 Ok(()) => {
-                    tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "told");
+                    tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "published");
                     self.comparison.progress().published(&portion.offsets);
                     self.totals.add(&portion.tally);
                     let records = portion.records;
                     if records == self.most {
                         self.most = (self.most + self.most / 8 + 1).min(PORTION_MAX);
                     }
-                    self.untold = None;
-                    batch.told(records);
+                    self.unpublished = None;
+                    batch.published(records);
                 }
                 Err(PublishError::Refused(refusals)) if self.is_certain(&refusals) => {
                     stuck.extend(batch.handle_refusals(refusals));
                 }
                 Err(PublishError::TooMany(error)) if portion.records > PORTION_MIN => {
-                    self.tell_fewer(portion.records, &error);
+                    self.publish_fewer(portion.records, &error);
                 }
                 Err(fenced @ PublishError::Fenced(_)) => return Err(fenced.into()),
                 Err(error) => {
                     if begun.elapsed() > SLOW {
-                        self.tell_fewer(portion.records, &error);
+                        self.publish_fewer(portion.records, &error);
                     }
                     if self.stop.is_cancelled() {
                         return Err(Unfinished(error.into()).into());
                     }
-                    tracing::warn!(%error, "a batch could not be told; it is read again and told from the ledger");
+                    tracing::warn!(%error, "a batch could not be published; it is read again and published from the ledger");
                     assignment.request_rewind();
-                    std::thread::sleep(RETELL_PAUSE);
+                    std::thread::sleep(REPUBLISH_PAUSE);
                     // Those that are missing, if any is.
                     renew(&mut self.publisher, self.stop).map_err(|refused| {
                         if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
                     })?;
-                    self.untold = Some(error);
+                    self.unpublished = Some(error);
                     break;
                 }
             }
@@ -175,21 +177,21 @@ impl<'a> BatchPublisher<'a> {
         })
     }
 
-    /// Halves what is told at once.
-    fn tell_fewer(&mut self, records: usize, why: &dyn std::fmt::Display) {
+    /// Halves what is published at once.
+    fn publish_fewer(&mut self, records: usize, why: &dyn std::fmt::Display) {
         self.most = (records / 2).max(PORTION_MIN);
         tracing::warn!(
             most = self.most,
-            "fewer records are told at once, since {records} were too many: {why}"
+            "fewer records are published at once, since {records} were too many: {why}"
         );
     }
 
-    /// Stops a partition whose next result or dead letter cannot be told, and says what to do.
+    /// Stops a partition whose next result or dead letter cannot be published, and says what to do.
     fn give_up(&self, stuck: &Stuck) {
         let Stuck { source, topic, bytes, why } = stuck;
         tracing::error!(
             partition = %source.at, offset = %source.offset, topic, bytes, why = %why,
-            "stopped: what this record came to cannot be told. It is decided, and told when {topic} takes it: raise its \
+            "stopped: what this record came to cannot be published. It is decided, and published when {topic} takes it: raise its \
              max.message.bytes where it is too large, allow this user to write where it is not allowed (ACL: Write), \
              create the topic where it is gone; then start again"
         );

@@ -1,4 +1,4 @@
-//! A decided batch: what it tells, in portions, and what it counts.
+//! A decided batch: what it publishes, in portions, and what it counts.
 
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -8,7 +8,7 @@ use crate::intake::batch::{PendingBatch, Slice, drop_ended};
 use crate::intake::ownership::{Ownership, Ticket};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
-use crate::tally::{Tally, Told};
+use crate::tally::{Published, Tally};
 
 /// What became of a record.
 #[derive(Debug)]
@@ -19,14 +19,14 @@ enum Answer {
     Outcome(Outcome),
 }
 
-/// A record's end, to be told.
+/// A record's end, to be published.
 #[derive(Debug)]
 struct End {
     /// The record.
     source: Source,
     /// When it was produced.
     produced_ms: Option<i64>,
-    told: Told,
+    published: Published,
     /// The result or dead letter, if there is one.
     event: Option<Outgoing>,
 }
@@ -34,29 +34,29 @@ struct End {
 /// A batch whose records all have their answer.
 #[derive(Debug)]
 pub struct Decided {
-    /// How far each partition is told once all is.
+    /// How far each partition is published once all is.
     slices: Vec<Slice>,
     /// In the batch's order; each partition's by offset.
     ends: Vec<End>,
     /// The connection epoch it was applied in.
     epoch: u64,
-    /// Counts the batch as under way until it is told.
+    /// Counts the batch as under way until it is published.
     _ticket: Ticket,
 }
 
-/// As much of a batch as is told in one transaction.
+/// As much of a batch as is published in one transaction.
 pub struct Portion<'a> {
     /// The results and dead letters.
     pub events: Vec<&'a Outgoing>,
-    /// How far each partition is told by them.
+    /// How far each partition is published by them.
     pub offsets: Vec<(TopicPartition, NextOffset)>,
-    /// What to count once it is told.
+    /// What to count once it is published.
     pub tally: Tally,
     /// The records it ends.
     pub records: usize,
 }
 
-/// A partition that cannot be told on from a record.
+/// A partition whose results cannot be published from a record on.
 #[derive(Debug)]
 pub struct Stuck {
     /// The record.
@@ -101,15 +101,15 @@ impl Decided {
         self.epoch
     }
 
-    /// How far each partition is told by this batch.
+    /// How far each partition is published by this batch.
     #[must_use]
     pub fn offsets(&self) -> Vec<(TopicPartition, NextOffset)> {
         self.slices.iter().map(|slice| (slice.at.clone(), slice.next)).collect()
     }
 
-    /// Whether all of it was told.
+    /// Whether all of it was published.
     #[must_use]
-    pub fn is_told(&self) -> bool {
+    pub fn is_published(&self) -> bool {
         self.ends.is_empty()
     }
 
@@ -119,29 +119,29 @@ impl Decided {
         let ends = &self.ends[..most.min(self.ends.len())];
         let mut tally = Tally::default();
         for end in ends {
-            tally.count(end.told, end.produced_ms);
+            tally.count(end.published, end.produced_ms);
         }
         let offsets = if ends.len() == self.ends.len() {
             self.offsets()
         } else {
-            let told = |at: &TopicPartition| ends.iter().rfind(|end| end.source.at == *at);
-            let told = self.slices.iter().filter_map(|slice| Some((slice, told(&slice.at)?)));
-            told.map(|(slice, end)| (slice.at.clone(), end.source.offset.next())).collect()
+            let published = |at: &TopicPartition| ends.iter().rfind(|end| end.source.at == *at);
+            let published = self.slices.iter().filter_map(|slice| Some((slice, published(&slice.at)?)));
+            published.map(|(slice, end)| (slice.at.clone(), end.source.offset.next())).collect()
         };
         let events = ends.iter().filter_map(|end| end.event.as_ref()).collect();
         Portion { events, offsets, tally, records: ends.len() }
     }
 
-    /// Forgets so many records: they are told.
-    pub fn told(&mut self, records: usize) {
+    /// Forgets so many records: they are published.
+    pub fn published(&mut self, records: usize) {
         self.ends.drain(..records);
-        if self.is_told() {
+        if self.is_published() {
             self.slices.clear();
         }
     }
 
     /// Does what can be done about refused events of the portion that comes next: a dead letter too large for its topic is
-    /// made smaller. What cannot be told at all is left out, with everything after it in its partition.
+    /// made smaller. What cannot be published at all is left out, with everything after it in its partition.
     pub fn handle_refusals(&mut self, refusals: Vec<Refusal>) -> Vec<Stuck> {
         let places: Vec<usize> = self
             .ends
@@ -158,7 +158,7 @@ impl Decided {
             if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
                 tracing::warn!(
                     record = %source, bytes, topic = refusal.topic,
-                    "a dead letter is too large for its topic (max.message.bytes): it is told without its value"
+                    "a dead letter is too large for its topic (max.message.bytes): it is published without its value"
                 );
                 continue;
             }
@@ -183,34 +183,34 @@ impl Decided {
 /// What a record's answer is to the outside: a result, a dead letter, or nothing.
 fn end(record: Record, answer: Answer) -> End {
     let (source, produced_ms) = (record.source.clone(), record.timestamp_ms);
-    let (told, event) = tell(record, answer);
-    End { source, produced_ms, told, event }
+    let (published, event) = publish(record, answer);
+    End { source, produced_ms, published, event }
 }
 
-fn tell(record: Record, answer: Answer) -> (Told, Option<Outgoing>) {
+fn publish(record: Record, answer: Answer) -> (Published, Option<Outgoing>) {
     let outcome = match answer {
-        Answer::Faulty(fault) => return (Told::DeadLetter, Some(dead_letter(record, &fault, "read"))),
+        Answer::Faulty(fault) => return (Published::DeadLetter, Some(dead_letter(record, &fault, "read"))),
         Answer::Outcome(Outcome::Decided(decision)) => {
-            let told = if decision.accepted { Told::Accepted } else { Told::Rejected };
-            return (told, Some(result(&decision, record.key.as_deref(), record.traceparent())));
+            let published = if decision.accepted { Published::Accepted } else { Published::Rejected };
+            return (published, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
-        Answer::Outcome(Outcome::ToldAgain(decision)) => {
-            return (Told::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())));
+        Answer::Outcome(Outcome::Republished(decision)) => {
+            return (Published::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
         Answer::Outcome(outcome) => outcome,
     };
     // Read before and refused for its key; or else it would be decided.
     if let Err(fault) = record.check_key() {
-        return (Told::DeadLetter, Some(dead_letter(record, &fault, "read")));
+        return (Published::DeadLetter, Some(dead_letter(record, &fault, "read")));
     }
     let fault = match outcome {
         Outcome::Conflict { first } => Fault::order_conflict(first.as_ref()),
         Outcome::Undecided => Fault::undecided_below_position(),
-        Outcome::Repeated | Outcome::NotDue | Outcome::Decided(_) | Outcome::ToldAgain(_) => {
-            return (Told::Absorbed, None);
+        Outcome::Repeated | Outcome::NotDue | Outcome::Decided(_) | Outcome::Republished(_) => {
+            return (Published::Absorbed, None);
         }
     };
-    (Told::DeadLetter, Some(dead_letter(record, &fault, "decide")))
+    (Published::DeadLetter, Some(dead_letter(record, &fault, "decide")))
 }
 
 #[cfg(test)]
@@ -264,15 +264,16 @@ mod tests {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (2, 5), (1, 9)]);
         let portion = batch.portion(3);
         assert_eq!((offsets(&portion), portion.events.len()), (vec![(0, 9), (1, 4)], 3));
-        batch.told(3);
+        batch.published(3);
         let portion = batch.portion(3);
         assert_eq!((offsets(&portion), portion.events.len()), (vec![(0, 9), (1, 10), (2, 6)], 2));
-        batch.told(2);
-        assert!(batch.is_told() && batch.offsets().is_empty());
+        batch.published(2);
+        assert!(batch.is_published() && batch.offsets().is_empty());
     }
 
     #[test]
-    fn a_dead_letter_refused_for_its_size_is_told_without_its_value_and_refused_again_stops_its_partition() {
+    fn a_dead_letter_refused_for_its_size_is_published_without_its_value_and_refused_again_stops_its_partition()
+     {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (0, 9)]);
         let too_large = || vec![refused(2, RDKafkaErrorCode::MessageSizeTooLarge)];
         assert!(batch.handle_refusals(too_large()).is_empty());
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_stops_at_its_first_record_that_cannot_be_told() {
+    fn a_partition_stops_at_its_first_record_that_cannot_be_published() {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (1, 4)]);
         let why = RDKafkaErrorCode::TopicAuthorizationFailed;
         let stuck = batch.handle_refusals(vec![refused(3, why), refused(2, why), refused(0, why)]);

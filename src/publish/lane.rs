@@ -50,7 +50,7 @@ const SEND_QUEUE_RECORDS: &str = "50000";
 /// KiB waiting to be sent at most.
 const SEND_QUEUE_KIB: &str = "32768";
 /// Largest record sent, in bytes: all that librdkafka can. What is too large the topic says (max.message.bytes); with
-/// librdkafka's own default of 1 MB the dead letter of a large record could not be sent, and its batch never be told.
+/// librdkafka's own default of 1 MB the dead letter of a large record could not be sent, and its batch never be published.
 const LARGEST_RECORD: &str = "1000000000";
 
 /// A producer under one transactional id.
@@ -62,14 +62,14 @@ pub(super) struct Lane {
     producer: Option<ThreadedProducer<Log>>,
     /// When the transaction in hand was begun.
     begun: Instant,
-    /// Whether the next is told topic by topic: the last broke the producer, since some topic of it may not be written.
+    /// Whether the next is published topic by topic: the last broke the producer, since some topic of it may not be written.
     by_topic: bool,
 }
 
 /// What is reported of one transaction's records.
 #[derive(Default)]
 struct Log {
-    /// Which were not delivered, by their place among what is told, and why.
+    /// Which were not delivered, by their place among what is published, and why.
     failed: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
 }
 
@@ -88,7 +88,7 @@ impl ClientContext for Log {
 }
 
 impl ProducerContext for Log {
-    /// The record's place among what is told.
+    /// The record's place among what is published.
     type DeliveryOpaque = usize;
     fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
         if let Err((error, message)) = result {
@@ -101,7 +101,7 @@ impl ProducerContext for Log {
 }
 
 impl Lane {
-    /// A producer under this transactional id; it must be fenced before it tells.
+    /// A producer under this transactional id; it must [`Lane::init_transactions`] before it publishes.
     ///
     /// # Errors
     /// When a password file cannot be read.
@@ -136,7 +136,7 @@ impl Lane {
         })
     }
 
-    /// Whether nothing stands in the way of telling.
+    /// Whether nothing stands in the way of publishing.
     pub(super) fn is_ready(&self) -> bool {
         self.producer.is_some()
     }
@@ -188,12 +188,12 @@ impl Lane {
         }
     }
 
-    /// Tells everything in one transaction, with the offsets. Where Kafka refuses records for good, it finds out which,
-    /// by telling again with more care.
+    /// Publishes everything in one transaction, with the offsets. Where Kafka refuses records for good, it finds out which,
+    /// by publishing again with more care.
     ///
     /// # Errors
-    /// [`PublishError`] says what must be done before telling again.
-    pub(super) fn tell(&mut self, telling: &PublishRequest<'_>) -> Result<(), PublishError> {
+    /// [`PublishError`] says what must be done before publishing again.
+    pub(super) fn publish(&mut self, publishing: &PublishRequest<'_>) -> Result<(), PublishError> {
         let mut care = Care::new(self.by_topic);
         let mut narrowed = 0;
         loop {
@@ -203,18 +203,18 @@ impl Lane {
             };
             drop(producer.context().take());
             self.call(|| producer.begin_transaction())?;
-            let groups = care.groups(telling.events);
+            let groups = care.groups(publishing.events);
             let mut sent = 0_usize;
-            let told = groups
+            let published = groups
                 .iter()
                 .try_for_each(|group| {
                     sent += 1;
-                    self.send(producer, telling.events, group)
+                    self.send(producer, publishing.events, group)
                 })
-                .and_then(|()| self.end(producer, telling));
-            let Err(PublishError::Aborted(cause)) = told else {
-                self.by_topic &= told.is_err();
-                return told;
+                .and_then(|()| self.end(producer, publishing));
+            let Err(PublishError::Aborted(cause)) = published else {
+                self.by_topic &= published.is_err();
+                return published;
             };
             // Where not even the first topic could be added there is nothing that Kafka could abort, and it says so by an
             // error that breaks the producer: what is learned counts all the same.
@@ -225,10 +225,10 @@ impl Lane {
             };
             // All reports are there where it is aborted: nothing of it is under way any more.
             let failed = producer.context().take();
-            // Only what was sent can have been refused; none is in hand where there is nothing to tell but offsets.
+            // Only what was sent can have been refused; none is in hand where there is nothing to publish but offsets.
             let group = sent.checked_sub(1).map_or(&[][..], |last| &groups[last]);
             narrowed += 1;
-            match care.learn(&cause, &failed, group, telling.events, &self.topics) {
+            match care.learn(&cause, &failed, group, publishing.events, &self.topics) {
                 Lesson::Known(refusals) => {
                     if is_broken {
                         self.give_up();
@@ -315,9 +315,9 @@ impl Lane {
     fn end(
         &self,
         producer: &ThreadedProducer<Log>,
-        telling: &PublishRequest<'_>,
+        publishing: &PublishRequest<'_>,
     ) -> Result<(), PublishError> {
-        for (member, share) in telling.group.iter().flat_map(|group| group.shares(telling.offsets)) {
+        for (member, share) in publishing.group.iter().flat_map(|group| group.shares(publishing.offsets)) {
             let mut offsets = TopicPartitionList::with_capacity(share.len());
             for (at, next) in share {
                 offsets

@@ -31,7 +31,7 @@ use crate::ledger::{NextOffset, TopicPartition};
 /// What is added to a worker's transactional id for each of its producers. The first is the id itself.
 const LANES: [&str; 2] = ["", "-b"];
 
-/// Why a batch could not be told.
+/// Why a batch could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The transaction was aborted; the same producer can go on.
@@ -40,8 +40,8 @@ pub enum PublishError {
     /// The transaction was aborted, since Kafka refuses these records and always will; nothing else stands in the way.
     #[error("Kafka refuses {} of its records, the first for {}: {}", .0.len(), .0[0].topic, .0[0].why)]
     Refused(Vec<Refusal>),
-    /// The transaction was aborted, and the same again would fare no better: fewer records must be told at once.
-    #[error("the transaction was aborted, and fewer records must be told at once: {0}")]
+    /// The transaction was aborted, and the same again would fare no better: fewer records must be published at once.
+    #[error("the transaction was aborted, and fewer records must be published at once: {0}")]
     TooMany(KafkaError),
     /// What became of the transaction is unknown, or the producer is broken: it must be made anew before anything else.
     #[error("the producer must be made anew: {0}")]
@@ -70,11 +70,11 @@ pub fn is_final(error: &anyhow::Error) -> bool {
     )
 }
 
-/// What one transaction tells.
+/// What one transaction publishes.
 pub struct PublishRequest<'a> {
     /// The results and dead letters.
     pub events: &'a [&'a Outgoing],
-    /// How far each partition is told by them.
+    /// How far each partition is published by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
     /// The memberships that the offsets are sent under; without one none are sent.
     pub group: Option<Speaking>,
@@ -85,7 +85,7 @@ pub struct PublishRequest<'a> {
 /// Kafka answers a commit before it has marked the transaction's end in every
 /// partition, and until then refuses the producer's next transaction;
 /// librdkafka asks again after 20 ms. With two producers, one's marks are
-/// written while the other tells. Still one transaction at a time: one begins
+/// written while the other publishes. Still one transaction at a time: one begins
 /// when the one before has committed.
 pub struct Publisher {
     lanes: [Lane; LANES.len()],
@@ -93,7 +93,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher under this transactional id; it must [`Publisher::init_transactions`] before it tells.
+    /// A publisher under this transactional id; it must [`Publisher::init_transactions`] before it publishes.
     ///
     /// # Errors
     /// When a password file cannot be read.
@@ -115,17 +115,17 @@ impl Publisher {
             .try_for_each(|lane| lane.init_transactions(stop))
     }
 
-    /// Tells everything in one transaction, with the offsets.
+    /// Publishes everything in one transaction, with the offsets.
     ///
     /// # Errors
-    /// [`PublishError`] says what must be done before telling again.
-    pub fn tell(&mut self, telling: &PublishRequest<'_>) -> Result<(), PublishError> {
+    /// [`PublishError`] says what must be done before publishing again.
+    pub fn publish(&mut self, publishing: &PublishRequest<'_>) -> Result<(), PublishError> {
         let lane = &mut self.lanes[self.turn];
         self.turn = (self.turn + 1) % LANES.len();
-        let told = lane.tell(telling);
-        if let Err(PublishError::ProducerLost(_)) = told {
+        let published = lane.publish(publishing);
+        if let Err(PublishError::ProducerLost(_)) = published {
             lane.give_up();
         }
-        told
+        published
     }
 }

@@ -4,7 +4,7 @@
 //! The delivery report names the record, but not always it alone: Kafka
 //! checks records in sets as they were sent, so good ones are refused along
 //! with a large one; and what may not be written at all is refused before it
-//! is sent, with no report. So what is not clear is told again with more
+//! is sent, with no report. So what is not clear is published again with more
 //! care: topic by topic, and who is under suspicion alone.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ const ALONE_MAX: usize = 200;
 /// A record that Kafka refuses, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its place among what was told.
+    /// Its place among what was published.
     pub place: usize,
     /// The topic it was for.
     pub topic: String,
@@ -79,13 +79,13 @@ pub(super) enum Lesson {
     CanPass,
     /// It never will, but it is not clear yet for which records.
     LookCloser,
-    /// The same, and too many are under suspicion to send each alone: fewer must be told at once.
+    /// The same, and too many are under suspicion to send each alone: fewer must be published at once.
     TooMany,
     /// These are refused.
     Known(Vec<Refusal>),
 }
 
-/// How carefully a transaction is told.
+/// How carefully a transaction is published.
 #[derive(Debug, Default)]
 pub(super) struct Care {
     by_topic: bool,
@@ -98,7 +98,7 @@ impl Care {
         Self { by_topic, alone: BTreeSet::new() }
     }
 
-    /// Whether topics are told one after another.
+    /// Whether topics are published one after another.
     pub(super) fn is_by_topic(&self) -> bool {
         self.by_topic
     }

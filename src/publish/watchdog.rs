@@ -92,7 +92,7 @@ fn watch(name: &str, watched: &Weak<Shared>) {
 }
 
 fn end(why: &str) -> ! {
-    tracing::error!("{why}; ending the process: what it decided is told after the restart");
+    tracing::error!("{why}; ending the process: what it decided is published after the restart");
     std::process::exit(EXIT_HUNG);
 }
 

@@ -1,4 +1,4 @@
-//! The ledger against its topics: whether what was asked decides the same again, and what was told is what is stored.
+//! The ledger against its topics: whether what was asked decides the same again, and what was published is what is stored.
 
 use std::collections::HashSet;
 
@@ -11,9 +11,9 @@ use super::decision_verifier::DecisionVerifier;
 use super::finding::{Class, Report};
 use super::incarnations::{Gone, Incarnations, Replaced};
 use super::join::{Join, Page};
+use super::published::{Event, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of};
 use super::replay_state::{Entry, Pages};
-use super::scope::{LedgerView, Positions, Scope, told_part};
-use super::told::{Event, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of};
+use super::scope::{LedgerView, Positions, Scope, published_part};
 use super::topics::{OffsetRange, Reader, Topics};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
 use crate::ledger::{
@@ -22,9 +22,9 @@ use crate::ledger::{
 use crate::store::{Snapshot, Store};
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its place in the ledger's order, and
-/// holds what was told against what is stored.
+/// holds what was published against what is stored.
 ///
-/// Batches may go on meanwhile: what is not told yet is left out.
+/// Batches may go on meanwhile: what is not published yet is left out.
 ///
 /// # Errors
 /// When something cannot be read, an open transaction hides results, records that are meant were deleted, the ledger is behind Kafka or ahead of the
@@ -43,7 +43,7 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
     for (subject, what) in standing(&of_these(&positions), &of_these(&committed), running) {
         judge.report.add(6, Class::Differing, &subject, what);
     }
-    let mut ranges = told_part(chosen, &positions, &committed);
+    let mut ranges = published_part(chosen, &positions, &committed);
     for Replaced { topic, what, partitions } in replaced {
         judge.report.add(6, Class::Differing, &format!("topic {topic}"), what);
         // Nothing of that topic is decided, and what is decided has its records no more.
@@ -53,7 +53,7 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
             }
         }
     }
-    // After the committed offsets were read: all that they say was told is below the topics' ends now.
+    // After the committed offsets were read: all that they say was published is below the topics' ends now.
     let names = scope.topics;
     block_in_place(|| {
         topics.settle(&[&names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic])
@@ -78,7 +78,7 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
     if scope.choice.is_everything() {
         judge.end(&mut *snapshot).await?;
     }
-    judge.report.told = comparison.read_told(progress, judge.since)?;
+    judge.report.published = comparison.read_published(progress, judge.since)?;
     let Reconciler::Sums(sums) = &comparison.book else { unreachable!("they were sums just now") };
     let (uneven, more) = sums.uneven();
     if !uneven.is_empty() {
@@ -90,7 +90,7 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         // Once more, for the names alone.
         let again = DecisionVerifier::new(judge.since);
         comparison.walk(&mut *snapshot, again, progress).await?;
-        comparison.read_told(progress, judge.since)?;
+        comparison.read_published(progress, judge.since)?;
         let Reconciler::Names(names) = comparison.book else { unreachable!("they were made names just now") };
         let mut excused = 0_u64;
         for (id, wrong) in names.wrong() {
@@ -99,7 +99,7 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         }
         if excused > 0 {
             report.notes.push(format!(
-                "{excused} results of earlier topics of their names were never told, and cannot be now: their records \
+                "{excused} results of earlier topics of their names were never published, and cannot be now: their records \
                  are gone"
             ));
         }
@@ -112,27 +112,32 @@ fn add_wrong(report: &mut Report, id: &str, wrong: Wrong) {
     let list = |places: &[Source]| places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match wrong {
         Wrong::Excused => {}
-        Wrong::Missing => report.add(4, Class::Missing, &id, "it was never told"),
+        Wrong::Missing => report.add(4, Class::Missing, &id, "it was never published"),
         Wrong::Altered(at) => {
-            report.add(4, Class::Differing, &id, format!("what was told at {at} is not what the ledger has"));
+            report.add(
+                4,
+                Class::Differing,
+                &id,
+                format!("what was published at {at} is not what the ledger has"),
+            );
         }
         Wrong::Repeated(places) => {
             report.add(
                 4,
                 Class::Extra,
                 &id,
-                format!("it was told {} times: {}", places.len(), list(&places)),
+                format!("it was published {} times: {}", places.len(), list(&places)),
             );
         }
         Wrong::Unknown(places) => {
-            let what = format!("it was told at {}, but the ledger has no such decision", list(&places));
+            let what = format!("it was published at {}, but the ledger has no such decision", list(&places));
             report.add(4, Class::Extra, &id, what);
         }
     }
 }
 
 /// Where ledger and Kafka do not agree how far a partition is done. While a verifier is `running` the ledger may be
-/// ahead: what is decided is told a moment later.
+/// ahead: what is decided is published a moment later.
 #[must_use]
 pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec<(String, String)> {
     let mut all: Vec<&TopicPartition> = ledger.keys().chain(committed.keys()).collect();
@@ -171,7 +176,7 @@ fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut Report) -> Res
             let first = reader.pop(&whole.at)?.as_ref().and_then(time_of);
             // With nothing left, nothing older than now can be compared.
             let first = first.unwrap_or_else(|| Stamp(jiff::Timestamp::now().as_microsecond()));
-            // Tellings again may stand between younger ones.
+            // Those published again may stand between younger ones.
             since = since.max(Some(first.plus_seconds(RETENTION_SLACK_SECONDS)));
         }
     }
@@ -214,7 +219,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Walks the ledger and the topics, notes what should have been told, and judges.
+    /// Walks the ledger and the topics, notes what should have been published, and judges.
     async fn walk(
         &mut self,
         snapshot: &mut dyn Snapshot,
@@ -249,7 +254,7 @@ impl Comparison<'_> {
         Ok(judge)
     }
 
-    /// A decision with its record: what it should have told, and what is decided again.
+    /// A decision with its record: what it should have published, and what is decided again.
     fn step(
         &mut self,
         judge: &mut DecisionVerifier,
@@ -274,7 +279,7 @@ impl Comparison<'_> {
         };
         let counts = wanted && judge.counts(&decision);
         judge.report.decisions += u64::from(counts);
-        // An operator's own, and those whose record is deleted, are judged by what they tell themselves.
+        // An operator's own, and those whose record is deleted, are judged by what they say themselves.
         if counts || self.scope.choice.is_everything() {
             meant.insert(decision.seq);
         }
@@ -300,7 +305,7 @@ impl Comparison<'_> {
                     Event::expected(&result(&decision, record.key.as_deref(), record.traceparent()))
                 }
                 Found::Own(_, Err(_)) | Found::Unread => None,
-                // It was told all the same.
+                // It was published all the same.
                 Found::Another(_) | Found::Nothing => Event::expected(&result(&decision, None, None)),
             };
             if let Some(event) = event {
@@ -311,7 +316,7 @@ impl Comparison<'_> {
         Step { decision, movements, command }
     }
 
-    /// A decision whose record is gone with its topic. It was told all the same, unless the topic was deleted first.
+    /// A decision whose record is gone with its topic. It was published all the same, unless the topic was deleted first.
     fn of_an_earlier_topic(&mut self, judge: &DecisionVerifier, decision: &Decision) {
         if matches!(self.book, Reconciler::Sums(_)) {
             self.gone.add(decision);
@@ -361,7 +366,7 @@ impl Comparison<'_> {
                 Err(fault) => self.expect_letter(judge, record, &fault, "read"),
                 Ok(command) => match known.get(&command.key) {
                     Some(first) if first.source.as_ref() == Some(&record.source) => {
-                        // Decided of an earlier topic's record at the same offset: taken for that one, and told again.
+                        // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
                         if !self.incarnations.is_of_last(first)
                             && let Some(event) =
                                 Event::expected(&result(first, record.key.as_deref(), record.traceparent()))
@@ -402,11 +407,11 @@ impl Comparison<'_> {
         }
     }
 
-    /// Reads back all that was told of the ranges; how much that was.
-    fn read_told(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<u64> {
+    /// Reads back all that was published of the ranges; how much that was.
+    fn read_published(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<u64> {
         block_in_place(|| {
             let names = self.scope.topics;
-            let mut told = 0;
+            let mut published = 0;
             for (topic, channel) in [
                 (&names.accepted_topic, Channel::Accepted),
                 (&names.rejected_topic, Channel::Rejected),
@@ -415,29 +420,29 @@ impl Comparison<'_> {
                 let whole = self.topics.whole_topic(topic)?;
                 let mut reader: Reader = self.topics.read(&whole)?;
                 while let Some(record) = reader.take_next()? {
-                    if self.is_told_of_these(channel, &record, since)
+                    if self.is_published_of_these(channel, &record, since)
                         && let Some(event) = Event::found(channel, &record)
                         && (self.meant.contains(&event.id) || !self.scope.choice.looks_inside())
                     {
-                        told += 1;
+                        published += 1;
                         self.book.find(event, &record.source);
                     }
                     progress.add(1)?;
                 }
             }
-            Ok(told)
+            Ok(published)
         })
     }
 
     /// Whether an event is of a record of the ranges, and young enough.
-    fn is_told_of_these(&self, channel: Channel, event: &Record, since: Option<Stamp>) -> bool {
+    fn is_published_of_these(&self, channel: Channel, event: &Record, since: Option<Stamp>) -> bool {
         if channel == Channel::DeadLetter {
             // What was decided and is lost is a finding of its own.
             return letter_class(event) != Some(FaultCode::UndecidedBelowPosition.name())
                 && letter_of(event).is_some_and(|source| self.is_read(&source));
         }
         since.is_none_or(|since| time_of(event).is_none_or(|time| time >= since))
-            && told_source(event).is_none_or(|source| self.is_read(&source))
+            && published_source(event).is_none_or(|source| self.is_read(&source))
     }
 
     fn is_read(&self, source: &Source) -> bool {
@@ -446,9 +451,9 @@ impl Comparison<'_> {
 }
 
 /// The record that a result says it is of.
-fn told_source(event: &Record) -> Option<Source> {
+fn published_source(event: &Record) -> Option<Source> {
     #[derive(Deserialize)]
-    struct Told<'a> {
+    struct Published<'a> {
         #[serde(borrow)]
         source: Place<'a>,
     }
@@ -459,6 +464,6 @@ fn told_source(event: &Record) -> Option<Source> {
         partition: i32,
         offset: i64,
     }
-    let Told { source } = serde_json::from_slice(event.value.as_deref()?).ok()?;
+    let Published { source } = serde_json::from_slice(event.value.as_deref()?).ok()?;
     Some(Source { at: TopicPartition::new(&*source.topic, source.partition), offset: Offset(source.offset) })
 }

@@ -103,9 +103,9 @@ fn steps(decisions: impl Iterator<Item = (Arc<Decision>, Vec<Movement>)>) -> Vec
     decisions.map(|(decision, movements)| Step { decision, movements, command: None }).collect()
 }
 
-/// Decides the whole ledger again from what it tells itself, in its own order.
+/// Decides the whole ledger again from what it says itself, in its own order.
 ///
-/// That movements are what the decisions tell is not looked at: the store's own audit asks the database.
+/// That movements are what the decisions say is not looked at: the store's own audit asks the database.
 ///
 /// # Errors
 /// When the ledger cannot be read, or the work was stopped.

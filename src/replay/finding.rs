@@ -52,7 +52,7 @@ pub struct Report {
     /// Records that are dead letters, as they should be.
     pub dead_letters: u64,
     /// Results and dead letters that were read back.
-    pub told: u64,
+    pub published: u64,
     /// How many differences of each kind there are.
     pub differing: u64,
     /// Things that should be there and are not.

@@ -157,7 +157,7 @@ impl Gone {
         self.0.iter().map(|(at, (count, first, last))| {
             format!(
                 "{at}: {count} decisions, of offsets {first} to {last}, are of an earlier topic of this name; their \
-                 records are gone with it, so they are judged by what they tell themselves"
+                 records are gone with it, so they are judged by what they say themselves"
             )
         })
     }

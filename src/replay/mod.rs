@@ -1,12 +1,12 @@
-//! What was decided, looked at again: compared, told again, asked again, rebuilt, and tried with other levels.
+//! What was decided, looked at again: compared, republished, asked again, rebuilt, and tried with other levels.
 //!
 //! Everything here walks the ledger in its own order ([`replay_state`]), or the topics in theirs ([`topics`]), or both side by
 //! side ([`join`]): the ledger says in which order the records of all partitions were decided, and the topics hold what
 //! was asked. [`record_filter`] says which records are meant.
 //!
-//! * [`decision_verifier`]: whether the rules decide the same again; [`compare`]: with the topics, and whether what was told is
+//! * [`decision_verifier`]: whether the rules decide the same again; [`compare`]: with the topics, and whether what was published is
 //!   what is stored. The audit and `replay diff` are both this.
-//! * [`republish`] tells stored decisions again; [`reprocess`] asks commands again.
+//! * [`republish`] publishes stored decisions again; [`reprocess`] asks commands again.
 //! * [`rebuild`] makes a ledger again; [`simulate`] decides with other levels.
 
 pub mod compare;
@@ -14,6 +14,7 @@ pub mod decision_verifier;
 pub mod finding;
 pub mod incarnations;
 pub mod join;
+pub mod published;
 pub mod rebuild;
 pub mod record_filter;
 pub mod replay_state;
@@ -22,7 +23,6 @@ pub mod republish;
 mod rows;
 pub mod scope;
 pub mod simulate;
-pub mod told;
 pub mod topics;
 
 use std::sync::Arc;

@@ -35,7 +35,7 @@ pub struct Report {
     pub executed: bool,
 }
 
-/// Makes `into` the ledger that the topics tell of.
+/// Makes `into` the ledger that the topics describe.
 ///
 /// Following the old ledger, each record is decided at the place and time it was decided before, and the two are
 /// compared to the row in the end. Without one, records are decided in the order of their timestamps, at their
@@ -291,7 +291,7 @@ impl Restorer<'_> {
     }
 }
 
-/// The command of a decision: of its record, or, where an operator gave it, of what the decision tells.
+/// The command of a decision: of its record, or, where an operator gave it, of what the decision says.
 fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
     let Decision { key, source, digest, .. } = &*entry.decision;
     let command = match (record, source) {

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::block_in_place;
 
+use super::published::{letter_class, letter_of};
 use super::scope::{LedgerView, Scope};
-use super::told::{letter_class, letter_of};
 use super::topics::OffsetRange;
 use super::{Progress, Stopped};
 use crate::background::{Lost, Sender};

@@ -1,4 +1,4 @@
-//! Stored decisions, told again.
+//! Stored decisions, republished.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::incarnations::Incarnations;
-use super::scope::{LedgerView, Scope, told_part};
+use super::scope::{LedgerView, Scope, published_part};
 use super::topics::OffsetRange;
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
@@ -22,14 +22,14 @@ const PAGE: usize = 5_000;
 /// Most tries of one transaction.
 const TRIES: usize = 5;
 
-/// What is told again.
+/// What is republished.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
     /// Records looked at.
     pub records: u64,
-    /// Decisions told as accepted.
+    /// Decisions published as accepted.
     pub accepted: u64,
-    /// Decisions told as rejected.
+    /// Decisions published as rejected.
     pub rejected: u64,
     /// Chosen records that made no decision: repeats and dead letters.
     pub without_decision: u64,
@@ -40,11 +40,11 @@ pub struct Report {
     pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
 }
 
-/// Tells the chosen decisions again: the same bytes with the same ids, page by page in a transaction each; or only says
-/// what it would tell.
+/// Publishes the chosen decisions again: the same bytes with the same ids, page by page in a transaction each; or only says
+/// what it would publish.
 ///
 /// # Errors
-/// When something cannot be read or told, or the ledger does not fit the topics.
+/// When something cannot be read or published, or the ledger does not fit the topics.
 pub async fn republish(
     store: &dyn Store,
     scope: Scope<'_>,
@@ -55,8 +55,8 @@ pub async fn republish(
     let look = scope.look(store, &scope.sources()).await?;
     look.check_fits()?;
     let LedgerView { topics, ranges, committed, positions, incarnations, mut snapshot, .. } = look;
-    // What is decided and not told yet, the verifier itself tells.
-    let ranges = told_part(ranges, &positions, &committed);
+    // What is decided and not published yet, the verifier itself publishes.
+    let ranges = published_part(ranges, &positions, &committed);
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
 
     let mut publisher = if execute {
@@ -66,7 +66,7 @@ pub async fn republish(
             topic.clone_into(&mut names.accepted_topic);
             topic.clone_into(&mut names.rejected_topic);
         }
-        // One id for all: two at once would tell everything twice, so the second ends the first.
+        // One id for all: two at once would publish everything twice, so the second ends the first.
         let mut publisher = Publisher::new(scope.kafka, &names, &format!("{}-replay", scope.group))?;
         block_in_place(|| publisher.init_transactions(&CancellationToken::new()))?;
         Some(publisher)
@@ -96,7 +96,7 @@ pub async fn republish(
             page.iter().map(|record| (record.source.at.clone(), record.source.offset.next())).collect();
         let events = events_of(&mut *snapshot, scope, &incarnations, page, &mut report).await?;
         if let Some(publisher) = &mut publisher {
-            block_in_place(|| tell(publisher, &events))?;
+            block_in_place(|| publish(publisher, &events))?;
         }
         report.records += read as u64;
         places.extend(ends);
@@ -141,28 +141,28 @@ async fn events_of(
     Ok(events)
 }
 
-/// Tells events in one transaction.
-fn tell(publisher: &mut Publisher, events: &[Outgoing]) -> Result<()> {
+/// Publishes events in one transaction.
+fn publish(publisher: &mut Publisher, events: &[Outgoing]) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
     let events: Vec<&Outgoing> = events.iter().collect();
     for _ in 0..TRIES {
-        match publisher.tell(&PublishRequest { events: &events, offsets: &[], group: None }) {
+        match publisher.publish(&PublishRequest { events: &events, offsets: &[], group: None }) {
             Ok(()) => return Ok(()),
             Err(PublishError::Fenced(_)) => {
-                bail!("another replay took over; only one can tell at a time")
+                bail!("another replay took over; only one can publish at a time")
             }
             Err(error @ PublishError::Refused(_)) => {
-                return Err(anyhow::Error::new(error).context("everything before it is told"));
+                return Err(anyhow::Error::new(error).context("everything before it is published"));
             }
             Err(error) => {
-                tracing::warn!(%error, "telling again");
+                tracing::warn!(%error, "publishing again");
                 publisher
                     .init_transactions(&CancellationToken::new())
                     .context("the producer could not be made anew")?;
             }
         }
     }
-    bail!("a transaction failed {TRIES} times; everything before it is told")
+    bail!("a transaction failed {TRIES} times; everything before it is published")
 }

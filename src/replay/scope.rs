@@ -22,7 +22,7 @@ pub struct Scope<'a> {
     pub kafka: &'a KafkaArgs,
     /// The topics.
     pub topics: &'a TopicArgs,
-    /// The group whose committed offsets say what is told.
+    /// The group whose committed offsets say what is published.
     pub group: &'a str,
     /// Which records.
     pub choice: &'a RecordFilter,
@@ -30,7 +30,7 @@ pub struct Scope<'a> {
     pub since: Option<Stamp>,
 }
 
-/// The chosen records and the ledger, looked at in the one order in which a verifier may go on meanwhile: what is told,
+/// The chosen records and the ledger, looked at in the one order in which a verifier may go on meanwhile: what is published,
 /// then the ledger, which holds all of that.
 pub(super) struct LedgerView {
     pub(super) topics: Topics,
@@ -52,7 +52,7 @@ impl<'a> Scope<'a> {
         [&self.topics.orders_topic, &self.topics.adjustments_topic]
     }
 
-    /// Refuses another group than the ledger's: its committed offsets say nothing of what this ledger's group told.
+    /// Refuses another group than the ledger's: its committed offsets say nothing of what this ledger's group published.
     ///
     /// # Errors
     /// Names the group the ledger is of.
@@ -100,8 +100,8 @@ impl LedgerView {
     }
 }
 
-/// The part of each range that is both decided and told.
-pub(super) fn told_part(
+/// The part of each range that is both decided and published.
+pub(super) fn published_part(
     ranges: Vec<OffsetRange>,
     positions: &Positions,
     committed: &Positions,

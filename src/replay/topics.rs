@@ -200,7 +200,7 @@ impl Topics {
     }
 
     /// Waits until readers of committed records see all of these topics that is there now: a transaction that is open
-    /// hides what was told after its start, whoever told it.
+    /// hides what was published after its start, whoever published it.
     ///
     /// # Errors
     /// When something stays hidden, or Kafka does not answer.
@@ -232,8 +232,8 @@ impl Topics {
                 let all: Vec<String> =
                     still.iter().map(|(at, seen, end)| format!("{at} from offset {seen} to {end}")).collect();
                 bail!(
-                    "a transaction stays open, and hides what was told after its start, so nobody can say what was \
-                     never told: {}. Whose it is, Kafka's own tools say: kafka-transactions.sh describe-producers \
+                    "a transaction stays open, and hides what was published after its start, so nobody can say what was \
+                     never published: {}. Whose it is, Kafka's own tools say: kafka-transactions.sh describe-producers \
                      --topic {} --partition {} (the one with a CurrentTransactionStartOffset; {seen} here); wait for its \
                      end, or abort it there if it hangs",
                     all.join(", "),

@@ -125,7 +125,7 @@ pub enum StoreError {
         /// The newest migration of this program.
         known: i64,
     },
-    /// The database's `_sqlx_migrations` tells of migrations that no version of this program has.
+    /// The database's `_sqlx_migrations` names migrations that no version of this program has.
     #[error(
         "another program's migrations are in this database: its table _sqlx_migrations has a version {version} that is \
          not this program's. Give the ledger a database of its own; or, in PostgreSQL, a schema of its own, with \
@@ -317,7 +317,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a batch in one transaction, once: retries what is transient
     /// a bounded number of times within, and is safe to call again with the
     /// same batch after any error, since positions and decisions make a
-    /// second time a no-op that tells the same. What cost the connection is
+    /// second time a no-op that answers the same. What cost the connection is
     /// not tried again within where the batch has an epoch: the next try could
     /// only say that there is a new one, and why would be lost.
     ///

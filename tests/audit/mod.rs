@@ -23,8 +23,8 @@ on_every_store![
     a_newest_movement_with_another_balance_is_named,
     a_missing_decision_is_named,
     a_rejection_with_movements_is_named,
-    a_decision_that_tells_another_quantity_is_named,
-    a_decision_that_tells_a_line_twice_or_not_at_all_is_named,
+    a_decision_that_says_another_quantity_is_named,
+    a_decision_that_says_a_line_twice_or_not_at_all_is_named,
     a_decision_that_is_no_json_is_named,
     a_movement_from_nowhere_is_named,
     a_level_whose_version_is_off_is_named,
@@ -136,7 +136,7 @@ async fn a_movement_changed_by_hand_is_named(database: Arc<TestDatabase>) {
         &[
             (2, "SKU MUG: movement 3 moved -1 and left 5, but 8 was there before"),
             (2, "SKU MUG: its level is 4, its movements add up to 6"),
-            (3, "command o-2: movement 3 of SKU MUG (-1, leaving 5) is not what its decision tells"),
+            (3, "command o-2: movement 3 of SKU MUG (-1, leaving 5) is not what its decision says"),
         ],
     )
     .await;
@@ -173,16 +173,16 @@ async fn a_rejection_with_movements_is_named(database: Arc<TestDatabase>) {
     .await;
 }
 
-async fn a_decision_that_tells_another_quantity_is_named(database: Arc<TestDatabase>) {
+async fn a_decision_that_says_another_quantity_is_named(database: Arc<TestDatabase>) {
     expect_named(
         &database,
         "UPDATE decisions SET detail = replace(detail, '\"quantity\":3', '\"quantity\":2') WHERE id = 'o-2'",
-        &[(3, "command o-2: movement 3 of SKU MUG (-3, leaving 5) is not what its decision tells")],
+        &[(3, "command o-2: movement 3 of SKU MUG (-3, leaving 5) is not what its decision says")],
     )
     .await;
 }
 
-async fn a_decision_that_tells_a_line_twice_or_not_at_all_is_named(database: Arc<TestDatabase>) {
+async fn a_decision_that_says_a_line_twice_or_not_at_all_is_named(database: Arc<TestDatabase>) {
     expect_named(
         &database,
         r#"UPDATE decisions SET detail = '{"lines":[{"sku":"MUG","quantity":3,"balance":5},

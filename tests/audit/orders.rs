@@ -26,8 +26,8 @@ on_every_store![
     a_missing_decision_of_a_return_is_named,
     a_missing_decision_of_a_confirmation_is_named,
     a_rejected_return_that_gave_back_is_named,
-    a_return_that_tells_another_order_is_named,
-    a_cancellation_that_tells_fewer_pieces_is_named,
+    a_return_that_says_another_order_is_named,
+    a_cancellation_that_says_fewer_pieces_is_named,
 ];
 
 /// A hold that ends in no test.
@@ -265,8 +265,8 @@ async fn a_rejected_return_that_gave_back_is_named(database: Arc<TestDatabase>) 
     .await;
 }
 
-async fn a_return_that_tells_another_order_is_named(database: Arc<TestDatabase>) {
-    // Its movement is still what it tells: only the orders' lines betray it.
+async fn a_return_that_says_another_order_is_named(database: Arc<TestDatabase>) {
+    // Its movement is still what it says: only the orders' lines betray it.
     expect_named(
         &database,
         "UPDATE decisions SET detail = replace(detail, '\"plain\"', '\"open\"') WHERE id = 'r-1'",
@@ -278,13 +278,13 @@ async fn a_return_that_tells_another_order_is_named(database: Arc<TestDatabase>)
     .await;
 }
 
-async fn a_cancellation_that_tells_fewer_pieces_is_named(database: Arc<TestDatabase>) {
+async fn a_cancellation_that_says_fewer_pieces_is_named(database: Arc<TestDatabase>) {
     expect_named(
         &database,
         "UPDATE decisions SET detail = replace(detail, '\"quantity\":3', '\"quantity\":2')
          WHERE id = 'cancelled' AND kind = 2",
         &[
-            "command cancelled: movement 9 of SKU MUG (3, leaving 15) is not what its decision tells",
+            "command cancelled: movement 9 of SKU MUG (3, leaving 15) is not what its decision says",
             "order cancelled, SKU MUG: 3 pieces are noted as given back, its decisions gave back 2",
         ],
     )

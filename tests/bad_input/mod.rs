@@ -549,12 +549,12 @@ fn no_bad_record_harms_its_batch_mates() {
     let mut mates = 0;
     for (request, outcome) in requests.iter().zip(&changes.outcomes) {
         let Outcome::Decided(decision) = outcome else { panic!("{:?}: {outcome:?}", request.command.key) };
-        let told = result(decision, None, None);
+        let published = result(decision, None, None);
         let value: serde_json::Value =
-            serde_json::from_slice(&told.value.expect("a result has a value")).expect("JSON");
+            serde_json::from_slice(&published.value.expect("a result has a value")).expect("JSON");
         assert_eq!(value["order_id"], request.command.key.id.as_str());
         if request.command.key.id.as_str().starts_with("mate-") {
-            assert_eq!(told.channel, Channel::Accepted);
+            assert_eq!(published.channel, Channel::Accepted);
             mates += 1;
         }
     }

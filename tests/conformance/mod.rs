@@ -36,8 +36,8 @@ on_every_store![
     the_same_id_with_other_content_conflicts_and_the_first_decision_stands,
     the_same_ids_through_two_instances_at_once_are_decided_once,
     two_instances_that_set_a_new_sku_at_once_both_succeed,
-    a_batch_applied_again_tells_the_same_byte_for_byte,
-    a_batch_half_below_the_position_is_told_and_decided_in_one_go,
+    a_batch_applied_again_answers_the_same_byte_for_byte,
+    a_batch_half_below_the_position_is_published_and_decided_in_one_go,
     a_ledger_behind_is_refused_and_nothing_is_written,
     a_record_below_the_position_without_a_decision_is_undecided,
     records_without_a_command_move_the_position,
@@ -53,11 +53,11 @@ on_every_store![
     eight_tasks_on_overlapping_skus_never_oversell,
 ];
 
-/// The decision an outcome tells.
-fn told(outcome: &Outcome) -> Arc<Decision> {
+/// The decision of an outcome.
+fn published(outcome: &Outcome) -> Arc<Decision> {
     match outcome {
-        Outcome::Decided(decision) | Outcome::ToldAgain(decision) => Arc::clone(decision),
-        other => panic!("nothing to tell: {other:?}"),
+        Outcome::Decided(decision) | Outcome::Republished(decision) => Arc::clone(decision),
+        other => panic!("no decision: {other:?}"),
     }
 }
 
@@ -69,14 +69,14 @@ async fn positions(store: &dyn Store, numbers: &[i32]) -> Vec<Option<i64>> {
 
 /// Why the command of an outcome was rejected.
 fn reasons(outcome: &Outcome) -> Vec<Reason> {
-    let decision = told(outcome);
+    let decision = published(outcome);
     assert!(!decision.accepted, "{decision:?}");
     decision.reasons().unwrap()
 }
 
 /// What a command of this outcome gave back: name, pieces, and the level after.
 fn back(outcome: &Outcome) -> Vec<(String, i64, i64)> {
-    let decision = told(outcome);
+    let decision = published(outcome);
     assert!(decision.accepted, "{decision:?}");
     let lines = decision.returned_lines().unwrap();
     lines
@@ -160,7 +160,7 @@ async fn a_cart_takes_all_its_lines_or_none(database: Arc<TestDatabase>) {
         .await
         .unwrap();
     assert_eq!(words(&applied.outcomes), ["accepted", "accepted", "rejected", "accepted", "rejected"]);
-    let reasons = told(&applied.outcomes[2]).reasons().unwrap();
+    let reasons = published(&applied.outcomes[2]).reasons().unwrap();
     assert_eq!(
         reasons,
         [
@@ -179,7 +179,7 @@ async fn an_unknown_sku_is_a_rejection_and_stays_unknown(database: Arc<TestDatab
     let store = database.ledger().await;
     let applied = store.apply(&batch(vec![order("o-1", &[("MUGG", 1)])])).await.unwrap();
     assert_eq!(
-        told(&applied.outcomes[0]).reasons().unwrap(),
+        published(&applied.outcomes[0]).reasons().unwrap(),
         [Reason::UnknownSku { sku: sku("MUGG"), location: None, requested: 1 }]
     );
     assert!(levels(&*store).await.is_empty());
@@ -213,7 +213,7 @@ async fn a_level_is_set_only_at_the_version_expected(database: Arc<TestDatabase>
         .unwrap();
     assert_eq!(words(&applied.outcomes), ["accepted", "rejected", "accepted", "accepted", "rejected"]);
     assert_eq!(
-        told(&applied.outcomes[1]).reasons().unwrap(),
+        published(&applied.outcomes[1]).reasons().unwrap(),
         [Reason::VersionMismatch { sku: sku("MUG"), location: None, expected: 0, actual: 1 }]
     );
     assert_eq!(levels(&*store).await, [("MUG".into(), 0, 3)]);
@@ -244,12 +244,12 @@ async fn the_same_id_with_other_content_conflicts_and_the_first_decision_stands(
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
     let first = records(2, 0, vec![order("o-1", &[("MUG", 2)])]);
-    let decided = told(&store.apply(&first).await.unwrap().outcomes[0]);
+    let decided = published(&store.apply(&first).await.unwrap().outcomes[0]);
     let other = store.apply(&records(2, 1, vec![order("o-1", &[("MUG", 3)])])).await.unwrap();
     assert_eq!(other.outcomes, [Outcome::Conflict { first: first.requests[0].source.clone() }]);
     let again = store.apply(&first).await;
     // The position is 2 now and the caller applied only to 0: fine, the ledger is ahead.
-    assert_eq!(again.unwrap().outcomes, [Outcome::ToldAgain(decided)]);
+    assert_eq!(again.unwrap().outcomes, [Outcome::Republished(decided)]);
     assert_eq!(levels(&*store).await, [("MUG".into(), 8, 2)]);
 }
 
@@ -305,7 +305,7 @@ async fn two_instances_that_set_a_new_sku_at_once_both_succeed(database: Arc<Tes
     expect_no_findings(&*one).await;
 }
 
-async fn a_batch_applied_again_tells_the_same_byte_for_byte(database: Arc<TestDatabase>) {
+async fn a_batch_applied_again_answers_the_same_byte_for_byte(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 3, None), set("a-2", "HAT", 3, None)])).await.unwrap();
     let mut orders = records(
@@ -328,12 +328,12 @@ async fn a_batch_applied_again_tells_the_same_byte_for_byte(database: Arc<TestDa
         let again = store.apply(&orders).await.unwrap();
         assert_eq!(
             words(&again.outcomes),
-            ["told again", "told again", "repeated", "told again", "conflict", "told again"]
+            ["republished", "republished", "repeated", "republished", "conflict", "republished"]
         );
         for (first, again) in first.outcomes.iter().zip(&again.outcomes) {
             if let Outcome::Decided(decision) = first {
                 // Detail, place, time, digest and source alike.
-                assert_eq!(&told(again), decision);
+                assert_eq!(&published(again), decision);
             }
         }
         assert!(again.levels.is_empty());
@@ -342,13 +342,13 @@ async fn a_batch_applied_again_tells_the_same_byte_for_byte(database: Arc<TestDa
     }
 }
 
-async fn a_batch_half_below_the_position_is_told_and_decided_in_one_go(database: Arc<TestDatabase>) {
+async fn a_batch_half_below_the_position_is_published_and_decided_in_one_go(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 3, None)])).await.unwrap();
     let orders: Vec<_> = (0..4).map(|n| order(&format!("o-{n}"), &[("MUG", 1)])).collect();
     store.apply(&records(0, 0, orders[..2].to_vec())).await.unwrap();
     let whole = store.apply(&records(0, 0, orders)).await.unwrap();
-    assert_eq!(words(&whole.outcomes), ["told again", "told again", "accepted", "rejected"]);
+    assert_eq!(words(&whole.outcomes), ["republished", "republished", "accepted", "rejected"]);
     assert_eq!(positions(&*store, &[0]).await, [Some(4)]);
     expect_no_findings(&*store).await;
 }
@@ -564,7 +564,7 @@ async fn eight_tasks_on_overlapping_skus_never_oversell(database: Arc<TestDataba
                     .collect();
                 let applied = store.apply(&records(task, round * 20, requests)).await.unwrap();
                 for outcome in applied.outcomes {
-                    let decision = told(&outcome);
+                    let decision = published(&outcome);
                     if decision.accepted {
                         for line in decision.accepted_lines().unwrap() {
                             assert!(line.balance >= 0);

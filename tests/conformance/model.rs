@@ -90,7 +90,7 @@ pub(super) fn timeless(detail: &str) -> String {
 /// What two stores must agree on: all but places in the order and times.
 fn comparable(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Decided(d) | Outcome::ToldAgain(d) => {
+        Outcome::Decided(d) | Outcome::Republished(d) => {
             format!("{} {} {:?} {} {:?}", word(outcome), d.key, d.digest, timeless(&d.detail), d.source)
         }
         other => format!("{other:?}"),
@@ -162,16 +162,16 @@ const MUST_SEE: &[&str] = &[
     "order.created rejected",
     "order.created repeated",
     "order.created conflict",
-    "order.created told again",
+    "order.created republished",
     "order.cancelled accepted",
     "order.cancelled repeated",
-    "order.cancelled told again",
+    "order.cancelled republished",
     "order.returned accepted",
     "order.returned rejected",
     "order.returned conflict",
     "order.confirmed accepted",
     "order.confirmed rejected",
-    "order.confirmed told again",
+    "order.confirmed republished",
     "order.released accepted",
     "order.released rejected",
     "order.hold_extended accepted",

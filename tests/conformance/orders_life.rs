@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{Confirmed, Extended, GivenBack, Id, OrderTaken, Outcome, Reason, Request};
 use stock_verifier::store::{DueHold, Store};
 
-use super::{apply_one, back, expect_no_findings, positions, reasons, told};
+use super::{apply_one, back, expect_no_findings, positions, published, reasons};
 use crate::on_every_store;
 use crate::support::{
     TestDatabase, batch, cancelled, confirmed, expired, extended, hold, levels, order, partition, received,
@@ -60,15 +60,15 @@ async fn due_holds(store: &dyn Store, wanted: usize, lease: Duration) -> Vec<Due
     due
 }
 
-/// When the hold of an accepted order ends, as told.
+/// When the hold of an accepted order ends, as published.
 fn end(outcome: &Outcome) -> String {
-    let taken: OrderTaken = serde_json::from_str(&told(outcome).detail).unwrap();
-    taken.expires_at.expect("a hold tells its end")
+    let taken: OrderTaken = serde_json::from_str(&published(outcome).detail).unwrap();
+    taken.expires_at.expect("a hold says its end")
 }
 
 fn confirmation(outcome: &Outcome) -> Confirmed {
-    assert!(told(outcome).accepted, "{outcome:?}");
-    serde_json::from_str(&told(outcome).detail).unwrap()
+    assert!(published(outcome).accepted, "{outcome:?}");
+    serde_json::from_str(&published(outcome).detail).unwrap()
 }
 
 async fn a_cancelled_order_gives_back_everything_once(database: Arc<TestDatabase>) {
@@ -87,7 +87,7 @@ async fn a_cancelled_order_gives_back_everything_once(database: Arc<TestDatabase
     // By the instance that did it, and by one that starts after a crash.
     for (number, store) in [(1, store.clone()), (2, database.open().await)] {
         let again = store.apply(&first).await.unwrap();
-        assert_eq!(again.outcomes, [Outcome::ToldAgain(told(&applied.outcomes[0]))]);
+        assert_eq!(again.outcomes, [Outcome::Republished(published(&applied.outcomes[0]))]);
         let other = store.apply(&records(number, 0, vec![cancelled("o-1")])).await.unwrap();
         assert_eq!(words(&other.outcomes), ["repeated"]);
         assert!(other.levels.is_empty());
@@ -127,8 +127,8 @@ async fn returns_add_up_and_never_exceed_what_was_taken(database: Arc<TestDataba
     apply_one(&*store, order("o-1", &[("MUG", 5), ("HAT", 2)])).await;
     let first = apply_one(&*store, returned("r-1", "o-1", &[("MUG", 2)])).await;
     assert_eq!(back(&first), [("MUG".into(), 2, 7)]);
-    let told_of: GivenBack = serde_json::from_str(&told(&first).detail).unwrap();
-    assert_eq!(told_of.order_id, Some(Id::new("o-1").unwrap()));
+    let published_of: GivenBack = serde_json::from_str(&published(&first).detail).unwrap();
+    assert_eq!(published_of.order_id, Some(Id::new("o-1").unwrap()));
     let second = apply_one(&*store, returned("r-2", "o-1", &[("HAT", 1), ("MUG", 1), ("MUG", 1)])).await;
     assert_eq!(back(&second), [("HAT".into(), 1, 9), ("MUG".into(), 2, 9)]);
     let before = levels(&*store).await;
@@ -293,9 +293,9 @@ async fn an_extended_hold_ends_later_by_as_much(database: Arc<TestDatabase>) {
     for (id, by) in [("e-1", 60), ("e-2", 3_600)] {
         let outcome = apply_one(&*store, extended(id, "o-1", by)).await;
         assert_eq!(word(&outcome), "accepted");
-        let told: Extended = serde_json::from_str(&told(&outcome).detail).unwrap();
-        assert_eq!(told.order_id.as_str(), "o-1");
-        ends.push(humantime::parse_rfc3339(&told.expires_at).unwrap());
+        let published: Extended = serde_json::from_str(&published(&outcome).detail).unwrap();
+        assert_eq!(published.order_id.as_str(), "o-1");
+        ends.push(humantime::parse_rfc3339(&published.expires_at).unwrap());
     }
     assert_eq!(word(&apply_one(&*store, extended("e-1", "o-1", 60)).await), "repeated");
     assert_eq!(word(&apply_one(&*store, extended("e-1", "o-1", 61)).await), "conflict");
@@ -370,8 +370,8 @@ async fn an_expired_hold_gives_back_once_however_many_instances_ask(database: Ar
     let decided: Vec<_> = outcomes.iter().filter(|outcome| word(outcome) != "repeated").collect();
     assert_eq!(decided.len(), 1, "{outcomes:?}");
     assert_eq!(back(decided[0]), [("HAT".into(), 1, 5), ("MUG".into(), 2, 10)]);
-    let told_of: GivenBack = serde_json::from_str(&told(decided[0]).detail).unwrap();
-    assert_eq!(told_of.expired_at.as_ref(), Some(&end));
+    let published_of: GivenBack = serde_json::from_str(&published(decided[0]).detail).unwrap();
+    assert_eq!(published_of.expired_at.as_ref(), Some(&end));
     assert_eq!(levels(&*one).await, [("HAT".into(), 5, 3), ("MUG".into(), 10, 3)]);
     for late in [confirmed("o-1", "o-1", None), released("o-1"), extended("e-1", "o-1", 60)] {
         assert_eq!(reasons(&apply_one(&*two, late).await), [Reason::HoldExpired { expired_at: end.clone() }]);
@@ -458,8 +458,8 @@ async fn a_due_hold_is_given_again_after_its_lease(database: Arc<TestDatabase>) 
     expect_no_findings(&*store).await;
 }
 
-/// A telling of the same commands under other names: their outcomes, with the names taken out.
-fn retold(outcomes: &[Outcome], name: &str) -> Vec<String> {
+/// The same commands under other names: their outcomes, with the names taken out.
+fn republished(outcomes: &[Outcome], name: &str) -> Vec<String> {
     let line = |outcome: &Outcome| match outcome {
         Outcome::Decided(decision) => {
             format!("{} {}", word(outcome), super::model::timeless(&decision.detail))
@@ -482,7 +482,7 @@ async fn expect_as_one_at_a_time(
     for (offset, request) in (0..).zip(commands("singly-")) {
         singly.extend(store.apply(&records(1, offset, vec![request])).await.unwrap().outcomes);
     }
-    assert_eq!(retold(&whole, "whole-"), retold(&singly, "singly-"));
+    assert_eq!(republished(&whole, "whole-"), republished(&singly, "singly-"));
     let levels = levels(&*store).await;
     let under = |name: &str| -> Vec<(String, i64, i64)> {
         let mine = levels.iter().filter(|(item, ..)| item.starts_with(name));

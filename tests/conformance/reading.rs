@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stock_verifier::ledger::{CommandKind, Decision, Item, Seq};
 
-use super::{expect_no_findings, told};
+use super::{expect_no_findings, published};
 use crate::on_every_store;
 use crate::support::{
     TestDatabase, batch, cancelled, extended, hold, levels, order, records, returned, set, sku, word,
@@ -64,12 +64,12 @@ async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
     let takes = odd.iter().map(|name| order(&format!("take {name}"), &[(name, 2)])).collect();
     let applied = store.apply(&records(0, 27, takes)).await.unwrap();
     for (name, outcome) in odd.iter().zip(&applied.outcomes) {
-        let lines = told(outcome).accepted_lines().unwrap();
+        let lines = published(outcome).accepted_lines().unwrap();
         assert_eq!((lines[0].sku.as_str(), lines[0].quantity, lines[0].balance), (*name, 2, 3));
     }
     let again = store.apply(&orders).await.unwrap();
     for (first, again) in rejected.outcomes.iter().zip(&again.outcomes) {
-        assert_eq!(told(first), told(again));
+        assert_eq!(published(first), published(again));
     }
     let found: HashSet<String> = levels(&*store).await.into_iter().map(|(name, ..)| name).collect();
     let meant = odd.iter().flat_map(|name| [(*name).to_owned(), format!("PLACE at {name}")]);
@@ -115,7 +115,7 @@ async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDataba
         life.push(extended(&format!("e-{n}"), &format!("h-{n}"), 60));
         decided.extend(store.apply(&records(0, n * 14, life)).await.unwrap().outcomes);
     }
-    let decided: Vec<Decision> = decided.iter().map(|outcome| Decision::clone(&told(outcome))).collect();
+    let decided: Vec<Decision> = decided.iter().map(|outcome| Decision::clone(&published(outcome))).collect();
     // A snapshot sees what was there when it was taken.
     assert_eq!(empty.movements_between(Seq::START, Seq::END).await.unwrap(), []);
     assert_eq!(empty.decisions_after(Seq::START, 10).await.unwrap(), []);

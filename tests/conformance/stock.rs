@@ -1,4 +1,4 @@
-//! What bounds orders, where stock is, and what is told of levels.
+//! What bounds orders, where stock is, and what is published about levels.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stock_verifier::ledger::{Item, Level, Limits, OrderTaken, Outcome, Reason};
 use stock_verifier::store::Store;
 
-use super::{apply_one, back, expect_no_findings, reasons, told};
+use super::{apply_one, back, expect_no_findings, published, reasons};
 use crate::on_every_store;
 use crate::support::{
     TestDatabase, adjusted, batch, cancelled, item, levels, limits, location, order, partial, received,
@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 on_every_store![
-    a_partial_order_takes_what_there_is_and_tells_what_was_short,
+    a_partial_order_takes_what_there_is_and_says_what_was_short,
     backorders_go_below_zero_to_the_limit_and_not_further,
     an_order_limit_rejects_and_bounds_a_partial_order,
     limits_of_an_unknown_sku_are_rejected,
@@ -32,8 +32,8 @@ type Taken = (String, i64, i64, i64);
 
 /// What an accepted order took, and what it was short of.
 fn taken(outcome: &Outcome) -> (Vec<Taken>, Vec<Reason>) {
-    assert!(told(outcome).accepted, "{outcome:?}");
-    let taken: OrderTaken = serde_json::from_str(&told(outcome).detail).unwrap();
+    assert!(published(outcome).accepted, "{outcome:?}");
+    let taken: OrderTaken = serde_json::from_str(&published(outcome).detail).unwrap();
     let lines = taken.lines.into_iter().map(|line| {
         let item = Item { sku: line.sku, location: line.location };
         (item.to_string(), line.quantity, line.balance, line.backordered)
@@ -47,7 +47,7 @@ async fn level(store: &dyn Store, name: &str) -> Level {
     found[0].level
 }
 
-async fn a_partial_order_takes_what_there_is_and_tells_what_was_short(database: Arc<TestDatabase>) {
+async fn a_partial_order_takes_what_there_is_and_says_what_was_short(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     let stock = vec![set("a-1", "MUG", 3, None), set("a-2", "HAT", 0, None), set("a-3", "PEN", 9, None)];
     store.apply(&batch(stock)).await.unwrap();
@@ -249,9 +249,9 @@ async fn an_operators_changes_are_unannounced_until_they_are_taken(database: Arc
     let stock = vec![set("a-1", "MUG", 5, None), set("a-2", "MUG@BERLIN", 3, None)];
     store.apply(&batch(stock)).await.unwrap();
     apply_one(&*store, received("a-3", "MUG", 2)).await;
-    // What came by a record is told with that record's result.
+    // What came by a record is published with that record's result.
     store.apply(&records(0, 0, vec![set("a-4", "HAT", 1, None), order("o-1", &[("MUG", 1)])])).await.unwrap();
-    // What changed nothing is not told.
+    // What changed nothing is not published.
     apply_one(&*store, order("o-2", &[("PEN", 1)])).await;
     assert_eq!(unannounced(&*store, 10).await, ["MUG", "MUG at BERLIN"]);
     assert!(unannounced(&*store, 10).await.is_empty());

@@ -20,7 +20,7 @@ fn demo(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_demo_tells_proves_and_exits_with_0() {
+fn the_demo_runs_proves_and_exits_with_0() {
     let done = demo(&["--orders", "3000", "--seed", "5"]);
     let out = String::from_utf8(done.stdout).unwrap();
     assert!(done.status.success(), "{out}\n{}", String::from_utf8_lossy(&done.stderr));
@@ -126,15 +126,15 @@ async fn lost_repeated_and_forged_events_fail_the_proof() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sound.db");
     let mut evidence = played(&file).await;
-    let told = evidence.results.keys().next().unwrap().clone();
+    let published = evidence.results.keys().next().unwrap().clone();
 
-    let result = evidence.results.remove(&told).unwrap();
+    let result = evidence.results.remove(&published).unwrap();
     assert_eq!(broken(&file, &evidence).await, [4], "a lost result");
-    evidence.results.insert(told.clone(), vec![result[0], result[0]]);
-    assert_eq!(broken(&file, &evidence).await, [4], "a result told twice");
-    evidence.results.insert(told.clone(), vec![[7; 16]]);
+    evidence.results.insert(published.clone(), vec![result[0], result[0]]);
+    assert_eq!(broken(&file, &evidence).await, [4], "a result published twice");
+    evidence.results.insert(published.clone(), vec![[7; 16]]);
     assert_eq!(broken(&file, &evidence).await, [4], "a result with other bytes");
-    evidence.results.insert(told, result.clone());
+    evidence.results.insert(published, result.clone());
     evidence.results.insert("order.created/nobody".to_owned(), result);
     assert_eq!(broken(&file, &evidence).await, [4], "a result of nothing");
     evidence.results.remove("order.created/nobody");

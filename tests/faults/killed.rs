@@ -41,7 +41,7 @@ fn a_dozen_kills_at_random_moments_lose_and_repeat_nothing() {
         let moment = applied + random.random_range(0..part.len() as i64 / 2);
         let delay = Duration::from_micros(random.random_range(0..30_000));
         wait::until("the work goes on", Duration::from_secs(60), || scene.database.applied() > moment);
-        // The moment itself: anywhere between reading, deciding and telling.
+        // The moment itself: anywhere between reading, deciding and publishing.
         std::thread::sleep(delay);
         let victim = random.random_range(0..PROCESSES);
         running[victim].kill();
@@ -55,7 +55,7 @@ fn a_dozen_kills_at_random_moments_lose_and_repeat_nothing() {
         applied += part.len() as i64;
     }
     scene.done(Duration::from_secs(90));
-    println!("{:>6.1?}: everything is told", begun.elapsed());
+    println!("{:>6.1?}: everything is published", begun.elapsed());
     for verifier in running {
         verifier.stop();
     }

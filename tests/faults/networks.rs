@@ -25,7 +25,7 @@ fn scene_of(seed: u64, orders: usize) -> (Scene, usize) {
     (scene, stream.records.len())
 }
 
-/// All is told, the verifier lived, and every invariant holds.
+/// All is published, the verifier lived, and every invariant holds.
 fn ends_well(scene: &Scene, mut verifier: Verifier, records: usize) {
     scene.done(LONG);
     assert!(verifier.ended().is_none(), "it did not live through it");
@@ -101,7 +101,7 @@ fn every(nth: u64, kinds: &'static [u16], act: Act) -> impl Fn(&[u8]) -> Act + S
 }
 
 #[test]
-fn a_transaction_whose_end_was_not_answered_is_told_once() {
+fn a_transaction_whose_end_was_not_answered_is_published_once() {
     let _alone = alone();
     let (scene, records) = scene_of(11, 4_000);
     let (proxy, verifier) = with_kafka_behind(&scene, every(5, &[api::END], Act::LoseAnswer));
@@ -111,7 +111,7 @@ fn a_transaction_whose_end_was_not_answered_is_told_once() {
 }
 
 #[test]
-fn a_transaction_whose_end_is_answered_too_late_is_told_once() {
+fn a_transaction_whose_end_is_answered_too_late_is_published_once() {
     let _alone = alone();
     let (scene, records) = scene_of(13, 1_000);
     // Longer than the verifier waits for one call, once.

@@ -49,7 +49,7 @@ fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<Str
         println!("{:>6.1?}: {server} is back", begun.elapsed());
     }
     scene.done(LONG);
-    println!("{:>6.1?}: everything is told", begun.elapsed());
+    println!("{:>6.1?}: everything is published", begun.elapsed());
     for verifier in &mut running {
         assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
     }

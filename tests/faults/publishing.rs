@@ -48,7 +48,7 @@ fn scene(partitions: i32) -> Scene {
 }
 
 #[test]
-fn a_dead_letter_too_large_for_its_topic_is_told_without_its_value() {
+fn a_dead_letter_too_large_for_its_topic_is_published_without_its_value() {
     let scene = scene(2);
     scene.kafka.set(&scene.topic("dead"), "max.message.bytes", USUAL_BYTES);
     let large = |seed, length| Sent {
@@ -99,11 +99,11 @@ fn a_key_that_no_result_could_have_makes_a_dead_letter() {
     verifier.stop();
     let ends = scene.prove();
     assert_eq!((ends.accepted, ends.dead), (2, 2));
-    assert_eq!(scene.database.decided(), 2, "what cannot be told is not decided");
+    assert_eq!(scene.database.decided(), 2, "what cannot be published is not decided");
 }
 
 #[test]
-fn a_result_that_cannot_be_told_stops_its_partition_alone_until_it_can() {
+fn a_result_that_cannot_be_published_stops_its_partition_alone_until_it_can() {
     let scene = scene(2);
     scene.kafka.set(&scene.topic("rejected"), "max.message.bytes", "4000");
     // Many small ones, which are too large only when they are sent together; and one that is by itself.
@@ -112,8 +112,8 @@ fn a_result_that_cannot_be_told_stops_its_partition_alone_until_it_can() {
     records.extend(small);
     scene.produce(&records);
     let mut verifier = scene.start("a", &[]);
-    verifier.said("cannot be told. It is decided", SOON);
-    wait::until("the other partition is told to its end", SOON, || {
+    verifier.said("cannot be published. It is decided", SOON);
+    wait::until("the other partition is published to its end", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(1), Some(101)]
     });
     // It goes on there.
@@ -161,13 +161,13 @@ fn a_topic_that_may_not_be_written_stops_who_needs_it_and_no_other() {
     private.kafka_tool(ACLS, &describe);
     scene.produce(&[mug("before", 0), unknown("none", 1).to(0), mug("after", 0), mug("beside", 1)]);
     let mut verifier = start_as_user(&private, &scene, "denied");
-    verifier.said("cannot be told. It is decided", SOON);
-    wait::until("the other partition is told to its end", SOON, || {
+    verifier.said("cannot be published. It is decided", SOON);
+    wait::until("the other partition is published to its end", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(1), Some(1)]
     });
     verifier.signal("TERM");
     assert_eq!(verifier.wait(SOON).code(), Some(3), "{}", verifier.log());
-    // Who may, tells the rest.
+    // Who may, publishes the rest.
     let verifier = scene.start("a", &[]);
     scene.done(SOON);
     verifier.stop();
@@ -177,7 +177,7 @@ fn a_topic_that_may_not_be_written_stops_who_needs_it_and_no_other() {
     // And transactional ids that are taken away end the process, which says so.
     let mut verifier = start_as_user(&private, &scene, "b");
     scene.produce(&[mug("later", 0)]);
-    wait::until("it is told", SOON, || {
+    wait::until("it is published", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(4), Some(1)]
     });
     deny(&private, "Write", ["--transactional-id", "*"]);
@@ -190,7 +190,7 @@ fn a_topic_that_may_not_be_written_stops_who_needs_it_and_no_other() {
 }
 
 #[test]
-fn results_that_may_not_be_written_for_a_moment_are_told_moments_later() {
+fn results_that_may_not_be_written_for_a_moment_are_published_moments_later() {
     let _alone = alone();
     let private = Private::start();
     let scene = Scene::on(&private.servers(), 1);
@@ -203,13 +203,15 @@ fn results_that_may_not_be_written_for_a_moment_are_told_moments_later() {
     scene.done(SOON);
     deny(&private, "Write", ["--topic", &accepted]);
     scene.produce(&(0..500).map(|number| mug(&format!("o-{number}"), 0)).collect::<Vec<_>>());
-    wait::until("a batch could not be told", SOON, || verifier.log().contains("a batch could not be told"));
+    wait::until("a batch could not be published", SOON, || {
+        verifier.log().contains("a batch could not be published")
+    });
     let allow = ["--remove", "--force", "--deny-principal", "User:stock", "--operation", "Write"];
     private.kafka_tool(ACLS, &[&allow[..], &["--topic", &accepted]].concat());
     let again = Instant::now();
     scene.done(SOON);
     let took = again.elapsed();
-    println!("told {took:?} after the topic took results again");
+    println!("published {took:?} after the topic took results again");
     assert!(took < Duration::from_secs(5), "it took {took:?}:\n{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
@@ -218,7 +220,7 @@ fn results_that_may_not_be_written_for_a_moment_are_told_moments_later() {
 }
 
 #[test]
-fn what_takes_longer_than_a_transaction_may_is_told_in_parts() {
+fn what_takes_longer_than_a_transaction_may_is_published_in_parts() {
     let _alone = alone();
     let scene = scene(2);
     let (brokers, upstream) = (setting("KAFKA_PROXY_BROKERS"), setting("KAFKA_PROXY_UPSTREAM"));
@@ -235,7 +237,7 @@ fn what_takes_longer_than_a_transaction_may_is_told_in_parts() {
     command.args(["-X", "compression.type=none", "-X", "linger.ms=50"]);
     let mut verifier = scene.launch(command, "slow");
     scene.done(Duration::from_secs(120));
-    assert!(verifier.log().contains("fewer records are told at once"), "{}", verifier.log());
+    assert!(verifier.log().contains("fewer records are published at once"), "{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
     assert_eq!(scene.prove().accepted, 600);

@@ -21,7 +21,7 @@ fn mugs(prefix: &str, count: usize, partitions: i32) -> Vec<Sent> {
     (0..count).map(|number| order(&format!("{prefix}-{number}"), &[("MUG", 1)]).to(to(number))).collect()
 }
 
-/// A scene whose verifier has told these orders and was stopped.
+/// A scene whose verifier has published these orders and was stopped.
 fn after(orders: &[Sent], partitions: i32) -> Scene {
     let scene = Scene::new(partitions);
     scene.stock(&[("MUG", 1_000_000)]);
@@ -30,14 +30,14 @@ fn after(orders: &[Sent], partitions: i32) -> Scene {
     scene
 }
 
-/// Runs a verifier until all is told, and stops it.
+/// Runs a verifier until all is published, and stops it.
 fn run(scene: &Scene) {
     let verifier = scene.start("a", &[]);
     scene.done(SOON);
     verifier.stop();
 }
 
-/// Decides records of a partition and tells nothing: what a process leaves behind that dies in between.
+/// Decides records of a partition and publishes nothing: what a process leaves behind that dies in between.
 fn decide_only(scene: &Scene, partition: i32, from: i64, to: i64) {
     let records = scene.kafka.read(&scene.orders());
     let records: Vec<_> = records
@@ -72,8 +72,8 @@ fn refuses(mut verifier: Verifier, words: &[&str]) {
 }
 
 #[test]
-fn what_was_decided_but_not_told_before_a_crash_is_told_from_the_ledger() {
-    let scene = after(&mugs("told", 400, 2), 2);
+fn what_was_decided_but_not_published_before_a_crash_is_published_from_the_ledger() {
+    let scene = after(&mugs("published", 400, 2), 2);
     scene.produce(&mugs("crashed", 400, 2));
     decide_only(&scene, 0, 200, 400);
     decide_only(&scene, 1, 200, 300);
@@ -86,17 +86,17 @@ fn what_was_decided_but_not_told_before_a_crash_is_told_from_the_ledger() {
     verifier.signal("TERM");
     let mut verifier = verifier;
     assert_eq!(verifier.wait(SOON).code(), Some(0));
-    assert!(verifier.log().contains("told_again=300"), "{}", verifier.log());
+    assert!(verifier.log().contains("republished=300"), "{}", verifier.log());
 
     assert_eq!(scene.database.number(stored), before, "decisions were made again");
     assert_eq!(scene.prove().accepted, 800);
 }
 
 #[test]
-fn the_very_first_batch_decided_but_not_told_is_told_after_the_crash() {
+fn the_very_first_batch_decided_but_not_published_is_published_after_the_crash() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 1_000)]);
-    // Killed while its first batch waits for a level: it has begun the partition and told nothing.
+    // Killed while its first batch waits for a level: it has begun the partition and published nothing.
     scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
         scene.produce(&mugs("first", 100, 1));
         let mut verifier = scene.start("a", &[]);
@@ -105,15 +105,15 @@ fn the_very_first_batch_decided_but_not_told_is_told_after_the_crash() {
         });
         verifier.kill();
     });
-    // As if it had been killed a moment later: decided and not told.
+    // As if it had been killed a moment later: decided and not published.
     decide_only(&scene, 0, 0, 100);
     run(&scene);
     assert_eq!(scene.prove().accepted, 100);
 }
 
 #[test]
-fn a_partition_decided_ahead_by_several_batches_is_told_exactly_once() {
-    let scene = after(&mugs("told", 10, 1), 1);
+fn a_partition_decided_ahead_by_several_batches_is_published_exactly_once() {
+    let scene = after(&mugs("published", 10, 1), 1);
     scene.produce(&mugs("ahead", 5_000, 1));
     for from in (10..3_010).step_by(500) {
         decide_only(&scene, 0, from, from + 500);
@@ -131,12 +131,12 @@ fn a_database_restored_from_a_backup_is_refused() {
     scene.produce(&mugs("after", 200, 2));
     run(&scene);
     let restored = std::mem::replace(&mut scene.database, backup);
-    let told = scene.kafka.count(&scene.topic("accepted"));
+    let published = scene.kafka.count(&scene.topic("accepted"));
     for more in [&[][..], &["--accept-data-loss"]] {
         refuses(scene.start("a", more), &["went back in time", "stock-verifier audit", "newer backup"]);
     }
     assert_eq!(scene.database.decided(), 200, "something was decided on the restored database");
-    assert_eq!(scene.kafka.count(&scene.topic("accepted")), told, "something was told from it");
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), published, "something was published from it");
 
     // With the right database again, all goes on.
     scene.database = restored;
@@ -195,7 +195,7 @@ fn deleted_records_stop_their_partition_alone_until_their_loss_is_accepted() {
     let mut verifier = scene.start("a", &[]);
     verifier.said("the next record to read is 100, but the topic holds 150 to 200", SOON);
     verifier.said("--accept-data-loss", SOON);
-    wait::until("the other partition is told", SOON, || {
+    wait::until("the other partition is published", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(100), Some(200)]
     });
     // It keeps going, and the stopped one stays stopped.
@@ -230,7 +230,7 @@ fn records_deleted_under_a_running_verifier_stop_their_partition_alone() {
     scene.kafka.delete_records(&scene.orders(), 0, 170);
     verifier.signal("CONT");
     verifier.said("but the topic holds 170 to 210", SOON);
-    wait::until("the other partition is told", SOON, || {
+    wait::until("the other partition is published", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders())[1] == Some(210)
     });
     verifier.stop();
@@ -240,12 +240,12 @@ fn records_deleted_under_a_running_verifier_stop_their_partition_alone() {
     scene.prove_levels();
     scene.prove_decisions();
     scene.prove_rest();
-    let told = scene.kafka.count(&scene.topic("accepted"));
-    assert_eq!(i64::try_from(told), Ok(scene.database.decided()));
+    let published = scene.kafka.count(&scene.topic("accepted"));
+    assert_eq!(i64::try_from(published), Ok(scene.database.decided()));
 }
 
 #[test]
-fn deleted_records_that_were_decided_lose_only_their_telling() {
+fn deleted_records_that_were_decided_lose_only_their_results() {
     let scene = after(&mugs("before", 100, 1), 1);
     scene.produce(&mugs("decided", 100, 1));
     decide_only(&scene, 0, 100, 200);
@@ -282,16 +282,16 @@ fn a_topic_made_anew_is_read_only_when_the_loss_is_accepted() {
 }
 
 #[test]
-fn what_was_decided_and_not_told_is_told_though_the_group_forgot_its_offsets() {
-    let scene = after(&mugs("told", 200, 2), 2);
+fn what_was_decided_and_not_published_is_published_though_the_group_forgot_its_offsets() {
+    let scene = after(&mugs("published", 200, 2), 2);
     scene.produce(&mugs("crashed", 200, 2));
     decide_only(&scene, 0, 100, 150);
     scene.kafka.delete_group(scene.group());
     let mut verifier = scene.start("a", &[]);
-    verifier.said("what was decided from here on is told again", SOON);
+    verifier.said("what was decided from here on is republished", SOON);
     scene.done(SOON);
     verifier.stop();
-    // A stop in good order noted how far all was told: nothing is told twice.
+    // A stop in good order noted how far all was published: nothing is published twice.
     assert_eq!(scene.prove().accepted, 400);
 }
 
@@ -315,10 +315,10 @@ fn a_failover_that_lost_commits_is_noticed_before_anything_is_sold_twice() {
     let copy = scene.database.backup();
     scene.produce(&mugs("sold", 99, 1));
     scene.done(SOON);
-    let told = scene.kafka.count(&scene.topic("accepted"));
-    assert_eq!(told, 100, "all is sold");
+    let published = scene.kafka.count(&scene.topic("accepted"));
+    assert_eq!(published, 100, "all is sold");
 
-    // Nothing of partition 0 comes any more: its position alone would tell.
+    // Nothing of partition 0 comes any more: its position alone would show it.
     scene.database.swap(&copy);
     let again: Vec<Sent> =
         (0..100).map(|number| order(&format!("again-{number}"), &[("MUG", 1)]).to(1 + number % 5)).collect();
@@ -327,12 +327,12 @@ fn a_failover_that_lost_commits_is_noticed_before_anything_is_sold_twice() {
     let log = verifier.log();
     assert!(log.contains("went back in time"), "{log}");
     assert_eq!(status.code(), Some(1));
-    assert_eq!(scene.kafka.count(&scene.topic("accepted")), told, "sold twice");
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), published, "sold twice");
     assert_eq!(scene.database.decided(), 1, "nothing was decided on the copy");
 
-    // An instance that knows nothing of it is told by what the group committed.
+    // An instance that knows nothing of it is warned by what the group committed.
     refuses(scene.start("b", &[]), &["went back in time"]);
-    assert_eq!(scene.kafka.count(&scene.topic("accepted")), told, "sold twice");
+    assert_eq!(scene.kafka.count(&scene.topic("accepted")), published, "sold twice");
     scene.database.swap(&copy);
     run(&scene);
     assert_eq!(scene.prove().rejected, 100);
@@ -368,7 +368,7 @@ fn a_second_group_on_the_same_ledger_is_refused_until_it_is_to_take_over() {
     let mut verifier = second(&["--take-over-ledger"]);
     verifier.said("this ledger was taken over", SOON);
     wait::until("the second group decides the rest", SOON, || scene.database.decided() == 200);
-    wait::until("and tells it", SOON, || scene.kafka.count(&scene.topic("accepted")) == 200);
+    wait::until("and publishes it", SOON, || scene.kafka.count(&scene.topic("accepted")) == 200);
     verifier.stop();
     refuses(scene.start("a", &[]), &["this ledger is of consumer group"]);
 }
@@ -407,8 +407,8 @@ fn data_loss_accepted_under_load_loses_only_what_kafka_deleted() {
     scene.prove_rest();
     let others = scene.database.number("SELECT count(*) FROM decisions WHERE kind = 1 AND partition <> 0");
     assert_eq!(others, 3 * 1_500, "of the other partitions all is decided");
-    let told = scene.kafka.read(&scene.topic("accepted"));
-    let ids: std::collections::HashSet<_> = told.iter().map(|record| record.key.clone()).collect();
-    assert_eq!(ids.len(), told.len(), "something was told twice");
-    assert!(told.len() as i64 <= scene.database.decided() && told.len() >= 3 * 1_500);
+    let published = scene.kafka.read(&scene.topic("accepted"));
+    let ids: std::collections::HashSet<_> = published.iter().map(|record| record.key.clone()).collect();
+    assert_eq!(ids.len(), published.len(), "something was published twice");
+    assert!(published.len() as i64 <= scene.database.decided() && published.len() >= 3 * 1_500);
 }

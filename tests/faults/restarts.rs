@@ -38,7 +38,7 @@ fn an_instance_that_comes_back_soon_goes_on_without_waiting_for_its_session() {
     let first = scene.start("a", &patient);
     scene.produce(&one_each("after"));
     scene.done(LONG);
-    println!("everything was told {:?} after the kill", begun.elapsed());
+    println!("everything was published {:?} after the kill", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
     first.stop();
     second.stop();

@@ -21,7 +21,7 @@ fn mugs(prefix: &str, count: usize, partitions: i32) -> Vec<Sent> {
     (0..count).map(|number| order(&format!("{prefix}-{number}"), &[("MUG", 1)]).to(to(number))).collect()
 }
 
-/// A scene whose verifier has told these orders and was stopped.
+/// A scene whose verifier has published these orders and was stopped.
 fn after(orders: &[Sent], partitions: i32) -> Scene {
     let scene = Scene::new(partitions);
     scene.stock(&[("MUG", 1_000_000)]);
@@ -30,7 +30,7 @@ fn after(orders: &[Sent], partitions: i32) -> Scene {
     scene
 }
 
-/// Runs a verifier until all is told, and stops it.
+/// Runs a verifier until all is published, and stops it.
 fn run(scene: &Scene, more: &[&str]) {
     let verifier = scene.start("a", more);
     scene.done(SOON);
@@ -59,7 +59,7 @@ fn audit(scene: &Scene) -> (Option<i32>, String) {
     (output.status.code(), words(&output))
 }
 
-fn told(scene: &Scene) -> usize {
+fn published(scene: &Scene) -> usize {
     scene.kafka.count(&scene.topic("accepted"))
 }
 
@@ -119,10 +119,10 @@ fn a_topic_made_anew_that_is_longer_than_the_one_it_was_is_refused() {
 
     // And when the loss is accepted, all of the new topic is decided, and nothing is said against it any more.
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (8, 8));
+    assert_eq!((scene.database.decided(), published(&scene)), (8, 8));
     scene.produce(&mugs("later", 2, 1));
     run(&scene, &[]);
-    assert_eq!((scene.database.decided(), told(&scene)), (10, 10));
+    assert_eq!((scene.database.decided(), published(&scene)), (10, 10));
     let (status, said) = audit(&scene);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("3 decisions, of offsets 0 to 2, are of an earlier topic"), "{said}");
@@ -143,7 +143,7 @@ fn with_the_groups_offsets_gone_too_it_is_refused_by_its_id() {
     scene.produce(&mugs("after", 90, 2));
     refuses(&scene, scene.start("a", &[]), 60);
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (150, 150));
+    assert_eq!((scene.database.decided(), published(&scene)), (150, 150));
     assert_eq!(audit(&scene).0, Some(0));
 }
 
@@ -156,12 +156,12 @@ fn what_the_group_committed_of_the_topic_that_was_is_not_a_database_gone_back_in
     scene.produce(&mugs("after", 30, 1));
     refuses(&scene, scene.start("a", &[]), 100);
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (130, 130));
+    assert_eq!((scene.database.decided(), published(&scene)), (130, 130));
     assert_eq!(audit(&scene).0, Some(0));
 }
 
 #[test]
-fn ids_decided_before_are_absorbed_conflict_or_are_told_again_at_their_old_place() {
+fn ids_decided_before_are_absorbed_conflict_or_are_republished_at_their_old_place() {
     let scene = after(&mugs("same", 4, 1), 1);
     make_anew(&scene, 1);
     // At its old offset; at another; with other content; new.
@@ -173,7 +173,7 @@ fn ids_decided_before_are_absorbed_conflict_or_are_told_again_at_their_old_place
     run(&scene, &["--accept-data-loss"]);
     assert_eq!(scene.database.decided(), 5);
     assert_eq!(scene.kafka.count(&scene.topic("dead")), 1);
-    assert_eq!(told(&scene), 6, "the first is told again, with the same id");
+    assert_eq!(published(&scene), 6, "the first is republished, with the same id");
     let (status, said) = audit(&scene);
     assert_eq!(status, Some(0), "{said}");
 }
@@ -205,9 +205,9 @@ fn a_topic_made_anew_under_a_running_verifier_is_noticed() {
         assert!(more < 20, "it says too much:\n{}", verifier.log());
         verifier.stop();
     }
-    assert_eq!((scene.database.decided(), told(&scene)), (40, 40));
+    assert_eq!((scene.database.decided(), published(&scene)), (40, 40));
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (240, 240));
+    assert_eq!((scene.database.decided(), published(&scene)), (240, 240));
     assert_eq!(audit(&scene).0, Some(0));
 }
 
@@ -230,8 +230,11 @@ fn a_longer_topic_under_a_running_verifier_is_noticed_and_nothing_is_decided_twi
     assert!(scene.database.decided() < 2_040, "all of it was decided, nothing was noticed");
     run(&scene, &["--accept-data-loss"]);
     assert_eq!(scene.database.decided(), 2_040);
-    let told = i64::try_from(told(&scene)).expect("few");
-    assert!((2_040..=2_040 + at_once).contains(&told), "{told} told, {at_once} decided at once");
+    let published = i64::try_from(published(&scene)).expect("few");
+    assert!(
+        (2_040..=2_040 + at_once).contains(&published),
+        "{published} published, {at_once} decided at once"
+    );
     let (status, said) = audit(&scene);
     assert_eq!(status, Some(0), "{said}");
 }
@@ -268,7 +271,7 @@ fn a_topic_with_fewer_partitions_than_the_ledger_knows_is_refused_until_that_is_
     run(&scene, &["--accept-data-loss"]);
     scene.produce(&mugs("later", 10, 2));
     run(&scene, &[]);
-    assert_eq!((scene.database.decided(), told(&scene)), (100, 100));
+    assert_eq!((scene.database.decided(), published(&scene)), (100, 100));
     let (status, said) = audit(&scene);
     assert_eq!(status, Some(0), "{said}");
 }
@@ -285,7 +288,7 @@ fn an_instance_that_was_killed_reads_the_partitions_there_are_when_it_comes_back
     make_anew(&scene, 2);
     scene.produce(&mugs("after", 50, 2));
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (90, 90));
+    assert_eq!((scene.database.decided(), published(&scene)), (90, 90));
 }
 
 #[test]
@@ -297,7 +300,7 @@ fn more_partitions_of_a_topic_made_anew_are_refused_with_the_others() {
     verifier.said("is at no position at all of another topic of this name", SOON);
     refuses(&scene, verifier, 20);
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (70, 70));
+    assert_eq!((scene.database.decided(), published(&scene)), (70, 70));
 }
 
 #[test]
@@ -312,7 +315,7 @@ fn a_topic_that_stays_is_no_other_and_an_unknown_id_is_adopted() {
     scene.produce(&mugs("after", 40, 2));
     run(&scene, &[]);
     assert_eq!(scene.database.number(&ids), 1);
-    assert_eq!((scene.database.decided(), told(&scene)), (80, 80));
+    assert_eq!((scene.database.decided(), published(&scene)), (80, 80));
     let (status, said) = audit(&scene);
     assert_eq!(status, Some(0), "{said}");
     assert!(!said.contains("earlier topic"), "{said}");
@@ -346,7 +349,7 @@ fn a_shorter_topic_whose_predecessor_had_no_known_id_is_another_in_the_ledger_to
     scene.database.run("UPDATE positions SET topic_id = NULL");
     scene.database.run("DELETE FROM topic_incarnations");
     run(&scene, &["--accept-data-loss"]);
-    assert_eq!((scene.database.decided(), told(&scene)), (80, 80));
+    assert_eq!((scene.database.decided(), published(&scene)), (80, 80));
     let (status, said) = audit(&scene);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("60 decisions, of offsets 0 to 59, are of an earlier topic"), "{said}");

@@ -28,7 +28,7 @@ fn set(id: &str, sku: &str, available: i64, expected: Option<i64>) -> Sent {
 }
 
 #[test]
-fn stock_is_received_adjusted_and_set_once_each_and_every_adjustment_is_told() {
+fn stock_is_received_adjusted_and_set_once_each_and_every_adjustment_is_published() {
     let scene = Scene::new(1);
     scene.kafka.produce(
         &scene.topic("adjustments"),
@@ -55,7 +55,7 @@ fn stock_is_received_adjusted_and_set_once_each_and_every_adjustment_is_told() {
             {"sku": sku, "quantity": quantity, "balance": balance, "version": version}], "source": source(offset)})
     };
     assert_eq!(
-        scene.told("accepted"),
+        scene.published("accepted"),
         [
             accepted("a-1", "MUG", 100, 100, 1, 0),
             accepted("a-2", "MUG", -30, 70, 2, 2),
@@ -66,7 +66,7 @@ fn stock_is_received_adjusted_and_set_once_each_and_every_adjustment_is_told() {
     let rejected = |id: &str, reason: serde_json::Value, offset: i64| json!({"type": "adjustment.rejected", "adjustment_id": id, "reasons": [reason], "source": source(offset)});
     let too_few = "quantity must be between 1 and 1000000000000, is 0";
     assert_eq!(
-        scene.told("rejected"),
+        scene.published("rejected"),
         [
             rejected(
                 "a-3",
@@ -108,8 +108,9 @@ fn orders_and_adjustments_share_the_stock_and_a_killed_verifier_loses_and_repeat
     scene.done(SOON);
     second.stop();
 
-    let told: Vec<_> = ["accepted", "rejected"].iter().flat_map(|which| scene.told(which)).collect();
-    let of = |name: &str| told.iter().filter(|event| event["type"] == name).count();
+    let published: Vec<_> =
+        ["accepted", "rejected"].iter().flat_map(|which| scene.published(which)).collect();
+    let of = |name: &str| published.iter().filter(|event| event["type"] == name).count();
     assert_eq!(of("adjustment.accepted"), 2_000);
     assert_eq!(of("order.accepted") + of("order.rejected"), 4_000);
     let left = scene.database.number("SELECT sum(available)::bigint FROM levels");

@@ -50,8 +50,8 @@ fn every_kind_of_bad_input_ends_as_the_table_says_and_harms_no_other() {
         assert!(accepted.contains_key(&format!("mate-{number}")), "the mate of {name} came to harm");
         match &case.expected {
             Expected::Order(lines) if lines.iter().all(|(_, quantity)| *quantity <= STOCK) => {
-                let told = value(&accepted[&case.order_id]);
-                let told: Vec<_> = told["lines"]
+                let published = value(&accepted[&case.order_id]);
+                let published: Vec<_> = published["lines"]
                     .as_array()
                     .expect("lines")
                     .iter()
@@ -59,15 +59,15 @@ fn every_kind_of_bad_input_ends_as_the_table_says_and_harms_no_other() {
                         (line["sku"].as_str().expect("a SKU"), line["quantity"].as_i64().expect("a number"))
                     })
                     .collect();
-                assert_eq!(&told, lines, "{name}");
+                assert_eq!(&published, lines, "{name}");
             }
             Expected::Order(_) => {
-                let told = value(&rejected[&case.order_id]);
-                assert_eq!(told["reasons"][0]["reason"], "insufficient_stock", "{name}");
+                let published = value(&rejected[&case.order_id]);
+                assert_eq!(published["reasons"][0]["reason"], "insufficient_stock", "{name}");
             }
             Expected::Invalid(faults) => {
-                let told = value(&rejected[&case.order_id]);
-                let reasons = told["reasons"].as_array().expect("reasons");
+                let published = value(&rejected[&case.order_id]);
+                let reasons = published["reasons"].as_array().expect("reasons");
                 assert_eq!(reasons.len(), faults.len(), "{name}");
                 for (reason, (line, said)) in reasons.iter().zip(faults) {
                     assert_eq!(reason["reason"], "invalid_order", "{name}");

@@ -34,7 +34,7 @@ fn an_order_takes_all_its_lines_or_none_and_a_rejection_names_every_line_at_faul
     );
     let source = |offset| json!({"topic": scene.orders(), "partition": 0, "offset": offset});
     assert_eq!(
-        scene.told("accepted"),
+        scene.published("accepted"),
         [
             json!({"type": "order.accepted", "order_id": "o-1001", "lines": [
                 {"sku": "MUG", "quantity": 1, "balance": 119}, {"sku": "TSHIRT-M", "quantity": 2, "balance": 55}],
@@ -44,7 +44,7 @@ fn an_order_takes_all_its_lines_or_none_and_a_rejection_names_every_line_at_faul
         ]
     );
     assert_eq!(
-        scene.told("rejected"),
+        scene.published("rejected"),
         [json!({"type": "order.rejected", "order_id": "o-1002", "reasons": [
             {"reason": "insufficient_stock", "sku": "MUG", "requested": 500, "available": 119},
             {"reason": "unknown_sku", "sku": "MUGG", "requested": 1}], "source": source(1)})]
@@ -116,10 +116,11 @@ fn orders_come_as_plain_json_as_cloudevents_of_both_modes_and_framed_and_keep_th
         ],
     );
     assert_eq!(ends.accepted, 5);
-    let told = scene.kafka.read(&scene.topic("accepted"));
-    let traces: Vec<_> = told.iter().map(|record| header(record, "traceparent").map(str::as_bytes)).collect();
+    let published = scene.kafka.read(&scene.topic("accepted"));
+    let traces: Vec<_> =
+        published.iter().map(|record| header(record, "traceparent").map(str::as_bytes)).collect();
     assert_eq!(traces, [Some(&trace[..]), Some(&trace[..]), None, None, None]);
-    let keys: Vec<_> = told.iter().map(|record| record.key.as_deref().expect("a key")).collect();
+    let keys: Vec<_> = published.iter().map(|record| record.key.as_deref().expect("a key")).collect();
     assert_eq!(keys, [&b"plain"[..], b"k", b"k", b"k", b"keyless"]);
-    assert_eq!(header(&told[0], "ce_id"), Some("order.created/plain"));
+    assert_eq!(header(&published[0], "ce_id"), Some("order.created/plain"));
 }

@@ -56,7 +56,7 @@ fn received(id: &str, sku: &str, location: Option<&str>, quantity: i64) -> Sent 
 }
 
 #[test]
-fn every_cause_of_a_change_is_told_an_operators_too() {
+fn every_cause_of_a_change_is_published_an_operators_too() {
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 10), ("HAT", 5), ("STILL", 1)]);
     let verifier = scene.start("a", &["--levels-delay", "50ms"]);
@@ -83,14 +83,14 @@ fn every_cause_of_a_change_is_told_an_operators_too() {
 }
 
 #[test]
-fn a_hot_level_is_told_once_in_a_while_and_not_for_every_order() {
+fn a_hot_level_is_published_once_in_a_while_and_not_for_every_order() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 100_000)]);
     let orders: Vec<_> = (0..20_000).map(|n| order(&format!("o-{n}"), &[("MUG", 1)])).collect();
     scene.produce(&orders);
     let verifier = scene.start("a", &["--batch-max-orders", "100"]);
     scene.done(LONG);
-    // What is still to be told is told when stopping.
+    // What is still to be published is published when stopping.
     verifier.stop();
     assert_eq!(followed(&scene), in_ledger(&scene));
     let records = scene.kafka.count(&scene.topic("levels"));
@@ -98,38 +98,38 @@ fn a_hot_level_is_told_once_in_a_while_and_not_for_every_order() {
 }
 
 #[test]
-fn what_a_killed_instance_left_untold_is_told_by_the_next_with_nothing_new_to_decide() {
+fn what_a_killed_instance_left_unpublished_is_published_by_the_next_with_nothing_new_to_decide() {
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 10), ("HAT", 5)]);
     let first = scene.start("a", &["--levels-delay", "50ms"]);
     followers_know_all(&scene, SOON);
     first.stop();
-    // One that never comes to telling what it moved.
+    // One that never comes to publishing what it moved.
     let mut killed = scene.start("a", &["--no-levels"]);
     scene.produce(&[order("o-1", &[("MUG", 3), ("HAT", 1)])]);
     scene.done(SOON);
     killed.kill();
-    assert_ne!(followed(&scene), in_ledger(&scene), "the order's levels were not told yet");
+    assert_ne!(followed(&scene), in_ledger(&scene), "the order's levels were not published yet");
     let next = scene.start("b", &["--levels-delay", "50ms"]);
     followers_know_all(&scene, SOON);
     next.stop();
 }
 
 #[test]
-fn an_older_level_that_an_instance_told_last_before_it_was_killed_does_not_stay_the_last() {
+fn an_older_level_that_an_instance_published_last_before_it_was_killed_does_not_stay_the_last() {
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 20)]);
     scene.stock(&[("MUG", 10)]);
-    let told = || scene.kafka.count(&scene.topic("levels"));
+    let published = || scene.kafka.count(&scene.topic("levels"));
     // Neither looks again by itself in this test.
     let settings = ["--levels-delay", "1h"];
     let survivor = scene.start("a", &settings);
-    wait::until("its first round is over", SOON, || told() >= 1);
+    wait::until("its first round is over", SOON, || published() >= 1);
     let mut other = scene.start("b", &settings);
     wait::until("each has a partition", SOON, || scene.kafka.members(scene.group()).len() == 2);
-    wait::until("the other's first round is over", SOON, || told() >= 2);
+    wait::until("the other's first round is over", SOON, || published() >= 2);
     assert_eq!(followed(&scene), in_ledger(&scene));
-    // What the other would have told, had it read the level before the last change and been slow to tell it.
+    // What the other would have published, had it read the level before the last change and been slow to publish it.
     let late = json!({"type": "stock.level", "sku": "MUG", "available": 20, "version": 1});
     scene.kafka.produce(&scene.topic("levels"), &[sent("MUG", late.to_string())]);
     assert_eq!(followed(&scene)["MUG"], (20, 1));
@@ -166,7 +166,7 @@ fn who_follows_the_levels_ends_with_the_ledgers_whoever_is_killed_and_whenever()
         scene.produce(part);
         let moment = applied + random.random_range(0..part.len() as i64 / 2);
         wait::until("the work goes on", LONG, || scene.database.applied() > moment);
-        // The moment itself: anywhere between deciding and telling levels.
+        // The moment itself: anywhere between deciding and publishing levels.
         std::thread::sleep(Duration::from_micros(random.random_range(0..150_000)));
         let victim = random.random_range(0..running.len());
         running[victim].kill();
@@ -184,6 +184,6 @@ fn who_follows_the_levels_ends_with_the_ledgers_whoever_is_killed_and_whenever()
     for verifier in running {
         verifier.stop();
     }
-    assert_eq!(followed(&scene), in_ledger(&scene), "stopping tells no old level");
+    assert_eq!(followed(&scene), in_ledger(&scene), "stopping publishes no old level");
     scene.prove();
 }

@@ -25,10 +25,10 @@ fn created(order_id: &str, lines: &Value, more: &Value) -> Value {
     value
 }
 
-/// What was told on a topic, without sources and times: for comparing.
-fn told(scene: &Scene, which: &str) -> Vec<Value> {
-    let mut told = scene.told(which);
-    for event in &mut told {
+/// What was published on a topic, without sources and times: for comparing.
+fn published(scene: &Scene, which: &str) -> Vec<Value> {
+    let mut published = scene.published(which);
+    for event in &mut published {
         let event = event.as_object_mut().expect("an object");
         event.remove("source");
         for time in ["expires_at", "expired_at"] {
@@ -38,11 +38,11 @@ fn told(scene: &Scene, which: &str) -> Vec<Value> {
             }
         }
     }
-    told
+    published
 }
 
 #[test]
-fn an_order_lives_its_whole_life_and_every_step_of_it_is_told() {
+fn an_order_lives_its_whole_life_and_every_step_of_it_is_published() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 10), ("HAT", 4)]);
     let follow = |kind: &str, order_id: &str| json!({"type": kind, "order_id": order_id});
@@ -82,7 +82,7 @@ fn an_order_lives_its_whole_life_and_every_step_of_it_is_told() {
     verifier.stop();
 
     assert_eq!(
-        told(&scene, "accepted"),
+        published(&scene, "accepted"),
         [
             json!({"type": "order.accepted", "order_id": "o-1", "lines": [
                 {"sku": "HAT", "quantity": 1, "balance": 3}, {"sku": "MUG", "quantity": 3, "balance": 7}]}),
@@ -107,7 +107,7 @@ fn an_order_lives_its_whole_life_and_every_step_of_it_is_told() {
     );
     let hold = "hold_seconds must be between 1 and 2678400, is 0";
     assert_eq!(
-        told(&scene, "rejected"),
+        published(&scene, "rejected"),
         [
             json!({"type": "return.rejected", "return_id": "r-2", "order_id": "o-1", "reasons": [
                 {"reason": "return_exceeds_deducted", "sku": "MUG", "requested": 3, "left": 2},
@@ -176,7 +176,7 @@ fn a_hold_nobody_confirms_expires_once_whoever_runs_and_whoever_is_killed() {
             other => panic!("{order} ended as {other:?}"),
         }
     }
-    let late = scene.told("rejected");
+    let late = scene.published("rejected");
     assert!(late.iter().all(|event| event["reasons"][0]["reason"] == "hold_expired"), "{late:?}");
     assert_eq!(usize::try_from(kept / 4).expect("few") + late.len(), HOLDS.div_ceil(3));
     assert_eq!(scene.database.number("SELECT available FROM levels"), 1_000_000 - kept);

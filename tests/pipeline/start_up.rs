@@ -195,7 +195,7 @@ fn a_second_process_under_the_same_instance_id_takes_over_and_the_first_says_so(
     let mut first = scene.start("a", &[]);
     scene.done(SOON);
     let second = scene.start("a", &[]);
-    // Once it owns the partition or not: telling under the old epoch is what shows it.
+    // Once it owns the partition or not: publishing under the old epoch is what shows it.
     let mut number = 1;
     crate::support::wait::until("the first is fenced", Duration::from_secs(60), || {
         number += 1;

@@ -28,7 +28,7 @@ fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
     let asked = Instant::now();
     assert_eq!(first.wait(SOON).code(), Some(0), "{}", first.log());
     assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?} to stop", asked.elapsed());
-    // What it decided it told.
+    // What it decided it published.
     let committed = scene.kafka.committed(scene.group(), &scene.orders());
     assert_eq!(committed.iter().flatten().sum::<i64>(), scene.database.applied());
     assert!(scene.kafka.all_members(scene.group()).is_empty(), "it has not left the group");
@@ -70,7 +70,7 @@ fn a_stop_at_any_moment_of_joining_frees_the_partitions_at_once() {
         std::thread::sleep(Duration::from_millis(random.random_range(0..1_200)));
         verifier.signal("TERM");
         assert_eq!(verifier.wait(SOON).code(), Some(0), "round {round}");
-        // Orders on each partition are told only once the other owns all of them again.
+        // Orders on each partition are published only once the other owns all of them again.
         scene.produce(&mugs(&format!("round-{round}"), 40));
         scene.done(Duration::from_secs(20));
     }

@@ -56,7 +56,7 @@ fn ten_damages_of_a_ledger_are_each_named() {
         "UPDATE decisions SET accepted = NOT accepted WHERE id = 'late'",
         &[
             (3, "command late was rejected, yet movement 2 of SKU SKU-NEW took effect"),
-            (4, "order.created/late: what was told at"),
+            (4, "order.created/late: what was published at"),
             (5, "order.created/late: stored: rejected"),
         ],
     );
@@ -65,7 +65,7 @@ fn ten_damages_of_a_ledger_are_each_named() {
          UPDATE movements SET balance = 2 WHERE id = 'late'; UPDATE levels SET available = 2 WHERE sku = 'SKU-NEW'",
         &[
             (2, "SKU SKU-NEW: movement 2 moved -1 and left 2, but 4 was there before"),
-            (4, "order.created/late: what was told at"),
+            (4, "order.created/late: what was published at"),
             (5, "order.created/late: stored: accepted"),
         ],
     );
@@ -73,14 +73,14 @@ fn ten_damages_of_a_ledger_are_each_named() {
     one(
         r#"UPDATE decisions SET detail = '{"reasons":[{"reason":"insufficient_stock","sku":"SKU-NEW","requested":9,"available":4}]}'
            WHERE id = 'later'"#,
-        &[(5, "order.created/later: stored: rejected"), (4, "order.created/later: what was told at")],
+        &[(5, "order.created/later: stored: rejected"), (4, "order.created/later: what was published at")],
     );
     one(
         "DELETE FROM decisions WHERE id = 'later'",
         &[
             (4, "order.created/later: its record"),
             (4, "is done, but no decision is stored"),
-            (4, "order.created/later: it was told at"),
+            (4, "order.created/later: it was published at"),
         ],
     );
     one(
@@ -103,7 +103,7 @@ fn ten_damages_of_a_ledger_are_each_named() {
 }
 
 #[test]
-fn a_restored_backup_is_named_by_what_is_told_and_unknown_to_it() {
+fn a_restored_backup_is_named_by_what_is_published_and_unknown_to_it() {
     let scene = lived(100);
     let backup = scene.database.backup();
     scene.produce(&[order("after-the-backup", &[("SKU-NEW", 1)])]);
@@ -119,7 +119,7 @@ fn a_restored_backup_is_named_by_what_is_told_and_unknown_to_it() {
 }
 
 #[test]
-fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_told_again() {
+fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_republished() {
     let scene = lived(100);
     let is_late = |record: &Sent| record.key.as_deref() == Some(b"late".as_slice());
     let value = |record: &Sent, from: &str, to: &str| {
@@ -134,10 +134,10 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         &scene,
         &scene.database,
         &["--accepted-topic", &missing],
-        &[(4, "order.created/late: it was never told")],
+        &[(4, "order.created/late: it was never published")],
     );
     let doubled = copy(&scene, "accepted", "doubled", |mut records| {
-        let again = records.iter().find(|record| is_late(record)).expect("it was told").clone();
+        let again = records.iter().find(|record| is_late(record)).expect("it was published").clone();
         records.push(again);
         records
     });
@@ -145,7 +145,7 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         &scene,
         &scene.database,
         &["--accepted-topic", &doubled],
-        &[(4, "order.created/late: it was told 2 times")],
+        &[(4, "order.created/late: it was published 2 times")],
     );
     let altered = copy(&scene, "accepted", "altered", |mut records| {
         for record in records.iter_mut().filter(|record| is_late(record)) {
@@ -157,10 +157,10 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         &scene,
         &scene.database,
         &["--accepted-topic", &altered],
-        &[(4, "order.created/late: what was told at")],
+        &[(4, "order.created/late: what was published at")],
     );
     let unknown = copy(&scene, "accepted", "unknown", |mut records| {
-        let mut more = records.iter().find(|record| is_late(record)).expect("it was told").clone();
+        let mut more = records.iter().find(|record| is_late(record)).expect("it was published").clone();
         for header in more.headers.iter_mut().filter(|header| header.name == "ce_id") {
             header.value = Some(b"order.created/nobody".to_vec());
         }
@@ -171,10 +171,10 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         &scene,
         &scene.database,
         &["--accepted-topic", &unknown],
-        &[(4, "order.created/nobody: it was told at"), (4, "but the ledger has no such decision")],
+        &[(4, "order.created/nobody: it was published at"), (4, "but the ledger has no such decision")],
     );
 
-    // What was never told is repaired, and only that.
+    // What was never published is repaired, and only that.
     let before = scene.kafka.count(&missing);
     let (status, out, log) = run({
         let mut command = scene.tool(&["audit", "--topics", "--repair"]);
@@ -182,10 +182,10 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_tol
         command
     });
     assert_eq!(status, 0, "{out}\n{log}");
-    assert!(out.contains("Repaired: 1 results that were never told are told now"), "{out}");
+    assert!(out.contains("Repaired: 1 results that were never published are published now"), "{out}");
     assert_eq!(scene.kafka.count(&missing), before + 1);
-    let told = scene.kafka.read(&missing);
-    assert_eq!(header(told.last().expect("a record"), "ce_specversion"), Some("1.0"));
+    let published = scene.kafka.read(&missing);
+    assert_eq!(header(published.last().expect("a record"), "ce_specversion"), Some("1.0"));
     for topic in [missing, doubled, altered, unknown] {
         scene.kafka.delete_if_there(&[&topic]);
     }
@@ -251,35 +251,35 @@ fn the_groups_offsets_moved_by_hand_are_named() {
 }
 
 #[test]
-fn results_behind_an_open_transaction_are_not_told_again() {
+fn results_behind_an_open_transaction_are_not_republished() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 100)]);
     let hanging = scene.kafka.open_transaction(&scene.topic("accepted"));
     let verifier = scene.start("a", &["--no-levels"]);
     scene.produce(&(0..20).map(|n| order(&format!("o-{n}"), &[("MUG", 1)])).collect::<Vec<_>>());
-    wait::until("everything is told", SOON, || {
+    wait::until("everything is published", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(20)]
     });
     verifier.stop();
-    let told = scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted");
+    let published = scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted");
     for words in [&["audit", "--topics", "--repair"][..], &["audit", "--topics"], &["replay", "diff"]] {
         let (status, out, log) = run(scene.tool(words));
         assert_ne!(status, 0, "{out}\n{log}");
         assert!(log.contains("a transaction stays open"), "{out}\n{log}");
         assert!(
-            log.contains(&format!("{}[0] from offset 0 to {}", scene.topic("accepted"), told[0])),
+            log.contains(&format!("{}[0] from offset 0 to {}", scene.topic("accepted"), published[0])),
             "{log}"
         );
     }
     assert_eq!(
         scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted"),
-        told,
-        "nothing was told again"
+        published,
+        "nothing was republished"
     );
     drop(hanging);
     let (status, out, log) = run(scene.tool(&["audit", "--topics", "--repair"]));
     assert_eq!(status, 0, "{out}\n{log}");
-    assert_eq!(scene.told("accepted").len(), 20);
+    assert_eq!(scene.published("accepted").len(), 20);
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn results_behind_a_transaction_that_ends_are_waited_for() {
     let open = scene.kafka.open_transaction(&scene.topic("accepted"));
     let verifier = scene.start("a", &["--no-levels"]);
     scene.produce(&[order("o-1", &[("MUG", 1)])]);
-    wait::until("everything is told", SOON, || {
+    wait::until("everything is published", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(1)]
     });
     verifier.stop();
@@ -299,11 +299,11 @@ fn results_behind_a_transaction_that_ends_are_waited_for() {
     audit.said("waiting for the end of a transaction", SOON);
     drop(open);
     assert_eq!(audit.wait(SOON).code(), Some(0), "{}", audit.log());
-    assert_eq!(scene.told("accepted").len(), 1);
+    assert_eq!(scene.published("accepted").len(), 1);
 }
 
 #[test]
-fn a_repair_while_orders_are_told_tells_nothing_twice() {
+fn a_repair_while_orders_are_published_publishes_nothing_twice() {
     let scene = Scene::new(4);
     scene.stock(&[("MUG", 1_000_000)]);
     let orders = |round: usize| -> Vec<Sent> {

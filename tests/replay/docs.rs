@@ -40,6 +40,6 @@ fn every_command_of_the_runbook_works() {
         let (status, out, log) = run(process);
         assert_eq!(status, 0, "{command}\n{out}\n{log}");
     }
-    assert!(scene.kafka.count(&again) > 200, "what was told again is there");
+    assert!(scene.kafka.count(&again) > 200, "what was republished is there");
     scene.kafka.delete_if_there(&[&again]);
 }

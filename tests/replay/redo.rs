@@ -20,18 +20,18 @@ fn results(scene: &Scene, topics: &[&str]) -> HashMap<String, Record> {
                 offset: stock_verifier::ledger::Offset(0),
             };
             record.timestamp_ms = None;
-            assert!(found.insert(id, record).is_none(), "told once");
+            assert!(found.insert(id, record).is_none(), "published once");
         }
     }
     found
 }
 
 #[test]
-fn decisions_told_again_are_the_same_events_byte_for_byte() {
+fn decisions_republished_are_the_same_events_byte_for_byte() {
     let scene = lived(300);
     let again = scene.topic("again");
     scene.kafka.create(&again, 3);
-    let told = results(&scene, &[&scene.topic("accepted"), &scene.topic("rejected")]);
+    let published = results(&scene, &[&scene.topic("accepted"), &scene.topic("rejected")]);
 
     let looked = report(&scene, 0, &["replay", "republish", "--to-topic", &again]);
     assert_eq!(looked["executed"], json!(false));
@@ -41,10 +41,10 @@ fn decisions_told_again_are_the_same_events_byte_for_byte() {
     assert_eq!(done["accepted"], looked["accepted"]);
     assert_eq!(
         done["accepted"].as_u64().unwrap() + done["rejected"].as_u64().unwrap(),
-        told.len() as u64,
+        published.len() as u64,
         "{done:#}"
     );
-    assert_eq!(results(&scene, &[&again]), told);
+    assert_eq!(results(&scene, &[&again]), published);
     scene.kafka.delete_if_there(&[&again]);
 }
 

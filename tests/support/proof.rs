@@ -43,7 +43,7 @@ impl Scene {
         self.prove_decisions();
         self.prove_rest();
         self.prove_again();
-        self.prove_told()
+        self.prove_published()
     }
 
     /// The program's own word on all six, whatever crashed before: it decides everything again.
@@ -186,18 +186,18 @@ impl Scene {
 
     /// 4: each record ended as exactly one of a result, a dead letter and an absorbed repetition, and each result
     /// says byte for byte what the ledger says.
-    pub fn prove_told(&self) -> Ends {
+    pub fn prove_published(&self) -> Ends {
         let decisions = self.decisions();
         let topics = ["orders", "accepted", "rejected", "dead"].map(|topic| self.topic(topic));
         let [orders, accepted, rejected, letters] =
             self.kafka.read_all(topics.each_ref().map(String::as_str));
-        let mut told: BTreeMap<String, Record> = BTreeMap::new();
+        let mut published: BTreeMap<String, Record> = BTreeMap::new();
         for (records, kind) in [(accepted, "order.accepted"), (rejected, "order.rejected")] {
             for record in records {
                 assert_eq!(header(&record, "ce_type"), Some(kind));
                 let id = header(&record, "ce_id").expect("a ce_id").to_owned();
-                if let Some(first) = told.insert(id.clone(), record.clone()) {
-                    panic!("{id} was told twice: {} and {}", first.source, record.source);
+                if let Some(first) = published.insert(id.clone(), record.clone()) {
+                    panic!("{id} was published twice: {} and {}", first.source, record.source);
                 }
             }
         }
@@ -244,8 +244,8 @@ impl Scene {
                 && decided.offset == Some(at.offset.0);
             if is_source {
                 assert_eq!(decided.digest, command.digest.0, "{at} was decided for other content");
-                let result = told.remove(&format!("order.created/{id}"));
-                let result = result.unwrap_or_else(|| panic!("{at} ({id}) was decided but not told"));
+                let result = published.remove(&format!("order.created/{id}"));
+                let result = result.unwrap_or_else(|| panic!("{at} ({id}) was decided but not published"));
                 prove_result(&record, id, decided, &result);
                 if decided.accepted { ends.accepted += 1 } else { ends.rejected += 1 }
             } else if decided.digest == command.digest.0 {
@@ -254,7 +254,11 @@ impl Scene {
                 letter(Some("order_conflict"));
             }
         }
-        assert!(told.is_empty(), "results of no order: {:?}", told.keys().take(5).collect::<Vec<_>>());
+        assert!(
+            published.is_empty(),
+            "results of no order: {:?}",
+            published.keys().take(5).collect::<Vec<_>>()
+        );
         assert!(dead.is_empty(), "dead letters of no record: {:?}", dead.keys().take(5).collect::<Vec<_>>());
         assert_eq!(ends.accepted + ends.rejected, decisions.len(), "each decision has one result");
         ends

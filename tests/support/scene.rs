@@ -144,13 +144,13 @@ impl Scene {
         Verifier::start(command, name, self.file(&format!("{}.log", unique(name))))
     }
 
-    /// Whether every record is decided and told: ledger and committed offsets are at the end of each partition.
+    /// Whether every record is decided and published: ledger and committed offsets are at the end of each partition.
     pub fn is_done(&self) -> bool {
-        self.is_told(&self.orders())
+        self.is_published(&self.orders())
     }
 
     /// The same of one topic.
-    fn is_told(&self, topic: &str) -> bool {
+    fn is_published(&self, topic: &str) -> bool {
         let ends = self.kafka.ends(topic, "read_committed");
         let applied = self.database.try_number(&format!(
             "SELECT coalesce(sum(next_offset), 0)::bigint FROM positions WHERE topic = '{topic}'"
@@ -161,28 +161,28 @@ impl Scene {
             })
     }
 
-    /// Waits until every order is decided and told.
+    /// Waits until every order is decided and published.
     #[track_caller]
     pub fn done(&self, limit: Duration) {
-        self.told_all_of(&self.orders(), limit);
+        self.published_all_of(&self.orders(), limit);
     }
 
-    /// Waits until every adjustment is decided and told.
+    /// Waits until every adjustment is decided and published.
     #[track_caller]
     pub fn adjusted(&self, limit: Duration) {
-        self.told_all_of(&self.topic("adjustments"), limit);
+        self.published_all_of(&self.topic("adjustments"), limit);
     }
 
     #[track_caller]
-    fn told_all_of(&self, topic: &str, limit: Duration) {
+    fn published_all_of(&self, topic: &str, limit: Duration) {
         let mut looked = std::time::Instant::now();
-        wait::until("everything is decided and told", limit, || {
+        wait::until("everything is decided and published", limit, || {
             // Each look is several clients of Kafka: not fifty times a second.
             if looked.elapsed() < Duration::from_millis(100) {
                 return false;
             }
             looked = std::time::Instant::now();
-            self.is_told(topic)
+            self.is_published(topic)
         });
         // Kafka marks the offsets' partition and the results' one by one: readers may see the first before the last.
         let results = ["accepted", "rejected", "dead"].map(|which| self.topic(which));
@@ -205,8 +205,8 @@ impl Scene {
         assert_eq!(audit.expect("audited").findings, [], "the audit finds nothing");
     }
 
-    /// The values told on a topic, as JSON.
-    pub fn told(&self, which: &str) -> Vec<serde_json::Value> {
+    /// The values published on a topic, as JSON.
+    pub fn published(&self, which: &str) -> Vec<serde_json::Value> {
         let records = self.kafka.read(&self.topic(which));
         let values = records.iter().filter_map(|record| record.value.as_deref());
         values.map(|value| serde_json::from_slice(value).expect("JSON")).collect()

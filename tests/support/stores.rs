@@ -265,7 +265,7 @@ pub fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Decided(decision) if decision.accepted => "accepted",
         Outcome::Decided(_) => "rejected",
-        Outcome::ToldAgain(_) => "told again",
+        Outcome::Republished(_) => "republished",
         Outcome::Repeated => "repeated",
         Outcome::Conflict { .. } => "conflict",
         Outcome::NotDue => "not due",

@@ -63,7 +63,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                 }
             }
         });
-        let telling = scope.spawn(|| -> Result<()> {
+        let publishing = scope.spawn(|| -> Result<()> {
             for records in batches {
                 let mut nexts = BTreeMap::new();
                 for (_, partition, offset) in &records {
@@ -78,7 +78,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                     .map(|(key, _, offset)| result(key, lines, &backlog, offset))
                     .collect();
                 let group = consumer.group_metadata().ok_or_else(|| anyhow!("no group membership"))?;
-                publisher.tell(&PublishRequest {
+                publisher.publish(&PublishRequest {
                     events: &events.iter().collect::<Vec<_>>(),
                     offsets: &offsets,
                     group: Some(Speaking::of(&backlog, group)),
@@ -86,9 +86,12 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
             }
             Ok(())
         });
-        let progress = kafka.await_told(&names, &group.group, orders, start, || Ok(()));
+        let progress = kafka.await_published(&names, &group.group, orders, start, || Ok(()));
         stop.store(true, Ordering::Relaxed);
-        telling.join().map_err(|_| anyhow!("the telling thread panicked"))?.context("cannot tell")?;
+        publishing
+            .join()
+            .map_err(|_| anyhow!("the publishing thread panicked"))?
+            .context("cannot publish")?;
         progress
     })?;
     let after = bench.used();

@@ -121,18 +121,18 @@ pub fn drain(
     let before = bench.used();
     let start = Instant::now();
     let mut verifier = Verifier::start(bench, database_url, &names, &group)?;
-    let progress = bench.kafka.await_told(&names, &group.group, orders, start, || verifier.check())?;
+    let progress = bench.kafka.await_published(&names, &group.group, orders, start, || verifier.check())?;
     let after = bench.used();
     let peak = usage::peak_memory_mib(verifier.pid()).unwrap_or(f64::NAN);
     let threads = usage::threads(verifier.pid());
     verifier.stop()?;
 
     // A fast wrong answer is no answer.
-    let told =
+    let published =
         [bench.kafka.count(results[0])?, bench.kafka.count(results[1])?, bench.kafka.count(results[2])?];
-    if told != [orders - rejected, rejected, 0] {
+    if published != [orders - rejected, rejected, 0] {
         bail!(
-            "of {orders} orders, {rejected} of them too large, {told:?} were accepted, rejected, dead letters"
+            "of {orders} orders, {rejected} of them too large, {published:?} were accepted, rejected, dead letters"
         );
     }
     bench.block(bench.kafka.delete(&results))?;

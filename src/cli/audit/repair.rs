@@ -50,7 +50,7 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
     Ok(repaired)
 }
 
-/// Tells results again that were never told.
+/// Republishes results that were never published.
 pub(super) async fn results(
     store: &dyn Store,
     scope: Scope<'_>,
@@ -66,10 +66,10 @@ pub(super) async fn results(
         return Ok(Vec::new());
     }
     let choice = RecordFilter { keys, ..RecordFilter::all() };
-    let told = republish(store, Scope { choice: &choice, ..scope }, None, true, progress).await?;
-    let number = told.accepted + told.rejected;
+    let published = republish(store, Scope { choice: &choice, ..scope }, None, true, progress).await?;
+    let number = published.accepted + published.rejected;
     Ok((number > 0)
-        .then(|| format!("{number} results that were never told are told now"))
+        .then(|| format!("{number} results that were never published are published now"))
         .into_iter()
         .collect())
 }

@@ -1,4 +1,4 @@
-//! Produces the orders, no faster than they are told and read back.
+//! Produces the orders, no faster than they are published and read back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl ProducerContext for Refused {
 
 /// How far producing is ahead of what follows it.
 pub(super) struct Followers {
-    /// What the verifier told.
+    /// What the verifier published.
     pub totals: Arc<Totals>,
     /// What was read back.
     pub seen: Arc<Seen>,
@@ -64,9 +64,9 @@ pub(super) struct Followers {
 
 impl Followers {
     fn behind(&self, sent: u64) -> u64 {
-        let told = self.totals.so_far();
-        let events = told.records() - told.absorbed;
-        (sent - told.records().min(sent))
+        let published = self.totals.so_far();
+        let events = published.records() - published.absorbed;
+        (sent - published.records().min(sent))
             .max(sent - self.seen.inputs().min(sent))
             .max(events - self.seen.outputs().min(events))
     }
@@ -75,7 +75,7 @@ impl Followers {
 /// Produces the workload until its end, or `stop`. Blocks: runs on a thread of its own.
 ///
 /// # Errors
-/// When the broker refuses a record, or nothing is told for too long.
+/// When the broker refuses a record, or nothing is published for too long.
 pub(super) fn feed(
     kafka: &KafkaArgs,
     topic: &str,
@@ -133,7 +133,7 @@ fn wait_for_room(sent: u64, followers: &Followers, stop: &CancellationToken) -> 
         }
         if since.elapsed() > STALLED {
             bail!(
-                "{behind} of {sent} records are neither told nor read back, and nothing moved for {STALLED:?}"
+                "{behind} of {sent} records are neither published nor read back, and nothing moved for {STALLED:?}"
             );
         }
         std::thread::sleep(LOOK);

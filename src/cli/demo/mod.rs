@@ -39,9 +39,9 @@ use crate::verifier::{self, Settings};
 const STOCK_BATCH: usize = 500;
 /// Longest wait for the group to be joined; the broker in this process lets a first member wait 3 s.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
-/// Longest time without anything told, once everything is produced, before it is called stuck.
+/// Longest time without anything published, once everything is produced, before it is called stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
-/// Longest time until a level's change is told: the default of `run`.
+/// Longest time until a level's change is published: the default of `run`.
 const LEVELS_DELAY: Duration = Duration::from_millis(500);
 /// How often to look how far it is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -74,11 +74,11 @@ pub struct Played {
     pub store: Arc<dyn Store>,
     /// What was read back.
     pub evidence: Evidence,
-    /// What was told.
+    /// What was published.
     pub total: Tally,
-    /// From the first order produced to the last record told.
+    /// From the first order produced to the last record published.
     pub took: Duration,
-    /// From produced to told, at the 50th, 95th and 99th percentile.
+    /// From produced to published, at the 50th, 95th and 99th percentile.
     pub latencies: [Duration; 3],
 }
 
@@ -119,7 +119,7 @@ pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
 
     let totals = Arc::new(Totals::default());
     let seen = Arc::new(Seen::default());
-    // Cancelled when everything is told: for the verifier to leave, and for the reader to read the rest and end.
+    // Cancelled when everything is published: for the verifier to leave, and for the reader to read the rest and end.
     let done = CancellationToken::new();
     let _done = done.clone().drop_guard();
     let reader = Reader::new(&broker, Arc::clone(&seen))?;
@@ -149,14 +149,14 @@ pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
         let followers = Followers { totals: Arc::clone(&totals), seen };
         move || feed::feed(&kafka, &topic, workload, &followers, &stop)
     });
-    let told = tell_all(args, feeding, &mut verifying, &totals).await;
+    let published = publish_all(args, feeding, &mut verifying, &totals).await;
     let took = started.elapsed();
     interrupted.abort();
     done.cancel();
     if !verifying.is_finished() {
         verifying.await.context("the verifier panicked")??;
     }
-    told?;
+    published?;
     let evidence = reading.await.context("reading back panicked")??;
     Ok(Played {
         store,
@@ -269,9 +269,9 @@ async fn ended_early(verifying: &mut JoinHandle<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// Shows how far it is until every record is told. Stops waiting, but does not fail, when nothing is told any more:
+/// Shows how far it is until every record is published. Stops waiting, but does not fail, when nothing is published any more:
 /// the proof then says what is missing.
-async fn tell_all(
+async fn publish_all(
     args: &DemoArgs,
     mut feeding: JoinHandle<Result<Fed>>,
     verifying: &mut JoinHandle<Result<()>>,
@@ -290,7 +290,7 @@ async fn tell_all(
             Some(fed) if total.records() >= fed.records => break,
             Some(fed) if moved.1.elapsed() > STUCK_AFTER => {
                 tracing::error!(
-                    "{} of {} records are told and nothing moved for {STUCK_AFTER:?}; going on to the proof",
+                    "{} of {} records are published and nothing moved for {STUCK_AFTER:?}; going on to the proof",
                     total.records(),
                     fed.records
                 );
@@ -314,7 +314,7 @@ async fn stop_on_interrupt(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_err() {
         return;
     }
-    eprintln!("No more orders; the rest is told and proved (Ctrl-C again ends at once).");
+    eprintln!("No more orders; the rest is published and proved (Ctrl-C again ends at once).");
     stop.cancel();
     if tokio::signal::ctrl_c().await.is_ok() {
         std::process::exit(EXIT_ABORTED);

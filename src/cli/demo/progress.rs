@@ -11,7 +11,7 @@ use crate::tally::Tally;
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// Shows how many records are told.
+/// Shows how many records are published.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     started: Instant,
@@ -49,7 +49,7 @@ impl Progress {
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             eprintln!(
-                "  {:>3} s  {} told: {} accepted, {} rejected, {} dead letters, {} absorbed",
+                "  {:>3} s  {} published: {} accepted, {} rejected, {} dead letters, {} absorbed",
                 self.started.elapsed().as_secs(),
                 grouped(total.records()),
                 grouped(total.accepted),

@@ -2,7 +2,7 @@
 //!
 //! Nothing here shares code with what decided: the model below takes one
 //! order at a time with a map of numbers, and results are written by serde
-//! from the published types, not by the code that told them.
+//! from the published types, not by the code that published them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -114,7 +114,7 @@ struct Prover<'a> {
     accounts: HashMap<Item, Account>,
     decided: HashMap<CommandKey, (Digest, Option<Source>)>,
     movements: u64,
-    told: u64,
+    published: u64,
 }
 
 /// Proves the six invariants, or says where they do not hold.
@@ -151,7 +151,7 @@ impl<'a> Prover<'a> {
             Verdict::new(3, "Every command has exactly one decision, every deduction its order line"),
             Verdict::new(
                 4,
-                "Every decision was told exactly once, as the ledger has it; no record is unanswered",
+                "Every decision was published exactly once, as the ledger has it; no record is unanswered",
             ),
             Verdict::new(5, "Every rejection was justified and every acceptance possible, one at a time"),
             Verdict::new(6, "At rest, the ledger stands at the end of every partition"),
@@ -171,7 +171,7 @@ impl<'a> Prover<'a> {
             accounts: HashMap::new(),
             decided: HashMap::new(),
             movements: 0,
-            told: 0,
+            published: 0,
         }
     }
 
@@ -213,7 +213,7 @@ impl<'a> Prover<'a> {
         let follows = account.balance == movement.balance && account.version == movement.version;
         if !follows {
             let Account { balance, version } = *account;
-            // Go on from what the ledger says, so that one fault is not told for each movement after it.
+            // Go on from what the ledger says, so that one fault is not reported for each movement after it.
             *account = Account { balance: movement.balance, version: movement.version };
             self.verdict(2).fault(format_args!(
                 "{} version {} says {} pieces; by the movements before it is version {version} with {balance}",
@@ -247,8 +247,8 @@ impl<'a> Prover<'a> {
         for movement in movements {
             self.model.insert(movement.item.clone(), movement.balance);
         }
-        let lines =
-            serde_json::from_str::<Adjusted>(&decision.detail).map_or_else(|_| Vec::new(), |told| told.lines);
+        let lines = serde_json::from_str::<Adjusted>(&decision.detail)
+            .map_or_else(|_| Vec::new(), |published| published.lines);
         let same = lines.len() == movements.len()
             && lines.iter().zip(movements).all(|(line, movement)| {
                 (&line.sku, &line.location) == (&movement.item.sku, &movement.item.location)
@@ -373,14 +373,14 @@ impl<'a> Prover<'a> {
         };
         let channel = if decision.accepted { Channel::Accepted } else { Channel::Rejected };
         let expected = fingerprint(channel, command.key.id.as_str().as_bytes(), &expected);
-        let told = self.evidence.results.get(&id).map_or(&[][..], Vec::as_slice);
+        let published = self.evidence.results.get(&id).map_or(&[][..], Vec::as_slice);
         let verdict = self.verdict(4);
-        match told {
+        match published {
             [one] if *one == expected => {}
             [_] => verdict.fault(format_args!("the result of {id} does not say what the ledger says")),
-            told => verdict.fault(format_args!("{id} has {} results", told.len())),
+            published => verdict.fault(format_args!("{id} has {} results", published.len())),
         }
-        self.told += u64::from(!told.is_empty());
+        self.published += u64::from(!published.is_empty());
     }
 
     /// Every record of the orders' topic ended as exactly one of: a result, a dead letter, an absorbed repetition.
@@ -416,9 +416,9 @@ impl<'a> Prover<'a> {
         self.verdict(4)
             .expect(letters == letters_due, format_args!("{letters} dead letters, {letters_due} are due"));
         let looked_at = format!(
-            "{} records in: {} orders decided and told, {letters_due} dead letters, {} repetitions absorbed",
+            "{} records in: {} orders decided and published, {letters_due} dead letters, {} repetitions absorbed",
             grouped(records),
-            grouped(self.told),
+            grouped(self.published),
             grouped(absorbed)
         );
         self.verdict(4).looked_at = looked_at;
@@ -449,11 +449,13 @@ impl<'a> Prover<'a> {
     /// No result is of something that was never decided.
     fn results(&mut self) {
         let evidence = self.evidence;
-        let told = evidence.results.len() as u64;
-        let decided = self.told;
+        let published = evidence.results.len() as u64;
+        let decided = self.published;
         self.verdict(4).expect(
-            told == decided,
-            format_args!("{told} commands have results, {decided} decisions of orders are told by them"),
+            published == decided,
+            format_args!(
+                "{published} commands have results, {decided} decisions of orders are published by them"
+            ),
         );
         for fault in &evidence.faults {
             self.verdict(4).fault(format_args!("{fault}"));

@@ -1,4 +1,4 @@
-//! Reads the topics back while the verifier runs: what came in and what was told.
+//! Reads the topics back while the verifier runs: what came in and what was published.
 //!
 //! While, and not after, because the mock broker drops the oldest records of
 //! a full partition. A record that was dropped before it was read shows as a
@@ -24,12 +24,12 @@ use crate::ledger::{Command, NextOffset, Offset, Source, TopicPartition};
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for a partition's end.
 const WATERMARK_LIMIT: Duration = Duration::from_secs(5);
-/// Longest time the rest may take to read once everything is told.
+/// Longest time the rest may take to read once everything is published.
 const REST_LIMIT: Duration = Duration::from_secs(30);
 /// Faults of the reading itself that are kept to be shown; more are only more of the same.
 const MAX_FAULTS: usize = 10;
 
-/// A digest of a result's bytes and of where it was told: what is compared with the ledger.
+/// A digest of a result's bytes and of where it was published: what is compared with the ledger.
 pub type Fingerprint = [u8; 16];
 
 /// The fingerprint of a result.
@@ -130,12 +130,12 @@ impl Reader {
         Ok(Self { consumer, topics: broker.topics.clone(), partitions, seen, evidence: Evidence::default() })
     }
 
-    /// Reads until `told_all`, and then to the end of every topic. Blocks: runs on a thread of its own.
+    /// Reads until `published_all`, and then to the end of every topic. Blocks: runs on a thread of its own.
     ///
     /// # Errors
     /// When the broker does not say where its partitions end.
-    pub fn run(mut self, told_all: &CancellationToken) -> Result<Evidence> {
-        while !told_all.is_cancelled() {
+    pub fn run(mut self, published_all: &CancellationToken) -> Result<Evidence> {
+        while !published_all.is_cancelled() {
             self.poll()?;
         }
         let ends = self.ends()?;

@@ -33,8 +33,8 @@ fn counts(text: &mut String, played: &Played, proof: &Proof) -> std::fmt::Result
     row("rejected", total.rejected)?;
     row("dead letters", total.dead_letters)?;
     row("repetitions absorbed", total.absorbed)?;
-    if total.told_again > 0 {
-        row("told again", total.told_again)?;
+    if total.republished > 0 {
+        row("republished", total.republished)?;
     }
     writeln!(text, "\n  Why orders were rejected (an order may have several reasons)")?;
     for (reason, orders) in &proof.reasons {
@@ -55,7 +55,10 @@ fn counts(text: &mut String, played: &Played, proof: &Proof) -> std::fmt::Result
         super::broker::PARTITIONS
     )?;
     let [p50, p95, p99] = played.latencies.map(|latency| format!("{} ms", latency.as_millis()));
-    writeln!(text, "  From produced to told, with the pipeline kept full: p50 {p50}, p95 {p95}, p99 {p99}")
+    writeln!(
+        text,
+        "  From produced to published, with the pipeline kept full: p50 {p50}, p95 {p95}, p99 {p99}"
+    )
 }
 
 fn wanted(text: &mut String, proof: &Proof) -> std::fmt::Result {

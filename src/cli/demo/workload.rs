@@ -228,7 +228,7 @@ impl Workload {
         Delivery { kind, key, value: Some(value) }
     }
 
-    /// An order that can be told by its id, and is wrong all the same.
+    /// An order that can be known by its id, and is wrong all the same.
     fn invalid(&mut self, key: &str) -> Vec<u8> {
         let Line { sku, .. } = self.line();
         let lines = match self.rng.random_range(0..6) {

@@ -1,4 +1,4 @@
-//! `stock-verifier replay`: compares, tells again, asks again, rebuilds, simulates.
+//! `stock-verifier replay`: compares, republishes, asks again, rebuilds, simulates.
 
 pub mod record_filter;
 mod report;
@@ -34,7 +34,7 @@ pub struct Common {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// The consumer group that shares the orders; its committed offsets say what is told
+    /// The consumer group that shares the orders; its committed offsets say what is published
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     group: String,
 
@@ -49,9 +49,9 @@ pub struct Common {
 /// done; 130 stopped by Ctrl-C, with nothing half done.
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
-    /// Decide the chosen records again, and compare with what is stored and what was told
+    /// Decide the chosen records again, and compare with what is stored and what was published
     Diff(DiffArgs),
-    /// Tell stored decisions again: the same events with the same ids
+    /// Publish stored decisions again: the same events with the same ids
     Republish(RepublishArgs),
     /// Ask commands again that are not decided, or dead letters once repaired
     Reprocess(ReprocessArgs),
@@ -78,7 +78,7 @@ pub struct RepublishArgs {
     #[command(flatten)]
     choice: ChoiceArgs,
 
-    /// Tell to this topic instead of the result topics
+    /// Publish to this topic instead of the result topics
     #[arg(long, value_name = "TOPIC")]
     to_topic: Option<String>,
 
@@ -210,7 +210,7 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
     }
     let choice = args.choice.choice()?;
     let store = args.common.ledger().await?;
-    let shown = Shown::new(if args.execute { "telling again" } else { "looking" });
+    let shown = Shown::new(if args.execute { "publishing again" } else { "looking" });
     let (scope, to) = (args.common.scope(&choice), args.to_topic.as_deref());
     let report = republish::republish(&*store, scope, to, args.execute, &shown.progress).await;
     drop(shown);

@@ -38,7 +38,7 @@ pub(super) fn diff(report: &Report) -> String {
     let _ = writeln!(
         out,
         "{} decisions decided again, {} events read back; {} repeats absorbed, {} dead letters.",
-        report.decisions, report.told, report.absorbed, report.dead_letters
+        report.decisions, report.published, report.absorbed, report.dead_letters
     );
     findings(&mut out, &report.findings);
     for note in &report.notes {
@@ -53,7 +53,8 @@ fn done(executed: bool) -> &'static str {
 
 /// The report of `replay republish`.
 pub(super) fn republish(report: &republish::Report) -> String {
-    let mut counts = table(&["records", "told as accepted", "told as rejected", "without a decision"]);
+    let mut counts =
+        table(&["records", "published as accepted", "published as rejected", "without a decision"]);
     counts.add_row([report.records, report.accepted, report.rejected, report.without_decision]);
     format!("{counts}\n{}", done(report.executed))
 }

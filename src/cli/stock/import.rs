@@ -48,7 +48,7 @@ pub(super) async fn import(args: ImportArgs, store: &Arc<dyn Store>) -> Result<S
         for (row, outcome) in part.iter().zip(&applied.outcomes) {
             match outcome {
                 Outcome::Decided(decision) if decision.accepted => done += 1,
-                Outcome::Repeated | Outcome::ToldAgain(_) => before += 1,
+                Outcome::Repeated | Outcome::Republished(_) => before += 1,
                 other => bail!("line {}: the ledger answered {other:?}", row.line),
             }
         }

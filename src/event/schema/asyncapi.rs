@@ -329,11 +329,11 @@ pub(super) fn document() -> Value {
     let (mut channels, mut operations, mut messages) = (json!({}), json!({}), json!({}));
     for topic in topics() {
         let Topic { address, operation, .. } = topic;
-        let (mut carried, mut told) = (json!({}), Vec::new());
+        let (mut carried, mut published) = (json!({}), Vec::new());
         for message in topic.messages {
             let name = message.name;
             carried[name] = json!({ "$ref": format!("#/components/messages/{name}") });
-            told.push(json!({ "$ref": format!("#/channels/{address}/messages/{name}") }));
+            published.push(json!({ "$ref": format!("#/channels/{address}/messages/{name}") }));
             messages[name] = json!({
                 "name": name,
                 "summary": message.description,
@@ -350,7 +350,7 @@ pub(super) fn document() -> Value {
         operations[operation] = json!({
             "action": topic.action,
             "channel": { "$ref": format!("#/channels/{address}") },
-            "messages": told,
+            "messages": published,
         });
     }
     operations["askHoldDue"] = json!({

@@ -1,4 +1,4 @@
-//! What is told, byte by byte.
+//! What is published, byte by byte.
 
 use serde::Serialize;
 
@@ -11,11 +11,11 @@ use crate::event::wire::{
 use crate::ledger::{Adjusted, Confirmed, Extended, GivenBack, Level, Limits, OrderTaken, Rejected};
 
 #[test]
-fn an_accepted_order_is_told_in_exactly_these_bytes() {
+fn an_accepted_order_is_published_in_exactly_these_bytes() {
     let detail = r#"{"lines":[{"sku":"MUG","quantity":1,"balance":119},{"sku":"TSHIRT-M","quantity":2,"balance":55}]}"#;
-    let told = result(&decision(true, detail), Some(b"k-1"), Some(b"00-4bf9-00f0-01"));
+    let published = result(&decision(true, detail), Some(b"k-1"), Some(b"00-4bf9-00f0-01"));
     assert_eq!(
-        shown(&told),
+        shown(&published),
         r#"Accepted
 key: k-1
 ce_specversion: 1.0
@@ -30,11 +30,11 @@ traceparent: 00-4bf9-00f0-01
 }
 
 #[test]
-fn a_rejected_order_is_told_in_exactly_these_bytes() {
+fn a_rejected_order_is_published_in_exactly_these_bytes() {
     let detail = r#"{"reasons":[{"reason":"insufficient_stock","sku":"MUG","requested":500,"available":119},{"reason":"unknown_sku","sku":"MUGG","requested":1}]}"#;
-    let told = result(&decision(false, detail), None, None);
+    let published = result(&decision(false, detail), None, None);
     assert_eq!(
-        shown(&told),
+        shown(&published),
         r#"Rejected
 key: o-1001
 ce_specversion: 1.0
@@ -83,14 +83,14 @@ fn a_decisions_time_cannot_sink_its_result() {
         (i64::MAX, "9999-12-30T22:00:00.999999Z"),
     ] {
         let odd = Decision { decided_at: Stamp(micros), ..decision(true, r#"{"lines":[]}"#) };
-        let told = result(&odd, None, None);
-        let time = told.headers.iter().find(|header| header.name == "ce_time").unwrap();
+        let published = result(&odd, None, None);
+        let time = published.headers.iter().find(|header| header.name == "ce_time").unwrap();
         assert_eq!(time.value.as_deref(), Some(shown.as_bytes()));
     }
 }
 
 #[test]
-fn a_dead_letter_sent_again_tells_of_its_newest_failure_only() {
+fn a_dead_letter_sent_again_names_its_newest_failure_only() {
     let mut again = record("{");
     again.headers = vec![
         header("__connect.errors.topic", b"older"),
@@ -108,12 +108,12 @@ fn a_dead_letter_sent_again_tells_of_its_newest_failure_only() {
 
 #[test]
 fn a_detail_without_members_does_not_make_bad_json() {
-    for (detail, told) in [
+    for (detail, published) in [
         ("{}", r#"{"type":"order.accepted","order_id":"o-1001"}"#),
         (r#"{"lines":[]}"#, r#"{"type":"order.accepted","order_id":"o-1001","lines":[]}"#),
     ] {
         let bare = Decision { source: None, ..decision(true, detail) };
-        assert_eq!(String::from_utf8(result(&bare, None, None).value.unwrap()).unwrap(), told);
+        assert_eq!(String::from_utf8(result(&bare, None, None).value.unwrap()).unwrap(), published);
     }
 }
 
@@ -129,8 +129,8 @@ fn a_trace_context_is_passed_on_unless_it_is_none() {
     assert_eq!(traced.traceparent(), None);
 }
 
-/// The detail is stored by the ledger's types and told by the wire's: they must agree in every byte.
-fn assert_told(
+/// The detail is stored by the ledger's types and published by the wire's: they must agree in every byte.
+fn assert_published(
     kind: CommandKind,
     command_id: &Id,
     accepted: bool,
@@ -145,13 +145,13 @@ fn assert_told(
         }),
         ..decision_of(kind, command_id.as_str(), accepted, &serde_json::to_string(detail).unwrap())
     };
-    let told = result(&stored, None, None);
+    let published = result(&stored, None, None);
     let expected = serde_json::to_value(event).unwrap();
-    let text = String::from_utf8(told.value.unwrap()).unwrap();
+    let text = String::from_utf8(published.value.unwrap()).unwrap();
     assert_eq!(text, serde_json::to_string(event).unwrap());
-    assert_eq!(told.channel, if accepted { Channel::Accepted } else { Channel::Rejected });
-    assert_eq!(told.key.as_deref(), Some(command_id.as_str().as_bytes()));
-    let kind = told.headers.iter().find(|header| header.name == "ce_type").unwrap();
+    assert_eq!(published.channel, if accepted { Channel::Accepted } else { Channel::Rejected });
+    assert_eq!(published.key.as_deref(), Some(command_id.as_str().as_bytes()));
+    let kind = published.headers.iter().find(|header| header.name == "ce_type").unwrap();
     assert_eq!(kind.value.as_deref(), expected["type"].as_str().map(str::as_bytes));
 }
 
@@ -168,40 +168,40 @@ fn given_back(
 }
 
 #[test]
-fn accepted_commands_are_told_as_the_wires_types_write_them() {
+fn accepted_commands_are_published_as_the_wires_types_write_them() {
     use CommandKind as Kind;
     for e in [OrderAccepted::example(), OrderAccepted::hold_example(), OrderAccepted::backorder_example()] {
         let detail =
             OrderTaken { lines: e.lines.clone(), short: e.short.clone(), expires_at: e.expires_at.clone() };
-        assert_told(Kind::OrderCreated, &e.order_id, true, &detail, e.source.as_ref(), &e);
+        assert_published(Kind::OrderCreated, &e.order_id, true, &detail, e.source.as_ref(), &e);
     }
     let e = CancellationAccepted::example();
     let detail = given_back(None, None, &e.returned);
-    assert_told(Kind::OrderCancelled, &e.order_id, true, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::OrderCancelled, &e.order_id, true, &detail, e.source.as_ref(), &e);
     let e = ReturnAccepted::example();
     let detail = given_back(Some(&e.order_id), None, &e.returned);
-    assert_told(Kind::OrderReturned, &e.return_id, true, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::OrderReturned, &e.return_id, true, &detail, e.source.as_ref(), &e);
     let e = ConfirmationAccepted::example();
     let detail =
         Confirmed { order_id: e.order_id.clone(), lines: e.lines.clone(), returned: e.returned.clone() };
-    assert_told(Kind::OrderConfirmed, &e.confirmation_id, true, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::OrderConfirmed, &e.confirmation_id, true, &detail, e.source.as_ref(), &e);
     let e = ReleaseAccepted::example();
     let detail = given_back(None, None, &e.returned);
-    assert_told(Kind::OrderReleased, &e.order_id, true, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::OrderReleased, &e.order_id, true, &detail, e.source.as_ref(), &e);
     let e = ExtensionAccepted::example();
     let detail = Extended { order_id: e.order_id.clone(), expires_at: e.expires_at.clone() };
-    assert_told(Kind::HoldExtended, &e.extension_id, true, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::HoldExtended, &e.extension_id, true, &detail, e.source.as_ref(), &e);
     let e = HoldExpired::example();
     let detail = given_back(None, Some(&e.expired_at), &e.returned);
-    assert_told(Kind::HoldExpired, &e.order_id, true, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::HoldExpired, &e.order_id, true, &detail, e.source.as_ref(), &e);
     for e in [AdjustmentAccepted::example(), AdjustmentAccepted::limits_example()] {
         let detail = Adjusted { lines: e.lines.clone(), limits: e.limits };
-        assert_told(Kind::Adjustment, &e.adjustment_id, true, &detail, e.source.as_ref(), &e);
+        assert_published(Kind::Adjustment, &e.adjustment_id, true, &detail, e.source.as_ref(), &e);
     }
 }
 
 #[test]
-fn rejected_commands_are_told_as_the_wires_types_write_them() {
+fn rejected_commands_are_published_as_the_wires_types_write_them() {
     use CommandKind as Kind;
     let rejected = |order_id: Option<&Id>, reasons: &[Reason]| Rejected {
         order_id: order_id.cloned(),
@@ -209,28 +209,28 @@ fn rejected_commands_are_told_as_the_wires_types_write_them() {
     };
     for e in [OrderRejected::example(), OrderRejected::invalid_example()] {
         let detail = rejected(None, &e.reasons);
-        assert_told(Kind::OrderCreated, &e.order_id, false, &detail, e.source.as_ref(), &e);
+        assert_published(Kind::OrderCreated, &e.order_id, false, &detail, e.source.as_ref(), &e);
     }
     for e in [ReturnRejected::example(), ReturnRejected::invalid_example()] {
         let detail = rejected(e.order_id.as_ref(), &e.reasons);
-        assert_told(Kind::OrderReturned, &e.return_id, false, &detail, e.source.as_ref(), &e);
+        assert_published(Kind::OrderReturned, &e.return_id, false, &detail, e.source.as_ref(), &e);
     }
     let e = ConfirmationRejected::example();
     let detail = rejected(e.order_id.as_ref(), &e.reasons);
-    assert_told(Kind::OrderConfirmed, &e.confirmation_id, false, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::OrderConfirmed, &e.confirmation_id, false, &detail, e.source.as_ref(), &e);
     let e = ReleaseRejected::example();
     let detail = rejected(None, &e.reasons);
-    assert_told(Kind::OrderReleased, &e.order_id, false, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::OrderReleased, &e.order_id, false, &detail, e.source.as_ref(), &e);
     let e = ExtensionRejected::example();
     let detail = rejected(e.order_id.as_ref(), &e.reasons);
-    assert_told(Kind::HoldExtended, &e.extension_id, false, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::HoldExtended, &e.extension_id, false, &detail, e.source.as_ref(), &e);
     let e = AdjustmentRejected::example();
     let detail = rejected(None, &e.reasons);
-    assert_told(Kind::Adjustment, &e.adjustment_id, false, &detail, e.source.as_ref(), &e);
+    assert_published(Kind::Adjustment, &e.adjustment_id, false, &detail, e.source.as_ref(), &e);
 }
 
 #[test]
-fn a_level_is_told_in_exactly_these_bytes() {
+fn a_level_is_published_in_exactly_these_bytes() {
     let known = Level { available: -3, version: 18, limits: Limits { backorder: 5, order: None } };
     assert_eq!(
         shown(&level(&item("MUG"), &known)),
@@ -257,7 +257,7 @@ content-type: application/json
 }
 
 #[test]
-fn a_level_is_told_as_the_wires_type_writes_it() {
+fn a_level_is_published_as_the_wires_type_writes_it() {
     let odd = StockLevel {
         sku: Sku::new("Größe \"42\" \\ 红").unwrap(),
         location: Some(Location::new("a/b").unwrap()),
@@ -266,11 +266,11 @@ fn a_level_is_told_as_the_wires_type_writes_it() {
         ..StockLevel::example()
     };
     for event in [StockLevel::example(), StockLevel::location_example(), odd] {
-        let told = level(
+        let published = level(
             &Item { sku: event.sku.clone(), location: event.location.clone() },
             &Level { available: event.available, version: event.version, ..Level::default() },
         );
-        let value = told.value.unwrap();
+        let value = published.value.unwrap();
         assert_eq!(value, serde_json::to_vec(&event).unwrap());
         assert_eq!(serde_json::from_slice::<StockLevel>(&value).unwrap(), event);
     }

@@ -45,8 +45,8 @@ fn good_order() -> impl Strategy<Value = (String, Command)> {
     })
 }
 
-/// Whatever came out can be told.
-fn tell(record: &Record) {
+/// Whatever came out can be published.
+fn publish(record: &Record) {
     match read_command(record) {
         Err(fault) => {
             let letter = dead_letter(record.clone(), &fault, "read");
@@ -56,8 +56,8 @@ fn tell(record: &Record) {
             if let Action::Refuse(reasons) = &action {
                 assert!(!reasons.is_empty());
             }
-            let told = Decision { key, digest, ..decision(false, r#"{"reasons":[]}"#) };
-            let value = result(&told, None, None).value.unwrap();
+            let published = Decision { key, digest, ..decision(false, r#"{"reasons":[]}"#) };
+            let value = result(&published, None, None).value.unwrap();
             serde_json::from_slice::<serde_json::Value>(&value).unwrap();
         }
     }
@@ -82,7 +82,7 @@ proptest! {
             3 => any.headers.push(Header { name: "ce_type".to_owned(), value: None }),
             _ => {}
         }
-        tell(&any);
+        publish(&any);
     }
 
     #[test]
@@ -107,7 +107,7 @@ proptest! {
         if framed {
             bytes.splice(0..0, [0, 0, 0, 0, 1]);
         }
-        tell(&record(bytes));
+        publish(&record(bytes));
     }
 
     #[test]
@@ -123,6 +123,6 @@ proptest! {
     ) {
         let fields: Vec<_> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value},")).collect();
         let fields = fields.concat();
-        tell(&record(format!("{{{fields}\"type\":\"{kind}\"}}")));
+        publish(&record(format!("{{{fields}\"type\":\"{kind}\"}}")));
     }
 }

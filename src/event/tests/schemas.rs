@@ -1,4 +1,4 @@
-//! The published schemas: what is read and what is told keeps to them.
+//! The published schemas: what is read and what is published keeps to them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ fn every_type_has_its_schema_and_every_result_its_place_in_the_headers() {
 }
 
 #[test]
-fn what_is_told_is_valid_by_the_schemas() {
+fn what_is_published_is_valid_by_the_schemas() {
     let accepted = OrderTaken { lines: OrderAccepted::example().lines, short: Vec::new(), expires_at: None };
     let rejected = Rejected { order_id: None, reasons: OrderRejected::example().reasons };
     for (schema, decision) in [
@@ -58,30 +58,30 @@ fn what_is_told_is_valid_by_the_schemas() {
         ("order.rejected", decision(false, &serde_json::to_string(&rejected).unwrap())),
     ] {
         for traceparent in [None, Some(&b"00-4bf9-00f0-01"[..])] {
-            let told = result(&decision, None, traceparent);
-            let value = serde_json::from_slice(told.value.as_deref().unwrap()).unwrap();
+            let published = result(&decision, None, traceparent);
+            let value = serde_json::from_slice(published.value.as_deref().unwrap()).unwrap();
             assert_valid(&validator(schema), &value);
-            assert_valid(&validator("result.headers"), &headers_as_json(&told));
+            assert_valid(&validator("result.headers"), &headers_as_json(&published));
         }
     }
     for place in ["MUG", "MUG@berlin"] {
-        let told = level(&item(place), &Level { available: -1, version: 2, ..Level::default() });
+        let published = level(&item(place), &Level { available: -1, version: 2, ..Level::default() });
         assert_valid(
             &validator("stock.level"),
-            &serde_json::from_slice(told.value.as_deref().unwrap()).unwrap(),
+            &serde_json::from_slice(published.value.as_deref().unwrap()).unwrap(),
         );
-        assert_valid(&validator("level.headers"), &headers_as_json(&told));
+        assert_valid(&validator("level.headers"), &headers_as_json(&published));
     }
     let bad = record("{");
     let fault = read_command(&bad).unwrap_err();
     assert_valid(&validator("dead-letter.headers"), &headers_as_json(&dead_letter(bad, &fault, "read")));
 }
 
-/// Values decided one after the other, each a batch of its own at its time in seconds; what is told of each, as its
-/// type and whether it was told on the accepted channel.
+/// Values decided one after the other, each a batch of its own at its time in seconds; what is published about each, as its
+/// type and whether it was published on the accepted channel.
 fn lives(values: &[(i64, &str)]) -> Vec<String> {
     let mut view = View::default();
-    let mut told = Vec::new();
+    let mut published = Vec::new();
     for (offset, (seconds, value)) in (0..).zip(values) {
         let source = Source { at: TopicPartition::new("orders", 0), offset: Offset(offset) };
         let mut command = record(*value);
@@ -94,26 +94,26 @@ fn lives(values: &[(i64, &str)]) -> Vec<String> {
         view.decisions.extend(decisions.into_iter().map(|decision| (decision.key.clone(), decision)));
         view.levels.extend(levels);
         view.orders.extend(orders);
-        told.push(match &outcomes[0] {
-            Outcome::Decided(decision) => told_well(decision),
+        published.push(match &outcomes[0] {
+            Outcome::Decided(decision) => published_well(decision),
             other => format!("{other:?}"),
         });
     }
-    told
+    published
 }
 
 /// The type of a decision's result, once value and headers are found to be valid.
-fn told_well(decision: &Arc<Decision>) -> String {
-    let told = result(decision, None, None);
-    let value: serde_json::Value = serde_json::from_slice(told.value.as_deref().unwrap()).unwrap();
+fn published_well(decision: &Arc<Decision>) -> String {
+    let published = result(decision, None, None);
+    let value: serde_json::Value = serde_json::from_slice(published.value.as_deref().unwrap()).unwrap();
     let kind = value["type"].as_str().unwrap().to_owned();
     assert_valid(&validator(&kind), &value);
-    assert_valid(&validator("result.headers"), &headers_as_json(&told));
+    assert_valid(&validator("result.headers"), &headers_as_json(&published));
     kind
 }
 
 #[test]
-fn what_the_ledger_decides_of_an_orders_life_is_told_as_the_schemas_say() {
+fn what_the_ledger_decides_of_an_orders_life_is_published_as_the_schemas_say() {
     let received =
         r#"{"type":"stock.received","adjustment_id":"a-1","sku":"MUG","location":"berlin","quantity":10}"#;
     let hold = r#"{"type":"order.created","order_id":"h","hold_seconds":60,"policy":"partial","lines":[{"sku":"MUG","location":"berlin","quantity":12},{"sku":"CUP","quantity":1}]}"#;

@@ -109,7 +109,7 @@ pub const HOLD_EXPIRED: &str = "hold.expired";
 pub const ADJUSTMENT_ACCEPTED: &str = "adjustment.accepted";
 /// The type of [`AdjustmentRejected`].
 pub const ADJUSTMENT_REJECTED: &str = "adjustment.rejected";
-/// Every type a decision is told as.
+/// Every type a decision is published as.
 pub const RESULT_TYPES: [&str; 14] = [
     ORDER_ACCEPTED,
     ORDER_REJECTED,

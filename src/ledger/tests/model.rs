@@ -1,6 +1,6 @@
-//! The model: what each command must do to levels and orders, and what must be told of it.
+//! The model: what each command must do to levels and orders, and what must be published about it.
 //!
-//! It shares nothing with the code under test but the words of a command. What is told is written here as JSON, name by
+//! It shares nothing with the code under test but the words of a command. What is published is written here as JSON, name by
 //! name, so that the contract's names are held too.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use super::super::{CommandKind, MAX_QUANTITY, Source, Stamp};
 use super::{Ask, Lines, Record, Thing};
 
-/// An outcome as the model knows it; what is told is the decision's text, read as JSON.
+/// An outcome as the model knows it; what is published is the decision's text, read as JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Said {
     Accepted(Value),
     Rejected(Value),
-    ToldAgain,
+    Republished,
     Repeated,
     Conflict(Option<Source>),
     NotDue,
@@ -79,8 +79,8 @@ pub(super) struct Model {
     cancelled: BTreeSet<&'static str>,
 }
 
-/// What is told, of an accepted command or of a rejected one.
-type Told = Result<Value, Value>;
+/// What is published, of an accepted command or of a rejected one.
+type Published = Result<Value, Value>;
 
 /// One line for each thing, in order.
 pub(super) fn sums(lines: &Lines) -> BTreeMap<Thing, i64> {
@@ -144,7 +144,7 @@ impl Model {
         let content = content(&record.ask);
         if let Some((first, source)) = self.decided.get(&key) {
             return if record.source.is_some() && *source == record.source {
-                Said::ToldAgain
+                Said::Republished
             } else if *first == content {
                 Said::Repeated
             } else {
@@ -160,12 +160,12 @@ impl Model {
         }
         self.decided.insert(key, (content.clone(), record.source.clone()));
         match self.decide(key, &content, record.source.as_ref(), now) {
-            Ok(told) => Said::Accepted(told),
-            Err(told) => Said::Rejected(told),
+            Ok(published) => Said::Accepted(published),
+            Err(published) => Said::Rejected(published),
         }
     }
 
-    fn decide(&mut self, key: Key, ask: &Ask, source: Option<&Source>, now: i64) -> Told {
+    fn decide(&mut self, key: Key, ask: &Ask, source: Option<&Source>, now: i64) -> Published {
         let own = key.1;
         match ask {
             Ask::Invalid { faults, .. } => {
@@ -177,12 +177,12 @@ impl Model {
             }
             Ask::Order { lines, partial, hold } => {
                 let end = hold.map(|seconds| now + seconds * 1_000_000);
-                let (lines, mut told) = self.take(key, lines, *partial)?;
+                let (lines, mut published) = self.take(key, lines, *partial)?;
                 if let Some(end) = end {
-                    told["expires_at"] = time(end).into();
+                    published["expires_at"] = time(end).into();
                 }
                 self.orders.insert(own, Order { lines, end, fate: None, source: source.cloned() });
-                Ok(told)
+                Ok(published)
             }
             Ask::Cancel => {
                 self.cancelled.insert(own);
@@ -268,7 +268,7 @@ impl Model {
         if granted.is_empty() || (!partial && !short.is_empty()) {
             return no(&short);
         }
-        let (mut taken, mut told) = (Pieces::new(), Vec::new());
+        let (mut taken, mut published) = (Pieces::new(), Vec::new());
         for (thing, pieces) in granted {
             taken.insert(thing, (pieces, 0));
             let before = self.stock[&thing].pieces;
@@ -278,17 +278,17 @@ impl Model {
             if pieces > there {
                 more["backordered"] = (pieces - there).into();
             }
-            told.push(about(thing, more));
+            published.push(about(thing, more));
         }
-        let mut told = json!({ "lines": told });
+        let mut published = json!({ "lines": published });
         if !short.is_empty() {
-            told["short"] = short.into();
+            published["short"] = short.into();
         }
-        Ok((taken, told))
+        Ok((taken, published))
     }
 
     /// Gives back these lines, all or none, or says why not.
-    fn give_back(&mut self, key: Key, order: &'static str, lines: &Lines, now: i64) -> Told {
+    fn give_back(&mut self, key: Key, order: &'static str, lines: &Lines, now: i64) -> Published {
         let released = self.orders.get(order).is_some_and(|order| order.fate == Some(Fate::Released));
         if self.cancelled.contains(order) || released {
             return no_of(order, &[json!({ "reason": "already_cancelled" })]);
@@ -318,7 +318,7 @@ impl Model {
     }
 
     /// Keeps these lines of an open hold, or all that is left, and gives back the rest.
-    fn confirm(&mut self, key: Key, order: &'static str, lines: Option<&Lines>) -> Told {
+    fn confirm(&mut self, key: Key, order: &'static str, lines: Option<&Lines>) -> Published {
         let left: BTreeMap<Thing, i64> =
             self.orders[order].lines.iter().map(|(thing, (taken, back))| (*thing, taken - back)).collect();
         let kept = lines.map_or_else(|| left.clone(), sums);
@@ -336,18 +336,18 @@ impl Model {
         if !reasons.is_empty() {
             return no_of(order, &reasons);
         }
-        let (mut told, mut returned) = (Vec::new(), Vec::new());
+        let (mut published, mut returned) = (Vec::new(), Vec::new());
         for (thing, left) in left {
             let keep = kept.get(&thing).copied().unwrap_or(0);
             if keep > 0 {
-                told.push(about(thing, json!({ "quantity": keep })));
+                published.push(about(thing, json!({ "quantity": keep })));
             }
             if left > keep {
                 returned.push(self.back(key, order, thing, left - keep));
             }
         }
         self.orders.get_mut(order).unwrap().fate = Some(Fate::Confirmed);
-        Ok(json!({ "order_id": order, "lines": told, "returned": returned }))
+        Ok(json!({ "order_id": order, "lines": published, "returned": returned }))
     }
 
     /// Why this is no hold that can still be confirmed, released or extended.
@@ -387,7 +387,7 @@ impl Model {
     }
 
     /// Adds pieces, up to the largest level there may be.
-    fn add(&mut self, key: Key, thing: Thing, pieces: i64) -> Told {
+    fn add(&mut self, key: Key, thing: Thing, pieces: i64) -> Published {
         let now = self.stock.get(&thing).map_or(0, |level| level.pieces);
         if now + pieces > MAX_QUANTITY {
             // What is given back may have filled it beyond that already.
@@ -397,7 +397,7 @@ impl Model {
         Ok(self.adjusted(key, thing, pieces))
     }
 
-    fn limit(&mut self, key: Key, thing: Thing, backorder: i64, most: Option<i64>) -> Told {
+    fn limit(&mut self, key: Key, thing: Thing, backorder: i64, most: Option<i64>) -> Published {
         let Some(level) = self.stock.get_mut(&thing) else {
             return no(&[reason("unknown_sku", thing, json!({ "requested": 0 }))]);
         };
@@ -406,12 +406,12 @@ impl Model {
             return no(&[reason("limit_exceeded", thing, more)]);
         }
         (level.backorder, level.most) = (backorder, most);
-        let mut told = self.adjusted(key, thing, 0);
-        told["limits"] = json!({ "backorder_limit": backorder });
+        let mut published = self.adjusted(key, thing, 0);
+        published["limits"] = json!({ "backorder_limit": backorder });
         if let Some(most) = most {
-            told["limits"]["order_limit"] = most.into();
+            published["limits"]["order_limit"] = most.into();
         }
-        Ok(told)
+        Ok(published)
     }
 
     fn adjusted(&mut self, key: Key, thing: Thing, by: i64) -> Value {

@@ -30,10 +30,10 @@ pub(super) fn batches<'r>(records: &'r [Record], cuts: &[(usize, i64)]) -> Vec<B
 fn said(outcome: &Outcome) -> Said {
     match outcome {
         Outcome::Decided(decision) => {
-            let told: Value = serde_json::from_str(&decision.detail).unwrap();
-            if decision.accepted { Said::Accepted(told) } else { Said::Rejected(told) }
+            let published: Value = serde_json::from_str(&decision.detail).unwrap();
+            if decision.accepted { Said::Accepted(published) } else { Said::Rejected(published) }
         }
-        Outcome::ToldAgain(_) => Said::ToldAgain,
+        Outcome::Republished(_) => Said::Republished,
         Outcome::Repeated => Said::Repeated,
         Outcome::Conflict { first } => Said::Conflict(first.clone()),
         Outcome::NotDue => Said::NotDue,
@@ -152,8 +152,8 @@ proptest! {
             let level = levels.entry(movement.item.clone()).or_default();
             let decision = &run.by_key[&movement.cause];
             if movement.cause.kind == CommandKind::Adjustment {
-                let told: Adjusted = serde_json::from_str(&decision.detail).unwrap();
-                level.limits = told.limits.unwrap_or(level.limits);
+                let published: Adjusted = serde_json::from_str(&decision.detail).unwrap();
+                level.limits = published.limits.unwrap_or(level.limits);
             }
             prop_assert_eq!(movement.version, level.version + 1, "versions have no gap");
             prop_assert_eq!(movement.balance, level.available + movement.quantity, "balances chain");
@@ -184,9 +184,9 @@ proptest! {
             prop_assert_eq!(taken.len(), moved.len(), "each item once");
             if *partial {
                 prop_assert!(!taken.is_empty());
-                let told: OrderTaken = serde_json::from_str(&decision.detail).unwrap();
+                let published: OrderTaken = serde_json::from_str(&decision.detail).unwrap();
                 let short = asked.iter().filter(|(item, pieces)| taken.get(*item) != Some(*pieces)).count();
-                prop_assert_eq!(told.short.len(), short, "each line that is short has its reason");
+                prop_assert_eq!(published.short.len(), short, "each line that is short has its reason");
                 prop_assert!(taken.iter().all(|(item, pieces)| (1..=asked[item]).contains(pieces)));
             } else {
                 prop_assert_eq!(taken, asked);
@@ -292,9 +292,9 @@ proptest! {
 fn words(decision: &Decision) -> Vec<String> {
     let kind = decision.key.kind.name();
     if decision.accepted {
-        let told: Value = serde_json::from_str(&decision.detail).unwrap();
-        let short = if told.get("short").is_some() { " in part" } else { "" };
-        let back = told.get("returned").is_some_and(|lines| lines != &Value::Array(Vec::new()));
+        let published: Value = serde_json::from_str(&decision.detail).unwrap();
+        let short = if published.get("short").is_some() { " in part" } else { "" };
+        let back = published.get("returned").is_some_and(|lines| lines != &Value::Array(Vec::new()));
         return vec![format!("{kind} accepted{short}{}", if back { ", giving back" } else { "" })];
     }
     decision.reasons().unwrap().iter().map(|reason| format!("{kind} {}", reason.name())).collect()
@@ -355,7 +355,7 @@ fn what_is_generated_meets_every_rule() {
         "Conflict",
         "NotDue",
         "Repeated",
-        "ToldAgain",
+        "Republished",
         "Undecided",
     ] {
         assert!(met.contains(rule), "{rule} is not among {met:#?}");

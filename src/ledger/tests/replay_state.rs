@@ -7,7 +7,7 @@ use super::generate::{cuts, records, start};
 use super::properties::batches;
 use super::*;
 
-/// The decisions of a run, in their order; with the commands they were made of, or as they alone tell it.
+/// The decisions of a run, in their order; with the commands they were made of, or as they alone say it.
 fn steps(run: &Run, records: &[Record], with_commands: bool) -> Vec<Step> {
     let commands = records
         .iter()

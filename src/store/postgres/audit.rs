@@ -95,7 +95,7 @@ const CHAIN_CHECKS: &[Check] = &[
 ];
 
 /// Whether accepted lines and movements are the same, one for one: as many, and the same sum of 64-bit hashes of
-/// all that a line tells. A healthy ledger is read once, in parallel, and nothing is joined.
+/// all that a line says. A healthy ledger is read once, in parallel, and nothing is joined.
 const LINES_MATCH: &str =
     "SELECT lines.number = moved.number AND lines.total IS NOT DISTINCT FROM moved.total
      FROM (SELECT count(*) AS number,
@@ -130,7 +130,7 @@ const LINES: Check = Check {
                                                   odd.item, odd.version, odd.id, odd.seq, d.seq)
                 WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
                                                 odd.id, odd.version, odd.item)
-                ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision tells: %s',
+                ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision says: %s',
                             odd.id, odd.version, odd.item, odd.quantity, odd.balance, left(d.detail, 200)) END
             FROM (SELECT l.id AS line_id, l.sku || coalesce(' at ' || nullif(l.location, ''), '') AS line_item,
                          m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item, m.*

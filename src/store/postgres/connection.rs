@@ -61,8 +61,8 @@ const CONNECTION_CHECK: Duration = Duration::from_secs(5);
 /// What sessions of ours are called in `pg_stat_activity`.
 pub(super) const APPLICATION_NAME: &str = "stock-verifier";
 
-/// What a session of ours must have, whatever the server, the role or the database have for usual: told when
-/// connecting, which is stronger than those. What cannot be told is checked: `settings.rs`.
+/// What a session of ours must have, whatever the server, the role or the database have for usual: given when
+/// connecting, which is stronger than those. What cannot be given is checked: `settings.rs`.
 fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
     let millis = |time: Duration| time.as_millis().to_string();
     let mut settings = vec![
@@ -132,11 +132,11 @@ pub(super) async fn with_connection<T>(
     talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let mut lease = Lease::of(pool).await?;
-    let told = match patience {
+    let talked = match patience {
         Patience::Usual => unless_silent(SILENCE_LIMIT, talk(lease.connection())).await,
         Patience::Endless => Some(talk(lease.connection()).await),
     };
-    let Some(told) = told else {
+    let Some(talked) = talked else {
         // Dropped with its lease, the connection is closed hard.
         drop(lease);
         tracing::warn!(
@@ -145,14 +145,14 @@ pub(super) async fn with_connection<T>(
         );
         return Err(failed("waiting for an answer")(silent(SILENCE_LIMIT)));
     };
-    match &told {
+    match &talked {
         Err(error) if !keeps_session(error) => lease.close(),
         _ => lease.give_back(),
     }
-    if told.as_ref().is_err_and(peers::waited_in_vain) {
+    if talked.as_ref().is_err_and(peers::waited_in_vain) {
         peers::end_stuck(&pool.connect_options()).await;
     }
-    told
+    talked
 }
 
 /// Whether a session is as good as before, once what failed is rolled back: nothing but the work itself was refused.
@@ -230,8 +230,8 @@ async fn unless_silent<T>(limit: Duration, conversation: impl Future<Output = T>
         heard.then.lock().unwrap_or_else(PoisonError::into_inner).clone_from(context.waker());
         // A conversation waits for its socket alone. Others in this task wake it too, and are no sign of life.
         if heard.yes.swap(false, Ordering::SeqCst) {
-            if let Poll::Ready(told) = conversation.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Poll::Ready(Some(told));
+            if let Poll::Ready(said) = conversation.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(Some(said));
             }
             alarm.as_mut().reset(Instant::now() + limit);
         }
@@ -266,9 +266,9 @@ mod tests {
             for _ in 0..15 {
                 tokio::time::sleep(LIMIT / 10).await;
             }
-            "told"
+            "said"
         };
-        assert_eq!(unless_silent(LIMIT, talk).await, Some("told"));
+        assert_eq!(unless_silent(LIMIT, talk).await, Some("said"));
     }
 
     #[tokio::test]

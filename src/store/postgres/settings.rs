@@ -1,4 +1,4 @@
-//! What a database must be for the ledger in it to be right: the one list. What a session can be told when it begins is
+//! What a database must be for the ledger in it to be right: the one list. What a session can be given when it begins is
 //! in `connection.rs` instead.
 
 use sqlx::PgConnection;
@@ -118,7 +118,7 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), StoreErro
     Ok(())
 }
 
-/// The same of the version alone, which is known when connecting: an older server refuses what a session is told then,
+/// The same of the version alone, which is known when connecting: an older server refuses what a session is given then,
 /// in other words. A server that does not say is asked later.
 pub(super) fn check_version(found: Option<u32>) -> Result<(), StoreError> {
     let version = NEEDED.iter().find(|needed| needed.setting == "server_version_num");

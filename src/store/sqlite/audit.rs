@@ -26,7 +26,7 @@ macro_rules! detail {
     };
 }
 
-/// Where in its detail a decision tells what it moved. One that extended a hold has nothing there.
+/// Where in its detail a decision says what it moved. One that extended a hold has nothing there.
 macro_rules! moved {
     () => {
         "CASE WHEN d.kind IN (1, 10) THEN '$.lines' ELSE '$.returned' END"
@@ -131,7 +131,7 @@ const CHECKS: &[Check] = &[
                  WHEN NOT d.accepted
                      THEN format('command %s was rejected, yet movement %d of SKU %s took effect', m.id, m.version,
                                  ", item!("m."), ")
-                 ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision tells: %s',
+                 ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision says: %s',
                              m.id, m.version, ", item!("m."), ", m.quantity, m.balance, substr(d.detail, 1, 200)) END
              FROM movements AS m
              LEFT JOIN decisions AS d ON d.seq = m.seq
@@ -148,7 +148,7 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         // With the check above, equal numbers mean that lines and movements match one to one. What is given back may
-        // be nothing; an order took something, and an adjustment tells its one line even when it changed nothing.
+        // be nothing; an order took something, and an adjustment names its one line even when it changed nothing.
         sql: concat!(
             "SELECT CASE WHEN lines IS NULL THEN format('command %s: its decision is not readable JSON', id)
                  ELSE format('command %s: %d lines accepted, %d movements', id, lines, movements) END

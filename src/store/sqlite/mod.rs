@@ -323,7 +323,7 @@ async fn apply(
             Ok(applied)
         }
         Err(error) => {
-            // The first error is the one to tell; a failed rollback ends with the connection.
+            // The first error is the one to report; a failed rollback ends with the connection.
             let _ = tx.rollback().await;
             Err(error)
         }

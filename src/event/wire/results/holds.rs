@@ -1,4 +1,4 @@
-//! What is told of holds: confirmed, released, prolonged, over.
+//! What is published about holds: confirmed, released, prolonged, over.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

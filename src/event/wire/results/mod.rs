@@ -1,4 +1,4 @@
-//! What is told: the values on the topics of results and of levels.
+//! What is published: the values on the topics of results and of levels.
 //!
 //! Between the command's id and `source` they have what the ledger keeps of a
 //! decision as its detail, field by field in the same order.

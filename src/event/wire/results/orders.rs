@@ -1,4 +1,4 @@
-//! What is told of orders.
+//! What is published about orders.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ impl OrderRejected {
         )
     }
 
-    /// The event that tells of an order whose content breaks the contract.
+    /// The event that reports an order whose content breaks the contract.
     ///
     /// # Panics
     /// Never: its ids are valid.

@@ -1,4 +1,4 @@
-//! What is told of returns.
+//! What is published about returns.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ impl ReturnRejected {
         }
     }
 
-    /// The event that tells of a return whose content breaks the contract.
+    /// The event that reports a return whose content breaks the contract.
     ///
     /// # Panics
     /// Never: its ids are valid.

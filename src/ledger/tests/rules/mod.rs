@@ -1,4 +1,4 @@
-//! The rules one by one, with the very text that is told.
+//! The rules one by one, with the very text that is published.
 
 mod orders;
 mod stock;
@@ -29,7 +29,7 @@ impl Ledger {
         self
     }
 
-    /// What is told of a command that comes in a record of its own; or what became of it, where nothing is told.
+    /// What is published about a command that comes in a record of its own; or what became of it, where nothing is published.
     #[track_caller]
     fn ask(&mut self, id: &'static str, ask: Ask) -> String {
         self.asked += 1;

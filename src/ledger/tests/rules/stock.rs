@@ -55,20 +55,20 @@ fn an_order_limit_holds_for_all_lines_of_an_item_together() {
 }
 
 #[test]
-fn pieces_beyond_what_is_there_are_told_as_backordered_up_to_the_limit() {
+fn pieces_beyond_what_is_there_are_published_as_backordered_up_to_the_limit() {
     let mut ledger = Ledger::with(&[(MUG, 2)]);
     assert_eq!(
         ledger.ask("l", limits(MUG, 5, None)),
         r#"{"lines":[{"sku":"MUG","quantity":0,"balance":2,"version":2}],"limits":{"backorder_limit":5}}"#
     );
-    for (id, pieces, told) in [
+    for (id, pieces, published) in [
         ("o1", 1, r#"{"lines":[{"sku":"MUG","quantity":1,"balance":1}]}"#),
         ("o2", 3, r#"{"lines":[{"sku":"MUG","quantity":3,"balance":-2,"backordered":2}]}"#),
         ("o3", 2, r#"{"lines":[{"sku":"MUG","quantity":2,"balance":-4,"backordered":2}]}"#),
         ("o4", 2, r#"{"reasons":[{"reason":"insufficient_stock","sku":"MUG","requested":2,"available":1}]}"#),
         ("o5", 1, r#"{"lines":[{"sku":"MUG","quantity":1,"balance":-5,"backordered":1}]}"#),
     ] {
-        assert_eq!(ledger.ask(id, order(&[(MUG, pieces)])), told);
+        assert_eq!(ledger.ask(id, order(&[(MUG, pieces)])), published);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What should have been told against what was told, in any order and in bounded memory.
+//! What should have been published against what was published, in any order and in bounded memory.
 //!
 //! Every event falls into one of a million buckets by its id, and each bucket keeps how many events should be in it
 //! less how many are, and the same of the sums of their fingerprints. When all is well every bucket is empty in the
@@ -25,7 +25,7 @@ const LETTER_CLASS: &str = "__connect.errors.exception.class.name";
 pub struct Event {
     /// The event's id; of a dead letter, the place of the record it is of.
     pub id: String,
-    /// A digest of where it was told and of what it says.
+    /// A digest of where it was published and of what it says.
     pub fingerprint: u64,
 }
 
@@ -46,7 +46,7 @@ fn fingerprint(channel: Channel, parts: [&[u8]; 3]) -> u64 {
 }
 
 impl Event {
-    /// One that is to be told.
+    /// One that is to be published.
     #[must_use]
     pub fn expected(event: &Outgoing) -> Option<Self> {
         let header = |name: &str| {
@@ -56,7 +56,7 @@ impl Event {
         Self::of(event.channel, event.value.as_deref(), header)
     }
 
-    /// One that was told; `None` when it has no id: then this program did not tell it.
+    /// One that was published; `None` when it has no id: then this program did not publish it.
     #[must_use]
     pub fn found(channel: Channel, record: &Record) -> Option<Self> {
         Self::of(channel, record.value.as_deref(), |name| header(record, name))
@@ -172,15 +172,15 @@ pub struct Names {
 /// What is wrong with an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wrong {
-    /// It was not told.
+    /// It was not published.
     Missing,
-    /// It was not told, and is excused.
+    /// It was not published, and is excused.
     Excused,
-    /// It was told otherwise than the ledger has it, there.
+    /// It was published otherwise than the ledger has it, there.
     Altered(Source),
-    /// It was told more than once, there.
+    /// It was published more than once, there.
     Repeated(Vec<Source>),
-    /// It was told, there, but the ledger has nothing of it.
+    /// It was published, there, but the ledger has nothing of it.
     Unknown(Vec<Source>),
 }
 
@@ -199,21 +199,20 @@ impl Names {
             let found = self.found.remove(&id).unwrap_or_default();
             let (right, altered): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|(fingerprint, _)| expected.contains(fingerprint));
-            let told = right.len() + altered.len();
+            let published = right.len() + altered.len();
             for (_, source) in altered {
                 wrong.push((id.clone(), Wrong::Altered(source)));
             }
-            if told == 0 {
+            if published == 0 {
                 let what = if self.excused.contains(&id) { Wrong::Excused } else { Wrong::Missing };
                 wrong.push((id, what));
             } else if right.len() > expected.len() {
                 wrong.push((id, Wrong::Repeated(right.into_iter().map(|(_, source)| source).collect())));
             }
         }
-        let unknown = self
-            .found
-            .into_iter()
-            .map(|(id, told)| (id, Wrong::Unknown(told.into_iter().map(|(_, source)| source).collect())));
+        let unknown = self.found.into_iter().map(|(id, published)| {
+            (id, Wrong::Unknown(published.into_iter().map(|(_, source)| source).collect()))
+        });
         wrong.extend(unknown);
         wrong.sort_by(|a, b| a.0.cmp(&b.0));
         wrong
@@ -230,7 +229,7 @@ pub enum Reconciler {
 }
 
 impl Reconciler {
-    /// This should be told.
+    /// This should be published.
     pub fn expect(&mut self, event: Event) {
         match self {
             Self::Sums(sums) => sums.expect(&event),
@@ -242,7 +241,7 @@ impl Reconciler {
         }
     }
 
-    /// This should be told, unless its record was deleted before it could be.
+    /// This should be published, unless its record was deleted before it could be.
     pub fn expect_excused(&mut self, event: Event) {
         if let Self::Names(names) = self
             && names.of.contains(&bucket(&event.id))
@@ -252,7 +251,7 @@ impl Reconciler {
         self.expect(event);
     }
 
-    /// This was told, there.
+    /// This was published, there.
     pub fn find(&mut self, event: Event, at: &Source) {
         match self {
             Self::Sums(sums) => sums.find(&event),
@@ -278,7 +277,7 @@ mod tests {
         Source { at: TopicPartition::new("stock.accepted", 0), offset: Offset(offset) }
     }
 
-    /// What is wrong when this was to be told and that was.
+    /// What is wrong when this was to be published and that was.
     fn wrong(expected: &[(&str, u64)], found: &[(&str, u64)]) -> Vec<(String, Wrong)> {
         let fill = |book: &mut Reconciler| {
             for (id, fingerprint) in expected {
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_once_as_it_should_in_any_order_is_right() {
+    fn what_was_published_once_as_it_should_in_any_order_is_right() {
         assert_eq!(wrong(&[("a", 1), ("b", 2), ("c", 3)], &[("c", 3), ("a", 1), ("b", 2)]), []);
     }
 
