@@ -116,7 +116,7 @@ impl AdjustmentRejected {
     }
 }
 
-/// How much of a SKU there is at a location. Published after changes, not once for each: of several close together only the last is sure to be published. Of two with one key the one with the higher version is the newer.
+/// How much of a SKU there is at a location. Told after changes, not once for each: of several close together only the last is sure to be told. Of two with one key the one with the higher version is the newer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "stock.level", example = StockLevel::example(), example = StockLevel::location_example())]
 pub struct StockLevel {
