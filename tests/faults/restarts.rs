@@ -105,6 +105,7 @@ fn an_id_for_static_members_given_by_hand_is_taken_for_each_membership_of_each_w
     wait::until("each worker is two members", LONG, || {
         let mut members = scene.kafka.all_members(scene.group());
         members.sort();
+        assert!(verifier.ended().is_none(), "it ended, and the group had {members:?}");
         members == ["my-client-adjustments", "my-client-adjustments", "my-client-orders", "my-client-orders"]
     });
     verifier.said("reading", LONG);
