@@ -216,7 +216,13 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("left for looking at: database {}, topics {}.*", self.database.name(), self.name);
+            self.directory.disable_cleanup(true);
+            println!(
+                "left for looking at: database {}, topics {}.*, logs in {}",
+                self.database.name(),
+                self.name,
+                self.directory.path().display()
+            );
         } else {
             self.kafka.delete_if_there(&TOPICS.map(|topic| self.topic(topic)).each_ref().map(String::as_str));
         }
