@@ -15,7 +15,7 @@
 //! * [`replay`]: what was decided, looked at again.
 //! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
-// `kafka::topic_ids` alone may, and says why.
+// `kafka::topic_ids` and `kafka::member_id` alone may, and say why.
 #![deny(unsafe_code)]
 
 pub mod background;

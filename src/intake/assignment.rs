@@ -24,6 +24,7 @@ use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
 use super::recovery::{self, Positions, Refusal, Start};
 use crate::background::LevelChanges;
+use crate::kafka::member_id::member_id;
 use crate::kafka::topic_ids::{Described, NoAnswer, describe};
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
@@ -57,13 +58,23 @@ pub(super) struct Member {
     assignment: Arc<Assignment>,
     topics: Vec<Arc<str>>,
     settled: AtomicBool,
+    /// What the group called this member when it began the partitions that it has.
+    began_as: Mutex<String>,
 }
+
+/// The group gave this member up, and it joined anew. librdkafka (2.12, `JoinGroup` answered by `UNKNOWN_MEMBER_ID`) keeps
+/// the partitions it had, and so may the group; but another instance had them in between.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the group had given this member up, and has it as another now: its partitions may have been another's meanwhile"
+)]
+pub struct JoinedAnew;
 
 impl Member {
     /// Subscribed to these topics alone.
     pub(super) fn new(assignment: Arc<Assignment>, topics: &[&str]) -> Self {
         let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        Self { assignment, topics, settled: AtomicBool::new(false) }
+        Self { assignment, topics, settled: AtomicBool::new(false), began_as: Mutex::default() }
     }
 
     /// What the pipeline's memberships have in common.
@@ -79,6 +90,15 @@ impl Member {
     /// Whether a partition can be one of this membership's.
     pub(super) fn may_own(&self, at: &TopicPartition) -> bool {
         self.topics.contains(&at.topic)
+    }
+
+    /// Whether it is still the member that began its partitions, after a question to librdkafka.
+    ///
+    /// # Errors
+    /// [`JoinedAnew`] when it is not.
+    pub(super) fn check_joined(consumer: &MemberConsumer) -> Result<(), JoinedAnew> {
+        let id = member_id(consumer.client());
+        if *lock(&consumer.context().began_as) == id { Ok(()) } else { Err(JoinedAnew) }
     }
 
     /// Whether the group has given it partitions once, or told it that there are none for it.
@@ -297,7 +317,8 @@ impl Assignment {
         if assigned.count() == 0 {
             return Ok(());
         }
-        let starts = self.begin(consumer, &assigned)?;
+        let (member_id, starts) = self.begin(consumer, &assigned)?;
+        *lock(&consumer.context().began_as) = member_id;
         let mut seek = TopicPartitionList::new();
         for (at, start) in &starts {
             seek.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
@@ -344,12 +365,15 @@ impl Assignment {
         }
     }
 
-    /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out.
+    /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out. Returns
+    /// also as what member of the group.
     fn begin(
         &self,
         consumer: &MemberConsumer,
         partitions: &TopicPartitionList,
-    ) -> Result<Vec<(TopicPartition, Start)>> {
+    ) -> Result<(String, Vec<(TopicPartition, Start)>)> {
+        // First: whoever is another member by the end of this may have been none while it asked.
+        let member = member_id(consumer.client());
         let mut wanted: Vec<TopicPartition> = partitions
             .elements()
             .iter()
@@ -404,6 +428,9 @@ impl Assignment {
         let first = |(_, start, positions): &&(TopicPartition, Start, Positions)| {
             positions.replaced || goes_back(start, positions)
         };
+        if member_id(consumer.client()) != member {
+            return Err(JoinedAnew.into());
+        }
         commit_beginnings(consumer, begun.iter().filter(first))?;
         for (at, start, _) in &begun {
             self.place(at, *start, ledger.get(at), topics[&at.topic].id())?;
@@ -412,7 +439,7 @@ impl Assignment {
         for (at, start, positions) in &begun {
             self.own(at, *start, *positions, topics[&at.topic].id().cloned());
         }
-        Ok(begun.into_iter().map(|(at, start, _)| (at, start)).collect())
+        Ok((member, begun.into_iter().map(|(at, start, _)| (at, start)).collect()))
     }
 
     /// States where the ledger is, and of which topic, where it does not know that yet.
@@ -470,8 +497,9 @@ impl Assignment {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
         // When leaving, neither: the group's coordinator answers a closing consumer no more, so begin would wait in vain.
         let leaving = self.leaving.load(Ordering::SeqCst);
-        let begun = if leaving { Ok(Vec::new()) } else { self.begin(consumer, partitions) };
-        let starts = begun.as_deref().unwrap_or_default();
+        let kept = !self.list(consumer.context()).elements().is_empty();
+        let begun = if leaving { Ok((String::new(), Vec::new())) } else { self.begin(consumer, partitions) };
+        let starts = begun.as_ref().map_or(&[][..], |(_, starts)| starts);
         let mut assign = TopicPartitionList::new();
         for element in partitions.elements() {
             let at = TopicPartition::new(element.topic(), element.partition());
@@ -488,7 +516,15 @@ impl Assignment {
         // A pause survives a reassignment inside librdkafka, so say for each what it is to be.
         consumer.pause(partitions).context("cannot pause the partitions")?;
         match begun {
-            Ok(_) => {
+            Ok((member, _)) => {
+                let mut began_as = lock(&consumer.context().began_as);
+                if !kept {
+                    *began_as = member;
+                } else if *began_as != member {
+                    // What it kept was begun as the member that it was.
+                    self.request_rewind();
+                }
+                drop(began_as);
                 self.level_changes.mark_all();
                 self.resume(consumer)
             }
@@ -529,7 +565,7 @@ pub fn passes(error: &anyhow::Error) -> bool {
             Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
         ),
         (None, Some(store)) => store.is_transient(),
-        (None, None) => error.is::<NoAnswer>(),
+        (None, None) => error.is::<NoAnswer>() || error.is::<JoinedAnew>(),
     }
 }
 

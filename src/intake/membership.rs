@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 
-use super::assignment::{Assignment, MemberConsumer};
+use super::assignment::{Assignment, JoinedAnew, Member, MemberConsumer};
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// How the publishing end learns which members of the group speak.
@@ -19,15 +19,20 @@ pub struct Membership(pub(super) Arc<[Arc<MemberConsumer>]>);
 impl Membership {
     /// Who the members are now that own what these offsets are of. Taken before a transaction's records are chosen and
     /// used for its offsets: if partitions change hands in between, Kafka refuses the offsets and the transaction is
-    /// aborted. `None` when one is no member.
-    #[must_use]
-    pub fn now(&self, offsets: &[(TopicPartition, NextOffset)]) -> Option<Speaking> {
+    /// aborted.
+    ///
+    /// # Errors
+    /// [`NotSpeaking`] when one is no member, or another than it was when it began its partitions.
+    pub fn now(&self, offsets: &[(TopicPartition, NextOffset)]) -> Result<Speaking, NotSpeaking> {
         let owns_some =
             |consumer: &&Arc<MemberConsumer>| offsets.iter().any(|(at, _)| consumer.context().may_own(at));
         let speaking = self.0.iter().filter(owns_some).map(|consumer| {
-            Some((consumer.context().topics().to_vec(), Arc::new(consumer.group_metadata()?)))
+            let member = consumer.group_metadata().ok_or(NotSpeaking::NoMember)?;
+            // After it: should it have joined anew in between, Kafka refuses what is sent as the member that it was.
+            Member::check_joined(consumer)?;
+            Ok((consumer.context().topics().to_vec(), Arc::new(member)))
         });
-        speaking.collect::<Option<_>>().map(Speaking)
+        speaking.collect::<Result<_, _>>().map(Speaking)
     }
 
     /// What the group still owns and what is under way.
@@ -36,6 +41,17 @@ impl Membership {
         // All have the same, and there is one at least.
         self.0[0].context().assignment()
     }
+}
+
+/// Why offsets cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSpeaking {
+    /// Not set to be a member at all.
+    #[error("not a member of any group")]
+    NoMember,
+    /// What is under way was read as the member that it was.
+    #[error(transparent)]
+    JoinedAnew(#[from] JoinedAnew),
 }
 
 /// The memberships that a transaction's offsets are sent under, each with its topics.

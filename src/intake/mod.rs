@@ -28,11 +28,11 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub use assignment::{Assignment, passes};
+pub use assignment::{Assignment, JoinedAnew, passes};
 use assignment::{Member, MemberConsumer};
 use batch::{Batch, Bounds, Gathering, Item};
 pub use comparison::Comparison;
-pub use membership::{Membership, Speaking};
+pub use membership::{Membership, NotSpeaking, Speaking};
 pub use sharing::{GroupWatch, Sharing};
 pub use topic_watch::{TopicNews, TopicWatch};
 

@@ -1,7 +1,7 @@
 //! Which topic a name means now: Kafka's id of it, which a topic made anew under the same name does not have.
 //!
-//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this room is the one of the library
-//! with unsafe code. Everything librdkafka gives is owned by an `Owned` from the moment it is given, so that every way
+//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this is one of the two files of the
+//! library with unsafe code. Everything librdkafka gives is owned by an `Owned` from the moment it is given, so that every way
 //! out frees it; nothing borrowed from it leaves [`describe`].
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Decided, PublishError, PublishRequest, Publisher, Refusal, Stuck, is_final};
-use crate::intake::{Comparison, Membership};
+use crate::intake::{Comparison, Membership, NotSpeaking};
 use crate::tally::Totals;
 
 /// The pause before reading again what could not be published.
@@ -100,8 +100,15 @@ impl<'a> BatchPublisher<'a> {
         let mut stuck = Vec::new();
         loop {
             // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
-            let group =
-                self.membership.now(&batch.offsets()).ok_or_else(|| anyhow!("not a member of any group"))?;
+            let group = match self.membership.now(&batch.offsets()) {
+                Ok(group) => group,
+                Err(NotSpeaking::JoinedAnew(why)) => {
+                    tracing::warn!("what is under way is read again, not published: {why}");
+                    assignment.request_rewind();
+                    break;
+                }
+                Err(no_member) => return Err(no_member.into()),
+            };
             if !batch.drop_ended(&assignment.ownership) || batch.is_published() {
                 break;
             }

@@ -1,5 +1,6 @@
 //! Instances that are killed and come back soon, under the id they had.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -7,12 +8,17 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::support::kafka::{Sent, order};
+use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::alone;
+use crate::support::servers::{alone, setting};
 use crate::support::{stream, wait};
 
 const LONG: Duration = Duration::from_secs(90);
 const PARTITIONS: i32 = 6;
+/// Seconds by which a request to join again is late: more than the session of a [`Scene`]'s verifiers.
+const LATE_JOIN: u64 = 9;
+/// Seconds by which records are late: more than joining anew takes after that.
+const LATE_FETCH: u64 = 14;
 
 /// An order for each partition.
 fn one_each(prefix: &str) -> Vec<Sent> {
@@ -116,4 +122,47 @@ fn an_id_for_static_members_given_by_hand_is_taken_for_each_membership_of_each_w
     verifier.stop();
     assert!(scene.kafka.all_members(scene.group()).is_empty(), "it has not left the group");
     assert_eq!(scene.prove().accepted, PARTITIONS as usize);
+}
+
+#[test]
+fn an_instance_whose_joining_again_comes_too_late_publishes_nothing_that_another_published_meanwhile() {
+    let _alone = alone();
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let (brokers, upstream) = (setting("KAFKA_PROXY_BROKERS"), setting("KAFKA_PROXY_UPSTREAM"));
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let proxy = Proxy::start(Wire::Kafka, &brokers, &upstream, {
+        let is_slow = Arc::clone(&is_slow);
+        move |request| match api_key(request) {
+            api::JOIN_GROUP if is_slow.load(Ordering::SeqCst) => Act::Hold(LATE_JOIN),
+            api::FETCH if is_slow.load(Ordering::SeqCst) => Act::Hold(LATE_FETCH),
+            _ => Act::Pass,
+        }
+    });
+    let two_each = |prefix: &str| {
+        let to = |partition: i32| order(&format!("{prefix}-{partition}"), &[("MUG", 1)]).to(partition);
+        [to(0), to(1)]
+    };
+    let slow = scene.command_without_brokers("slow", &["--brokers", &brokers]);
+    let mut slow = scene.launch(slow, "slow");
+    scene.produce(&two_each("before"));
+    scene.done(LONG);
+    // The other one's coming asks the slow one to join again. The group gives it up before it hears of it, gives the other
+    // all of its partitions, and these are decided and published there. What the slow one would read is on its way too.
+    is_slow.store(true, Ordering::SeqCst);
+    let other = scene.start("other", &[]);
+    wait::until("the group is asked to join again", LONG, || proxy.acted() > 0);
+    wait::until("the other has everything", LONG, || {
+        scene.kafka.all_members(scene.group()).iter().all(|member| member.contains("other"))
+    });
+    scene.produce(&two_each("meanwhile"));
+    scene.done(LONG);
+    other.stop();
+    is_slow.store(false, Ordering::SeqCst);
+    // Now it joins as somebody new, and the group gives it what it once had.
+    scene.produce(&two_each("after"));
+    scene.done(LONG);
+    assert!(slow.ended().is_none(), "it did not live through it");
+    slow.stop();
+    assert_eq!(scene.prove().accepted, 6);
 }

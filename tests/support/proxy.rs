@@ -20,6 +20,8 @@ pub enum Act {
     LoseAnswer,
     /// It arrives and is answered, but the answer comes only after so many seconds.
     Delay(u64),
+    /// It arrives only after so many seconds, and with it whatever comes after it on its connection.
+    Hold(u64),
     /// It arrives, and then nothing passes any more, neither way, not even that a side hung up: a host that vanished.
     Silence,
 }
@@ -144,6 +146,7 @@ impl Link {
                 Act::Cut => return Ok(()),
                 Act::LoseAnswer => drop(lock(&self.losing).insert(number)),
                 Act::Delay(seconds) => lock(&self.delaying).push((number, seconds)),
+                Act::Hold(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
                 Act::Silence => self.silent.store(true, Ordering::SeqCst),
             }
             (&self.server).write_all(&request)?;
@@ -225,10 +228,14 @@ pub fn api_key(request: &[u8]) -> u16 {
     u16::from_be_bytes([request[0], request[1]])
 }
 
-/// Kafka's numbers for the requests of a transaction.
+/// Kafka's numbers for the requests that tests look for.
 pub mod api {
     /// Records are sent.
     pub const PRODUCE: u16 = 0;
+    /// Records are asked for.
+    pub const FETCH: u16 = 1;
+    /// A member joins its group, or joins it again.
+    pub const JOIN_GROUP: u16 = 11;
     /// Partitions join a transaction.
     pub const ADD_PARTITIONS: u16 = 24;
     /// Offsets join a transaction.
