@@ -191,7 +191,7 @@ fn apart(named: &[(&str, &str)], flag: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The consumer group and this instance's place in it.
+/// The consumer group and this instance's membership of it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Group")]
 pub struct GroupArgs {

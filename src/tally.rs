@@ -10,7 +10,7 @@ const LATENCY_MAX_MS: u64 = 3_600_000;
 
 /// What became of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub enum RecordEnd {
     /// An accept event.
     Accepted,
     /// A reject event.
@@ -43,13 +43,13 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one record, produced at this time (milliseconds since 1970).
-    pub fn count(&mut self, published: Published, produced_ms: Option<i64>) {
+    pub fn count(&mut self, published: RecordEnd, produced_ms: Option<i64>) {
         match published {
-            Published::Accepted => self.accepted += 1,
-            Published::Rejected => self.rejected += 1,
-            Published::Again => self.republished += 1,
-            Published::DeadLetter => self.dead_letters += 1,
-            Published::Absorbed => self.absorbed += 1,
+            RecordEnd::Accepted => self.accepted += 1,
+            RecordEnd::Rejected => self.rejected += 1,
+            RecordEnd::Again => self.republished += 1,
+            RecordEnd::DeadLetter => self.dead_letters += 1,
+            RecordEnd::Absorbed => self.absorbed += 1,
         }
         self.produced_ms.extend(produced_ms);
     }

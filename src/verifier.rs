@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background::{Background, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
-use crate::intake::batch::{Batch, Bounds};
+use crate::intake::batch::{Bounds, ReadBatch};
 use crate::intake::progress::Progress;
 use crate::intake::{
     Assignment, Comparison, FencedByItself, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch,
@@ -259,7 +259,7 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
 async fn decide(
     worker: &Worker,
     membership: Membership,
-    mut batches: mpsc::Receiver<Batch>,
+    mut batches: mpsc::Receiver<ReadBatch>,
     decided: mpsc::Sender<Decided>,
     permits: &Semaphore,
     stop: &CancellationToken,
@@ -294,7 +294,7 @@ async fn decide(
 async fn apply_with_retries(
     store: &dyn Store,
     comparison: &Comparison,
-    to_apply: &mut store::Batch,
+    to_apply: &mut store::CommandBatch,
     stop: &CancellationToken,
 ) -> Result<(Applied, u64)> {
     let mut pause = Duration::from_millis(100);
@@ -320,7 +320,7 @@ async fn apply_with_retries(
 async fn apply_compared(
     store: &dyn Store,
     comparison: &Comparison,
-    to_apply: &mut store::Batch,
+    to_apply: &mut store::CommandBatch,
 ) -> Result<(Applied, u64)> {
     let epoch = comparison.epoch().await?;
     to_apply.epoch = Some(epoch);

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use stock_verifier::ledger::{Command, Id, Request, Sku};
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Batch, Store as _};
+use stock_verifier::store::{CommandBatch, Store as _};
 
 use crate::shapes::{STOCK, sku_name};
 
@@ -138,7 +138,7 @@ pub async fn seed_ledger(url: &str, skus: u64) -> Result<()> {
                 Ok(Request { command, source: None })
             })
             .collect::<Result<_>>()?;
-        store.apply(&Batch { advances: Vec::new(), requests, epoch: None }).await?;
+        store.apply(&CommandBatch { advances: Vec::new(), requests, epoch: None }).await?;
     }
     store.close().await;
     let mut connection = connect(url).await?;

@@ -63,14 +63,16 @@ async fn ask_due(store: &dyn Store, sender: &Arc<Sender>, orders_topic: &str) ->
             let partitions = sender.partitions(orders_topic).await?;
             let questions = due
                 .iter()
-                .map(|hold| (hold_due(&hold.order_id), Some(place(hold, orders_topic, partitions))))
+                .map(|hold| {
+                    (hold_due(&hold.order_id), Some(answering_partition(hold, orders_topic, partitions)))
+                })
                 .collect();
             let lost = sender.send(questions).await?;
             asked += found;
             unasked += lost.len();
             let none_arrived = lost.len() == found;
             if first.is_none() {
-                first = lost.into_iter().next().map(|lost| (due[lost.place].order_id.clone(), lost.error));
+                first = lost.into_iter().next().map(|lost| (due[lost.index].order_id.clone(), lost.error));
             }
             if none_arrived {
                 break;
@@ -87,7 +89,7 @@ async fn ask_due(store: &dyn Store, sender: &Arc<Sender>, orders_topic: &str) ->
 }
 
 /// Where the question is read today.
-fn place(hold: &DueHold, orders_topic: &str, partitions: i32) -> TopicPartition {
+fn answering_partition(hold: &DueHold, orders_topic: &str, partitions: i32) -> TopicPartition {
     match &hold.at {
         Some(at) if *at.topic == *orders_topic && (0..partitions).contains(&at.partition) => at.clone(),
         _ => TopicPartition::new(orders_topic, partition_of(hold.order_id.as_str().as_bytes(), partitions)),
@@ -138,9 +140,12 @@ mod tests {
             at: at.map(|(topic, partition)| TopicPartition::new(topic, partition)),
         };
         let of_key = |partitions| TopicPartition::new("orders", partition_of(b"foobar", partitions));
-        assert_eq!(place(&hold(Some(("orders", 7))), "orders", 8), TopicPartition::new("orders", 7));
-        assert_eq!(place(&hold(Some(("orders", 7))), "orders", 7), of_key(7));
-        assert_eq!(place(&hold(Some(("old-orders", 1))), "orders", 8), of_key(8));
-        assert_eq!(place(&hold(None), "orders", 8), of_key(8));
+        assert_eq!(
+            answering_partition(&hold(Some(("orders", 7))), "orders", 8),
+            TopicPartition::new("orders", 7)
+        );
+        assert_eq!(answering_partition(&hold(Some(("orders", 7))), "orders", 7), of_key(7));
+        assert_eq!(answering_partition(&hold(Some(("old-orders", 1))), "orders", 8), of_key(8));
+        assert_eq!(answering_partition(&hold(None), "orders", 8), of_key(8));
     }
 }

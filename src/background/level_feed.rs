@@ -104,8 +104,8 @@ impl LevelChanges {
 /// What was published and not read again since, in two ages. An item that is republished becomes young again, so that one
 /// that moves all the time is never read.
 #[derive(Default)]
-struct Published {
-    /// The version each item was published at last, since [`Published::since`].
+struct PublishedVersions {
+    /// The version each item was published at last, since [`PublishedVersions::since`].
     young: Map<Item, i64>,
     /// The same of items published in the time before, and not since.
     old: Map<Item, i64>,
@@ -113,7 +113,7 @@ struct Published {
     since: Option<Instant>,
 }
 
-impl Published {
+impl PublishedVersions {
     fn note<'a>(&mut self, levels: impl IntoIterator<Item = &'a (Item, Level)>) {
         self.since.get_or_insert_with(Instant::now);
         for (item, level) in levels {
@@ -158,7 +158,7 @@ pub(super) struct LevelFeed {
     delay: Duration,
     waiting: Arc<Waiting>,
     /// Held while publishing, so that what is noted as published last was sent last.
-    published: tokio::sync::Mutex<Published>,
+    published: tokio::sync::Mutex<PublishedVersions>,
 }
 
 impl LevelFeed {
@@ -283,7 +283,7 @@ impl LevelFeed {
     }
 
     /// Publishes these levels, and waits until Kafka has them. What does not arrive waits on, and holds no other up.
-    async fn publish(&self, levels: &[(Item, Level)], published: &mut Published) -> Result<()> {
+    async fn publish(&self, levels: &[(Item, Level)], published: &mut PublishedVersions) -> Result<()> {
         let events = levels.iter().map(|(item, now)| (level(item, now), None)).collect();
         let lost = match self.sender.send(events).await {
             Ok(lost) => lost,
@@ -293,20 +293,20 @@ impl LevelFeed {
             }
         };
         let mut arrived = vec![true; levels.len()];
-        for Lost { place, .. } in &lost {
-            arrived[*place] = false;
+        for Lost { index, .. } in &lost {
+            arrived[*index] = false;
         }
         published.note(levels.iter().zip(arrived).filter_map(|(level, arrived)| arrived.then_some(level)));
         let (for_good, for_now): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(Lost::for_good);
         // Sent again at once, it would be refused again; its next change, or the next round, tries anew.
-        if let Some(Lost { place, error }) = for_good.first() {
+        if let Some(Lost { index, error }) = for_good.first() {
             tracing::warn!(
                 levels = for_good.len(),
                 "Kafka refuses the records of some levels, the first of SKU {}: {error}",
-                levels[*place].0
+                levels[*index].0
             );
         }
-        self.waiting.mark(for_now.iter().map(|lost| levels[lost.place].clone()));
+        self.waiting.mark(for_now.iter().map(|lost| levels[lost.index].clone()));
         match for_now.into_iter().next() {
             None => Ok(()),
             Some(Lost { error, .. }) => Err(error).context("not all levels arrived"),

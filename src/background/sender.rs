@@ -26,7 +26,7 @@ const SEND_QUEUE_RECORDS: &str = "50000";
 const SEND_QUEUE_KIB: &str = "16384";
 /// Longest wait for Kafka's word on a topic.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// The shortest life of a producer before another takes its place: what broke it may break the next at once, and each
+/// The shortest life of a producer before another replaces it: what broke it may break the next at once, and each
 /// is connections and threads.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
 
@@ -48,8 +48,8 @@ struct Made {
 /// A record that did not arrive, as far as is known.
 #[derive(Debug)]
 pub(crate) struct Lost {
-    /// Its place among those sent with it.
-    pub(crate) place: usize,
+    /// Its index among those sent with it.
+    pub(crate) index: usize,
     /// Why.
     pub(crate) error: KafkaError,
 }
@@ -73,7 +73,7 @@ struct Arrivals {
 
 struct Known {
     lost: Vec<Lost>,
-    /// By place: whether it was reported.
+    /// By index: whether it was reported.
     reported: Vec<bool>,
     missing: usize,
 }
@@ -84,12 +84,12 @@ impl Arrivals {
         Self { known: Mutex::new(known), all_known: Condvar::new() }
     }
 
-    fn report(&self, place: usize, result: Result<(), KafkaError>) {
+    fn report(&self, index: usize, result: Result<(), KafkaError>) {
         // Holds no state that a panic could leave half changed: the process ends with one anyway.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut known.reported[place], true) {
+        if !std::mem::replace(&mut known.reported[index], true) {
             known.missing -= 1;
-            known.lost.extend(result.err().map(|error| Lost { place, error }));
+            known.lost.extend(result.err().map(|error| Lost { index, error }));
             if known.missing == 0 {
                 self.all_known.notify_all();
             }
@@ -105,8 +105,8 @@ impl Arrivals {
             .unwrap_or_else(PoisonError::into_inner);
         let mut lost = std::mem::take(&mut known.lost);
         let silent = known.reported.iter().enumerate().filter(|(_, reported)| !**reported);
-        lost.extend(silent.map(|(place, _)| Lost {
-            place,
+        lost.extend(silent.map(|(index, _)| Lost {
+            index,
             error: KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut),
         }));
         lost
@@ -116,7 +116,7 @@ impl Arrivals {
 /// A record's way back to who waits for it.
 struct Ticket {
     arrivals: Arc<Arrivals>,
-    place: usize,
+    index: usize,
 }
 
 /// Hands the word on each record on.
@@ -135,7 +135,7 @@ impl ProducerContext for Reports {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.clone()),
         };
-        ticket.arrivals.report(ticket.place, result);
+        ticket.arrivals.report(ticket.index, result);
     }
 }
 
@@ -169,9 +169,9 @@ impl Sender {
     pub(crate) async fn send(self: &Arc<Self>, events: Vec<Posted>) -> Result<Vec<Lost>> {
         let sender = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let places: Vec<usize> = (0..events.len()).collect();
-            let mut lost = sender.send_these(&events, &places)?;
-            lost.sort_unstable_by_key(|lost| lost.place);
+            let indexes: Vec<usize> = (0..events.len()).collect();
+            let mut lost = sender.send_these(&events, &indexes)?;
+            lost.sort_unstable_by_key(|lost| lost.index);
             Ok(lost)
         })
         .await
@@ -200,13 +200,13 @@ impl Sender {
         .context("asking panicked")?
     }
 
-    /// Sends the records at these places; what did not arrive.
-    fn send_these(&self, events: &[Posted], places: &[usize]) -> Result<Vec<Lost>> {
-        let mut lost = self.attempt(events, places)?;
+    /// Sends the records at these indexes; what did not arrive.
+    fn send_these(&self, events: &[Posted], indexes: &[usize]) -> Result<Vec<Lost>> {
+        let mut lost = self.attempt(events, indexes)?;
         let large: Vec<usize> =
-            lost.iter().filter(|lost| lost.is_too_large()).map(|lost| lost.place).collect();
+            lost.iter().filter(|lost| lost.is_too_large()).map(|lost| lost.index).collect();
         // A broker refuses a batch as a whole, so those that are not too large by themselves are sent again.
-        if places.len() > 1 && !large.is_empty() {
+        if indexes.len() > 1 && !large.is_empty() {
             lost.retain(|lost| !lost.is_too_large());
             let (first, second) = large.split_at(large.len().div_ceil(2));
             for half in [first, second] {
@@ -218,21 +218,21 @@ impl Sender {
         Ok(lost)
     }
 
-    fn attempt(&self, events: &[Posted], places: &[usize]) -> Result<Vec<Lost>> {
+    fn attempt(&self, events: &[Posted], indexes: &[usize]) -> Result<Vec<Lost>> {
         let producer = self.producer()?;
         let deadline = Instant::now() + ARRIVAL_LIMIT;
-        let arrivals = Arc::new(Arrivals::of(places.len()));
-        for (place, event) in places.iter().enumerate() {
+        let arrivals = Arc::new(Arrivals::of(indexes.len()));
+        for (index, event) in indexes.iter().enumerate() {
             let (event, at) = &events[*event];
             let mut record = match at {
-                Some(at) => posted(record(event, &at.topic).partition(at.partition), &arrivals, place),
-                None => posted(record(event, topic(&self.topics, event.channel)), &arrivals, place),
+                Some(at) => posted(record(event, &at.topic).partition(at.partition), &arrivals, index),
+                None => posted(record(event, topic(&self.topics, event.channel)), &arrivals, index),
             };
             while let Err((error, back)) = producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull)
                     || Instant::now() > deadline
                 {
-                    arrivals.report(place, Err(error));
+                    arrivals.report(index, Err(error));
                     break;
                 }
                 record = back;
@@ -241,7 +241,7 @@ impl Sender {
         }
         let mut lost = arrivals.lost(ARRIVAL_LIMIT);
         for lost in &mut lost {
-            lost.place = places[lost.place];
+            lost.index = indexes[lost.index];
             tracing::debug!(error = %lost.error, "a record was not delivered");
         }
         Ok(lost)
@@ -274,10 +274,10 @@ fn make(config: &ClientConfig) -> Result<Arc<ThreadedProducer<Reports>>> {
 fn posted<'a>(
     record: BaseRecord<'a, [u8], [u8]>,
     arrivals: &Arc<Arrivals>,
-    place: usize,
+    index: usize,
 ) -> BaseRecord<'a, [u8], [u8], Box<Ticket>> {
     let BaseRecord { topic, partition, payload, key, timestamp, headers, delivery_opaque: () } = record;
-    let delivery_opaque = Box::new(Ticket { arrivals: Arc::clone(arrivals), place });
+    let delivery_opaque = Box::new(Ticket { arrivals: Arc::clone(arrivals), index });
     BaseRecord { topic, partition, payload, key, timestamp, headers, delivery_opaque }
 }
 
@@ -332,8 +332,8 @@ mod tests {
         (Outgoing { channel: Channel::Orders, key: None, value, headers: Vec::new() }, None)
     }
 
-    fn places(lost: &[Lost]) -> Vec<usize> {
-        lost.iter().map(|lost| lost.place).collect()
+    fn indexes(lost: &[Lost]) -> Vec<usize> {
+        lost.iter().map(|lost| lost.index).collect()
     }
 
     #[tokio::test]
@@ -346,7 +346,7 @@ mod tests {
             question("o-3", Some(("o", 1))),
         ];
         let lost = sender.send(events).await.expect("sent");
-        assert_eq!(places(&lost), [1, 2], "{lost:?}");
+        assert_eq!(indexes(&lost), [1, 2], "{lost:?}");
         assert!(lost[0].for_good() && !lost[1].for_good(), "{lost:?}");
     }
 
@@ -387,6 +387,6 @@ mod tests {
             .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
         let events = (0..5).map(|n| question(&format!("o-{n}"), Some(("o", 0)))).collect();
         let lost = sender.send(events).await.expect("sent");
-        assert_eq!(places(&lost), [0_usize; 0], "{lost:?}");
+        assert_eq!(indexes(&lost), [0_usize; 0], "{lost:?}");
     }
 }

@@ -18,7 +18,7 @@ use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
 use crate::replay::decision_verifier;
-use crate::replay::finding::Report;
+use crate::replay::finding::AuditReport;
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::scope::Scope;
 use crate::replay::topics::Topics;
@@ -77,31 +77,31 @@ fn parse_since(text: &str) -> Result<Stamp, String> {
 
 /// What an audit comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AuditStatus {
     /// Every invariant that was looked at holds.
     Holds,
     /// At least one does not.
     Broken,
 }
 
-impl From<Verdict> for ExitCode {
+impl From<AuditStatus> for ExitCode {
     /// 0 when all hold, 1 when one does not.
-    fn from(verdict: Verdict) -> Self {
+    fn from(verdict: AuditStatus) -> Self {
         match verdict {
-            Verdict::Holds => Self::SUCCESS,
-            Verdict::Broken => Self::FAILURE,
+            AuditStatus::Holds => Self::SUCCESS,
+            AuditStatus::Broken => Self::FAILURE,
         }
     }
 }
 
 /// Everything an audit looked at and found.
 #[derive(Debug, Default, Serialize)]
-pub struct Outcome {
+pub struct AuditOutcome {
     /// What the database's own questions came to.
     #[serde(flatten)]
     pub ledger: Audit,
     /// What deciding everything again came to, and what was published, if the topics were read.
-    pub again: Report,
+    pub again: AuditReport,
     /// Whether the topics were read.
     pub with_topics: bool,
     /// Where ledger and Kafka do not agree how far each partition is done; `None` when it was not looked at.
@@ -118,7 +118,7 @@ pub async fn run(args: AuditArgs) -> Result<ExitCode> {
     audit_and_report(&args).await.map(ExitCode::from)
 }
 
-async fn audit_and_report(args: &AuditArgs) -> Result<Verdict> {
+async fn audit_and_report(args: &AuditArgs) -> Result<AuditStatus> {
     args.topics.check()?;
     let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
     let begun = Instant::now();
@@ -138,17 +138,17 @@ async fn audit_and_report(args: &AuditArgs) -> Result<Verdict> {
     Ok(verdict)
 }
 
-async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Result<Outcome> {
+async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Result<AuditOutcome> {
     let mut repairs = Vec::new();
     if args.repair {
         repairs = repair::levels(&**store).await?;
     }
-    let choice = RecordFilter::all();
+    let filter = RecordFilter::all();
     let scope = Scope {
         kafka: &args.kafka,
         topics: &args.topics,
         group: &args.group,
-        choice: &choice,
+        filter: &filter,
         since: args.since,
     };
     let again = async {
@@ -179,7 +179,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     };
     // Side by side: the database answers its questions while the rules decide again.
     let (ledger, again) = tokio::try_join!(async { Ok(store.audit().await?) }, again)?;
-    let mut outcome = Outcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
+    let mut outcome = AuditOutcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
     outcome.again.notes.extend(store.overdue_holds(OVERDUE).await?.as_ref().map(overdue_note));
     if let Some((running, committed)) = kafka {
         let apart = compare::standing(&outcome.ledger.positions, &committed, running);
@@ -199,7 +199,7 @@ fn overdue_note(overdue: &OverdueHolds) -> String {
     )
 }
 
-impl Outcome {
+impl AuditOutcome {
     /// What was found of one invariant.
     fn findings(&self, invariant: u8) -> Vec<String> {
         let ledger = self.ledger.findings.iter().filter(|found| found.invariant == invariant);
@@ -223,11 +223,11 @@ impl Outcome {
         found
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> AuditStatus {
         if (1..=6).all(|invariant| self.findings(invariant).is_empty()) {
-            Verdict::Holds
+            AuditStatus::Holds
         } else {
-            Verdict::Broken
+            AuditStatus::Broken
         }
     }
 }
@@ -236,7 +236,7 @@ impl Outcome {
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<Verdict> {
+pub fn report(out: &mut impl Write, outcome: &AuditOutcome) -> io::Result<AuditStatus> {
     let audit = &outcome.ledger;
     writeln!(
         out,
@@ -268,12 +268,12 @@ pub fn report(out: &mut impl Write, outcome: &Outcome) -> io::Result<Verdict> {
     writeln!(out)?;
     if broken.is_empty() {
         writeln!(out, "All hold.")?;
-        return Ok(Verdict::Holds);
+        return Ok(AuditStatus::Holds);
     }
     for invariant in &broken {
         writeln!(out, "Invariant {invariant}: {}", advice(*invariant))?;
     }
-    Ok(Verdict::Broken)
+    Ok(AuditStatus::Broken)
 }
 
 /// The invariants, by their number in ARCHITECTURE.md.
@@ -282,7 +282,7 @@ const CLAIMS: &[(u8, &str)] = &[
     (2, "Each level is the sum of its movements, and each movement follows from the one before"),
     (3, "Each command has one decision, and moved exactly what its decision says"),
     (4, "Each decision was published exactly once as the ledger has it, and each record ended as it should"),
-    (5, "The rules decide the same again, each command at its place in the ledger's order"),
+    (5, "The rules decide the same again, each command at its ledger sequence"),
     (6, "The ledger and Kafka agree how far each partition is done"),
 ];
 

@@ -8,14 +8,14 @@ use crate::ledger::{Command, CommandKind, Id, Limits, MAX_QUANTITY};
 
 /// Which of them a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum AdjustmentKind {
     Received,
     Adjusted,
     Set,
     LimitsSet,
 }
 
-impl Kind {
+impl AdjustmentKind {
     /// The kind of this type; `None` when it is none of them.
     pub(super) fn of(event_type: &str) -> Option<Self> {
         match event_type {
@@ -43,7 +43,7 @@ struct Fields<'a> {
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.
-pub(super) fn read(kind: Kind, payload: &str) -> Result<Command, Fault> {
+pub(super) fn read(kind: AdjustmentKind, payload: &str) -> Result<Command, Fault> {
     let names = [
         "adjustment_id",
         "sku",
@@ -61,10 +61,10 @@ pub(super) fn read(kind: Kind, payload: &str) -> Result<Command, Fault> {
         Fields { sku, location, quantity, available, expected_version, backorder_limit, order_limit };
     let mut faults = field::Faults::default();
     let command = match kind {
-        Kind::Received => received(&id, &fields, &mut faults),
-        Kind::Adjusted => adjusted(&id, &fields, &mut faults),
-        Kind::Set => set(&id, &fields, &mut faults),
-        Kind::LimitsSet => limits_set(&id, &fields, &mut faults),
+        AdjustmentKind::Received => received(&id, &fields, &mut faults),
+        AdjustmentKind::Adjusted => adjusted(&id, &fields, &mut faults),
+        AdjustmentKind::Set => set(&id, &fields, &mut faults),
+        AdjustmentKind::LimitsSet => limits_set(&id, &fields, &mut faults),
     };
     Ok(command.unwrap_or_else(|| {
         Command::invalid(id, CommandKind::Adjustment, faults.reasons(), payload.as_bytes())

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::fault::{MAX_ECHO_CHARS, echo};
-use super::json::{self, Field, Kind, NoFields};
+use super::json::{self, Field, NoFields, ValueKind};
 use super::{Fault, FaultCode, Record, Text};
 
 /// What a schema registry's serializers put before a value.
@@ -147,7 +147,7 @@ fn structured(text: &str) -> Result<(Text<'_>, Text<'_>), Fault> {
     let bad = |detail: &str| Err(Fault::new(FaultCode::BadEnvelope, detail));
     let [kind, data, base64] = found;
     let kind = match kind.kind() {
-        Some(Kind::String(Some(kind))) => kind,
+        Some(ValueKind::String(Some(kind))) => kind,
         Some(_) => return bad("the CloudEvent's type is not a string"),
         None => return bad("the CloudEvent has no type"),
     };
@@ -155,7 +155,7 @@ fn structured(text: &str) -> Result<(Text<'_>, Text<'_>), Fault> {
         (Some(_), Some(_)) => return bad("the CloudEvent has both data and data_base64"),
         (None, None) => return bad("the CloudEvent has no data"),
         (Some(data), None) => Cow::Borrowed(data.get()),
-        (None, Some(Kind::String(Some(encoded)))) => {
+        (None, Some(ValueKind::String(Some(encoded)))) => {
             let Ok(decoded) = BASE64_STANDARD.decode(encoded.as_bytes()) else {
                 return bad("the CloudEvent's data_base64 is not base64");
             };
@@ -173,7 +173,7 @@ pub(super) fn kind_of<'a>(declared: Option<&'a str>, payload: &'a str) -> Result
         return Err(repeated(&kind));
     }
     match (declared, kind.kind()) {
-        (None, Some(Kind::String(Some(own)))) => Ok(own),
+        (None, Some(ValueKind::String(Some(own)))) => Ok(own),
         (None, None) => Err(Fault::new(
             FaultCode::MissingType,
             "nothing says what this is: no ce_type header, no structured CloudEvent, no \"type\" in the value",
@@ -183,9 +183,9 @@ pub(super) fn kind_of<'a>(declared: Option<&'a str>, payload: &'a str) -> Result
             format_args!("\"type\" must be a string, is {}", other.name()),
         )),
         (Some(declared), None) => Ok(Cow::Borrowed(declared)),
-        (Some(declared), Some(Kind::String(Some(own)))) if own == declared => Ok(own),
+        (Some(declared), Some(ValueKind::String(Some(own)))) if own == declared => Ok(own),
         (Some(declared), Some(other)) => {
-            let own = if let Kind::String(Some(own)) = &other { own } else { other.name() };
+            let own = if let ValueKind::String(Some(own)) = &other { own } else { other.name() };
             Err(conflict("the envelope", declared, "the value", own))
         }
     }

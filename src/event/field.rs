@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::envelope::repeated;
 use super::fault::echo;
-use super::json::{Field, Kind};
+use super::json::{Field, ValueKind};
 use super::wire::OrderPolicy;
 use super::{Fault, FaultCode};
 use crate::ledger::{
@@ -56,11 +56,11 @@ pub(super) fn both_wrong<A, B>(one: Result<A, String>, other: Result<B, String>)
 /// What becomes of an order that is not all there; the default when it does not say.
 pub(super) fn policy(field: &Field<'_>) -> Result<Policy, String> {
     let policy = optional(field, |field| match once(field)? {
-        Kind::String(Some(word)) => OrderPolicy::of(&word).ok_or_else(|| {
+        ValueKind::String(Some(word)) => OrderPolicy::of(&word).ok_or_else(|| {
             let shown = echo(&word, MAX_ECHO_CHARS);
             format!("policy must be \"all_or_none\" or \"partial\", is \"{shown}\"")
         }),
-        Kind::String(None) => Err(format!("policy {NO_TEXT}")),
+        ValueKind::String(None) => Err(format!("policy {NO_TEXT}")),
         other => Err(format!("policy must be a string, is {}", other.name())),
     })?;
     Ok(policy.map_or_else(Policy::default, Policy::from))
@@ -91,7 +91,7 @@ pub(super) fn quantity(field: &Field<'_>) -> Result<Quantity, String> {
 pub(super) fn integer(field: &Field<'_>, range: RangeInclusive<i64>) -> Result<i64, String> {
     let name = field.name;
     let kind = once(field)?;
-    let Kind::Number(written) = kind else {
+    let ValueKind::Number(written) = kind else {
         return Err(format!("{name} must be a whole number, is {}", kind.name()));
     };
     let shown = echo(written, MAX_ECHO_CHARS);
@@ -114,7 +114,7 @@ fn named<T>(field: &Field<'_>, make: impl FnOnce(&str) -> Result<T, IdError>) ->
 }
 
 /// A field that must be there, once.
-fn once<'a>(field: &Field<'a>) -> Result<Kind<'a>, String> {
+fn once<'a>(field: &Field<'a>) -> Result<ValueKind<'a>, String> {
     if field.repeated {
         return Err(format!("{} comes more than once", field.name));
     }
@@ -122,10 +122,10 @@ fn once<'a>(field: &Field<'a>) -> Result<Kind<'a>, String> {
 }
 
 /// An id from a field's value, or what is wrong with it. An id that cannot be used is not repeated: it may be huge.
-fn text<T>(kind: &Kind<'_>, make: impl FnOnce(&str) -> Result<T, IdError>) -> Result<T, String> {
+fn text<T>(kind: &ValueKind<'_>, make: impl FnOnce(&str) -> Result<T, IdError>) -> Result<T, String> {
     match kind {
-        Kind::String(Some(text)) => make(text).map_err(|error| error.to_string()),
-        Kind::String(None) => Err(NO_TEXT.to_owned()),
+        ValueKind::String(Some(text)) => make(text).map_err(|error| error.to_string()),
+        ValueKind::String(None) => Err(NO_TEXT.to_owned()),
         other => Err(format!("must be a string, is {}", other.name())),
     }
 }

@@ -77,8 +77,8 @@ pub(super) struct Field<'a> {
 
 impl<'a> Field<'a> {
     /// The field's value as a kind of JSON value.
-    pub(super) fn kind(&self) -> Option<Kind<'a>> {
-        self.value.map(Kind::of)
+    pub(super) fn kind(&self) -> Option<ValueKind<'a>> {
+        self.value.map(ValueKind::of)
     }
 
     /// Whether the field is left out, and not just unclear.
@@ -103,8 +103,8 @@ pub(super) fn fields<'a, const N: usize>(
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = FieldsSeed(names).deserialize(&mut reader).and_then(|fields| reader.end().map(|()| fields));
     read.map_err(|error| match serde_json::from_str::<&RawValue>(text) {
-        Ok(value) if !matches!(Kind::of(value), Kind::Object) => {
-            NoFields::NotAnObject(Kind::of(value).name())
+        Ok(value) if !matches!(ValueKind::of(value), ValueKind::Object) => {
+            NoFields::NotAnObject(ValueKind::of(value).name())
         }
         Ok(_) => NoFields::NotJson(error),
         Err(error) => NoFields::NotJson(error),
@@ -148,7 +148,7 @@ impl<'de, const N: usize> Visitor<'de> for FieldsSeed<N> {
     }
 }
 
-/// Reads a key as the place of a name among those looked for.
+/// Reads a key as the index of a name among those looked for.
 struct NameSeed<'n>(&'n [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
@@ -169,7 +169,7 @@ impl Visitor<'_> for NameSeed<'_> {
 }
 
 /// A JSON value by its kind, with the content of those a command is made of.
-pub(super) enum Kind<'a> {
+pub(super) enum ValueKind<'a> {
     /// `null`
     Null,
     /// `true` or `false`
@@ -184,7 +184,7 @@ pub(super) enum Kind<'a> {
     Object,
 }
 
-impl<'a> Kind<'a> {
+impl<'a> ValueKind<'a> {
     /// The kind of a value, known by its first character.
     pub(super) fn of(value: &'a RawValue) -> Self {
         let text = value.get();

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::field;
-use super::json::{self, Field, Kind};
+use super::json::{self, Field, ValueKind};
 use crate::ledger::{Item, MAX_LINES, Quantity, Reason};
 
 /// The lines, or a reason for each one at fault.
@@ -13,7 +13,7 @@ pub(super) fn read(field: &Field<'_>) -> Result<Vec<(Item, Quantity)>, Vec<Reaso
         return whole("\"lines\" comes more than once".to_owned());
     }
     let lines = match (field.value, field.kind()) {
-        (Some(value), Some(Kind::Array)) => elements(value),
+        (Some(value), Some(ValueKind::Array)) => elements(value),
         (_, Some(other)) => return whole(format!("lines must be an array, is {}", other.name())),
         (_, None) => return whole("\"lines\" is missing".to_owned()),
     };
@@ -41,8 +41,8 @@ fn elements(array: &RawValue) -> Vec<&RawValue> {
 
 /// One line, or all that is wrong with it.
 fn read_line(line: &RawValue) -> Result<(Item, Quantity), String> {
-    let kind = Kind::of(line);
-    if !matches!(kind, Kind::Object) {
+    let kind = ValueKind::of(line);
+    if !matches!(kind, ValueKind::Object) {
         return Err(format!("must be an object with sku and quantity, is {}", kind.name()));
     }
     let Ok([sku, location, quantity]) = json::fields(line.get(), ["sku", "location", "quantity"]) else {

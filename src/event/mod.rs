@@ -130,9 +130,9 @@ pub fn read_command(record: &Record) -> Result<Command, Fault> {
     let kind = envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?;
     if kind == wire::ORDER_CREATED {
         order_created::read_faulty(payload)
-    } else if let Some(kind) = order_followed::Kind::of(&kind) {
+    } else if let Some(kind) = order_followed::FollowUpKind::of(&kind) {
         order_followed::read(kind, payload)
-    } else if let Some(kind) = adjustment::Kind::of(&kind) {
+    } else if let Some(kind) = adjustment::AdjustmentKind::of(&kind) {
         adjustment::read(kind, payload)
     } else {
         Err(Fault::new(

@@ -11,7 +11,7 @@ use crate::ledger::{Command, CommandKind, Id};
 
 /// Which of them a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FollowUpKind {
     Cancelled,
     Returned,
     Confirmed,
@@ -22,7 +22,7 @@ pub(super) enum Kind {
     HoldDue,
 }
 
-impl Kind {
+impl FollowUpKind {
     /// The kind of this type; `None` when it is none of them.
     pub(super) fn of(event_type: &str) -> Option<Self> {
         match event_type {
@@ -41,14 +41,14 @@ impl Kind {
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.
-pub(super) fn read(kind: Kind, payload: &str) -> Result<Command, Fault> {
+pub(super) fn read(kind: FollowUpKind, payload: &str) -> Result<Command, Fault> {
     match kind {
-        Kind::Cancelled => Ok(Command::order_cancelled(only_id(payload)?)),
-        Kind::Released => Ok(Command::order_released(only_id(payload)?)),
-        Kind::HoldDue => Ok(Command::hold_expired(only_id(payload)?)),
-        Kind::Returned => returned(payload),
-        Kind::Confirmed => confirmed(payload),
-        Kind::HoldExtended => extended(payload),
+        FollowUpKind::Cancelled => Ok(Command::order_cancelled(only_id(payload)?)),
+        FollowUpKind::Released => Ok(Command::order_released(only_id(payload)?)),
+        FollowUpKind::HoldDue => Ok(Command::hold_expired(only_id(payload)?)),
+        FollowUpKind::Returned => returned(payload),
+        FollowUpKind::Confirmed => confirmed(payload),
+        FollowUpKind::HoldExtended => extended(payload),
     }
 }
 

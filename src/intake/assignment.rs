@@ -22,7 +22,7 @@ use super::batch::Slice;
 use super::comparison;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
-use super::recovery::{self, Positions, Refusal, Start};
+use super::recovery::{self, KnownOffsets, Refusal, Start};
 use crate::background::LevelChanges;
 use crate::kafka::member_id::member_id;
 use crate::kafka::topic_ids::{Described, NoAnswer, describe};
@@ -45,7 +45,7 @@ const ABSENT_LOOK: Duration = Duration::from_millis(100);
 const UNKNOWN_TOPIC: &str = "unknown";
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
-/// How often the log says that partitions cannot be begun yet: it is tried several times a second.
+/// How often the log says that partitions cannot be taken over yet: it is tried several times a second.
 const POSTPONED_SAY: Duration = Duration::from_secs(5);
 /// Longest wait for a seek.
 const SEEK_LIMIT: Duration = Duration::from_secs(10);
@@ -58,8 +58,8 @@ pub(super) struct Member {
     assignment: Arc<Assignment>,
     topics: Vec<Arc<str>>,
     settled: AtomicBool,
-    /// What the group called this member when it began the partitions that it has.
-    began_as: Mutex<String>,
+    /// What the group called this member when it took over the partitions that it has.
+    taken_as: Mutex<String>,
 }
 
 /// The group gave this member up, and it joined anew. librdkafka (2.12, `JoinGroup` answered by `UNKNOWN_MEMBER_ID`) keeps
@@ -74,7 +74,7 @@ impl Member {
     /// Subscribed to these topics alone.
     pub(super) fn new(assignment: Arc<Assignment>, topics: &[&str]) -> Self {
         let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        Self { assignment, topics, settled: AtomicBool::new(false), began_as: Mutex::default() }
+        Self { assignment, topics, settled: AtomicBool::new(false), taken_as: Mutex::default() }
     }
 
     /// What the pipeline's memberships have in common.
@@ -92,13 +92,13 @@ impl Member {
         self.topics.contains(&at.topic)
     }
 
-    /// Whether it is still the member that began its partitions, after a question to librdkafka.
+    /// Whether it is still the member that took its partitions over, after a question to librdkafka.
     ///
     /// # Errors
     /// [`JoinedAnew`] when it is not.
     pub(super) fn check_joined(consumer: &MemberConsumer) -> Result<(), JoinedAnew> {
         let id = member_id(consumer.client());
-        if *lock(&consumer.context().began_as) == id { Ok(()) } else { Err(JoinedAnew) }
+        if *lock(&consumer.context().taken_as) == id { Ok(()) } else { Err(JoinedAnew) }
     }
 
     /// Whether the group has given it partitions once, or told it that there are none for it.
@@ -136,7 +136,7 @@ pub struct Assignment {
     rewind: AtomicBool,
     leaving: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
-    /// When it was said last that partitions cannot be begun yet.
+    /// When it was said last that partitions cannot be taken over yet.
     said: Mutex<Option<Instant>>,
     /// When partitions were lost last, since the group had not heard of a member for too long.
     lost: Mutex<Option<Instant>>,
@@ -257,7 +257,7 @@ impl Assignment {
             self.runtime.block_on(async { tokio::time::timeout(limit, permits.acquire()).await.map(drop) });
     }
 
-    /// Takes a record in: the slice it belongs to and its place. `None` when its partition is not being read.
+    /// Takes a record in: the slice it belongs to and its source. `None` when its partition is not being read.
     pub(super) fn admit(&self, topic: &str, partition: i32, offset: i64) -> Option<(Slice, Source)> {
         let mut reading = lock(&self.reading);
         let reading = reading
@@ -296,14 +296,14 @@ impl Assignment {
             .or_else(|error| self.postpone(error))
     }
 
-    /// What could not be begun because Kafka or the database is away is begun later; a refusal is for good.
+    /// What could not be taken over because Kafka or the database is away is taken over later; a refusal is for good.
     fn postpone(&self, error: anyhow::Error) -> Result<()> {
         if !passes(&error) {
             return Err(error);
         }
         let mut said = lock(&self.said);
         if said.is_none_or(|at| at.elapsed() >= POSTPONED_SAY) {
-            tracing::warn!("partitions cannot be begun yet: {error:#}");
+            tracing::warn!("partitions cannot be taken over yet: {error:#}");
             *said = Some(Instant::now());
         }
         drop(said);
@@ -317,8 +317,8 @@ impl Assignment {
         if assigned.count() == 0 {
             return Ok(());
         }
-        let (member_id, starts) = self.begin(consumer, &assigned)?;
-        *lock(&consumer.context().began_as) = member_id;
+        let (member_id, starts) = self.start_offsets(consumer, &assigned)?;
+        *lock(&consumer.context().taken_as) = member_id;
         let mut seek = TopicPartitionList::new();
         for (at, start) in &starts {
             seek.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
@@ -367,7 +367,7 @@ impl Assignment {
 
     /// Finds where each partition begins, and begins to own it. A partition whose next record is gone is left out. Returns
     /// also as what member of the group.
-    fn begin(
+    fn start_offsets(
         &self,
         consumer: &MemberConsumer,
         partitions: &TopicPartitionList,
@@ -398,7 +398,7 @@ impl Assignment {
             let (low, high) = consumer
                 .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
                 .with_context(|| format!("cannot read the first and last offset of {at}"))?;
-            let positions = Positions {
+            let positions = KnownOffsets {
                 committed: comparison::committed(&committed, &at)?,
                 ledger: ledger.get(&at).map(|position| position.next),
                 published: ledger.get(&at).and_then(|position| position.published),
@@ -406,7 +406,7 @@ impl Assignment {
                 low: NextOffset(low),
                 high: NextOffset(high),
             };
-            match recovery::begin(positions, self.accept_data_loss) {
+            match recovery::start_offset(positions, self.accept_data_loss) {
                 Ok(start) => begun.push((at, start, positions)),
                 Err(refusal @ Refusal::LedgerBehind { .. }) => {
                     return Err(anyhow::Error::new(refusal).context(format!("{at} is refused")));
@@ -423,19 +423,20 @@ impl Assignment {
         }
         // Where data loss was accepted first: what was committed before must not be held against the new position, by
         // another instance or should this process end between the two.
-        let goes_back =
-            |start: &Start, positions: &Positions| positions.committed.is_some_and(|was| was > start.ledger);
-        let first = |(_, start, positions): &&(TopicPartition, Start, Positions)| {
+        let goes_back = |start: &Start, positions: &KnownOffsets| {
+            positions.committed.is_some_and(|was| was > start.ledger)
+        };
+        let first = |(_, start, positions): &&(TopicPartition, Start, KnownOffsets)| {
             positions.replaced || goes_back(start, positions)
         };
         if member_id(consumer.client()) != member {
             return Err(JoinedAnew.into());
         }
-        commit_beginnings(consumer, begun.iter().filter(first))?;
+        commit_start_offsets(consumer, begun.iter().filter(first))?;
         for (at, start, _) in &begun {
-            self.place(at, *start, ledger.get(at), topics[&at.topic].id())?;
+            self.set_position(at, *start, ledger.get(at), topics[&at.topic].id())?;
         }
-        commit_beginnings(consumer, begun.iter().filter(|begun| !first(begun)))?;
+        commit_start_offsets(consumer, begun.iter().filter(|begun| !first(begun)))?;
         for (at, start, positions) in &begun {
             self.own(at, *start, *positions, topics[&at.topic].id().cloned());
         }
@@ -443,7 +444,7 @@ impl Assignment {
     }
 
     /// States where the ledger is, and of which topic, where it does not know that yet.
-    fn place(
+    fn set_position(
         &self,
         at: &TopicPartition,
         start: Start,
@@ -453,7 +454,7 @@ impl Assignment {
         let known = was.and_then(|was| was.topic_id.as_ref());
         let topic_id = topic_id.or(known).cloned();
         let now = match was {
-            Some(was) if !start.place => Position { topic_id, ..was.clone() },
+            Some(was) if !start.set_position => Position { topic_id, ..was.clone() },
             _ => Position { next: start.ledger, published: Some(start.from), topic_id },
         };
         if was == Some(&now) {
@@ -472,7 +473,7 @@ impl Assignment {
         self.runtime.block_on(self.store.set_position(at, was.as_ref(), &now))
     }
 
-    fn own(&self, at: &TopicPartition, start: Start, positions: Positions, topic_id: Option<TopicId>) {
+    fn own(&self, at: &TopicPartition, start: Start, positions: KnownOffsets, topic_id: Option<TopicId>) {
         let lost =
             positions.ledger.is_some_and(|ledger| ledger != start.ledger) || start.from < positions.low;
         if lost || positions.replaced {
@@ -492,13 +493,14 @@ impl Assignment {
         lock(&self.reading).push(Reading { at: at.clone(), generation, expected: start.ledger });
     }
 
-    /// Takes assigned partitions over, each from its own place.
+    /// Takes assigned partitions over, each from its own offset.
     fn take_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
         // When leaving, neither: the group's coordinator answers a closing consumer no more, so begin would wait in vain.
         let leaving = self.leaving.load(Ordering::SeqCst);
         let kept = !self.list(consumer.context()).elements().is_empty();
-        let begun = if leaving { Ok((String::new(), Vec::new())) } else { self.begin(consumer, partitions) };
+        let begun =
+            if leaving { Ok((String::new(), Vec::new())) } else { self.start_offsets(consumer, partitions) };
         let starts = begun.as_ref().map_or(&[][..], |(_, starts)| starts);
         let mut assign = TopicPartitionList::new();
         for element in partitions.elements() {
@@ -517,14 +519,14 @@ impl Assignment {
         consumer.pause(partitions).context("cannot pause the partitions")?;
         match begun {
             Ok((member, _)) => {
-                let mut began_as = lock(&consumer.context().began_as);
+                let mut taken_as = lock(&consumer.context().taken_as);
                 if !kept {
-                    *began_as = member;
-                } else if *began_as != member {
+                    *taken_as = member;
+                } else if *taken_as != member {
                     // What it kept was begun as the member that it was.
                     self.request_rewind();
                 }
-                drop(began_as);
+                drop(taken_as);
                 self.level_changes.mark_all();
                 self.resume(consumer)
             }
@@ -591,20 +593,20 @@ fn is_replaced(
 ///
 /// Without that, a crash between deciding a partition's first batch and publishing it would leave a ledger ahead and no
 /// committed offset; and then, reading from the ledger's position, those results would never be published.
-fn commit_beginnings<'a>(
+fn commit_start_offsets<'a>(
     consumer: &MemberConsumer,
-    begun: impl Iterator<Item = &'a (TopicPartition, Start, Positions)>,
+    begun: impl Iterator<Item = &'a (TopicPartition, Start, KnownOffsets)>,
 ) -> Result<()> {
-    let mut beginnings = TopicPartitionList::new();
+    let mut offsets = TopicPartitionList::new();
     for (at, start, positions) in begun {
         if positions.committed != Some(start.from) {
-            beginnings.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
+            offsets.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
         }
     }
-    if beginnings.count() == 0 {
+    if offsets.count() == 0 {
         return Ok(());
     }
-    consumer.commit(&beginnings, CommitMode::Sync).context("cannot commit where partitions begin")
+    consumer.commit(&offsets, CommitMode::Sync).context("cannot commit where partitions begin")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

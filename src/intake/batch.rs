@@ -16,13 +16,13 @@ pub struct Slice {
     pub generation: Generation,
     /// Where the ledger must be at least.
     pub expected: NextOffset,
-    /// The place after the slice's last record.
+    /// The offset after the slice's last record.
     pub next: NextOffset,
 }
 
 /// A record with what was read from it.
 #[derive(Debug)]
-pub struct Item {
+pub struct ReadRecord {
     /// The record as it came.
     pub record: Record,
     /// Its command, or why there is none.
@@ -31,11 +31,11 @@ pub struct Item {
 
 /// What one walk through the stages carries.
 #[derive(Debug)]
-pub struct Batch {
+pub struct ReadBatch {
     /// One for each partition.
     pub slices: Vec<Slice>,
     /// The records, each partition's in offset order.
-    pub items: Vec<Item>,
+    pub items: Vec<ReadRecord>,
     /// Counts the batch as under way.
     pub ticket: Ticket,
 }
@@ -56,7 +56,7 @@ pub struct Bounds {
 pub struct Gathering {
     bounds: Bounds,
     slices: Vec<Slice>,
-    items: Vec<Item>,
+    items: Vec<ReadRecord>,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -69,7 +69,7 @@ impl Gathering {
     }
 
     /// Adds a record read at `now`; the slice is the stretch of owning it was read under.
-    pub fn push(&mut self, item: Item, bytes: usize, slice: Slice, now: Instant) {
+    pub fn push(&mut self, item: ReadRecord, bytes: usize, slice: Slice, now: Instant) {
         self.since.get_or_insert(now);
         self.bytes += bytes;
         match self.slices.iter_mut().rfind(|known| known.at == slice.at) {
@@ -111,11 +111,11 @@ impl Gathering {
     }
 
     /// Takes what was gathered.
-    pub fn take(&mut self, ticket: Ticket) -> Batch {
+    pub fn take(&mut self, ticket: Ticket) -> ReadBatch {
         let items = std::mem::replace(&mut self.items, Vec::with_capacity(self.bounds.records.min(4096)));
         let slices = std::mem::take(&mut self.slices);
         self.clear();
-        Batch { slices, items, ticket }
+        ReadBatch { slices, items, ticket }
     }
 
     /// Drops everything.
@@ -138,7 +138,7 @@ pub struct PendingBatch {
     pub ticket: Ticket,
 }
 
-impl Batch {
+impl ReadBatch {
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
     pub fn drop_ended(&mut self, ownership: &Ownership) -> bool {
         drop_ended(&mut self.slices, &mut self.items, |item| &item.record.source, ownership);
@@ -147,10 +147,10 @@ impl Batch {
 
     /// Parts the questions for the store from the records that wait for the answers.
     #[must_use]
-    pub fn split(self) -> (store::Batch, PendingBatch) {
+    pub fn split(self) -> (store::CommandBatch, PendingBatch) {
         let mut requests = Vec::with_capacity(self.items.len());
         let mut records = Vec::with_capacity(self.items.len());
-        for Item { record, command } in self.items {
+        for ReadRecord { record, command } in self.items {
             let fault = match command {
                 Ok(command) => {
                     requests.push(Request { command, source: Some(record.source.clone()) });
@@ -171,7 +171,7 @@ impl Batch {
             })
             .collect();
         let pending = PendingBatch { slices: self.slices, records, ticket: self.ticket };
-        (store::Batch { advances, requests, epoch: None }, pending)
+        (store::CommandBatch { advances, requests, epoch: None }, pending)
     }
 }
 

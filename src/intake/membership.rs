@@ -22,7 +22,7 @@ impl Membership {
     /// aborted.
     ///
     /// # Errors
-    /// [`NotSpeaking`] when one is no member, or another than it was when it began its partitions.
+    /// [`NotSpeaking`] when one is no member, or another than it was when it took its partitions over.
     pub fn now(&self, offsets: &[(TopicPartition, NextOffset)]) -> Result<Speaking, NotSpeaking> {
         let owns_some =
             |consumer: &&Arc<MemberConsumer>| offsets.iter().any(|(at, _)| consumer.context().may_own(at));

@@ -1,6 +1,6 @@
 //! Kafka to batches.
 //!
-//! One thread polls, because librdkafka wants to be polled from one place
+//! One thread polls, because librdkafka wants to be polled by one thread
 //! and because asynchronous wake-ups have stalled silently (rust-rdkafka#665,
 //! #840). Records are parsed to owned values at once: a borrowed message pins
 //! the whole fetch it came in.
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use assignment::{Assignment, JoinedAnew, passes};
 use assignment::{Member, MemberConsumer};
-use batch::{Batch, Bounds, Gathering, Item};
+use batch::{Bounds, Gathering, ReadBatch, ReadRecord};
 pub use comparison::Comparison;
 pub use membership::{Membership, NotSpeaking, Speaking};
 pub use sharing::{GroupWatch, Sharing};
@@ -49,7 +49,7 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 /// Longest wait for room in the next stage without polling; then the partitions are paused and polling goes on,
 /// so that the group does not take this member for dead. Pausing throws prefetched records away, so not at once.
 const PAUSE_AFTER: Duration = Duration::from_secs(2);
-/// The time between two rewinds. What cannot be begun now is tried again; the member polls meanwhile, or the group
+/// The time between two rewinds. What cannot be taken over now is tried again; the member polls meanwhile, or the group
 /// could not give its partitions to another.
 const REWIND_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for batches under way when stopping.
@@ -253,10 +253,10 @@ impl Intake {
     /// Blocks: runs on a thread of its own.
     ///
     /// # Errors
-    /// When Kafka refuses the member for good, or a partition may not be begun (see [`recovery`]).
+    /// When Kafka refuses the member for good, or a partition may not be taken over (see [`recovery`]).
     pub fn run(
         mut self,
-        batches: mpsc::Sender<Batch>,
+        batches: mpsc::Sender<ReadBatch>,
         permits: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
@@ -274,7 +274,7 @@ impl Intake {
     /// Polls until stopped, or until the next stage has ended.
     fn gather(
         &mut self,
-        batches: &mpsc::Sender<Batch>,
+        batches: &mpsc::Sender<ReadBatch>,
         permits: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
@@ -373,7 +373,7 @@ impl Intake {
                     // Below the ledger's position it may be decided already, by a version that did not look at keys.
                     let is_new = !slice.expected.covers(record.source.offset);
                     let command = if is_new { record.check_key().and(command) } else { command };
-                    self.gathering.push(Item { record, command }, bytes, slice, Instant::now());
+                    self.gathering.push(ReadRecord { record, command }, bytes, slice, Instant::now());
                 }
                 Ok(true)
             }
@@ -416,7 +416,7 @@ impl Intake {
         }
     }
 
-    fn leave(mut self, batches: mpsc::Sender<Batch>) -> Result<()> {
+    fn leave(mut self, batches: mpsc::Sender<ReadBatch>) -> Result<()> {
         let assignment = Arc::clone(&self.assignment);
         self.gathering.drop_ended(&assignment.ownership);
         if !self.gathering.is_empty() {

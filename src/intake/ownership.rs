@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::TopicPartition;
 
 /// One stretch of owning a partition. A partition that is lost, or read again
-/// from an earlier place, gets a new one; what was read under the old one is dropped.
+/// from an earlier offset, gets a new one; what was read under the old one is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 

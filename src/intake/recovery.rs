@@ -1,10 +1,10 @@
-//! Where to begin a partition: pure, from the two positions and what the log still holds.
+//! The start offset of a partition: pure, from the two positions and what the log still holds.
 
 use crate::ledger::NextOffset;
 
 /// What is known of a partition when it is assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Positions {
+pub struct KnownOffsets {
     /// What the group committed; `None` when it never did, or Kafka forgot.
     pub committed: Option<NextOffset>,
     /// How far the ledger applied it; `None` when it never saw it.
@@ -29,7 +29,7 @@ pub struct Start {
     pub ledger: NextOffset,
     /// Whether the ledger must be given this position first: it never saw the
     /// partition, or its records are gone and that was accepted.
-    pub place: bool,
+    pub set_position: bool,
 }
 
 /// Why not to begin.
@@ -96,13 +96,13 @@ impl std::fmt::Display for Shown {
 ///
 /// # Errors
 /// [`Refusal`] when going on could lose or repeat a result.
-pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refusal> {
-    let Positions { committed, ledger, published, low, high, replaced } = positions;
+pub fn start_offset(positions: KnownOffsets, accept_data_loss: bool) -> Result<Start, Refusal> {
+    let KnownOffsets { committed, ledger, published, low, high, replaced } = positions;
     if replaced {
         // What the group committed may be of either topic: Kafka forgets offsets with their topic, but not those that
         // were on their way, and a backup may be older than the topic. So they say nothing here.
         return if accept_data_loss {
-            Ok(Start { from: low, ledger: low, place: true })
+            Ok(Start { from: low, ledger: low, set_position: true })
         } else {
             Err(Refusal::TopicReplaced { ledger, low, high })
         };
@@ -116,18 +116,18 @@ pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refu
         (None, Some(ledger)) => (published.map_or(ledger, |published| published.min(ledger)), ledger),
         (None, None) => (low, low),
     };
-    let place = ledger.is_none();
+    let set_position = ledger.is_none();
     if (low..=high).contains(&from) {
-        Ok(Start { from, ledger: expected, place })
+        Ok(Start { from, ledger: expected, set_position })
     } else if !accept_data_loss {
         Err(Refusal::OutOfRange { from, low, high })
     } else if from < low && low <= expected {
         // What is gone was decided already; only its result may be lost.
-        Ok(Start { from: low, ledger: expected, place })
+        Ok(Start { from: low, ledger: expected, set_position })
     } else {
         // From the earliest record left, whether retention took some or the topic was made anew: a command
         // decided before is known by its id and not decided again.
-        Ok(Start { from: low, ledger: low, place: true })
+        Ok(Start { from: low, ledger: low, set_position: true })
     }
 }
 
@@ -135,8 +135,8 @@ pub fn begin(positions: Positions, accept_data_loss: bool) -> Result<Start, Refu
 mod tests {
     use super::*;
 
-    fn at(committed: Option<i64>, ledger: Option<i64>) -> Positions {
-        Positions {
+    fn at(committed: Option<i64>, ledger: Option<i64>) -> KnownOffsets {
+        KnownOffsets {
             committed: committed.map(NextOffset),
             ledger: ledger.map(NextOffset),
             replaced: false,
@@ -146,70 +146,70 @@ mod tests {
         }
     }
 
-    fn replaced(committed: Option<i64>, ledger: Option<i64>) -> Positions {
-        Positions { replaced: true, ..at(committed, ledger) }
+    fn replaced(committed: Option<i64>, ledger: Option<i64>) -> KnownOffsets {
+        KnownOffsets { replaced: true, ..at(committed, ledger) }
     }
 
-    fn start(from: i64, ledger: i64, place: bool) -> Start {
-        Start { from: NextOffset(from), ledger: NextOffset(ledger), place }
+    fn start(from: i64, ledger: i64, set_position: bool) -> Start {
+        Start { from: NextOffset(from), ledger: NextOffset(ledger), set_position }
     }
 
     #[test]
     fn equal_positions_go_on() {
-        assert_eq!(begin(at(Some(50), Some(50)), false), Ok(start(50, 50, false)));
+        assert_eq!(start_offset(at(Some(50), Some(50)), false), Ok(start(50, 50, false)));
     }
 
     #[test]
     fn a_ledger_ahead_begins_at_the_committed_offset_and_publishes_from_the_ledger() {
-        assert_eq!(begin(at(Some(40), Some(50)), false), Ok(start(40, 50, false)));
+        assert_eq!(start_offset(at(Some(40), Some(50)), false), Ok(start(40, 50, false)));
     }
 
     #[test]
     fn a_ledger_behind_is_refused_even_when_data_loss_is_accepted() {
         for accept in [false, true] {
-            let refusal = begin(at(Some(51), Some(50)), accept).unwrap_err();
+            let refusal = start_offset(at(Some(51), Some(50)), accept).unwrap_err();
             assert!(matches!(refusal, Refusal::LedgerBehind { .. }));
         }
     }
 
     #[test]
     fn a_ledger_that_never_saw_a_committed_partition_is_refused() {
-        let refusal = begin(at(Some(51), None), false).unwrap_err();
+        let refusal = start_offset(at(Some(51), None), false).unwrap_err();
         assert!(refusal.to_string().contains("no position at all"), "{refusal}");
     }
 
     #[test]
     fn without_a_committed_offset_the_ledger_says_where() {
-        assert_eq!(begin(at(None, Some(50)), false), Ok(start(50, 50, false)));
+        assert_eq!(start_offset(at(None, Some(50)), false), Ok(start(50, 50, false)));
     }
 
     #[test]
     fn without_a_committed_offset_what_is_not_known_to_be_published_is_published() {
-        let gone = |published| Positions { published: Some(NextOffset(published)), ..at(None, Some(50)) };
-        assert_eq!(begin(gone(40), false), Ok(start(40, 50, false)));
-        assert_eq!(begin(gone(50), false), Ok(start(50, 50, false)));
+        let gone = |published| KnownOffsets { published: Some(NextOffset(published)), ..at(None, Some(50)) };
+        assert_eq!(start_offset(gone(40), false), Ok(start(40, 50, false)));
+        assert_eq!(start_offset(gone(50), false), Ok(start(50, 50, false)));
         // Never beyond what is decided.
-        assert_eq!(begin(gone(60), false), Ok(start(50, 50, false)));
+        assert_eq!(start_offset(gone(60), false), Ok(start(50, 50, false)));
         // What the group committed counts more.
-        let there = Positions { published: Some(NextOffset(40)), ..at(Some(45), Some(50)) };
-        assert_eq!(begin(there, false), Ok(start(45, 50, false)));
+        let there = KnownOffsets { published: Some(NextOffset(40)), ..at(Some(45), Some(50)) };
+        assert_eq!(start_offset(there, false), Ok(start(45, 50, false)));
     }
 
     #[test]
     fn without_any_position_it_begins_at_the_earliest_record() {
-        assert_eq!(begin(at(None, None), false), Ok(start(10, 10, true)));
+        assert_eq!(start_offset(at(None, None), false), Ok(start(10, 10, true)));
     }
 
     #[test]
     fn deleted_records_need_accepted_data_loss() {
-        let refusal = begin(at(Some(5), Some(5)), false).unwrap_err();
+        let refusal = start_offset(at(Some(5), Some(5)), false).unwrap_err();
         assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
-        assert_eq!(begin(at(Some(5), Some(5)), true), Ok(start(10, 10, true)));
+        assert_eq!(start_offset(at(Some(5), Some(5)), true), Ok(start(10, 10, true)));
     }
 
     #[test]
     fn deleted_records_that_were_decided_leave_the_ledger_where_it_is() {
-        assert_eq!(begin(at(Some(5), Some(50)), true), Ok(start(10, 50, false)));
+        assert_eq!(start_offset(at(Some(5), Some(50)), true), Ok(start(10, 50, false)));
     }
 
     #[test]
@@ -217,19 +217,19 @@ mod tests {
         for committed in [None, Some(0), Some(5), Some(50), Some(51), Some(500)] {
             for ledger in [None, Some(0), Some(5), Some(10), Some(50), Some(100), Some(500)] {
                 let positions = replaced(committed, ledger);
-                let refusal = begin(positions, false).unwrap_err();
+                let refusal = start_offset(positions, false).unwrap_err();
                 assert!(matches!(refusal, Refusal::TopicReplaced { .. }), "{positions:?}: {refusal}");
                 assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
                 // And then all of it is new, whatever of the old one was decided or committed.
-                assert_eq!(begin(positions, true), Ok(start(10, 10, true)), "{positions:?}");
+                assert_eq!(start_offset(positions, true), Ok(start(10, 10, true)), "{positions:?}");
             }
         }
     }
 
     #[test]
     fn a_topic_made_anew_that_is_too_short_is_noticed_without_an_id_too() {
-        let refusal = begin(at(Some(500), Some(500)), false).unwrap_err();
+        let refusal = start_offset(at(Some(500), Some(500)), false).unwrap_err();
         assert!(refusal.to_string().contains("made anew"), "{refusal}");
-        assert_eq!(begin(at(Some(500), Some(500)), true), Ok(start(10, 10, true)));
+        assert_eq!(start_offset(at(Some(500), Some(500)), true), Ok(start(10, 10, true)));
     }
 }

@@ -57,14 +57,14 @@ impl Sharing {
 
 /// A member of the group, as its client id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MemberKind {
     /// Of a version that knows nothing else.
     Older,
     Together,
     EachTopic,
 }
 
-impl Kind {
+impl MemberKind {
     fn of(client_id: &str) -> Self {
         let is = |role: Role| client_id.strip_suffix(role.name()).is_some_and(|rest| rest.ends_with('-'));
         if is(Role::Both) {
@@ -78,10 +78,10 @@ impl Kind {
 }
 
 /// How one joins a group of these.
-fn fitting(members: &[Kind]) -> Sharing {
+fn fitting(members: &[MemberKind]) -> Sharing {
     let has = |kind| members.contains(&kind);
     // Where the new kind is already, an older instance came after it: nothing helps but to stop that one.
-    if !has(Kind::EachTopic) && (has(Kind::Older) || has(Kind::Together)) {
+    if !has(MemberKind::EachTopic) && (has(MemberKind::Older) || has(MemberKind::Together)) {
         Sharing::Together
     } else {
         Sharing::EachTopic
@@ -129,7 +129,7 @@ impl GroupWatch {
             let answer;
             (asker, answer) = ask(asker, &self.group.group).await?;
             match answer {
-                Ok(members) if members.contains(&Kind::Older) || begun.elapsed() > OTHERS_LIMIT => {
+                Ok(members) if members.contains(&MemberKind::Older) || begun.elapsed() > OTHERS_LIMIT => {
                     return Ok(Some(fitting(&members)));
                 }
                 Ok(members) if fitting(&members) == Sharing::EachTopic => {
@@ -157,7 +157,7 @@ impl GroupWatch {
             tokio::time::sleep(LOOK).await;
             let answer;
             (asker, answer) = ask(asker, &self.group.group).await?;
-            if answer.is_ok_and(|members| !members.is_empty() && !members.contains(&Kind::Older)) {
+            if answer.is_ok_and(|members| !members.is_empty() && !members.contains(&MemberKind::Older)) {
                 return Ok(());
             }
         }
@@ -175,7 +175,7 @@ impl GroupWatch {
 async fn ask(
     asker: BaseConsumer<Quiet>,
     group: &str,
-) -> Result<(BaseConsumer<Quiet>, Result<Vec<Kind>, KafkaError>)> {
+) -> Result<(BaseConsumer<Quiet>, Result<Vec<MemberKind>, KafkaError>)> {
     let group = group.to_owned();
     spawn_blocking(move || {
         // Serves the callbacks, which would pile up.
@@ -183,7 +183,7 @@ async fn ask(
         let groups = asker.fetch_group_list(Some(&group), ANSWER_LIMIT);
         let members = groups.map(|groups| {
             let members = groups.groups().iter().flat_map(GroupInfo::members);
-            members.map(|member| Kind::of(member.client_id())).collect()
+            members.map(|member| MemberKind::of(member.client_id())).collect()
         });
         (asker, members)
     })
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn who_finds_the_old_kind_joins_as_they_did_unless_the_new_kind_is_there() {
-        let kinds = |ids: &[&str]| ids.iter().map(|id| Kind::of(id)).collect::<Vec<_>>();
+        let kinds = |ids: &[&str]| ids.iter().map(|id| MemberKind::of(id)).collect::<Vec<_>>();
         let (old, both) = ("stock-verifier-a", "stock-verifier-b-both");
         let new = ["stock-verifier-c-orders", "stock-verifier-c-adjustments"];
         assert_eq!(fitting(&kinds(&[old])), Sharing::Together);

@@ -73,32 +73,32 @@ pub struct Changes {
     pub orders: Vec<(Id, OrderState)>,
 }
 
-/// A place in the ledger's order, and the time it was given.
+/// A ledger sequence, and the time it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Sequenced {
     /// Where.
     pub seq: Seq,
     /// When.
     pub at: Stamp,
 }
 
-/// The places of what is decided.
+/// The ledger sequences of what is decided.
 #[derive(Debug, Clone, Copy)]
-pub enum Places<'a> {
+pub enum Sequences<'a> {
     /// One after the other from here on, all at this time.
-    From(Place),
+    From(Sequenced),
     /// Those it had before: one for each request.
-    Given(&'a [Place]),
+    Given(&'a [Sequenced]),
 }
 
-impl Places<'_> {
-    /// The place of this request, when so many are decided before it.
-    fn of(self, index: usize, decided: usize) -> Place {
+impl Sequences<'_> {
+    /// The ledger sequence of this request, when so many are decided before it.
+    fn of(self, index: usize, decided: usize) -> Sequenced {
         match self {
-            Self::From(Place { seq, at }) => {
-                Place { seq: Seq(seq.0 + i64::try_from(decided).unwrap_or(i64::MAX)), at }
+            Self::From(Sequenced { seq, at }) => {
+                Sequenced { seq: Seq(seq.0 + i64::try_from(decided).unwrap_or(i64::MAX)), at }
             }
-            Self::Given(places) => places[index],
+            Self::Given(given) => given[index],
         }
     }
 }
@@ -112,7 +112,7 @@ pub fn decide(
     mut view: View,
     requests: &[Request],
     below_position: impl Fn(&Request) -> bool,
-    places: Places<'_>,
+    sequences: Sequences<'_>,
 ) -> Changes {
     let mut changes = Changes {
         outcomes: Vec::with_capacity(requests.len()),
@@ -125,7 +125,7 @@ pub fn decide(
     view.decisions.reserve(requests.len());
     for (index, request) in requests.iter().enumerate() {
         let command = &request.command;
-        let Place { seq, at: now } = places.of(index, changes.decisions.len());
+        let Sequenced { seq, at: now } = sequences.of(index, changes.decisions.len());
         let outcome = if let Some(first) = view.decisions.get(&command.key) {
             meet_again(first, request)
         } else if below_position(request) {

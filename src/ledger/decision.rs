@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CommandKey, CommandKind, Digest, Id, Item, Location, Sku, Source, TopicPartition};
 
-/// A decision's place in the ledger's order.
+/// A ledger sequence: where a decision stands in the ledger's order.
 ///
 /// Drawn while the batch's SKUs are locked, so for any two decisions that
 /// share a SKU the order of their numbers is the order they were made in.
@@ -298,7 +298,7 @@ impl Reason {
 pub struct Decision {
     /// The command decided.
     pub key: CommandKey,
-    /// Its place in the ledger's order.
+    /// Its ledger sequence.
     pub seq: Seq,
     /// The content it was decided for.
     pub digest: Digest,

@@ -18,7 +18,7 @@ mod source;
 mod stock;
 
 pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine, Policy, Terms};
-pub use decide::{Changes, Outcome, Place, Places, Request, View, decide};
+pub use decide::{Changes, Outcome, Request, Sequenced, Sequences, View, decide};
 pub use decision::{
     AcceptedLine, Adjusted, AdjustedLine, Confirmed, ConfirmedLine, Decision, Extended, GivenBack, Hold,
     Level, Limits, Movement, OrderState, OrderStock, OrderTaken, Reason, Rejected, ReturnedLine, Seq, Stamp,

@@ -5,7 +5,7 @@ use super::{
     Limits, Location, OrderLine, OrderTaken, Policy, Quantity, Reason, Rejected, Sku, Stamp, Terms,
 };
 
-/// An action that, at the decision's place, makes this decision if any does.
+/// An action that, at the decision's ledger sequence, makes this decision if any does.
 ///
 /// Of a rejection it holds the lines at fault only, and of an adjustment the level it left: what else was asked is not
 /// published, and made no difference. What the decision does not say of its moment is asked for: `hold` is the open hold of

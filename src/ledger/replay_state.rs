@@ -1,4 +1,4 @@
-//! The ledger's past: what levels and orders were at each place of its order, and whether the rules decide the same
+//! The ledger's past: what levels and orders were at each ledger sequence, and whether the rules decide the same
 //! there again.
 
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::decide::order_state;
 use super::{
     Adjusted, Changes, Command, CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, Movement,
-    OrderState, Outcome, Place, Places, Request, Seq, Set, View, decide, reconstruct,
+    OrderState, Outcome, Request, Seq, Sequenced, Sequences, Set, View, decide, reconstruct,
 };
 
 /// A decision of the past.
@@ -25,13 +25,13 @@ pub struct Step {
 pub struct Difference {
     /// The command.
     pub key: CommandKey,
-    /// Its decision's place.
+    /// Its decision's ledger sequence.
     pub seq: Seq,
     /// What is stored, and what the rules decide.
     pub what: String,
 }
 
-/// What was, up to a place in the ledger's order.
+/// What was, up to a ledger sequence.
 ///
 /// Holds a level for each item, and an order's state for each that held or gave something back: some 300 bytes each.
 #[derive(Debug, Default)]
@@ -97,9 +97,11 @@ impl ReplayState {
 
     fn again(&self, steps: &[Step], first: Seq, known: &Map<CommandKey, Arc<Decision>>) -> Changes {
         let requests = self.requests(steps);
-        let places: Vec<Place> =
-            steps.iter().map(|step| Place { seq: step.decision.seq, at: step.decision.decided_at }).collect();
-        decide(self.view(&requests, first, known), &requests, |_| false, Places::Given(&places))
+        let sequences: Vec<Sequenced> = steps
+            .iter()
+            .map(|step| Sequenced { seq: step.decision.seq, at: step.decision.decided_at })
+            .collect();
+        decide(self.view(&requests, first, known), &requests, |_| false, Sequences::Given(&sequences))
     }
 
     /// All at once, since nearly always nothing differs; where something does, each half by itself.

@@ -1,6 +1,6 @@
 //! Where a record stood, and what comes next: the offset algebra.
 //!
-//! An [`Offset`] names a record; a [`NextOffset`] names the place after the
+//! An [`Offset`] names a record; a [`NextOffset`] names the offset after the
 //! last one. Kafka uses one number type for both, which is how off-by-one
 //! errors lose or repeat a record; here they cannot be mixed up.
 
@@ -37,7 +37,7 @@ impl fmt::Display for TopicPartition {
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// The place right after this record.
+    /// The offset right after this record.
     #[must_use]
     pub fn next(self) -> NextOffset {
         NextOffset(self.0 + 1)

@@ -94,7 +94,7 @@ impl<'a> BatchPublisher<'a> {
     /// Publishes a batch. What cannot be published now is read again and published from the ledger; what never can stops its partition.
     ///
     /// # Errors
-    /// When another instance has this one's place, Kafka refuses the producers for good, or a stop cuts it short.
+    /// When another instance has this one's id, Kafka refuses the producers for good, or a stop cuts it short.
     pub fn publish(&mut self, mut batch: Decided) -> Result<()> {
         let assignment = self.membership.assignment();
         let mut stuck = Vec::new();

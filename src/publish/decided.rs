@@ -8,7 +8,7 @@ use crate::intake::batch::{PendingBatch, Slice, drop_ended};
 use crate::intake::ownership::{Ownership, Ticket};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
-use crate::tally::{Published, Tally};
+use crate::tally::{RecordEnd, Tally};
 
 /// What became of a record.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct End {
     source: Source,
     /// When it was produced.
     produced_ms: Option<i64>,
-    published: Published,
+    published: RecordEnd,
     /// The result or dead letter, if there is one.
     event: Option<Outgoing>,
 }
@@ -143,16 +143,16 @@ impl Decided {
     /// Does what can be done about refused events of the portion that comes next: a dead letter too large for its topic is
     /// made smaller. What cannot be published at all is left out, with everything after it in its partition.
     pub fn handle_refusals(&mut self, refusals: Vec<Refusal>) -> Vec<Stuck> {
-        let places: Vec<usize> = self
+        let with_event: Vec<usize> = self
             .ends
             .iter()
             .enumerate()
             .filter(|(_, end)| end.event.is_some())
-            .map(|(place, _)| place)
+            .map(|(index, _)| index)
             .collect();
         let mut stuck: Vec<Stuck> = Vec::new();
         for refusal in refusals {
-            let End { source, event, .. } = &mut self.ends[places[refusal.place]];
+            let End { source, event, .. } = &mut self.ends[with_event[refusal.index]];
             let Some(event) = event else { continue };
             let bytes = event.size();
             if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
@@ -187,30 +187,30 @@ fn end(record: Record, answer: Answer) -> End {
     End { source, produced_ms, published, event }
 }
 
-fn publish(record: Record, answer: Answer) -> (Published, Option<Outgoing>) {
+fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
     let outcome = match answer {
-        Answer::Faulty(fault) => return (Published::DeadLetter, Some(dead_letter(record, &fault, "read"))),
+        Answer::Faulty(fault) => return (RecordEnd::DeadLetter, Some(dead_letter(record, &fault, "read"))),
         Answer::Outcome(Outcome::Decided(decision)) => {
-            let published = if decision.accepted { Published::Accepted } else { Published::Rejected };
+            let published = if decision.accepted { RecordEnd::Accepted } else { RecordEnd::Rejected };
             return (published, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
         Answer::Outcome(Outcome::Republished(decision)) => {
-            return (Published::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())));
+            return (RecordEnd::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
         Answer::Outcome(outcome) => outcome,
     };
     // Read before and refused for its key; or else it would be decided.
     if let Err(fault) = record.check_key() {
-        return (Published::DeadLetter, Some(dead_letter(record, &fault, "read")));
+        return (RecordEnd::DeadLetter, Some(dead_letter(record, &fault, "read")));
     }
     let fault = match outcome {
         Outcome::Conflict { first } => Fault::order_conflict(first.as_ref()),
         Outcome::Undecided => Fault::undecided_below_position(),
         Outcome::Repeated | Outcome::NotDue | Outcome::Decided(_) | Outcome::Republished(_) => {
-            return (Published::Absorbed, None);
+            return (RecordEnd::Absorbed, None);
         }
     };
-    (Published::DeadLetter, Some(dead_letter(record, &fault, "decide")))
+    (RecordEnd::DeadLetter, Some(dead_letter(record, &fault, "decide")))
 }
 
 #[cfg(test)]
@@ -227,11 +227,11 @@ mod tests {
     }
 
     /// A batch of records that no command can be read from, at these partitions and offsets.
-    fn batch(places: &[(i32, i64)]) -> Decided {
+    fn batch(at_offsets: &[(i32, i64)]) -> Decided {
         let ownership = Ownership::default();
         let mut slices: Vec<Slice> = Vec::new();
         let mut records = Vec::new();
-        for (partition, offset) in places {
+        for (partition, offset) in at_offsets {
             let next = NextOffset(offset + 1);
             match slices.iter_mut().find(|slice| slice.at == at(*partition)) {
                 Some(slice) => slice.next = next,
@@ -255,8 +255,8 @@ mod tests {
         portion.offsets.iter().map(|(at, next)| (at.partition, next.0)).collect()
     }
 
-    fn refused(place: usize, why: RDKafkaErrorCode) -> Refusal {
-        Refusal { place, topic: "dead".to_owned(), why }
+    fn refused(index: usize, why: RDKafkaErrorCode) -> Refusal {
+        Refusal { index, topic: "dead".to_owned(), why }
     }
 
     #[test]
@@ -294,9 +294,9 @@ mod tests {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (1, 4)]);
         let why = RDKafkaErrorCode::TopicAuthorizationFailed;
         let stuck = batch.handle_refusals(vec![refused(3, why), refused(2, why), refused(0, why)]);
-        let mut places: Vec<_> = stuck.iter().map(|s| (s.source.at.partition, s.source.offset.0)).collect();
-        places.sort_unstable();
-        assert_eq!(places, [(0, 7), (1, 4)]);
+        let mut stopped: Vec<_> = stuck.iter().map(|s| (s.source.at.partition, s.source.offset.0)).collect();
+        stopped.sort_unstable();
+        assert_eq!(stopped, [(0, 7), (1, 4)]);
         assert_eq!(offsets(&batch.portion(9)), [(0, 7), (1, 4)]);
     }
 }

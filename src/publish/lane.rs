@@ -69,7 +69,7 @@ pub(super) struct Lane {
 /// What is reported of one transaction's records.
 #[derive(Default)]
 struct Log {
-    /// Which were not delivered, by their place among what is published, and why.
+    /// Which were not delivered, by their index among what is published, and why.
     failed: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
 }
 
@@ -88,14 +88,14 @@ impl ClientContext for Log {
 }
 
 impl ProducerContext for Log {
-    /// The record's place among what is published.
+    /// The record's index among what is published.
     type DeliveryOpaque = usize;
-    fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         if let Err((error, message)) = result {
             // The transaction cannot commit any more, which is where it is handled; a batch would be a flood here.
             tracing::debug!(%error, topic = message.topic(), "a result was not delivered");
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((place, code));
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((index, code));
         }
     }
 }
@@ -262,9 +262,9 @@ impl Lane {
     ) -> Result<(), PublishError> {
         let deadline = Instant::now() + CALL_LIMIT;
         let mut look = Instant::now() + FAILED_LOOK;
-        for place in group {
-            let event = events[*place];
-            let mut record = marked(event, topic(&self.topics, event.channel), *place);
+        for index in group {
+            let event = events[*index];
+            let mut record = marked(event, topic(&self.topics, event.channel), *index);
             loop {
                 match producer.send(record) {
                     Ok(()) => break,

@@ -21,8 +21,8 @@ const ALONE_MAX: usize = 200;
 /// A record that Kafka refuses, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its place among what was published.
-    pub place: usize,
+    /// Its index among what was published.
+    pub index: usize,
     /// The topic it was for.
     pub topic: String,
     /// Why.
@@ -33,19 +33,19 @@ impl Refusal {
     /// Whether a smaller record would be taken.
     #[must_use]
     pub fn is_for_size(&self) -> bool {
-        Kind::of(self.why) == Some(Kind::Size)
+        RefusalKind::of(self.why) == Some(RefusalKind::Size)
     }
 
     /// Whether it is its topic that nothing may be written to.
     #[must_use]
     pub fn is_for_topic(&self) -> bool {
-        Kind::of(self.why) == Some(Kind::Topic)
+        RefusalKind::of(self.why) == Some(RefusalKind::Topic)
     }
 }
 
 /// What a refusal is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RefusalKind {
     /// A record's size, or that of the set it was sent in.
     Size,
     /// One record's content.
@@ -54,7 +54,7 @@ enum Kind {
     Topic,
 }
 
-impl Kind {
+impl RefusalKind {
     /// `None` where the next try may go well.
     fn of(code: RDKafkaErrorCode) -> Option<Self> {
         match code {
@@ -106,8 +106,8 @@ impl Care {
     /// What is sent together; the next group waits until the one before has arrived.
     pub(super) fn groups(&self, events: &[&Outgoing]) -> Vec<Vec<usize>> {
         let others = |channel: Option<Channel>| -> Vec<usize> {
-            let is_meant = |place: &usize| channel.is_none_or(|channel| events[*place].channel == channel);
-            (0..events.len()).filter(|place| is_meant(place) && !self.alone.contains(place)).collect()
+            let is_meant = |index: &usize| channel.is_none_or(|channel| events[*index].channel == channel);
+            (0..events.len()).filter(|index| is_meant(index) && !self.alone.contains(index)).collect()
         };
         let mut groups = if self.by_topic {
             let mut channels: Vec<Channel> = Vec::new();
@@ -120,7 +120,7 @@ impl Care {
         } else {
             vec![others(None)]
         };
-        groups.extend(self.alone.iter().map(|place| vec![*place]));
+        groups.extend(self.alone.iter().map(|index| vec![*index]));
         groups.retain(|group| !group.is_empty());
         groups
     }
@@ -134,46 +134,49 @@ impl Care {
         events: &[&Outgoing],
         topics: &TopicArgs,
     ) -> Lesson {
-        let refusal = |place: usize, why: RDKafkaErrorCode| Refusal {
-            place,
-            topic: topic(topics, events[place].channel).to_owned(),
+        let refusal = |index: usize, why: RDKafkaErrorCode| Refusal {
+            index,
+            topic: topic(topics, events[index].channel).to_owned(),
             why,
         };
-        let named = |kind: Kind| -> Vec<(usize, RDKafkaErrorCode)> {
-            failed.iter().filter(|(_, code)| Kind::of(*code) == Some(kind)).copied().collect()
+        let named = |kind: RefusalKind| -> Vec<(usize, RDKafkaErrorCode)> {
+            failed.iter().filter(|(_, code)| RefusalKind::of(*code) == Some(kind)).copied().collect()
         };
         // Everything for the topics of these is refused.
         let whole_topics = |refused: &[(usize, RDKafkaErrorCode)]| {
-            let of = |place: usize| {
-                refused.iter().find(|(named, _)| events[*named].channel == events[place].channel)
+            let of = |index: usize| {
+                refused.iter().find(|(named, _)| events[*named].channel == events[index].channel)
             };
-            let places = (0..events.len()).filter_map(|place| Some((place, of(place)?.1)));
-            Lesson::Known(places.map(|(place, why)| refusal(place, why)).collect())
+            let indexes = (0..events.len()).filter_map(|index| Some((index, of(index)?.1)));
+            Lesson::Known(indexes.map(|(index, why)| refusal(index, why)).collect())
         };
 
-        let (of_record, of_topic, of_size) = (named(Kind::Record), named(Kind::Topic), named(Kind::Size));
+        let (of_record, of_topic, of_size) =
+            (named(RefusalKind::Record), named(RefusalKind::Topic), named(RefusalKind::Size));
         if !of_record.is_empty() {
-            return Lesson::Known(of_record.into_iter().map(|(place, why)| refusal(place, why)).collect());
+            return Lesson::Known(of_record.into_iter().map(|(index, why)| refusal(index, why)).collect());
         }
         if !of_topic.is_empty() {
             return whole_topics(&of_topic);
         }
         if !of_size.is_empty() {
-            let is_alone = |place: usize| of_size.len() == 1 || (group.len() == 1 && group[0] == place);
-            if let [(place, why), ..] = of_size[..]
-                && is_alone(place)
+            let is_alone = |index: usize| of_size.len() == 1 || (group.len() == 1 && group[0] == index);
+            if let [(index, why), ..] = of_size[..]
+                && is_alone(index)
             {
-                return Lesson::Known(vec![refusal(place, why)]);
+                return Lesson::Known(vec![refusal(index, why)]);
             }
-            self.alone.extend(of_size.iter().map(|(place, _)| *place));
+            self.alone.extend(of_size.iter().map(|(index, _)| *index));
             return if self.alone.len() > ALONE_MAX { Lesson::TooMany } else { Lesson::LookCloser };
         }
         // No record was refused by name: it may not even be sent.
-        let Some(why) = cause.rdkafka_error_code().filter(|code| Kind::of(*code) == Some(Kind::Topic)) else {
+        let Some(why) =
+            cause.rdkafka_error_code().filter(|code| RefusalKind::of(*code) == Some(RefusalKind::Topic))
+        else {
             return Lesson::CanPass;
         };
         let Some(first) = group.first() else { return Lesson::CanPass };
-        if group.iter().all(|place| events[*place].channel == events[*first].channel) {
+        if group.iter().all(|index| events[*index].channel == events[*first].channel) {
             whole_topics(&[(*first, why)])
         } else {
             self.by_topic = true;
@@ -224,8 +227,8 @@ mod tests {
         care.groups(&events.iter().collect::<Vec<_>>())
     }
 
-    fn known(place: usize, topic: &str, why: RDKafkaErrorCode) -> Lesson {
-        Lesson::Known(vec![Refusal { place, topic: topic.to_owned(), why }])
+    fn known(index: usize, topic: &str, why: RDKafkaErrorCode) -> Lesson {
+        Lesson::Known(vec![Refusal { index, topic: topic.to_owned(), why }])
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 
 use super::Progress;
 use super::decision_verifier::DecisionVerifier;
-use super::finding::{Class, Report};
+use super::finding::{AuditReport, Class};
 use super::incarnations::{Gone, Incarnations, Replaced};
 use super::join::{Join, Page};
 use super::published::{Event, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of};
@@ -21,7 +21,7 @@ use crate::ledger::{
 };
 use crate::store::{Snapshot, Store};
 
-/// Compares the ledger with its topics: decides the chosen records again, each at its place in the ledger's order, and
+/// Compares the ledger with its topics: decides the chosen records again, each at its ledger sequence, and
 /// holds what was published against what is stored.
 ///
 /// Batches may go on meanwhile: what is not published yet is left out.
@@ -29,7 +29,7 @@ use crate::store::{Snapshot, Store};
 /// # Errors
 /// When something cannot be read, an open transaction hides results, records that are meant were deleted, the ledger is behind Kafka or ahead of the
 /// topics' ends, or the work was stopped.
-pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<Report> {
+pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<AuditReport> {
     let look = scope.look(store, &scope.sources()).await?;
     let LedgerView { topics, ranges: chosen, running, committed, positions, incarnations, replaced, .. } =
         look;
@@ -39,13 +39,13 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
     let of_these = |all: &Positions| -> Positions {
         all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
     };
-    let mut judge = DecisionVerifier::new(scope.since);
+    let mut verifier = DecisionVerifier::new(scope.since);
     for (subject, what) in standing(&of_these(&positions), &of_these(&committed), running) {
-        judge.report.add(6, Class::Differing, &subject, what);
+        verifier.report.add(6, Class::Differing, &subject, what);
     }
     let mut ranges = published_part(chosen, &positions, &committed);
     for Replaced { topic, what, partitions } in replaced {
-        judge.report.add(6, Class::Differing, &format!("topic {topic}"), what);
+        verifier.report.add(6, Class::Differing, &format!("topic {topic}"), what);
         // Nothing of that topic is decided, and what is decided has its records no more.
         for range in &mut ranges {
             if range.at.topic == topic && partitions.contains(&range.at.partition) {
@@ -58,8 +58,8 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
     block_in_place(|| {
         topics.settle(&[&names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic])
     })?;
-    let since = block_in_place(|| results_since(&topics, &scope, &mut judge.report))?;
-    judge.since = scope.since.max(since);
+    let since = block_in_place(|| results_since(&topics, &scope, &mut verifier.report))?;
+    verifier.since = scope.since.max(since);
 
     let total: u64 = ranges.iter().map(OffsetRange::span).sum();
     progress.expect(total * 2 + snapshot.count().await?);
@@ -70,28 +70,30 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         positions: &positions,
         incarnations: &incarnations,
         gone: Gone::default(),
-        book: Reconciler::Sums(Sums::default()),
+        reconciler: Reconciler::Sums(Sums::default()),
         meant: HashSet::new(),
     };
-    judge = comparison.walk(&mut *snapshot, judge, progress).await?;
-    judge.report.notes.extend(std::mem::take(&mut comparison.gone).notes());
-    if scope.choice.is_everything() {
-        judge.end(&mut *snapshot).await?;
+    verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
+    verifier.report.notes.extend(std::mem::take(&mut comparison.gone).notes());
+    if scope.filter.is_everything() {
+        verifier.end(&mut *snapshot).await?;
     }
-    judge.report.published = comparison.read_published(progress, judge.since)?;
-    let Reconciler::Sums(sums) = &comparison.book else { unreachable!("they were sums just now") };
+    verifier.report.published = comparison.read_published(progress, verifier.since)?;
+    let Reconciler::Sums(sums) = &comparison.reconciler else { unreachable!("they were sums just now") };
     let (uneven, more) = sums.uneven();
     if !uneven.is_empty() {
         if more {
-            judge.report.notes.push("so much differs that only some of it is named".to_owned());
+            verifier.report.notes.push("so much differs that only some of it is named".to_owned());
         }
-        comparison.book = Reconciler::Names(Names::of(uneven));
-        let mut report = std::mem::take(&mut judge.report);
+        comparison.reconciler = Reconciler::Names(Names::of(uneven));
+        let mut report = std::mem::take(&mut verifier.report);
         // Once more, for the names alone.
-        let again = DecisionVerifier::new(judge.since);
+        let again = DecisionVerifier::new(verifier.since);
         comparison.walk(&mut *snapshot, again, progress).await?;
-        comparison.read_published(progress, judge.since)?;
-        let Reconciler::Names(names) = comparison.book else { unreachable!("they were made names just now") };
+        comparison.read_published(progress, verifier.since)?;
+        let Reconciler::Names(names) = comparison.reconciler else {
+            unreachable!("they were made names just now")
+        };
         let mut excused = 0_u64;
         for (id, wrong) in names.wrong() {
             excused += u64::from(wrong == Wrong::Excused);
@@ -103,13 +105,13 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
                  are gone"
             ));
         }
-        judge.report = report;
+        verifier.report = report;
     }
-    Ok(judge.report)
+    Ok(verifier.report)
 }
 
-fn add_wrong(report: &mut Report, id: &str, wrong: Wrong) {
-    let list = |places: &[Source]| places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+fn add_wrong(report: &mut AuditReport, id: &str, wrong: Wrong) {
+    let list = |sources: &[Source]| sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match wrong {
         Wrong::Excused => {}
         Wrong::Missing => report.add(4, Class::Missing, &id, "it was never published"),
@@ -121,16 +123,16 @@ fn add_wrong(report: &mut Report, id: &str, wrong: Wrong) {
                 format!("what was published at {at} is not what the ledger has"),
             );
         }
-        Wrong::Repeated(places) => {
+        Wrong::Repeated(sources) => {
             report.add(
                 4,
                 Class::Extra,
                 &id,
-                format!("it was published {} times: {}", places.len(), list(&places)),
+                format!("it was published {} times: {}", sources.len(), list(&sources)),
             );
         }
-        Wrong::Unknown(places) => {
-            let what = format!("it was published at {}, but the ledger has no such decision", list(&places));
+        Wrong::Unknown(sources) => {
+            let what = format!("it was published at {}, but the ledger has no such decision", list(&sources));
             report.add(4, Class::Extra, &id, what);
         }
     }
@@ -165,7 +167,7 @@ pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec
 }
 
 /// Results older than the oldest that every partition still has cannot be compared: when the last of them was decided.
-fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut Report) -> Result<Option<Stamp>> {
+fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut AuditReport) -> Result<Option<Stamp>> {
     let mut since = None;
     for topic in [&scope.topics.accepted_topic, &scope.topics.rejected_topic] {
         for whole in topics.whole_topic(topic)? {
@@ -213,7 +215,7 @@ struct Comparison<'a> {
     incarnations: &'a Incarnations,
     /// Decisions met whose records went with an earlier topic.
     gone: Gone,
-    book: Reconciler,
+    reconciler: Reconciler,
     /// The events that are meant, where records are chosen by what they say.
     meant: HashSet<String>,
 }
@@ -223,7 +225,7 @@ impl Comparison<'_> {
     async fn walk(
         &mut self,
         snapshot: &mut dyn Snapshot,
-        mut judge: DecisionVerifier,
+        mut verifier: DecisionVerifier,
         progress: &Progress,
     ) -> Result<DecisionVerifier> {
         let reader = block_in_place(|| self.topics.read(self.ranges))?;
@@ -244,43 +246,43 @@ impl Comparison<'_> {
                     None if join.reads(&entry) => Found::Nothing,
                     None => Found::Unread,
                 };
-                steps.push(self.step(&mut judge, entry, found, &mut meant));
+                steps.push(self.step(&mut verifier, entry, found, &mut meant));
             }
-            let known = judge.known_to(join.pages().snapshot(), &steps).await?;
-            judge = block_in_place(|| judge.go_on(&steps, &known, |seq| meant.contains(&seq)));
-            self.others(join.pages().snapshot(), &mut judge, others).await?;
+            let known = verifier.known_to(join.pages().snapshot(), &steps).await?;
+            verifier = block_in_place(|| verifier.go_on(&steps, &known, |seq| meant.contains(&seq)));
+            self.others(join.pages().snapshot(), &mut verifier, others).await?;
             progress.add(done)?;
         }
-        Ok(judge)
+        Ok(verifier)
     }
 
     /// A decision with its record: what it should have published, and what is decided again.
     fn step(
         &mut self,
-        judge: &mut DecisionVerifier,
+        verifier: &mut DecisionVerifier,
         entry: Entry,
         found: Found,
         meant: &mut HashSet<Seq>,
     ) -> Step {
         let Entry { decision, movements } = entry;
         if !self.incarnations.is_of_last(&decision) {
-            self.of_an_earlier_topic(judge, &decision);
+            self.of_an_earlier_topic(verifier, &decision);
         } else if let Some(source) = &decision.source
             && let Some(position) = self.positions.get(&source.at)
             && !position.covers(source.offset)
         {
             let what = format!("it was decided from {source}, but the ledger's position there is {position}");
-            judge.report.add(6, Class::Differing, &decision.key, what);
+            verifier.report.add(6, Class::Differing, &decision.key, what);
         }
         let wanted = match &found {
             Found::Unread => false,
-            Found::Own(_, Ok(command)) => self.scope.choice.wants_command(command),
-            Found::Own(_, Err(_)) | Found::Another(_) | Found::Nothing => !self.scope.choice.looks_inside(),
+            Found::Own(_, Ok(command)) => self.scope.filter.wants_command(command),
+            Found::Own(_, Err(_)) | Found::Another(_) | Found::Nothing => !self.scope.filter.looks_inside(),
         };
-        let counts = wanted && judge.counts(&decision);
-        judge.report.decisions += u64::from(counts);
+        let counts = wanted && verifier.counts(&decision);
+        verifier.report.decisions += u64::from(counts);
         // An operator's own, and those whose record is deleted, are judged by what they say themselves.
-        if counts || self.scope.choice.is_everything() {
+        if counts || self.scope.filter.is_everything() {
             meant.insert(decision.seq);
         }
         if counts {
@@ -293,12 +295,12 @@ impl Comparison<'_> {
                     "it is decided from {source}, where the topic has the record of another command (a topic made anew?)"
                 )),
                 Found::Nothing => {
-                    let place = decision.source.as_ref().map(ToString::to_string).unwrap_or_default();
-                    Some(format!("it is decided from {place}, where the topic has no record"))
+                    let source = decision.source.as_ref().map(ToString::to_string).unwrap_or_default();
+                    Some(format!("it is decided from {source}, where the topic has no record"))
                 }
             };
             if let Some(what) = wrong {
-                judge.report.add(4, Class::Extra, &decision.key, what);
+                verifier.report.add(4, Class::Extra, &decision.key, what);
             }
             let event = match &found {
                 Found::Own(record, Ok(_)) => {
@@ -317,31 +319,31 @@ impl Comparison<'_> {
     }
 
     /// A decision whose record is gone with its topic. It was published all the same, unless the topic was deleted first.
-    fn of_an_earlier_topic(&mut self, judge: &DecisionVerifier, decision: &Decision) {
-        if matches!(self.book, Reconciler::Sums(_)) {
+    fn of_an_earlier_topic(&mut self, verifier: &DecisionVerifier, decision: &Decision) {
+        if matches!(self.reconciler, Reconciler::Sums(_)) {
             self.gone.add(decision);
         }
-        // Results are looked at by the place they name, which two topics share.
+        // Results are looked at by the source they name, which two topics share.
         let is_looked_at = decision.source.as_ref().is_some_and(|source| self.is_read(source))
-            && judge.counts(decision)
-            && !self.scope.choice.looks_inside();
+            && verifier.counts(decision)
+            && !self.scope.filter.looks_inside();
         if is_looked_at && let Some(event) = Event::expected(&result(decision, None, None)) {
-            self.book.expect_excused(event);
+            self.reconciler.expect_excused(event);
         }
     }
 
     fn expect(&mut self, event: Event) {
-        if self.scope.choice.looks_inside() {
+        if self.scope.filter.looks_inside() {
             self.meant.insert(event.id.clone());
         }
-        self.book.expect(event);
+        self.reconciler.expect(event);
     }
 
     /// Records that made no decision: each must have ended as the contract says.
     async fn others(
         &mut self,
         snapshot: &mut dyn Snapshot,
-        judge: &mut DecisionVerifier,
+        verifier: &mut DecisionVerifier,
         records: Vec<Record>,
     ) -> Result<()> {
         let read: Vec<(Record, Result<Command, Fault>)> = records
@@ -356,14 +358,14 @@ impl Comparison<'_> {
         let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
         for (record, command) in read {
             let wanted = match &command {
-                Ok(command) => self.scope.choice.wants_command(command),
-                Err(_) => !self.scope.choice.looks_inside(),
+                Ok(command) => self.scope.filter.wants_command(command),
+                Err(_) => !self.scope.filter.looks_inside(),
             };
             if !wanted {
                 continue;
             }
             match command {
-                Err(fault) => self.expect_letter(judge, record, &fault, "read"),
+                Err(fault) => self.expect_letter(verifier, record, &fault, "read"),
                 Ok(command) => match known.get(&command.key) {
                     Some(first) if first.source.as_ref() == Some(&record.source) => {
                         // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
@@ -376,17 +378,17 @@ impl Comparison<'_> {
                     }
                     // Refused for its key, and not decided by an earlier version.
                     _ if let Err(fault) = record.check_key() => {
-                        self.expect_letter(judge, record, &fault, "read");
+                        self.expect_letter(verifier, record, &fault, "read");
                     }
-                    Some(first) if first.digest == command.digest => judge.report.absorbed += 1,
+                    Some(first) if first.digest == command.digest => verifier.report.absorbed += 1,
                     Some(first) => {
                         let fault = Fault::order_conflict(first.source.as_ref());
-                        self.expect_letter(judge, record, &fault, "decide");
+                        self.expect_letter(verifier, record, &fault, "decide");
                     }
-                    None if command.action == Action::Expire => judge.report.absorbed += 1,
+                    None if command.action == Action::Expire => verifier.report.absorbed += 1,
                     None => {
                         let what = format!("its record {} is done, but no decision is stored", record.source);
-                        judge.report.add(4, Class::Missing, &command.key, what);
+                        verifier.report.add(4, Class::Missing, &command.key, what);
                     }
                 },
             }
@@ -396,12 +398,12 @@ impl Comparison<'_> {
 
     fn expect_letter(
         &mut self,
-        judge: &mut DecisionVerifier,
+        verifier: &mut DecisionVerifier,
         record: Record,
         fault: &Fault,
         stage: &'static str,
     ) {
-        judge.report.dead_letters += 1;
+        verifier.report.dead_letters += 1;
         if let Some(event) = Event::expected(&dead_letter(record, fault, stage)) {
             self.expect(event);
         }
@@ -422,10 +424,10 @@ impl Comparison<'_> {
                 while let Some(record) = reader.take_next()? {
                     if self.is_published_of_these(channel, &record, since)
                         && let Some(event) = Event::found(channel, &record)
-                        && (self.meant.contains(&event.id) || !self.scope.choice.looks_inside())
+                        && (self.meant.contains(&event.id) || !self.scope.filter.looks_inside())
                     {
                         published += 1;
-                        self.book.find(event, &record.source);
+                        self.reconciler.find(event, &record.source);
                     }
                     progress.add(1)?;
                 }
@@ -455,10 +457,10 @@ fn published_source(event: &Record) -> Option<Source> {
     #[derive(Deserialize)]
     struct Published<'a> {
         #[serde(borrow)]
-        source: Place<'a>,
+        source: At<'a>,
     }
     #[derive(Deserialize)]
-    struct Place<'a> {
+    struct At<'a> {
         #[serde(borrow)]
         topic: std::borrow::Cow<'a, str>,
         partition: i32,

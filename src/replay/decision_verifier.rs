@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::{block_in_place, spawn_blocking};
 
 use super::Progress;
-use super::finding::{Class, Report};
+use super::finding::{AuditReport, Class};
 use super::replay_state::{PAGE, Pages};
 use crate::ledger::{CommandKey, Decision, Difference, Map, Movement, ReplayState, Seq, Stamp, Step};
 use crate::store::{Snapshot, Store};
@@ -14,13 +14,13 @@ use crate::store::{Snapshot, Store};
 /// The rules against the ledger, page by page.
 pub(super) struct DecisionVerifier {
     past: ReplayState,
-    pub(super) report: Report,
+    pub(super) report: AuditReport,
     pub(super) since: Option<Stamp>,
 }
 
 impl DecisionVerifier {
     pub(super) fn new(since: Option<Stamp>) -> Self {
-        Self { past: ReplayState::default(), report: Report::default(), since }
+        Self { past: ReplayState::default(), report: AuditReport::default(), since }
     }
 
     pub(super) fn counts(&self, decision: &Decision) -> bool {
@@ -109,34 +109,39 @@ fn steps(decisions: impl Iterator<Item = (Arc<Decision>, Vec<Movement>)>) -> Vec
 ///
 /// # Errors
 /// When the ledger cannot be read, or the work was stopped.
-pub async fn ledger_alone(store: &dyn Store, since: Option<Stamp>, progress: &Progress) -> Result<Report> {
+pub async fn ledger_alone(
+    store: &dyn Store,
+    since: Option<Stamp>,
+    progress: &Progress,
+) -> Result<AuditReport> {
     let mut snapshot = store.snapshot().await?;
     progress.expect(snapshot.count().await?);
-    let mut judge = DecisionVerifier::new(since);
+    let mut verifier = DecisionVerifier::new(since);
     let mut pages = Pages::after(&mut *snapshot, Seq::START);
     let mut page = pages.next_decisions().await?;
     while !page.decisions.is_empty() {
         let steps = steps(page.decisions.iter().map(|decision| (Arc::clone(decision), Vec::new())));
-        let known = judge.known_to(pages.snapshot(), &steps).await?;
+        let known = verifier.known_to(pages.snapshot(), &steps).await?;
         let count = steps.len();
-        judge.report.decisions += steps.iter().filter(|step| judge.counts(&step.decision)).count() as u64;
+        verifier.report.decisions +=
+            steps.iter().filter(|step| verifier.counts(&step.decision)).count() as u64;
         // The next page is read while this one is decided.
         let deciding = spawn_blocking(move || {
-            let same = judge.past.go_on_if_same(&steps, &known);
-            (judge, same.then_some(()).ok_or(known))
+            let same = verifier.past.go_on_if_same(&steps, &known);
+            (verifier, same.then_some(()).ok_or(known))
         });
         let (judged, next) = tokio::join!(deciding, pages.next_decisions());
         let (judged, same) = judged.context("deciding again panicked")?;
-        judge = judged;
+        verifier = judged;
         if let Err(known) = same {
             // Seldom: now what is stored must count, movements and all.
             let entries = pages.movements(page).await?;
             let steps = self::steps(entries.into_iter().map(|entry| (entry.decision, entry.movements)));
-            judge = block_in_place(|| judge.go_on(&steps, &known, |_| true));
+            verifier = block_in_place(|| verifier.go_on(&steps, &known, |_| true));
         }
         page = next?;
         progress.add(count)?;
     }
-    judge.end(&mut *snapshot).await?;
-    Ok(judge.report)
+    verifier.end(&mut *snapshot).await?;
+    Ok(verifier.report)
 }

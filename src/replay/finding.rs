@@ -44,7 +44,7 @@ pub struct Finding {
 
 /// What a comparison came to.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
+pub struct AuditReport {
     /// Decisions compared.
     pub decisions: u64,
     /// Records that were absorbed, as they should be: repeats, and holds that were not over.
@@ -65,7 +65,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl AuditReport {
     /// Whether nothing differs.
     #[must_use]
     pub fn is_clean(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Which decisions have their records in the topics that there are now.
 //!
-//! A topic that was deleted and made anew has other records at the same offsets. The ledger knows from which place of
+//! A topic that was deleted and made anew has other records at the same offsets. The ledger knows from which sequence of
 //! its order on a partition's decisions are of which topic; only those of the last one can have records still, and only
 //! if that is the topic that Kafka has.
 
@@ -22,7 +22,7 @@ pub struct Incarnations(HashMap<TopicPartition, Last>);
 #[derive(Debug, Clone)]
 struct Last {
     topic_id: TopicId,
-    /// From which place on decisions are of it.
+    /// From which ledger sequence on decisions are of it.
     from: Seq,
 }
 
@@ -38,10 +38,10 @@ pub struct Replaced {
 }
 
 impl Incarnations {
-    /// As the ledger has them: in the order of their places.
+    /// As the ledger has them: in the order of their ledger sequences.
     #[must_use]
     pub fn of(rows: Vec<Incarnation>) -> Self {
-        // A later one of the same partition takes the place of the one before.
+        // A later one of the same partition replaces the one before.
         Self(
             rows.into_iter()
                 .map(|Incarnation { at, topic_id, from }| (at, Last { topic_id, from }))

@@ -23,7 +23,7 @@ const LETTER_CLASS: &str = "__connect.errors.exception.class.name";
 /// An event, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The event's id; of a dead letter, the place of the record it is of.
+    /// The event's id; of a dead letter, the source of the record it is of.
     pub id: String,
     /// A digest of where it was published and of what it says.
     pub fingerprint: u64,
@@ -152,7 +152,7 @@ impl Sums {
     /// The buckets that are not even, and whether there are more than are returned.
     #[must_use]
     pub fn uneven(&self) -> (HashSet<usize>, bool) {
-        let uneven = self.0.iter().enumerate().filter(|(_, sums)| **sums != (0, 0)).map(|(place, _)| place);
+        let uneven = self.0.iter().enumerate().filter(|(_, sums)| **sums != (0, 0)).map(|(index, _)| index);
         let named: HashSet<usize> = uneven.clone().take(MOST_NAMED).collect();
         let more = uneven.count() > named.len();
         (named, more)
@@ -279,12 +279,12 @@ mod tests {
 
     /// What is wrong when this was to be published and that was.
     fn wrong(expected: &[(&str, u64)], found: &[(&str, u64)]) -> Vec<(String, Wrong)> {
-        let fill = |book: &mut Reconciler| {
+        let fill = |reconciler: &mut Reconciler| {
             for (id, fingerprint) in expected {
-                book.expect(event(id, *fingerprint));
+                reconciler.expect(event(id, *fingerprint));
             }
             for (offset, (id, fingerprint)) in (0..).zip(found) {
-                book.find(event(id, *fingerprint), &at(offset));
+                reconciler.find(event(id, *fingerprint), &at(offset));
             }
         };
         let mut sums = Reconciler::Sums(Sums::default());

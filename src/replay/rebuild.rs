@@ -15,14 +15,14 @@ use super::scope::{Scope, check_fits};
 use super::topics::{OffsetRange, Reader, Topics};
 use crate::event::{Record, read_command};
 use crate::ledger::{
-    Action, Command, Decision, NextOffset, Outcome, Place, Request, Seq, Stamp, TopicId, TopicPartition,
+    Action, Command, Decision, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId, TopicPartition,
     reconstruct,
 };
-use crate::store::{Advance, Batch, Position, Snapshot, Store};
+use crate::store::{Advance, CommandBatch, Position, Snapshot, Store};
 
 /// What was made again.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
+pub struct RebuildReport {
     /// Decisions the new ledger had from before: the rebuild was interrupted, and went on.
     pub found: u64,
     /// Decisions made again now.
@@ -37,7 +37,7 @@ pub struct Report {
 
 /// Makes `into` the ledger that the topics describe.
 ///
-/// Following the old ledger, each record is decided at the place and time it was decided before, and the two are
+/// Following the old ledger, each record is decided at the ledger sequence and time it was decided before, and the two are
 /// compared to the row in the end. Without one, records are decided in the order of their timestamps, at their
 /// timestamps: each partition's in its own order, so that every rule holds; but which of two orders came first, where
 /// they were on different partitions, may come out otherwise than it did.
@@ -50,12 +50,12 @@ pub async fn rebuild(
     scope: Scope<'_>,
     execute: bool,
     progress: &Progress,
-) -> Result<Report> {
+) -> Result<RebuildReport> {
     if let Some(old) = old {
         scope.check_group(old).await?;
     }
     let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
-    let mut report = Report { executed: execute, ..Report::default() };
+    let mut report = RebuildReport { executed: execute, ..RebuildReport::default() };
     let mut found = into.snapshot().await?;
     let last = found.last_place().await?;
     report.found = found.count().await?;
@@ -139,8 +139,8 @@ fn topic_ids<'a>(
     let names = scope.sources();
     let described = block_in_place(|| topics.describe(&names))?;
     let now = |at: &TopicPartition| {
-        let place = names.iter().position(|name| **name == *at.topic)?;
-        described[place].id()
+        let index = names.iter().position(|name| **name == *at.topic)?;
+        described[index].id()
     };
     let ids = of.filter_map(|at| {
         let id = incarnations.topic_id(at).or_else(|| now(at))?;
@@ -187,11 +187,11 @@ struct Restorer<'a> {
     restored: u64,
 }
 
-/// Commands with the places of their decisions, and how far they take each partition.
+/// Commands with the ledger sequences of their decisions, and how far they take each partition.
 #[derive(Default)]
 struct Page {
     requests: Vec<Request>,
-    places: Vec<Place>,
+    sequences: Vec<Sequenced>,
     ends: BTreeMap<TopicPartition, NextOffset>,
 }
 
@@ -202,7 +202,7 @@ impl Page {
 }
 
 impl Restorer<'_> {
-    /// At the places of the old ledger.
+    /// At the ledger sequences of the old ledger.
     async fn follow(
         &mut self,
         old: &mut dyn Snapshot,
@@ -226,7 +226,7 @@ impl Restorer<'_> {
                     page.pass(record);
                 }
                 let decision = &entry.decision;
-                page.places.push(Place { seq: decision.seq, at: decision.decided_at });
+                page.sequences.push(Sequenced { seq: decision.seq, at: decision.decided_at });
                 if let (Some(source), false) = (&decision.source, incarnations.is_of_last(decision)) {
                     bail!(
                         "{} was decided from {source}, which was in an earlier topic of this name: its record is gone. A \
@@ -251,7 +251,7 @@ impl Restorer<'_> {
         progress: &Progress,
     ) -> Result<()> {
         let mut reader = block_in_place(|| topics.read(ranges))?;
-        let mut next = Place { seq: Seq(last.unwrap_or(Seq::START).0 + 1), at: Stamp(0) };
+        let mut next = Sequenced { seq: Seq(last.unwrap_or(Seq::START).0 + 1), at: Stamp(0) };
         loop {
             let mut page = Page::default();
             let mut read = 0;
@@ -264,7 +264,7 @@ impl Restorer<'_> {
                     next.at = next.at.max(Stamp(record.timestamp_ms.unwrap_or(0).saturating_mul(1_000)));
                     if let Ok(command) = read_command(&record) {
                         page.requests.push(Request { command, source: Some(record.source) });
-                        page.places.push(next);
+                        page.sequences.push(next);
                         next.seq.0 += 1;
                     }
                 }
@@ -283,8 +283,9 @@ impl Restorer<'_> {
             let expected = self.positions.insert(at.clone(), next).unwrap_or(NextOffset(0));
             Advance { at, expected, next, published: None }
         });
-        let batch = Batch { advances: advances.collect(), requests: page.requests, epoch: None };
-        let applied = self.into.restore(&batch, &page.places).await.context("cannot write the new ledger")?;
+        let batch = CommandBatch { advances: advances.collect(), requests: page.requests, epoch: None };
+        let applied =
+            self.into.restore(&batch, &page.sequences).await.context("cannot write the new ledger")?;
         let decided = applied.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Decided(_)));
         self.restored += decided.count() as u64;
         Ok(())

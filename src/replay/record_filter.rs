@@ -68,7 +68,7 @@ impl fmt::Display for Bound {
 
 impl Bound {
     /// Where that is in a partition, given all of it that there is.
-    fn place(self, topics: &Topics, whole: &OffsetRange) -> Result<NextOffset> {
+    fn offset(self, topics: &Topics, whole: &OffsetRange) -> Result<NextOffset> {
         match self {
             Self::Earliest => Ok(whole.from),
             Self::Latest => Ok(whole.to),
@@ -181,13 +181,13 @@ impl RecordFilter {
                     continue;
                 }
                 let from = match &self.positions {
-                    None => self.from.place(topics, &whole)?,
+                    None => self.from.offset(topics, &whole)?,
                     Some(positions) => match positions.get(at) {
                         Some(from) => *from,
                         None => continue,
                     },
                 };
-                let to = self.to.place(topics, &whole)?;
+                let to = self.to.offset(topics, &whole)?;
                 check_is_there(topics, &whole, from)?;
                 if self.positions.is_none() {
                     self.check_reaches(topics, &whole, from)?;
@@ -218,7 +218,7 @@ impl RecordFilter {
         }
     }
 
-    /// Whether this record is meant, by what it says. One that says nothing readable is meant by its place alone.
+    /// Whether this record is meant, by what it says. One that says nothing readable is meant by its offset alone.
     #[must_use]
     pub fn wants(&self, record: &Record) -> bool {
         if !self.looks_inside() {

@@ -22,7 +22,7 @@ pub struct Entry {
 /// Decisions of a range of the ledger's order.
 #[derive(Debug, Clone)]
 pub struct Decisions {
-    /// The place before the range.
+    /// The ledger sequence before the range.
     after: Seq,
     /// The decisions, in their order.
     pub decisions: Vec<Arc<Decision>>,
@@ -35,7 +35,7 @@ pub struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// From the beginning, or from after a place.
+    /// From the beginning, or from after a ledger sequence.
     pub fn after(snapshot: &'a mut dyn Snapshot, after: Seq) -> Self {
         Self { snapshot, after }
     }

@@ -42,7 +42,7 @@ pub enum From {
 
 /// What is asked again.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
+pub struct ReprocessReport {
     /// Records looked at.
     pub records: u64,
     /// Commands that were sent, to be decided.
@@ -72,7 +72,7 @@ pub async fn reprocess(
     patch: Option<&Value>,
     execute: bool,
     progress: &Progress,
-) -> Result<Report> {
+) -> Result<ReprocessReport> {
     let names = scope.topics;
     let look = match from {
         From::Sources => scope.look(store, &scope.sources()).await?,
@@ -85,8 +85,8 @@ pub async fn reprocess(
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
     let sender = Arc::new(Sender::new(scope.kafka, names)?);
 
-    let mut report = Report { executed: execute, ..Report::default() };
-    let mut places: BTreeMap<TopicPartition, NextOffset> =
+    let mut report = ReprocessReport { executed: execute, ..ReprocessReport::default() };
+    let mut ends: BTreeMap<TopicPartition, NextOffset> =
         ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
     let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
@@ -97,7 +97,7 @@ pub async fn reprocess(
                 && let Some(record) = reader.take_next()?
             {
                 read += 1;
-                places.insert(record.source.at.clone(), record.source.offset.next());
+                ends.insert(record.source.at.clone(), record.source.offset.next());
                 // What is not decided yet will be, without being asked again.
                 let waits = matches!(from, From::Sources)
                     && !positions
@@ -122,13 +122,13 @@ pub async fn reprocess(
             }
         }
         if let Err(Stopped) = progress.add(read) {
-            report.stopped_at = Some(places);
+            report.stopped_at = Some(ends);
             return Ok(report);
         }
     }
 }
 
-/// The record with the place it first stood in, if it is meant.
+/// The record with the source it first had, if it is meant.
 fn wanted(from: &From, record: Record) -> Option<(Record, Source)> {
     match from {
         From::Sources => {
@@ -153,11 +153,11 @@ async fn commands_of(
     scope: Scope<'_>,
     page: Vec<(Record, Source)>,
     patch: Option<&Value>,
-    report: &mut Report,
+    report: &mut ReprocessReport,
 ) -> Result<Vec<(Outgoing, Option<TopicPartition>)>> {
     let mut commands = Vec::new();
     for (mut record, origin) in page {
-        if patch.is_none() && !scope.choice.wants(&record) {
+        if patch.is_none() && !scope.filter.wants(&record) {
             continue;
         }
         let is_short = record.headers.iter().any(|header| header.name == OMITTED_HEADERS[0]);
@@ -171,11 +171,11 @@ async fn commands_of(
         };
         let command = repaired.and_then(|()| read_command(&record).map_err(|fault| fault.to_string()));
         match command {
-            Ok(command) if !scope.choice.wants_command(&command) => {}
+            Ok(command) if !scope.filter.wants_command(&command) => {}
             // The verifier asks this by itself as long as it must.
             Ok(command) if command.action == Action::Expire => report.decided += 1,
             Ok(command) => commands.push((record, origin, command)),
-            Err(_) if scope.choice.looks_inside() => {}
+            Err(_) if scope.filter.looks_inside() => {}
             Err(why) => refuse(report, &record.source, &why),
         }
     }
@@ -204,7 +204,7 @@ async fn commands_of(
     Ok(sent)
 }
 
-fn refuse(report: &mut Report, source: &Source, why: &str) {
+fn refuse(report: &mut ReprocessReport, source: &Source, why: &str) {
     report.faulty += 1;
     if report.faults.len() < MOST_SHOWN {
         report.faults.push(format!("{source}: {why}"));

@@ -24,7 +24,7 @@ const TRIES: usize = 5;
 
 /// What is republished.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
+pub struct RepublishReport {
     /// Records looked at.
     pub records: u64,
     /// Decisions published as accepted.
@@ -51,7 +51,7 @@ pub async fn republish(
     to_topic: Option<&str>,
     execute: bool,
     progress: &Progress,
-) -> Result<Report> {
+) -> Result<RepublishReport> {
     let look = scope.look(store, &scope.sources()).await?;
     look.check_fits()?;
     let LedgerView { topics, ranges, committed, positions, incarnations, mut snapshot, .. } = look;
@@ -74,8 +74,8 @@ pub async fn republish(
         None
     };
 
-    let mut report = Report { executed: execute, ..Report::default() };
-    let mut places: BTreeMap<TopicPartition, NextOffset> =
+    let mut report = RepublishReport { executed: execute, ..RepublishReport::default() };
+    let mut reached: BTreeMap<TopicPartition, NextOffset> =
         ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
     let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
@@ -99,9 +99,9 @@ pub async fn republish(
             block_in_place(|| publish(publisher, &events))?;
         }
         report.records += read as u64;
-        places.extend(ends);
+        reached.extend(ends);
         if let Err(Stopped) = progress.add(read) {
-            report.stopped_at = Some(places);
+            report.stopped_at = Some(reached);
             return Ok(report);
         }
     }
@@ -113,14 +113,14 @@ async fn events_of(
     scope: Scope<'_>,
     incarnations: &Incarnations,
     page: Vec<Record>,
-    report: &mut Report,
+    report: &mut RepublishReport,
 ) -> Result<Vec<Outgoing>> {
     let mut commands = Vec::new();
     for record in page {
         match read_command(&record) {
-            Ok(command) if scope.choice.wants_command(&command) => commands.push((record, command.key)),
+            Ok(command) if scope.filter.wants_command(&command) => commands.push((record, command.key)),
             Ok(_) => {}
-            Err(_) => report.without_decision += u64::from(!scope.choice.looks_inside()),
+            Err(_) => report.without_decision += u64::from(!scope.filter.looks_inside()),
         }
     }
     let ids: HashSet<&Id> = commands.iter().map(|(_, key)| &key.id).collect();

@@ -5,7 +5,7 @@ use std::fmt::{self, Debug, Display};
 
 use anyhow::Result;
 
-use super::rebuild::Report;
+use super::rebuild::RebuildReport;
 use super::replay_state::PAGE;
 use crate::ledger::{Decision, Id, Item, NextOffset, OrderStock, Seq, TopicPartition};
 use crate::store::{ItemLevel, Snapshot, StoredMovement};
@@ -17,7 +17,7 @@ const MOST_SHOWN: usize = 100;
 pub(super) async fn compare_rows(
     old: &mut dyn Snapshot,
     new: &mut dyn Snapshot,
-    report: &mut Report,
+    report: &mut RebuildReport,
 ) -> Result<()> {
     let mut after = Seq::START;
     loop {
@@ -32,7 +32,7 @@ pub(super) async fn compare_rows(
         let through_there = |page: Vec<Decision>| -> Vec<(Seq, Decision)> {
             page.into_iter().filter(|row| row.seq <= through).map(|row| (row.seq, row)).collect()
         };
-        differ(report, "decision at place", through_there(there), through_there(here));
+        differ(report, "decision at ledger sequence", through_there(there), through_there(here));
         let rows = |page: Vec<StoredMovement>| -> Vec<_> {
             page.into_iter().map(|row| (format!("{} of {}", row.version, row.item), row)).collect()
         };
@@ -115,7 +115,7 @@ fn cut<K: Ord + Clone, V>(there: &mut Vec<(K, V)>, here: &mut Vec<(K, V)>) -> Op
 
 /// Notes in which rows two pages differ.
 fn differ<K: Ord + Display, V: PartialEq + Debug>(
-    report: &mut Report,
+    report: &mut RebuildReport,
     what: &str,
     there: Vec<(K, V)>,
     here: Vec<(K, V)>,

@@ -25,7 +25,7 @@ pub struct Scope<'a> {
     /// The group whose committed offsets say what is published.
     pub group: &'a str,
     /// Which records.
-    pub choice: &'a RecordFilter,
+    pub filter: &'a RecordFilter,
     /// Only what was decided then or later.
     pub since: Option<Stamp>,
 }
@@ -75,7 +75,7 @@ impl<'a> Scope<'a> {
         self.check_group(store).await?;
         let (topics, ranges, running, committed) = block_in_place(|| {
             let topics = Topics::connect(self.kafka, self.group)?;
-            let ranges = self.choice.ranges(&topics, of)?;
+            let ranges = self.filter.ranges(&topics, of)?;
             let partitions: Vec<TopicPartition> = ranges.iter().map(|range| range.at.clone()).collect();
             let running = topics.group_is_running(self.group)?;
             let committed = topics.committed(&partitions)?;

@@ -15,11 +15,11 @@ use super::scope::{LedgerView, Scope};
 use super::topics::OffsetRange;
 use crate::event::read_command;
 use crate::ledger::{
-    Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Place, Request, Seq, Stamp,
+    Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Request, Seq, Sequenced, Stamp,
     reconstruct,
 };
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Batch, Store};
+use crate::store::{CommandBatch, Store};
 
 /// Levels stated at once.
 const LEVELS_PAGE: usize = 10_000;
@@ -35,7 +35,7 @@ pub struct Sold {
 
 /// What happened, and what would have.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
+pub struct SimulationReport {
     /// Orders decided.
     pub orders: u64,
     /// Orders rejected then.
@@ -82,7 +82,7 @@ pub async fn simulate(
     scope: Scope<'_>,
     levels: &BTreeMap<Item, i64>,
     progress: &Progress,
-) -> Result<Report> {
+) -> Result<SimulationReport> {
     let look = scope.look(store, &scope.sources()).await?;
     check_same(&look.replaced)?;
     let LedgerView { topics, ranges, incarnations, mut snapshot, .. } = look;
@@ -92,8 +92,13 @@ pub async fn simulate(
     let ledger = SqliteStore::open(&format!("sqlite://{}", file.display())).await?;
     ledger.migrate().await?;
 
-    let mut simulation =
-        Simulation { ledger, levels, before: HashMap::new(), begun: false, report: Report::default() };
+    let mut simulation = Simulation {
+        ledger,
+        levels,
+        before: HashMap::new(),
+        begun: false,
+        report: SimulationReport::default(),
+    };
     let reader = block_in_place(|| topics.read(&ranges))?;
     let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &ranges, &incarnations);
     while let Some(page) = join.next().await? {
@@ -135,7 +140,7 @@ struct Simulation<'a> {
     /// What there was before the first chosen record.
     before: HashMap<Item, Level>,
     begun: bool,
-    report: Report,
+    report: SimulationReport,
 }
 
 impl Simulation<'_> {
@@ -148,14 +153,16 @@ impl Simulation<'_> {
             self.begin().await?;
         }
         let steps: Vec<_> = steps.into_iter().filter(|(command, _)| !self.is_stated(command)).collect();
-        let places: Vec<Place> =
-            steps.iter().map(|(_, then)| Place { seq: then.seq, at: then.decided_at }).collect();
+        let sequences: Vec<Sequenced> =
+            steps.iter().map(|(_, then)| Sequenced { seq: then.seq, at: then.decided_at }).collect();
         let requests = steps
             .iter()
             .map(|(command, then)| Request { command: command.clone(), source: then.source.clone() })
             .collect();
-        let applied =
-            self.ledger.restore(&Batch { advances: Vec::new(), requests, epoch: None }, &places).await?;
+        let applied = self
+            .ledger
+            .restore(&CommandBatch { advances: Vec::new(), requests, epoch: None }, &sequences)
+            .await?;
         for ((_, then), outcome) in steps.iter().zip(&applied.outcomes) {
             if let Outcome::Decided(now) = outcome
                 && now.key.kind == CommandKind::OrderCreated
@@ -206,19 +213,21 @@ impl Simulation<'_> {
             self.before.iter().map(|(item, level)| (item, level.available)).collect();
         stated.extend(self.levels.iter().map(|(item, available)| (item, *available)));
         let stated: Vec<_> = stated.into_iter().collect();
-        // Before every place of the old ledger, which begins at 1; two for each item.
+        // Before every sequence of the old ledger, which begins at 1; two for each item.
         let mut seq = Seq(-i64::try_from(stated.len() * 2).context("fewer items than that")?);
         for page in stated.chunks(LEVELS_PAGE) {
-            let (mut requests, mut places) = (Vec::new(), Vec::new());
+            let (mut requests, mut sequences) = (Vec::new(), Vec::new());
             for (item, available) in page {
                 // Its limits in the same batch: a level below zero is nothing without them.
                 for command in self.statements(item, *available, seq)? {
                     requests.push(Request { command, source: None });
-                    places.push(Place { seq, at: Stamp(0) });
+                    sequences.push(Sequenced { seq, at: Stamp(0) });
                     seq.0 += 1;
                 }
             }
-            self.ledger.restore(&Batch { advances: Vec::new(), requests, epoch: None }, &places).await?;
+            self.ledger
+                .restore(&CommandBatch { advances: Vec::new(), requests, epoch: None }, &sequences)
+                .await?;
         }
         for item in self.levels.keys() {
             self.report.sold.entry(item.clone()).or_default();

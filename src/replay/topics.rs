@@ -43,7 +43,7 @@ pub struct OffsetRange {
     pub at: TopicPartition,
     /// Its first record.
     pub from: NextOffset,
-    /// The place after its last.
+    /// The offset after its last.
     pub to: NextOffset,
 }
 
@@ -288,7 +288,7 @@ fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i6
 pub struct Reader {
     /// One for each topic: the event of a partition's end does not say the topic.
     consumers: Vec<BaseConsumer<Quiet>>,
-    places: HashMap<TopicPartition, usize>,
+    indexes: HashMap<TopicPartition, usize>,
     partitions: Vec<Partition>,
     share: usize,
     /// The partition that [`Reader::take_next`] looks at first.
@@ -308,7 +308,7 @@ struct Partition {
 
 impl Reader {
     fn new(config: &ClientConfig, ranges: &[OffsetRange]) -> Result<Self> {
-        let (mut places, mut partitions) = (HashMap::new(), Vec::new());
+        let (mut indexes, mut partitions) = (HashMap::new(), Vec::new());
         let mut assignments: Vec<(Arc<str>, TopicPartitionList)> = Vec::new();
         for range in ranges.iter().filter(|range| range.span() > 0) {
             let OffsetRange { at, from, .. } = range;
@@ -322,7 +322,7 @@ impl Reader {
                 at.partition,
                 KafkaOffset::Offset(from.0),
             )?;
-            places.insert(at.clone(), partitions.len());
+            indexes.insert(at.clone(), partitions.len());
             partitions.push(Partition {
                 range: range.clone(),
                 consumer,
@@ -342,7 +342,7 @@ impl Reader {
             })
             .collect::<Result<_>>()?;
         let share = (AHEAD_BYTES / partitions.len().max(1)).max(LEAST_SHARE);
-        Ok(Self { consumers, places, partitions, share, turn: 0 })
+        Ok(Self { consumers, indexes, partitions, share, turn: 0 })
     }
 
     /// The next record of a partition, left where it is; `None` at the end of its range.
@@ -350,12 +350,12 @@ impl Reader {
     /// # Errors
     /// When the records cannot be read.
     pub fn peek(&mut self, at: &TopicPartition) -> Result<Option<&Record>> {
-        let Some(&place) = self.places.get(at) else { return Ok(None) };
+        let Some(&index) = self.indexes.get(at) else { return Ok(None) };
         self.wait_for(|reader| {
-            let partition = &reader.partitions[place];
+            let partition = &reader.partitions[index];
             partition.ended || !partition.queue.is_empty()
         })?;
-        Ok(self.partitions[place].queue.front().map(|(record, _)| record))
+        Ok(self.partitions[index].queue.front().map(|(record, _)| record))
     }
 
     /// Takes the next record of a partition; `None` at the end of its range.
@@ -367,8 +367,8 @@ impl Reader {
             return Ok(None);
         }
         // Holds because it was found there just now.
-        let place = self.places[at];
-        self.take(place)
+        let index = self.indexes[at];
+        self.take(index)
     }
 
     /// Takes the next record of any partition; `None` at the end of all.
@@ -383,15 +383,15 @@ impl Reader {
         let count = self.partitions.len();
         let found = (0..count)
             .map(|step| (self.turn + step) % count)
-            .find(|place| !self.partitions[*place].queue.is_empty());
-        let Some(place) = found else { return Ok(None) };
-        self.turn = place;
-        self.take(place)
+            .find(|index| !self.partitions[*index].queue.is_empty());
+        let Some(index) = found else { return Ok(None) };
+        self.turn = index;
+        self.take(index)
     }
 
-    fn take(&mut self, place: usize) -> Result<Option<Record>> {
+    fn take(&mut self, index: usize) -> Result<Option<Record>> {
         let share = self.share;
-        let partition = &mut self.partitions[place];
+        let partition = &mut self.partitions[index];
         let Some((record, bytes)) = partition.queue.pop_front() else { return Ok(None) };
         partition.bytes -= bytes;
         if partition.paused && !partition.ended && partition.bytes < share / 4 {
@@ -440,7 +440,7 @@ impl Reader {
         if !self.partitions.iter().any(|partition| partition.consumer == consumer && !partition.ended) {
             return Ok(false);
         }
-        let place = |reader: &Self, number: i32| {
+        let index = |reader: &Self, number: i32| {
             reader.partitions.iter().position(|partition| {
                 partition.consumer == consumer && partition.range.at.partition == number
             })
@@ -448,10 +448,10 @@ impl Reader {
         match self.consumers[consumer].poll(wait) {
             None => Ok(false),
             Some(Ok(message)) => {
-                let Some(place) = place(self, message.partition()) else {
+                let Some(index) = index(self, message.partition()) else {
                     bail!("a record of {}, which is not read", message.topic())
                 };
-                let partition = &mut self.partitions[place];
+                let partition = &mut self.partitions[index];
                 let offset = Offset(message.offset());
                 if partition.range.holds(offset) {
                     let source = Source { at: partition.range.at.clone(), offset };
@@ -461,14 +461,14 @@ impl Reader {
                 }
                 drop(message);
                 let ended = !partition.range.to.covers(Offset(offset.0 + 1));
-                self.settle(place, ended)?;
+                self.settle(index, ended)?;
                 Ok(true)
             }
             // The end of what is committed, which a transaction that stays open can hold below the range's own; and
             // the marks of transactions at a range's end are no records.
             Some(Err(KafkaError::PartitionEOF(number))) => {
-                if let Some(place) = place(self, number) {
-                    self.settle(place, true)?;
+                if let Some(index) = index(self, number) {
+                    self.settle(index, true)?;
                 }
                 Ok(true)
             }
@@ -481,9 +481,9 @@ impl Reader {
     }
 
     /// Ends or pauses a partition when it is time.
-    fn settle(&mut self, place: usize, ended: bool) -> Result<()> {
+    fn settle(&mut self, index: usize, ended: bool) -> Result<()> {
         let share = self.share;
-        let partition = &mut self.partitions[place];
+        let partition = &mut self.partitions[index];
         partition.ended |= ended;
         if (partition.ended || partition.bytes > share) && !partition.paused {
             partition.paused = true;

@@ -9,7 +9,7 @@ use crate::ledger::{NextOffset, TopicPartition};
 /// Most findings one check reports: enough to see a pattern, and a ledger damaged everywhere stays readable.
 pub(super) const MOST_FINDINGS: u8 = 20;
 
-/// A place where an invariant of the design does not hold.
+/// Something for which an invariant of the design does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Which invariant: 1 to 6.

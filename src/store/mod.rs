@@ -15,7 +15,7 @@ pub use audit::{Audit, Finding};
 
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, NextOffset, Offset, OrderState,
-    OrderStock, Outcome, Place, Places, Request, Seq, Sku, Stamp, TopicId, TopicPartition,
+    OrderStock, Outcome, Request, Seq, Sequenced, Sequences, Sku, Stamp, TopicId, TopicPartition,
 };
 
 mod audit;
@@ -23,8 +23,8 @@ pub mod postgres;
 pub mod sqlite;
 mod version;
 
-/// Most commands one batch may have. Each batch draws this many places in
-/// the ledger's order at once, so that a place costs no round trip.
+/// Most commands one batch may have. Each batch draws this many ledger
+/// sequences at once, so that one costs no round trip.
 pub const MAX_BATCH: usize = 100_000;
 
 /// How far a batch takes one partition.
@@ -52,7 +52,7 @@ pub struct Position {
     pub topic_id: Option<TopicId>,
 }
 
-/// From which place in the ledger's order on a partition's decisions are of which topic. Two topics of one name share
+/// From which ledger sequence on a partition's decisions are of which topic. Two topics of one name share
 /// offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incarnation {
@@ -60,13 +60,13 @@ pub struct Incarnation {
     pub at: TopicPartition,
     /// The topic its decisions are of, from there on.
     pub topic_id: TopicId,
-    /// The place.
+    /// The ledger sequence.
     pub from: Seq,
 }
 
 /// What is applied in one transaction.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct CommandBatch {
     /// One entry for each partition the batch has records of. Records no
     /// command could be read from move the position too.
     pub advances: Vec<Advance>,
@@ -259,7 +259,7 @@ pub struct StoredMovement {
     /// The decision that made it.
     pub seq: Seq,
     /// Partition and offset of the record the command came from; `None` for an operator's own command.
-    pub place: Option<(i32, Offset)>,
+    pub record: Option<(i32, Offset)>,
 }
 
 /// A ledger database.
@@ -290,7 +290,7 @@ pub trait Store: Send + Sync + 'static {
     async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError>;
 
     /// States the position of a partition, if it still is what it `was`: for one the ledger never saw (`None`), for
-    /// accepted data loss, and for the id of its topic. A new id is noted with the place in the ledger's order from
+    /// accepted data loss, and for the id of its topic. A new id is noted with the ledger sequence from
     /// which on the partition's decisions are of it.
     ///
     /// # Errors
@@ -323,7 +323,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::LedgerBehind`] when a position is below what the batch expects; [`StoreError::Database`] else.
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
+    async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError>;
 
     /// Levels of these SKUs at every location, or of all SKUs, sorted by item; unknown ones are absent.
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError>;
@@ -352,9 +352,9 @@ pub trait Store: Send + Sync + 'static {
     /// The ledger as it is now, to be read at leisure while batches go on.
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
 
-    /// Applies a batch as [`Store::apply`] does, but at the places its decisions had before: one for each request, and
+    /// Applies a batch as [`Store::apply`] does, but at the ledger sequences its decisions had before: one for each request, and
     /// each request is decided. For making a ledger again; none other may write to it meanwhile.
-    async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError>;
+    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError>;
 
     /// The levels that are not what their movements say, though those are one chain: each as it should be. No more
     /// than some twenty thousand at once.
@@ -362,7 +362,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Applies a batch as [`Store::apply`] does, after it made the levels of the batch's items follow from their newest
     /// movements, in the same transaction.
-    async fn repair(&self, batch: &Batch) -> Result<Applied, StoreError>;
+    async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError>;
 
     /// Ends every connection.
     async fn close(&self);
@@ -374,16 +374,16 @@ pub trait Snapshot: Send {
     /// How many decisions there are.
     async fn count(&mut self) -> Result<u64, StoreError>;
 
-    /// The last place a decision has; `None` in an empty ledger.
+    /// The last ledger sequence a decision has; `None` in an empty ledger.
     async fn last_place(&mut self) -> Result<Option<Seq>, StoreError>;
 
     /// The position of every partition.
     async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;
 
-    /// Which topics the decisions of each partition are of, sorted by partition and place.
+    /// Which topics the decisions of each partition are of, sorted by partition and ledger sequence.
     async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError>;
 
-    /// The next decisions after a place in the ledger's order, in that order: at least one where there is one,
+    /// The next decisions after a ledger sequence, in that order: at least one where there is one,
     /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError>;
 
@@ -478,7 +478,7 @@ fn is_below(positions: &HashMap<TopicPartition, NextOffset>, request: &Request) 
     })
 }
 
-/// From which place on a partition's decisions are of a topic whose id is stated now: all of them, where the position
+/// From which ledger sequence on a partition's decisions are of a topic whose id is stated now: all of them, where the position
 /// that `was` knew no id, since then the topic was never known to be another; else those still to come.
 fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
     match was {
@@ -490,20 +490,20 @@ fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
 /// How a batch is applied.
 #[derive(Debug, Clone, Copy)]
 enum ApplyMode<'a> {
-    /// At the next places.
+    /// At the next ledger sequences.
     Usual,
-    /// At the places its decisions had before.
-    At(&'a [Place]),
-    /// At the next places, after levels were made to follow from their movements.
+    /// At the ledger sequences its decisions had before.
+    At(&'a [Sequenced]),
+    /// At the next ledger sequences, after levels were made to follow from their movements.
     Repair,
 }
 
 impl<'a> ApplyMode<'a> {
-    /// The places of the batch's decisions.
-    fn places(self, next: Place) -> Places<'a> {
+    /// The ledger sequences of the batch's decisions.
+    fn sequences(self, next: Sequenced) -> Sequences<'a> {
         match self {
-            Self::At(given) => Places::Given(given),
-            Self::Usual | Self::Repair => Places::From(next),
+            Self::At(given) => Sequences::Given(given),
+            Self::Usual | Self::Repair => Sequences::From(next),
         }
     }
 }
@@ -512,7 +512,7 @@ impl<'a> ApplyMode<'a> {
 const MOST_REPAIRED: i64 = 20_000;
 
 /// The orders whose life this batch's commands go on with, sorted, each once.
-fn followed_orders(batch: &Batch) -> Vec<&Id> {
+fn followed_orders(batch: &CommandBatch) -> Vec<&Id> {
     let ids: BTreeSet<&Id> = batch.requests.iter().filter_map(|request| request.command.follows()).collect();
     ids.into_iter().collect()
 }

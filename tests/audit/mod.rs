@@ -5,10 +5,10 @@ mod orders;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stock_verifier::cli::audit::{Outcome, Verdict, report};
+use stock_verifier::cli::audit::{AuditOutcome, AuditStatus, report};
 use stock_verifier::ledger::NextOffset;
 use stock_verifier::replay::compare::standing;
-use stock_verifier::store::{Audit, Batch, Store};
+use stock_verifier::store::{Audit, CommandBatch, Store};
 
 use crate::on_every_store;
 use crate::support::{TestDatabase, advance, batch, order, partition, records, set};
@@ -47,8 +47,8 @@ async fn ledger(database: &TestDatabase) -> Arc<dyn Store> {
 }
 
 /// What an audit of the ledger alone comes to.
-fn outcome(audit: &Audit) -> Outcome {
-    Outcome { ledger: audit.clone(), ..Outcome::default() }
+fn outcome(audit: &Audit) -> AuditOutcome {
+    AuditOutcome { ledger: audit.clone(), ..AuditOutcome::default() }
 }
 
 /// Damages that ledger, audits it, and expects each text in a finding of its invariant.
@@ -68,7 +68,7 @@ async fn expect_named_in(store: Arc<dyn Store>, database: &TestDatabase, damage:
         );
     }
     let mut text = Vec::new();
-    assert_eq!(report(&mut text, &outcome(&audit)).unwrap(), Verdict::Broken);
+    assert_eq!(report(&mut text, &outcome(&audit)).unwrap(), AuditStatus::Broken);
     store.close().await;
 }
 
@@ -79,7 +79,7 @@ async fn a_healthy_ledger_has_no_findings_and_is_counted(database: Arc<TestDatab
     assert_eq!((audit.skus, audit.movements, audit.decisions), (2, 7, 6));
     assert_eq!(audit.positions, HashMap::from([(partition(0), NextOffset(4))]));
     let mut text = Vec::new();
-    assert_eq!(report(&mut text, &outcome(&audit)).unwrap(), Verdict::Holds);
+    assert_eq!(report(&mut text, &outcome(&audit)).unwrap(), AuditStatus::Holds);
     assert!(String::from_utf8(text).unwrap().contains("2 SKUs, 7 movements, 6 decisions"));
 }
 
@@ -236,7 +236,7 @@ async fn findings_are_bounded_and_say_that_there_are_more(database: Arc<TestData
 async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     let advances = vec![advance(0, 0, 4), advance(1, 0, 9), advance(2, 0, 3)];
-    store.apply(&Batch { advances, requests: Vec::new(), epoch: None }).await.unwrap();
+    store.apply(&CommandBatch { advances, requests: Vec::new(), epoch: None }).await.unwrap();
     let audit = store.audit().await.unwrap();
     let verdict = |committed: &[(i32, i64)]| {
         let committed =
@@ -244,12 +244,12 @@ async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabas
         let mut text = Vec::new();
         let apart = standing(&audit.positions, &committed, false);
         let apart = apart.into_iter().map(|(at, what)| format!("{at}: {what}")).collect();
-        let verdict = report(&mut text, &Outcome { apart: Some(apart), ..outcome(&audit) }).unwrap();
+        let verdict = report(&mut text, &AuditOutcome { apart: Some(apart), ..outcome(&audit) }).unwrap();
         (verdict, String::from_utf8(text).unwrap())
     };
-    assert_eq!(verdict(&[(0, 4), (1, 9), (2, 3)]).0, Verdict::Holds);
+    assert_eq!(verdict(&[(0, 4), (1, 9), (2, 3)]).0, AuditStatus::Holds);
     let (broken, text) = verdict(&[(0, 4), (1, 8), (3, 1)]);
-    assert_eq!(broken, Verdict::Broken);
+    assert_eq!(broken, AuditStatus::Broken);
     assert!(text.contains("orders[1]: the ledger is at 9, Kafka's committed offset is 8"), "{text}");
     assert!(text.contains("orders[2]: the ledger is at 3, Kafka has no committed offset"), "{text}");
     assert!(text.contains("orders[3]: the ledger was never here, Kafka's committed offset is 1"), "{text}");
@@ -258,7 +258,7 @@ async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabas
 #[test]
 fn the_report_marks_each_invariant_and_says_what_was_not_compared() {
     let mut text = Vec::new();
-    report(&mut text, &Outcome::default()).unwrap();
+    report(&mut text, &AuditOutcome::default()).unwrap();
     let text = String::from_utf8(text).unwrap();
     assert_eq!(text.matches('✓').count(), 4, "{text}");
     assert!(text.contains("not compared"), "{text}");

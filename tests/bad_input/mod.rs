@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use stock_verifier::event::{Channel, FaultCode, Header, Record, dead_letter, read_command, result};
 use stock_verifier::ledger::{
-    Action, Command, Id, Level, MAX_ID_BYTES, MAX_LINES, Offset, Outcome, Place, Places, Quantity, Reason,
-    Request, Seq, Sku, Source, Stamp, Terms, TopicPartition, View, decide,
+    Action, Command, Id, Level, MAX_ID_BYTES, MAX_LINES, Offset, Outcome, Quantity, Reason, Request, Seq,
+    Sequenced, Sequences, Sku, Source, Stamp, Terms, TopicPartition, View, decide,
 };
 
 /// What becomes of a record.
@@ -38,7 +38,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The case as a record at this place.
+    /// The case as a record at this offset.
     pub fn record(&self, source: Source) -> Record {
         Record {
             source,
@@ -544,7 +544,7 @@ fn no_bad_record_harms_its_batch_mates() {
         View { levels, ..View::default() },
         &requests,
         |_| false,
-        Places::From(Place { seq: Seq(1), at: Stamp(0) }),
+        Sequences::From(Sequenced { seq: Seq(1), at: Stamp(0) }),
     );
     let mut mates = 0;
     for (request, outcome) in requests.iter().zip(&changes.outcomes) {

@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
     Decision, Id, Item, NextOffset, Outcome, Reason, Request, Seq, TopicId, TopicPartition,
 };
-use stock_verifier::store::{Advance, Batch, Position, Store, StoreError};
+use stock_verifier::store::{Advance, CommandBatch, Position, Store, StoreError};
 
 use crate::on_every_store;
 use crate::support::{
@@ -127,7 +127,7 @@ async fn a_newer_or_older_ledger_is_refused_with_its_version(database: Arc<TestD
 
 async fn an_empty_batch_changes_nothing(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    let applied = store.apply(&Batch::default()).await.unwrap();
+    let applied = store.apply(&CommandBatch::default()).await.unwrap();
     assert!(applied.outcomes.is_empty() && applied.levels.is_empty());
     assert!(levels(&*store).await.is_empty());
 }
@@ -332,7 +332,7 @@ async fn a_batch_applied_again_answers_the_same_byte_for_byte(database: Arc<Test
         );
         for (first, again) in first.outcomes.iter().zip(&again.outcomes) {
             if let Outcome::Decided(decision) = first {
-                // Detail, place, time, digest and source alike.
+                // Detail, sequence, time, digest and source alike.
                 assert_eq!(&published(again), decision);
             }
         }
@@ -383,7 +383,7 @@ async fn a_record_below_the_position_without_a_decision_is_undecided(database: A
 
 async fn records_without_a_command_move_the_position(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
-    let garbage = Batch { advances: vec![advance(3, 40, 44)], requests: Vec::new(), epoch: None };
+    let garbage = CommandBatch { advances: vec![advance(3, 40, 44)], requests: Vec::new(), epoch: None };
     store.apply(&garbage).await.unwrap();
     store.apply(&garbage).await.unwrap();
     assert_eq!(positions(&*store, &[3, 4]).await, [Some(44), None]);
@@ -392,11 +392,11 @@ async fn records_without_a_command_move_the_position(database: Arc<TestDatabase>
 async fn a_position_never_moves_back_and_can_be_placed(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store
-        .apply(&Batch { advances: vec![advance(0, 0, 50)], requests: Vec::new(), epoch: None })
+        .apply(&CommandBatch { advances: vec![advance(0, 0, 50)], requests: Vec::new(), epoch: None })
         .await
         .unwrap();
     store
-        .apply(&Batch { advances: vec![advance(0, 10, 20)], requests: Vec::new(), epoch: None })
+        .apply(&CommandBatch { advances: vec![advance(0, 10, 20)], requests: Vec::new(), epoch: None })
         .await
         .unwrap();
     assert_eq!(positions(&*store, &[0]).await, [Some(50)]);
@@ -429,7 +429,7 @@ async fn a_position_is_set_only_where_it_is_what_it_was(database: Arc<TestDataba
     changed(store.set_position(&partition(0), None, &bare(9)).await);
     // Looked at, and then a batch took it on.
     let seen = position(&*store).await;
-    store.apply(&Batch { advances: vec![advance(0, 3, 8)], ..Batch::default() }).await.unwrap();
+    store.apply(&CommandBatch { advances: vec![advance(0, 3, 8)], ..CommandBatch::default() }).await.unwrap();
     changed(store.set_position(&partition(0), seen.as_ref(), &bare(3)).await);
     assert_eq!(positions(&*store, &[0]).await, [Some(8)]);
 }
@@ -438,7 +438,7 @@ async fn how_far_results_are_published_is_kept_and_never_falls(database: Arc<Tes
     let store = database.ledger().await;
     let take = async |published: Option<i64>, next: i64| {
         let advance = Advance { published: published.map(NextOffset), ..advance(0, 0, next) };
-        store.apply(&Batch { advances: vec![advance], ..Batch::default() }).await.unwrap();
+        store.apply(&CommandBatch { advances: vec![advance], ..CommandBatch::default() }).await.unwrap();
         position(&*store).await.unwrap().published.map(|published| published.0)
     };
     assert_eq!(take(None, 5).await, None);
@@ -489,14 +489,15 @@ async fn a_ledger_is_of_one_group_until_another_takes_it_over(database: Arc<Test
 async fn a_batch_is_refused_where_connections_are_newer_than_what_was_compared(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
-    let order = |epoch: u64| Batch { epoch: Some(epoch), ..records(0, 0, vec![order("o-1", &[("MUG", 1)])]) };
+    let order =
+        |epoch: u64| CommandBatch { epoch: Some(epoch), ..records(0, 0, vec![order("o-1", &[("MUG", 1)])]) };
     // Connections that are opened one by one while a pool grows count as well.
     let mut epoch = store.connection_epoch();
     while let Err(StoreError::Reconnected) = store.apply(&order(epoch)).await {
         epoch = store.connection_epoch();
     }
     assert_eq!(positions(&*store, &[0]).await, [Some(1)]);
-    let old = Batch { epoch: Some(epoch - 1), ..records(0, 1, vec![]) };
+    let old = CommandBatch { epoch: Some(epoch - 1), ..records(0, 1, vec![]) };
     let refused = store.apply(&old).await;
     assert!(matches!(&refused, Err(StoreError::Reconnected)), "{refused:?}");
     assert_eq!(positions(&*store, &[0]).await, [Some(1)], "nothing was applied");
@@ -511,7 +512,10 @@ async fn positions_of_partitions_are_kept_apart(database: Arc<TestDatabase>) {
         next: NextOffset(i64::MAX),
         published: None,
     });
-    store.apply(&Batch { advances: advances.clone(), requests: Vec::new(), epoch: None }).await.unwrap();
+    store
+        .apply(&CommandBatch { advances: advances.clone(), requests: Vec::new(), epoch: None })
+        .await
+        .unwrap();
     let of: Vec<_> = advances.iter().map(|advance| advance.at.clone()).collect();
     let found = store.positions(&of).await.unwrap();
     assert!(advances.iter().all(|advance| found[&advance.at].next == advance.next));

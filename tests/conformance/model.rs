@@ -8,9 +8,9 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
     CommandKey, CommandKind, Decision, HoldSeconds, Id, Item, Level, Map, NextOffset, OrderState, Outcome,
-    Place, Places, Policy, Request, Seq, Stamp, Terms, TopicPartition, View, decide,
+    Policy, Request, Seq, Sequenced, Sequences, Stamp, Terms, TopicPartition, View, decide,
 };
-use stock_verifier::store::{Batch, Store};
+use stock_verifier::store::{CommandBatch, Store};
 
 use super::expect_no_findings;
 use crate::on_every_store;
@@ -33,7 +33,7 @@ struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, batch: &Batch) -> Vec<Outcome> {
+    fn apply(&mut self, batch: &CommandBatch) -> Vec<Outcome> {
         for advance in &batch.advances {
             self.positions.entry(advance.at.clone()).or_insert(advance.expected);
         }
@@ -44,7 +44,7 @@ impl Model {
             self.view(batch),
             &batch.requests,
             below,
-            Places::From(Place { seq: Seq(1), at: Stamp(0) }),
+            Sequences::From(Sequenced { seq: Seq(1), at: Stamp(0) }),
         );
         self.levels.extend(changes.levels);
         for decision in changes.decisions {
@@ -65,7 +65,7 @@ impl Model {
     }
 
     /// All there is, but of orders only those the batch follows.
-    fn view(&self, batch: &Batch) -> View {
+    fn view(&self, batch: &CommandBatch) -> View {
         let followed = batch.requests.iter().filter_map(|request| request.command.follows());
         let orders =
             followed.filter_map(|id| self.orders.get(id).map(|state| (id.clone(), state.clone()))).collect();
@@ -87,7 +87,7 @@ pub(super) fn timeless(detail: &str) -> String {
     text
 }
 
-/// What two stores must agree on: all but places in the order and times.
+/// What two stores must agree on: all but ledger sequences and times.
 fn comparable(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Decided(d) | Outcome::Republished(d) => {
@@ -121,7 +121,7 @@ async fn random_batches_are_decided_as_the_model_decides_them(database: Arc<Test
                 partition.push(at(number, offset, random_request(&mut random, round)));
             }
         }
-        let mut batch = Batch::default();
+        let mut batch = CommandBatch::default();
         for number in 0..partitions.len() {
             // One time in five a crash: the batch starts some records back.
             let back = if random.random_ratio(1, 5) { random.random_range(0..20) } else { 0 };

@@ -131,8 +131,8 @@ async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDataba
         assert_eq!(found, moved_lines(decision));
         for movement in moved {
             assert_eq!(movement.cause, decision.key);
-            let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
-            assert_eq!(movement.place, place);
+            let record = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
+            assert_eq!(movement.record, record);
         }
     }
     for size in [1, 7, 1_000] {

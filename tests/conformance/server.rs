@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Batch, Store, StoreError};
+use stock_verifier::store::{CommandBatch, Store, StoreError};
 
 use super::{expect_no_findings, levels};
 use crate::on_every_store;
@@ -472,7 +472,7 @@ async fn an_error_of_the_work_alone_does_not_cost_the_connection() {
         .await;
     let compared_batch = || {
         let order = batch(vec![order("o-4", &[("MUG", 1)])]);
-        Batch { epoch: Some(store.connection_epoch()), ..order }
+        CommandBatch { epoch: Some(store.connection_epoch()), ..order }
     };
     let (mut compared, mut lost) = (0, 0);
     let applied = loop {

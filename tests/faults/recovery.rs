@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stock_verifier::event::read_command;
 use stock_verifier::ledger::{NextOffset, Request};
-use stock_verifier::store::{Advance, Batch, Store as _};
+use stock_verifier::store::{Advance, CommandBatch, Store as _};
 
 use crate::support::database::Database;
 use crate::support::kafka::{Sent, order};
@@ -52,7 +52,7 @@ fn decide_only(scene: &Scene, partition: i32, from: i64, to: i64) {
     });
     let at = records[0].source.at.clone();
     let advance = Advance { at, expected: NextOffset(from), next: NextOffset(to), published: None };
-    let batch = Batch { advances: vec![advance], requests: requests.collect(), epoch: None };
+    let batch = CommandBatch { advances: vec![advance], requests: requests.collect(), epoch: None };
     let store = scene.database.store();
     wait_for(async {
         store.apply(&batch).await.expect("decided");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use stock_verifier::ledger::{Command as Ask, Id, Item, Quantity, Request, Sku, Terms};
-use stock_verifier::store::{Batch, Store as _};
+use stock_verifier::store::{CommandBatch, Store as _};
 
 use crate::support::kafka::{Sent, order, sent};
 use crate::support::scene::Scene;
@@ -201,8 +201,11 @@ fn an_order_that_meets_the_first_receipt_of_its_sku_finds_it_or_comes_before_it(
     let scene = Scene::new(1);
     let apply = |command: Ask| {
         let store = scene.database.store();
-        let batch =
-            Batch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
+        let batch = CommandBatch {
+            advances: Vec::new(),
+            requests: vec![Request { command, source: None }],
+            epoch: None,
+        };
         std::thread::spawn(move || {
             wait_for(async {
                 store.apply(&batch).await.expect("applied");
@@ -220,7 +223,7 @@ fn an_order_that_meets_the_first_receipt_of_its_sku_finds_it_or_comes_before_it(
         )
     };
     let mut both = Vec::new();
-    // The receipt has drawn its place and cannot write its movement yet, when the order comes.
+    // The receipt has drawn its ledger sequence and cannot write its movement yet, when the order comes.
     scene.database.holding("LOCK TABLE movements IN SHARE MODE", || {
         both.push(apply(Ask::stock_received(id("r-1"), item(), one)));
         wait::until("the receipt waits", SOON, || waiting() == 1);

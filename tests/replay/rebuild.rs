@@ -51,7 +51,7 @@ fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
         (
             "decisions SET accepted = NOT accepted WHERE id = 'h-1' AND kind = 1",
             "decisions SET accepted = NOT accepted WHERE id = 'h-1' AND kind = 1",
-            "decision at place",
+            "decision at ledger sequence",
         ),
         (
             "order_lines SET returned = 0 WHERE order_id = 'h-2'",

@@ -82,7 +82,7 @@ impl Scene {
     }
 
     /// 3 and 5: accepted lines are movements and the other way round; each rejection was justified, each acceptance
-    /// possible, at its place in the ledger's order. For scenes of plain orders at the default location.
+    /// possible, at its ledger sequence. For scenes of plain orders at the default location.
     pub fn prove_decisions(&self) {
         let differing = self.database.number(
             r#"SELECT count(*) FROM (
@@ -203,18 +203,18 @@ impl Scene {
         }
         let mut dead: BTreeMap<(String, String), Record> = BTreeMap::new();
         for record in letters {
-            let place =
+            let name_of =
                 |name: &str| header(&record, &format!("__connect.errors.{name}")).expect(name).to_owned();
-            assert_eq!(place("topic"), self.orders());
-            let place = (place("partition"), place("offset"));
-            assert!(dead.insert(place.clone(), record).is_none(), "two dead letters of {place:?}");
+            assert_eq!(name_of("topic"), self.orders());
+            let source = (name_of("partition"), name_of("offset"));
+            assert!(dead.insert(source.clone(), record).is_none(), "two dead letters of {source:?}");
         }
         let mut ends = Ends::default();
         for record in orders {
             let at = &record.source;
             let mut letter = |code: Option<&str>| {
-                let place = (at.at.partition.to_string(), at.offset.to_string());
-                let letter = dead.remove(&place).unwrap_or_else(|| panic!("no dead letter of {at}"));
+                let source = (at.at.partition.to_string(), at.offset.to_string());
+                let letter = dead.remove(&source).unwrap_or_else(|| panic!("no dead letter of {at}"));
                 let found = header(&letter, "__connect.errors.exception.class.name");
                 assert!(code.is_none_or(|code| found == Some(code)), "{at} is a dead letter for {found:?}");
                 let bytes = record.value.as_deref().unwrap_or_default();

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use stock_verifier::ledger::{Command as Ask, Id, Request, Sku};
-use stock_verifier::store::{Batch, Store as _};
+use stock_verifier::store::{CommandBatch, Store as _};
 
 use super::database::{Database, unique};
 use super::kafka::{Cluster, Sent};
@@ -71,7 +71,7 @@ impl Scene {
             let id = Id::new(&unique("set")).expect("an id");
             Request { command: Ask::stock_set(id, item, *available, None), source: None }
         });
-        let batch = Batch { advances: Vec::new(), requests: requests.collect(), epoch: None };
+        let batch = CommandBatch { advances: Vec::new(), requests: requests.collect(), epoch: None };
         let store = self.database.store();
         wait_for(async {
             store.apply(&batch).await.expect("stock is set");

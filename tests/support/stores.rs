@@ -10,7 +10,7 @@ use stock_verifier::ledger::{
 };
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
-use stock_verifier::store::{Advance, Batch, Store};
+use stock_verifier::store::{Advance, CommandBatch, Store};
 
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;
@@ -248,19 +248,19 @@ pub fn advance(number: i32, expected: i64, next: i64) -> Advance {
 }
 
 /// A batch of commands that came from no record.
-pub fn batch(requests: Vec<Request>) -> Batch {
-    Batch { advances: Vec::new(), requests, epoch: None }
+pub fn batch(requests: Vec<Request>) -> CommandBatch {
+    CommandBatch { advances: Vec::new(), requests, epoch: None }
 }
 
 /// A batch of one partition's records, from `first` on without a gap.
-pub fn records(number: i32, first: i64, requests: Vec<Request>) -> Batch {
+pub fn records(number: i32, first: i64, requests: Vec<Request>) -> CommandBatch {
     let requests: Vec<_> =
         (first..).zip(requests).map(|(offset, request)| at(number, offset, request)).collect();
     let next = first + i64::try_from(requests.len()).expect("few");
-    Batch { advances: vec![advance(number, first, next)], requests, epoch: None }
+    CommandBatch { advances: vec![advance(number, first, next)], requests, epoch: None }
 }
 
-/// What a command became, in short: for tests that do not look at places and times.
+/// What a command became, in short: for tests that do not look at sequences and times.
 pub fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Decided(decision) if decision.accepted => "accepted",

@@ -8,7 +8,7 @@ use stock_verifier::ledger::{
     Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
 };
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Advance, Batch, Store as _};
+use stock_verifier::store::{Advance, CommandBatch, Store as _};
 
 use super::Run;
 use crate::Bench;
@@ -65,7 +65,7 @@ pub async fn apply(
 }
 
 /// The batches of each connection. A partition belongs to one connection, as it does to one worker.
-fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Result<Vec<Vec<Batch>>> {
+fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Result<Vec<Vec<CommandBatch>>> {
     let topic: Arc<str> = Arc::from(topic);
     let mut nexts = vec![0_i64; usize::try_from(PARTITIONS)?];
     let mut shares = vec![Vec::new(); connections];
@@ -97,7 +97,7 @@ fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Re
                 })
             })
             .collect::<Result<_>>()?;
-        shares[share].push(Batch { advances, requests, epoch: None });
+        shares[share].push(CommandBatch { advances, requests, epoch: None });
     }
     Ok(shares)
 }

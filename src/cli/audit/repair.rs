@@ -8,7 +8,7 @@ use crate::replay::finding::{Class, Finding};
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::republish::republish;
 use crate::replay::scope::Scope;
-use crate::store::{Batch, Store};
+use crate::store::{CommandBatch, Store};
 
 /// Levels repaired at once.
 const PAGE: usize = 1_000;
@@ -21,8 +21,8 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
     let now = jiff::Timestamp::now().as_microsecond();
     for (page, items) in wrong.chunks(PAGE).enumerate() {
         let mut requests = Vec::with_capacity(items.len());
-        for (place, level) in items.iter().enumerate() {
-            let id = Id::new(&format!("audit-repair-{now}-{page}-{place}"))
+        for (index, level) in items.iter().enumerate() {
+            let id = Id::new(&format!("audit-repair-{now}-{page}-{index}"))
                 .context("an id of this program is one")?;
             // States what is so already: a movement of nothing, whose decision names the repair.
             let (item, level) = (level.item.clone(), level.level);
@@ -34,7 +34,7 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
             };
             requests.push(Request { command, source: None });
         }
-        let batch = Batch { advances: Vec::new(), requests, epoch: None };
+        let batch = CommandBatch { advances: Vec::new(), requests, epoch: None };
         let applied = store.repair(&batch).await?;
         for (level, outcome) in items.iter().zip(applied.outcomes) {
             let Outcome::Decided(decision) = outcome else { continue };
@@ -65,8 +65,8 @@ pub(super) async fn results(
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let choice = RecordFilter { keys, ..RecordFilter::all() };
-    let published = republish(store, Scope { choice: &choice, ..scope }, None, true, progress).await?;
+    let filter = RecordFilter { keys, ..RecordFilter::all() };
+    let published = republish(store, Scope { filter: &filter, ..scope }, None, true, progress).await?;
     let number = published.accepted + published.rejected;
     Ok((number > 0)
         .then(|| format!("{number} results that were never published are published now"))

@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerConte
 use tokio_util::sync::CancellationToken;
 
 use super::readback::Seen;
-use super::workload::{Kind, Workload};
+use super::workload::{DeliveryKind, Workload};
 use crate::config::KafkaArgs;
 use crate::tally::Totals;
 
@@ -32,7 +32,7 @@ pub(super) struct Fed {
     /// Records.
     pub records: u64,
     /// Records by what they were meant to be.
-    pub kinds: HashMap<Kind, u64>,
+    pub kinds: HashMap<DeliveryKind, u64>,
 }
 
 /// Counts records the broker did not take.

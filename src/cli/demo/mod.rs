@@ -31,7 +31,7 @@ use self::workload::Workload;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Batch, Store};
+use crate::store::{CommandBatch, Store};
 use crate::tally::{Tally, Totals};
 use crate::verifier::{self, Settings};
 
@@ -232,7 +232,7 @@ async fn stock(store: &dyn Store, args: &DemoArgs) -> Result<usize> {
                 Ok(Request { command, source: None })
             })
             .collect::<Result<_>>()?;
-        let applied = store.apply(&Batch { advances: Vec::new(), requests, epoch: None }).await?;
+        let applied = store.apply(&CommandBatch { advances: Vec::new(), requests, epoch: None }).await?;
         if !applied
             .outcomes
             .iter()

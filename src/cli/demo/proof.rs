@@ -24,20 +24,20 @@ const MAX_SHOWN: usize = 5;
 
 /// What one invariant's proof found.
 #[derive(Debug)]
-pub struct Verdict {
+pub struct Claim {
     /// Its number in the design.
     pub number: u8,
     /// What it says.
     pub claim: &'static str,
     /// What was looked at.
     pub looked_at: String,
-    /// How many places contradict it.
+    /// How many findings contradict it.
     pub faults: usize,
     /// The first of them.
     pub shown: Vec<String>,
 }
 
-impl Verdict {
+impl Claim {
     fn new(number: u8, claim: &'static str) -> Self {
         Self { number, claim, looked_at: String::new(), faults: 0, shown: Vec::new() }
     }
@@ -77,7 +77,7 @@ pub struct Demand {
 #[derive(Debug)]
 pub struct Proof {
     /// One for each invariant, in their order.
-    pub verdicts: [Verdict; 6],
+    pub verdicts: [Claim; 6],
     /// Orders accepted.
     pub accepted: u64,
     /// Orders rejected.
@@ -94,7 +94,7 @@ impl Proof {
     /// Whether every invariant holds.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.verdicts.iter().all(Verdict::holds)
+        self.verdicts.iter().all(Claim::holds)
     }
 }
 
@@ -146,15 +146,15 @@ pub async fn prove(store: &dyn Store, evidence: &Evidence) -> Result<Proof, Stor
 impl<'a> Prover<'a> {
     fn new(evidence: &'a Evidence) -> Self {
         let verdicts = [
-            Verdict::new(1, "No level is below zero"),
-            Verdict::new(2, "Every level is the sum of its movements, each following from the one before"),
-            Verdict::new(3, "Every command has exactly one decision, every deduction its order line"),
-            Verdict::new(
+            Claim::new(1, "No level is below zero"),
+            Claim::new(2, "Every level is the sum of its movements, each following from the one before"),
+            Claim::new(3, "Every command has exactly one decision, every deduction its order line"),
+            Claim::new(
                 4,
                 "Every decision was published exactly once, as the ledger has it; no record is unanswered",
             ),
-            Verdict::new(5, "Every rejection was justified and every acceptance possible, one at a time"),
-            Verdict::new(6, "At rest, the ledger stands at the end of every partition"),
+            Claim::new(5, "Every rejection was justified and every acceptance possible, one at a time"),
+            Claim::new(6, "At rest, the ledger stands at the end of every partition"),
         ];
         let proof = Proof {
             verdicts,
@@ -176,7 +176,7 @@ impl<'a> Prover<'a> {
     }
 
     /// Invariant `number`, from 1.
-    fn verdict(&mut self, number: usize) -> &mut Verdict {
+    fn verdict(&mut self, number: usize) -> &mut Claim {
         &mut self.proof.verdicts[number - 1]
     }
 
@@ -352,13 +352,13 @@ impl<'a> Prover<'a> {
     /// An accepted order deducts exactly its lines, a rejected one nothing. In the demo nothing comes back.
     fn deductions(&mut self, decision: &Decision, movements: &[StoredMovement], command: &Command) {
         let lines = if decision.accepted { lines_of(&command.action) } else { &[] };
-        let place = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
+        let record = decision.source.as_ref().map(|source| (source.at.partition, source.offset));
         let same = lines.len() == movements.len()
             && lines.iter().zip(movements).all(|(line, movement)| {
                 line.item == movement.item
                     && line.quantity == -movement.quantity
                     && movement.cause == decision.key
-                    && movement.place == place
+                    && movement.record == record
             });
         self.verdict(3)
             .expect(same, format_args!("the movements of {} are not the lines it ordered", decision.key));

@@ -179,11 +179,11 @@ impl Reader {
                 Ok(())
             }
             Some(Ok(message)) => {
-                let place = self
+                let found = self
                     .partitions
                     .iter_mut()
                     .find(|(at, _)| at.partition == message.partition() && *at.topic == *message.topic());
-                let Some((at, next)) = place else {
+                let Some((at, next)) = found else {
                     bail!("a record of {}, which is not read", message.topic())
                 };
                 let offset = Offset(message.offset());

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Played;
-use super::proof::{Proof, Verdict};
+use super::proof::{Claim, Proof};
 
 /// How many of the most wanted SKUs are shown.
 const TOP: usize = 10;
@@ -88,7 +88,7 @@ fn wanted(text: &mut String, proof: &Proof) -> std::fmt::Result {
 
 fn verdicts(text: &mut String, proof: &Proof) -> std::fmt::Result {
     writeln!(text, "\nProved by reading the ledger and the topics back\n")?;
-    for Verdict { number, claim, looked_at, faults, shown } in &proof.verdicts {
+    for Claim { number, claim, looked_at, faults, shown } in &proof.verdicts {
         let mark = if *faults == 0 { "✓" } else { "✗" };
         writeln!(text, "  {mark} {number}. {claim}")?;
         writeln!(text, "       {looked_at}")?;

@@ -59,7 +59,7 @@ const REMEMBERED: usize = 1_000;
 
 /// What a delivery is meant to be. The verifier never learns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum DeliveryKind {
     /// A good order.
     Order,
     /// An order for a SKU nobody sells.
@@ -74,7 +74,7 @@ pub enum Kind {
     Garbage,
 }
 
-impl Kind {
+impl DeliveryKind {
     /// Whether it is an order of its own, and not one more delivery.
     #[must_use]
     pub fn is_order(self) -> bool {
@@ -86,7 +86,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// What it is meant to be.
-    pub kind: Kind,
+    pub kind: DeliveryKind,
     /// Its key: the order's id.
     pub key: String,
     /// Its value; `None` is a tombstone.
@@ -212,14 +212,14 @@ impl Workload {
         let dice: f64 = self.rng.random();
         let (kind, value) = if dice < INVALID_RATE {
             lines.clear();
-            (Kind::Invalid, self.invalid(&key))
+            (DeliveryKind::Invalid, self.invalid(&key))
         } else if dice < INVALID_RATE + UNKNOWN_SKU_RATE {
             let at = self.rng.random_range(0..lines.len());
             // A slip of the finger.
             lines[at].sku.push('X');
-            (Kind::UnknownSku, value(&key, &lines))
+            (DeliveryKind::UnknownSku, value(&key, &lines))
         } else {
-            (Kind::Order, value(&key, &lines))
+            (DeliveryKind::Order, value(&key, &lines))
         };
         if self.earlier.len() == REMEMBERED {
             self.earlier.pop_front();
@@ -258,14 +258,14 @@ impl Workload {
             5 => Some(b"[".repeat(500)),
             _ => None,
         };
-        Delivery { kind: Kind::Garbage, key: format!("unknown-{number}"), value }
+        Delivery { kind: DeliveryKind::Garbage, key: format!("unknown-{number}"), value }
     }
 
     /// An earlier delivery again.
     fn repeated(&mut self) -> Delivery {
         let at = self.rng.random_range(0..self.earlier.len());
         let Earlier { key, value, .. } = &self.earlier[at];
-        Delivery { kind: Kind::Repeated, key: key.clone(), value: value.clone() }
+        Delivery { kind: DeliveryKind::Repeated, key: key.clone(), value: value.clone() }
     }
 
     /// An earlier order's id with one line more.
@@ -275,7 +275,7 @@ impl Workload {
         let Earlier { key, lines, .. } = &self.earlier[at];
         let mut lines = lines.clone();
         lines.push(added);
-        Delivery { kind: Kind::Conflict, key: key.clone(), value: Some(value(key, &lines)) }
+        Delivery { kind: DeliveryKind::Conflict, key: key.clone(), value: Some(value(key, &lines)) }
     }
 }
 
@@ -370,23 +370,23 @@ mod tests {
             for delivery in Workload::new(seed, orders) {
                 made += u32::from(delivery.kind.is_order());
                 let command = read(&delivery);
-                if delivery.kind == Kind::Garbage {
+                if delivery.kind == DeliveryKind::Garbage {
                     prop_assert!(command.is_none());
                     continue;
                 }
                 let command = command.expect("all but garbage can be read");
                 prop_assert_eq!(command.key.id.as_str(), &delivery.key);
                 match delivery.kind {
-                    Kind::Order | Kind::UnknownSku => {
+                    DeliveryKind::Order | DeliveryKind::UnknownSku => {
                         let Action::Take { lines, .. } = &command.action else { panic!("not a good order") };
                         prop_assert!((1..=5).contains(&lines.len()));
                         let unknown = lines.iter().filter(|line| !known.contains(line.item.sku.as_str())).count();
-                        prop_assert_eq!(unknown, usize::from(delivery.kind == Kind::UnknownSku));
+                        prop_assert_eq!(unknown, usize::from(delivery.kind == DeliveryKind::UnknownSku));
                     }
-                    Kind::Invalid => prop_assert!(matches!(command.action, Action::Refuse(_))),
-                    Kind::Repeated => prop_assert_eq!(&first[&delivery.key], &command),
-                    Kind::Conflict => prop_assert_ne!(first[&delivery.key].digest, command.digest),
-                    Kind::Garbage => unreachable!("handled above"),
+                    DeliveryKind::Invalid => prop_assert!(matches!(command.action, Action::Refuse(_))),
+                    DeliveryKind::Repeated => prop_assert_eq!(&first[&delivery.key], &command),
+                    DeliveryKind::Conflict => prop_assert_ne!(first[&delivery.key].digest, command.digest),
+                    DeliveryKind::Garbage => unreachable!("handled above"),
                 }
                 if delivery.kind.is_order() {
                     prop_assert!(first.insert(delivery.key, command).is_none());
@@ -400,16 +400,16 @@ mod tests {
     fn trouble_comes_at_its_rates() {
         const ORDERS: u32 = 40_000;
         for seed in [1, 2, 3] {
-            let mut seen: HashMap<Kind, u32> = HashMap::new();
+            let mut seen: HashMap<DeliveryKind, u32> = HashMap::new();
             for delivery in Workload::new(seed, ORDERS) {
                 *seen.entry(delivery.kind).or_default() += 1;
             }
             for (kind, rate) in [
-                (Kind::UnknownSku, UNKNOWN_SKU_RATE),
-                (Kind::Invalid, INVALID_RATE),
-                (Kind::Repeated, REPEATED_RATE),
-                (Kind::Conflict, CONFLICT_RATE),
-                (Kind::Garbage, GARBAGE_RATE),
+                (DeliveryKind::UnknownSku, UNKNOWN_SKU_RATE),
+                (DeliveryKind::Invalid, INVALID_RATE),
+                (DeliveryKind::Repeated, REPEATED_RATE),
+                (DeliveryKind::Conflict, CONFLICT_RATE),
+                (DeliveryKind::Garbage, GARBAGE_RATE),
             ] {
                 let expected = rate * f64::from(ORDERS);
                 // Five standard deviations: a fixed seed either passes for ever or shows a wrong rate.
@@ -423,7 +423,7 @@ mod tests {
     fn a_few_skus_are_wanted_most_and_the_flash_item_sells_out() {
         const ORDERS: u32 = 20_000;
         let mut wanted: HashMap<String, i64> = HashMap::new();
-        for delivery in Workload::new(7, ORDERS).filter(|delivery| delivery.kind == Kind::Order) {
+        for delivery in Workload::new(7, ORDERS).filter(|delivery| delivery.kind == DeliveryKind::Order) {
             let Some(Action::Take { lines, .. }) = read(&delivery).map(|command| command.action) else {
                 continue;
             };

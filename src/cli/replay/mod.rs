@@ -67,7 +67,7 @@ pub struct DiffArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    choice: ChoiceArgs,
+    filter: ChoiceArgs,
 }
 
 /// The arguments of `replay republish`.
@@ -76,7 +76,7 @@ pub struct RepublishArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    choice: ChoiceArgs,
+    filter: ChoiceArgs,
 
     /// Publish to this topic instead of the result topics
     #[arg(long, value_name = "TOPIC")]
@@ -93,7 +93,7 @@ pub struct ReprocessArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    choice: ChoiceArgs,
+    filter: ChoiceArgs,
 
     /// Take the dead letters, instead of the orders and adjustments
     #[arg(long)]
@@ -123,7 +123,7 @@ pub struct RebuildArgs {
           help = "The new ledger, empty or begun before: postgres://USER@HOST/DB or sqlite://FILE")]
     into: DatabaseUrl,
 
-    /// Do not follow the old ledger, whose place and time of each decision are then lost
+    /// Do not follow the old ledger, whose sequence and time of each decision are then lost
     #[arg(long)]
     from_topics_alone: bool,
 
@@ -173,8 +173,8 @@ impl ReplayCommand {
 }
 
 impl Common {
-    fn scope<'a>(&'a self, choice: &'a RecordFilter) -> Scope<'a> {
-        Scope { kafka: &self.kafka, topics: &self.topics, group: &self.group, choice, since: None }
+    fn scope<'a>(&'a self, filter: &'a RecordFilter) -> Scope<'a> {
+        Scope { kafka: &self.kafka, topics: &self.topics, group: &self.group, filter, since: None }
     }
 
     async fn ledger(&self) -> Result<Arc<dyn Store>> {
@@ -193,10 +193,10 @@ impl Common {
 }
 
 async fn diff(args: DiffArgs) -> Result<ExitCode> {
-    let choice = args.choice.choice()?;
+    let filter = args.filter.filter()?;
     let store = args.common.ledger().await?;
     let shown = Shown::new("comparing");
-    let report = compare::with_topics(&*store, args.common.scope(&choice), &shown.progress).await;
+    let report = compare::with_topics(&*store, args.common.scope(&filter), &shown.progress).await;
     drop(shown);
     store.close().await;
     let report = report?;
@@ -208,10 +208,10 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
     if let Some(topic) = &args.to_topic {
         args.common.topics.check_other("--to-topic", topic)?;
     }
-    let choice = args.choice.choice()?;
+    let filter = args.filter.filter()?;
     let store = args.common.ledger().await?;
     let shown = Shown::new(if args.execute { "publishing again" } else { "looking" });
-    let (scope, to) = (args.common.scope(&choice), args.to_topic.as_deref());
+    let (scope, to) = (args.common.scope(&filter), args.to_topic.as_deref());
     let report = republish::republish(&*store, scope, to, args.execute, &shown.progress).await;
     drop(shown);
     store.close().await;
@@ -221,7 +221,7 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
 }
 
 async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
-    let choice = args.choice.choice()?;
+    let filter = args.filter.filter()?;
     let patch = args.patch.as_deref().map(read_patch).transpose()?;
     let from = if args.dead_letters {
         reprocess::From::DeadLetters(args.error.iter().cloned().collect::<BTreeSet<_>>())
@@ -230,7 +230,7 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
     };
     let store = args.common.ledger().await?;
     let shown = Shown::new(if args.execute { "asking again" } else { "looking" });
-    let scope = args.common.scope(&choice);
+    let scope = args.common.scope(&filter);
     let report =
         reprocess::reprocess(&*store, scope, &from, patch.as_ref(), args.execute, &shown.progress).await;
     drop(shown);
@@ -242,11 +242,11 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
 
 /// The exit status of a work that can be stopped; where it stopped is said in the lines of a positions file.
 fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> ExitCode {
-    let Some(places) = at else { return ExitCode::SUCCESS };
+    let Some(reached) = at else { return ExitCode::SUCCESS };
     eprintln!(
         "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:"
     );
-    for (at, next) in places {
+    for (at, next) in reached {
         eprintln!("{} {} {next}", at.topic, at.partition);
     }
     ExitCode::from(EXIT_INTERRUPTED)
@@ -266,7 +266,7 @@ fn read_patch(file: &Path) -> Result<serde_json::Value> {
 }
 
 async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
-    let choice = RecordFilter::all();
+    let filter = RecordFilter::all();
     let old = if args.from_topics_alone { None } else { Some(args.common.ledger().await?) };
     if let Ok(url) = args.common.database.url() {
         use secrecy::ExposeSecret as _;
@@ -277,7 +277,7 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     let into =
         open_url(args.into.expose(), FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
-    let scope = args.common.scope(&choice);
+    let scope = args.common.scope(&filter);
     let report = rebuild::rebuild(old.as_deref(), &*into, scope, args.execute, &shown.progress).await;
     drop(shown);
     into.close().await;
@@ -290,11 +290,11 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
 }
 
 async fn simulate(args: SimulateArgs) -> Result<ExitCode> {
-    let choice = args.range.choice();
+    let filter = args.range.filter();
     let levels: BTreeMap<Item, i64> = read_levels_file(&args.levels)?.into_iter().collect();
     let store = args.common.ledger().await?;
     let shown = Shown::new("simulating");
-    let report = simulate::simulate(&*store, args.common.scope(&choice), &levels, &shown.progress).await;
+    let report = simulate::simulate(&*store, args.common.scope(&filter), &levels, &shown.progress).await;
     drop(shown);
     store.close().await;
     let report = report?;

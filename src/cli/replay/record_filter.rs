@@ -23,7 +23,7 @@ pub struct RangeArgs {
 
 impl RangeArgs {
     /// Everything in between.
-    pub(super) fn choice(&self) -> RecordFilter {
+    pub(super) fn filter(&self) -> RecordFilter {
         RecordFilter { from: self.from, to: self.to, ..RecordFilter::all() }
     }
 }
@@ -61,25 +61,25 @@ impl ChoiceArgs {
     ///
     /// # Errors
     /// When a file cannot be read, or what it or a flag names cannot be.
-    pub(super) fn choice(&self) -> Result<RecordFilter> {
-        let mut choice = self.range.choice();
-        choice.partitions = self.partition.iter().copied().collect();
+    pub(super) fn filter(&self) -> Result<RecordFilter> {
+        let mut filter = self.range.filter();
+        filter.partitions = self.partition.iter().copied().collect();
         if let Some(file) = &self.positions_file {
             let positions = read_positions(&read(file)?).with_context(|| file.display().to_string())?;
-            choice.positions = Some(positions);
+            filter.positions = Some(positions);
         }
         let listed = self.order_ids_file.as_deref().map(read).transpose()?.unwrap_or_default();
         let ids = self.order_id.iter().map(String::as_str);
-        choice.ids = ids
+        filter.ids = ids
             .chain(listed.lines().map(str::trim).filter(|line| !line.is_empty()))
             .map(|id| Id::new(id).with_context(|| format!("{id:?} is no id")))
             .collect::<Result<Set<Id>>>()?;
-        choice.skus = self
+        filter.skus = self
             .sku
             .iter()
             .map(|sku| Sku::new(sku).with_context(|| format!("{sku:?} is no SKU")))
             .collect::<Result<Set<Sku>>>()?;
-        Ok(choice)
+        Ok(filter)
     }
 }
 

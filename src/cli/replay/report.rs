@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::replay::finding::{Finding, Report};
+use crate::replay::finding::{AuditReport, Finding};
 use crate::replay::{rebuild, reprocess, republish, simulate};
 
 /// SKUs shown by a simulation; --json has all.
@@ -29,7 +29,7 @@ pub(in crate::cli) fn findings(out: &mut String, findings: &[Finding]) {
 }
 
 /// The report of `replay diff`.
-pub(super) fn diff(report: &Report) -> String {
+pub(super) fn diff(report: &AuditReport) -> String {
     let mut out = String::new();
     let mut counts = table(&["same", "differing", "missing", "extra"]);
     let same = report.decisions.saturating_sub(report.differing + report.missing);
@@ -52,7 +52,7 @@ fn done(executed: bool) -> &'static str {
 }
 
 /// The report of `replay republish`.
-pub(super) fn republish(report: &republish::Report) -> String {
+pub(super) fn republish(report: &republish::RepublishReport) -> String {
     let mut counts =
         table(&["records", "published as accepted", "published as rejected", "without a decision"]);
     counts.add_row([report.records, report.accepted, report.rejected, report.without_decision]);
@@ -60,7 +60,7 @@ pub(super) fn republish(report: &republish::Report) -> String {
 }
 
 /// The report of `replay reprocess`.
-pub(super) fn reprocess(report: &reprocess::Report) -> String {
+pub(super) fn reprocess(report: &reprocess::ReprocessReport) -> String {
     let sent = if report.executed { "sent" } else { "to be sent" };
     let mut counts = table(&["records", sent, "decided already", "faulty"]);
     counts.add_row([report.records, report.sent, report.decided, report.faulty]);
@@ -72,7 +72,7 @@ pub(super) fn reprocess(report: &reprocess::Report) -> String {
 }
 
 /// The report of `replay rebuild`.
-pub(super) fn rebuild(report: &rebuild::Report, followed: bool) -> String {
+pub(super) fn rebuild(report: &rebuild::RebuildReport, followed: bool) -> String {
     if !report.executed {
         return format!(
             "{} decisions are there already, about {} records are to be read.\n{}",
@@ -96,7 +96,7 @@ pub(super) fn rebuild(report: &rebuild::Report, followed: bool) -> String {
 }
 
 /// The report of `replay simulate`.
-pub(super) fn simulate(report: &simulate::Report) -> String {
+pub(super) fn simulate(report: &simulate::SimulationReport) -> String {
     let mut counts = table(&["", "accepted", "rejected", "gained", "lost"]);
     let then = [report.accepted_then, report.rejected_then].map(|count| count.to_string());
     counts.add_row(std::iter::once("then".to_owned()).chain(then));

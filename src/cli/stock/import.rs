@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku};
-use crate::store::{Batch, MAX_BATCH, Store};
+use crate::store::{CommandBatch, MAX_BATCH, Store};
 
 /// Rows of a long file set in one transaction: long enough to be quick, short enough for orders to pass in between.
 const LONG_IMPORT_BATCH: usize = 10_000;
@@ -42,7 +42,7 @@ pub(super) async fn import(args: ImportArgs, store: &Arc<dyn Store>) -> Result<S
     for part in rows.chunks(size) {
         let requests = part.iter().map(|row| row.request(&import)).collect::<Result<Vec<_>>>()?;
         let applied = store
-            .apply(&Batch { advances: Vec::new(), requests, epoch: None })
+            .apply(&CommandBatch { advances: Vec::new(), requests, epoch: None })
             .await
             .with_context(|| format!("stopped after {} rows; run it again to go on", done + before))?;
         for (row, outcome) in part.iter().zip(&applied.outcomes) {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{get, item};
 use crate::ledger::{Command, Id, Item, Limits, MAX_QUANTITY, Outcome, Reason, Request};
-use crate::store::{Batch, Store};
+use crate::store::{CommandBatch, Store};
 
 /// The arguments of `stock set`.
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ fn own_id(what: &str) -> Result<Id> {
 /// Applies one command; why it was rejected, or nothing.
 async fn apply(command: Command, store: &Arc<dyn Store>) -> Result<Vec<Reason>> {
     let batch =
-        Batch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
+        CommandBatch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
     match store.apply(&batch).await?.outcomes.as_slice() {
         [Outcome::Decided(decision)] if !decision.accepted => Ok(decision.reasons()?),
         // Repeated: the commit's answer was lost, and the store found its own command decided when it tried again.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::event::wire::{OrderAccepted, OrderRejected};
-use crate::ledger::{Changes, Level, OrderTaken, Outcome, Place, Places, Rejected, Request, View, decide};
+use crate::ledger::{
+    Changes, Level, OrderTaken, Outcome, Rejected, Request, Sequenced, Sequences, View, decide,
+};
 
 /// The schema of this name, ready to validate.
 fn validator(name: &str) -> jsonschema::Validator {
@@ -64,8 +66,8 @@ fn what_is_published_is_valid_by_the_schemas() {
             assert_valid(&validator("result.headers"), &headers_as_json(&published));
         }
     }
-    for place in ["MUG", "MUG@berlin"] {
-        let published = level(&item(place), &Level { available: -1, version: 2, ..Level::default() });
+    for name in ["MUG", "MUG@berlin"] {
+        let published = level(&item(name), &Level { available: -1, version: 2, ..Level::default() });
         assert_valid(
             &validator("stock.level"),
             &serde_json::from_slice(published.value.as_deref().unwrap()).unwrap(),
@@ -89,8 +91,12 @@ fn lives(values: &[(i64, &str)]) -> Vec<String> {
         let command = read_command(&command).unwrap();
         let request = Request { command, source: Some(source) };
         let now = Stamp(1_767_323_045_678_901 + seconds * 1_000_000);
-        let Changes { outcomes, decisions, levels, orders, .. } =
-            decide(view.clone(), &[request], |_| false, Places::From(Place { seq: Seq(offset), at: now }));
+        let Changes { outcomes, decisions, levels, orders, .. } = decide(
+            view.clone(),
+            &[request],
+            |_| false,
+            Sequences::From(Sequenced { seq: Seq(offset), at: now }),
+        );
         view.decisions.extend(decisions.into_iter().map(|decision| (decision.key.clone(), decision)));
         view.levels.extend(levels);
         view.orders.extend(orders);

@@ -60,7 +60,7 @@ pub(super) fn ask() -> impl Strategy<Value = Ask> {
     ]
 }
 
-/// Where a generated record's content and place come from.
+/// Where a generated record's content and source come from.
 #[derive(Debug, Clone)]
 enum Origin {
     /// A record of its own.

@@ -157,8 +157,12 @@ impl Run {
             records[index.expect("one of the requests")].below
         };
         let first = Seq(100 + i64::try_from(self.decisions.len()).unwrap());
-        let changes =
-            decide(self.view(&requests), &requests, below, Places::From(Place { seq: first, at: now }));
+        let changes = decide(
+            self.view(&requests),
+            &requests,
+            below,
+            Sequences::From(Sequenced { seq: first, at: now }),
+        );
 
         assert_eq!(changes.outcomes.len(), records.len(), "one outcome for each request");
         assert!(changes.levels.is_sorted_by(|a, b| a.0 < b.0), "levels are sorted, each once");

@@ -28,20 +28,20 @@ fn steps(run: &Run, records: &[Record], with_commands: bool) -> Vec<Step> {
 
 /// Decides all of it again, in pages; what differs, and the past at its end.
 fn again(start: &Start, run: &Run, steps: &[Step], page: usize) -> (Vec<Difference>, ReplayState) {
-    let mut past = ReplayState::default();
-    past.assume(start.iter().map(|(thing, level)| (item(*thing), *level)));
+    let mut state = ReplayState::default();
+    state.assume(start.iter().map(|(thing, level)| (item(*thing), *level)));
     let mut differences = Vec::new();
     for page in steps.chunks(page) {
-        let needs = past.needs(page);
+        let needs = state.needs(page);
         let known = run
             .by_key
             .iter()
             .filter(|(key, _)| needs.contains(&key.id))
             .map(|(key, decision)| (key.clone(), Arc::clone(decision)))
             .collect();
-        differences.extend(past.go_on(page, &known));
+        differences.extend(state.go_on(page, &known));
     }
-    (differences, past)
+    (differences, state)
 }
 
 proptest! {
@@ -56,13 +56,13 @@ proptest! {
     ) {
         let run = run(&start, &batches(&records, &cuts));
         for with_commands in [true, false] {
-            let (differences, past) = again(&start, &run, &steps(&run, &records, with_commands), page);
+            let (differences, state) = again(&start, &run, &steps(&run, &records, with_commands), page);
             prop_assert_eq!(differences, []);
             let levels: BTreeMap<_, _> =
-                past.levels().map(|(item, level)| (item.clone(), *level)).collect();
+                state.levels().map(|(item, level)| (item.clone(), *level)).collect();
             prop_assert_eq!(&levels, &run.levels);
             for (id, order) in &run.orders {
-                prop_assert_eq!(past.hold(id), order.hold.as_ref());
+                prop_assert_eq!(state.hold(id), order.hold.as_ref());
             }
         }
     }

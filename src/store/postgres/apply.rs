@@ -18,11 +18,12 @@ use super::copy::CopyRows;
 use super::rows::location_column;
 use super::{DECISIONS_KEY, broke, failed, levels, orders, rows};
 use crate::ledger::{
-    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Map, Movement, NextOffset, OrderState,
-    Place, Seq, Set, Stamp, TopicPartition, View, decide,
+    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Map, Movement, NextOffset, OrderState, Seq,
+    Sequenced, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
-    Advance, Applied, ApplyMode, Batch, StoreError, find_positions, followed_orders, is_below, order_states,
+    Advance, Applied, ApplyMode, CommandBatch, StoreError, find_positions, followed_orders, is_below,
+    order_states,
 };
 
 /// The gate's number, this program's own among advisory locks.
@@ -70,8 +71,8 @@ pub(super) fn met_known_id(error: &StoreError) -> bool {
 /// One try on one connection.
 pub(super) async fn apply(
     connection: &mut PgConnection,
-    batch: &Batch,
-    how: ApplyMode<'_>,
+    batch: &CommandBatch,
+    mode: ApplyMode<'_>,
     ids: IdLookup,
 ) -> Result<Applied, StoreError> {
     let followed = followed_orders(batch);
@@ -82,7 +83,7 @@ pub(super) async fn apply(
 
     let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
     let items = items_of(batch, &followed_before);
-    if let ApplyMode::Repair = how {
+    if let ApplyMode::Repair = mode {
         // Whoever moves them now is waited for, so that the newest movement is the newest.
         levels::lock(&mut transaction, &items).await?;
         levels::repair(&mut transaction, &items).await?;
@@ -99,14 +100,14 @@ pub(super) async fn apply(
     orders::read_states(&mut transaction, &mut orders).await?;
 
     let view = View { levels, decisions, orders };
-    let changes = decide(view, &batch.requests, below, how.places(next));
+    let changes = decide(view, &batch.requests, below, mode.sequences(next));
 
     levels::write_with_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
     copy_decisions(&mut transaction, &changes).await?;
     copy_movements(&mut transaction, &changes).await?;
     orders::write_states(&mut transaction, &changes.orders).await?;
     orders::note_unannounced(&mut transaction, &changes.movements).await?;
-    if let ApplyMode::At([.., last]) = how {
+    if let ApplyMode::At([.., last]) = mode {
         draw_through(&mut transaction, last.seq).await?;
     }
     transaction.commit().await.map_err(failed("committing a batch"))?;
@@ -138,7 +139,7 @@ async fn look_up(
 
 /// Whether the batch cancels an order that is neither decided yet nor in the batch itself: with the latter another
 /// instance that decides it too meets this batch's decision.
-fn remembers_cancellation(batch: &Batch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
+fn remembers_cancellation(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
     let created = |id: &Id| CommandKey { id: id.clone(), kind: CommandKind::OrderCreated };
     let mut unknown: Set<CommandKey> = batch
         .requests
@@ -156,8 +157,8 @@ fn remembers_cancellation(batch: &Batch, decided: &Map<CommandKey, Arc<Decision>
 }
 
 /// Whether the batch states the first level of an item. There is no level yet that would make batches meet: an order for
-/// it could be rejected at a later place in the ledger's order than this, without having seen it.
-async fn begins_items(connection: &mut PgConnection, batch: &Batch) -> Result<bool, StoreError> {
+/// it could be rejected at a later ledger sequence than this, without having seen it.
+async fn begins_items(connection: &mut PgConnection, batch: &CommandBatch) -> Result<bool, StoreError> {
     let begun: Set<&Item> = batch
         .requests
         .iter()
@@ -183,7 +184,7 @@ async fn begins_items(connection: &mut PgConnection, batch: &Batch) -> Result<bo
 }
 
 /// The items whose levels the batch may change, sorted, each once.
-fn items_of<'a>(batch: &'a Batch, orders: &'a Map<Id, OrderState>) -> Vec<&'a Item> {
+fn items_of<'a>(batch: &'a CommandBatch, orders: &'a Map<Id, OrderState>) -> Vec<&'a Item> {
     let followed = orders.values().flat_map(|order| order.lines.iter().map(|line| &line.item));
     // Each once before sorting, which compares texts.
     let items: Set<&Item> =
@@ -225,7 +226,7 @@ async fn lock_positions(
     find_positions(found, advances)
 }
 
-/// Draws the batch's places, and reads the decisions for which this holds.
+/// Draws the batch's ledger sequences, and reads the decisions for which this holds.
 macro_rules! decisions_where {
     ($condition:literal) => {
         concat!(
@@ -239,16 +240,16 @@ macro_rules! decisions_where {
     };
 }
 
-/// Reads decisions already made for the batch's ids, and draws the batch's places in the ledger's order.
+/// Reads decisions already made for the batch's ids, and draws the batch's ledger sequences.
 ///
 /// A statement of its own, after the locks: its snapshot holds everything
 /// that earlier holders of the locks committed.
 async fn read_decisions(
     connection: &mut PgConnection,
-    batch: &Batch,
+    batch: &CommandBatch,
     followed: &[&Id],
     ids: IdLookup,
-) -> Result<(Map<CommandKey, Arc<Decision>>, Place), StoreError> {
+) -> Result<(Map<CommandKey, Arc<Decision>>, Sequenced), StoreError> {
     let statement = match ids {
         IdLookup::Any => decisions_where!("d.id = ANY($1)"),
         // As `decisions_cancelled` has it, the index that holds nothing else: a number in place of the 2 would not do.
@@ -272,16 +273,16 @@ async fn read_decisions(
             decisions.insert(decision.key.clone(), Arc::new(decision));
         }
     }
-    Ok((decisions, Place { seq: first, at: now }))
+    Ok((decisions, Sequenced { seq: first, at: now }))
 }
 
-/// Lets the next batch begin after this place.
+/// Lets the next batch begin after this ledger sequence.
 async fn draw_through(connection: &mut PgConnection, last: Seq) -> Result<(), StoreError> {
     sqlx::query("SELECT setval('ledger_seq', greatest($1, last_value)) FROM ledger_seq")
         .bind(last.0)
         .execute(connection)
         .await
-        .map_err(failed("keeping the places in the ledger's order"))?;
+        .map_err(failed("keeping the ledger sequences"))?;
     Ok(())
 }
 
@@ -316,11 +317,11 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
     }
     // In the order of the primary key: neighbours go to the same page of its index.
     // Sorted by numbers, since there are many movements of few items: the items' order is known.
-    let places: Map<&Item, usize> =
-        changes.levels.iter().enumerate().map(|(place, (item, _))| (item, place)).collect();
+    let indexes: Map<&Item, usize> =
+        changes.levels.iter().enumerate().map(|(index, (item, _))| (item, index)).collect();
     let mut movements: Vec<(usize, &Movement)> =
-        changes.movements.iter().map(|movement| (places[&movement.item], movement)).collect();
-    movements.sort_unstable_by_key(|(place, movement)| (*place, movement.version));
+        changes.movements.iter().map(|movement| (indexes[&movement.item], movement)).collect();
+    movements.sort_unstable_by_key(|(index, movement)| (*index, movement.version));
     let doing = failed("writing the movements");
     let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
                        FROM STDIN WITH (FORMAT binary)"#;

@@ -116,7 +116,7 @@ const LINES_MATCH: &str =
 
 /// Accepted lines against movements, both ways, where they are not the same.
 ///
-/// Joined by place in the ledger's order, a number, and not by command id: half the time. That a place is one
+/// Joined by ledger sequence, a number, and not by command id: half the time. That a sequence is one
 /// command's shows in the ids.
 const LINES: Check = Check {
     invariant: 3,
@@ -126,7 +126,7 @@ const LINES: Check = Check {
                     THEN format('command %s: it was accepted for SKU %s, but no movement took effect', odd.line_id, odd.line_item)
                 WHEN d.id IS NULL THEN format('SKU %s: movement %s is of command %s, which has no decision',
                                               odd.item, odd.version, odd.id)
-                WHEN d.seq <> odd.seq THEN format('SKU %s: movement %s of command %s is at place %s, its decision at %s',
+                WHEN d.seq <> odd.seq THEN format('SKU %s: movement %s of command %s has ledger sequence %s, its decision %s',
                                                   odd.item, odd.version, odd.id, odd.seq, d.seq)
                 WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
                                                 odd.id, odd.version, odd.item)

@@ -198,7 +198,7 @@ impl Lease {
     fn give_back(mut self) {
         if let Some(mut connection) = self.0.take() {
             // As sqlx does when it is dropped, but within a bound: a server that vanished at this moment would take the
-            // pool's place for good.
+            // pool's slot for good.
             let back = connection.return_to_pool();
             tokio::spawn(tokio::time::timeout(RELEASE_LIMIT, back));
         }

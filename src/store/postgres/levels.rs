@@ -39,7 +39,7 @@ pub(super) type LevelRows<'a> = Vec<(&'a Item, Option<(Ctid, Limits)>)>;
 /// waited is compared again, and with the whole array that was a scan of it.
 ///
 /// Citus wants another statement here: across shards it refuses `FOR UPDATE`,
-/// and `UPDATE … SET version = version … RETURNING` takes its place.
+/// and `UPDATE … SET version = version … RETURNING` replaces it.
 pub(super) async fn lock<'a>(
     connection: &mut PgConnection,
     items: &[&'a Item],
@@ -105,9 +105,9 @@ pub(super) async fn write_with_positions(
     let mut rows = rows.iter();
     for (item, level) in &changes.levels {
         match rows.find(|(at, _)| *at == item).and_then(|(_, row)| row.as_ref()) {
-            Some((place, limits)) => {
-                let (places, columns) = if *limits == level.limits { &mut moved } else { &mut limited };
-                places.push(*place);
+            Some((row_id, limits)) => {
+                let (row_ids, columns) = if *limits == level.limits { &mut moved } else { &mut limited };
+                row_ids.push(*row_id);
                 columns.push(*level);
             }
             None => new.push((item, *level)),
@@ -136,11 +136,11 @@ async fn move_levels(
         advances.iter().map(|advance| advance.published.map(|published| published.0)).collect();
     let meant = (rows.len(), advances.len());
     let written = sqlx::query(
-        // By the rows' places, which their locks hold fast: half the cost of finding them by SKU again.
+        // By the rows' ids (ctid), which their locks hold fast: half the cost of finding them by SKU again.
         "WITH moved AS (
              UPDATE levels SET available = new.available, version = new.version
-             FROM UNNEST($1::tid[], $2::bigint[], $3::bigint[]) AS new (place, available, version)
-             WHERE levels.ctid = new.place
+             FROM UNNEST($1::tid[], $2::bigint[], $3::bigint[]) AS new (row_id, available, version)
+             WHERE levels.ctid = new.row_id
              RETURNING 1
          ), placed AS (
              INSERT INTO positions (topic, partition, next_offset, published_offset)
@@ -178,17 +178,17 @@ async fn move_levels(
 /// Writes levels whose limits change too. By themselves: the others' statement is quicker without.
 async fn state_levels(
     connection: &mut PgConnection,
-    (places, levels): (Vec<Ctid>, LevelColumns),
+    (row_ids, levels): (Vec<Ctid>, LevelColumns),
 ) -> Result<(), StoreError> {
-    let meant = places.len();
+    let meant = row_ids.len();
     let written = sqlx::query(
         "UPDATE levels SET available = new.available, version = new.version,
                            backorder_limit = new.backorder_limit, order_limit = new.order_limit
          FROM UNNEST($1::tid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-              AS new (place, available, version, backorder_limit, order_limit)
-         WHERE levels.ctid = new.place",
+              AS new (row_id, available, version, backorder_limit, order_limit)
+         WHERE levels.ctid = new.row_id",
     )
-    .bind(places)
+    .bind(row_ids)
     .bind(levels.availables)
     .bind(levels.versions)
     .bind(levels.backorder_limits)

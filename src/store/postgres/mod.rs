@@ -8,8 +8,8 @@
 //! | – | look up the items that are received or set | whether one begins here; only with such commands |
 //! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `apply.rs` |
 //! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
-//! | 4 | lock and read the positions | the batch's place in its partitions |
-//! | 5 | read decisions by command id; draw the batch's places in the ledger's order | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
+//! | 4 | lock and read the positions | where the batch stands in its partitions |
+//! | 5 | read decisions by command id; draw the batch's ledger sequences | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
 //! | 6, 7 | read what followed orders gave back, and their holds | |
 //! | 8 | write levels and positions | one statement |
 //! | 9, 10 | write levels whose limits changed; levels of new items | |
@@ -58,10 +58,10 @@ use apply::IdLookup;
 use connection::{ACQUIRE_TIMEOUT, CLOSE_LIMIT, Patience};
 
 use super::{
-    Applied, ApplyMode, Audit, Batch, DueHold, ItemLevel, OverdueHolds, Position, Snapshot, Store,
+    Applied, ApplyMode, Audit, CommandBatch, DueHold, ItemLevel, OverdueHolds, Position, Snapshot, Store,
     StoreError, version,
 };
-use crate::ledger::{Item, Place, Sku, TopicPartition};
+use crate::ledger::{Item, Sequenced, Sku, TopicPartition};
 
 /// Longest wait for a lock on a table while migrating. Whoever wants the table meanwhile waits behind.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ impl PostgresStore {
     }
 
     /// Applies a batch as if all its ids were new, which nearly always they are, or with a look at each.
-    async fn attempt(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn attempt(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         let full_lookup_batches =
             self.full_lookup_batches
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -145,8 +145,8 @@ impl PostgresStore {
 
     async fn attempt_as(
         &self,
-        batch: &Batch,
-        how: ApplyMode<'_>,
+        batch: &CommandBatch,
+        mode: ApplyMode<'_>,
         ids: IdLookup,
     ) -> Result<Applied, StoreError> {
         let apply = async |connection: &mut PgConnection| {
@@ -154,7 +154,7 @@ impl PostgresStore {
             if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
                 return Err(StoreError::Reconnected);
             }
-            apply::apply(connection, batch, how, ids).await
+            apply::apply(connection, batch, mode, ids).await
         };
         connection::with_connection(&self.batches, Patience::Usual, apply).await
     }
@@ -354,7 +354,7 @@ impl Store for PostgresStore {
         self.opened.load(Ordering::SeqCst)
     }
 
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         let again = |error: &StoreError| {
             error.is_transient() && (batch.epoch.is_none() || connection::keeps_session(error))
         };
@@ -416,13 +416,13 @@ impl Store for PostgresStore {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         // Only the owner may, and nobody on a standby: then what follows may be slow.
         if let Err(error) = self.at_leisure(read::summarise).await {
-            tracing::debug!(%error, "the indexes by place are not brought up to date; reading may be slow");
+            tracing::debug!(%error, "the indexes by ledger sequence are not brought up to date; reading may be slow");
         }
         Ok(Box::new(read::PostgresSnapshot::begin(&self.pool).await?))
     }
 
-    async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.attempt_as(batch, ApplyMode::At(places), IdLookup::Any))
+    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
+        super::retry("restoring a batch", || self.attempt_as(batch, ApplyMode::At(sequences), IdLookup::Any))
             .await
     }
 
@@ -430,7 +430,7 @@ impl Store for PostgresStore {
         self.at_leisure(audit::repairable_levels).await
     }
 
-    async fn repair(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         super::retry("repairing levels", || self.attempt_as(batch, ApplyMode::Repair, IdLookup::Any)).await
     }
 

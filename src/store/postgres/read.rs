@@ -1,9 +1,9 @@
 //! Reading the ledger back, in its order, as it was at one moment.
 //!
-//! Places in the order are kept by BRIN indexes: the tables are append-only,
-//! so places follow the rows' order on disk closely, and such an index costs
+//! Ledger sequences are kept by BRIN indexes: the tables are append-only,
+//! so ledger sequences follow the rows' order on disk closely, and such an index costs
 //! a batch next to nothing. What it cannot do is sort; so each page is a
-//! bounded range of places, of which the index names the few blocks.
+//! bounded range of sequences, of which the index names the few blocks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use crate::ledger::{
 };
 use crate::store::{Incarnation, ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement};
 
-/// Places between the first one of a batch and that of the next, as `ledger_seq` draws them.
+/// Sequences between the first one of a batch and that of the next, as `ledger_seq` draws them.
 const BATCH_PLACES: i64 = 100_000;
 const _: () = assert!(MAX_BATCH == 100_000, "ledger_seq is incremented by MAX_BATCH");
 
-/// Most places looked through at once: a thousand batches, for ledgers whose batches are small.
+/// Most sequences looked through at once: a thousand batches, for ledgers whose batches are small.
 const LONGEST_STRETCH: i64 = 1_000 * BATCH_PLACES;
 
 /// A read-only transaction that sees the ledger as it was when it began.
 pub(super) struct PostgresSnapshot {
     connection: PoolConnection<Postgres>,
-    /// Places looked through at once: as many as hold about one page, since all rows of a range are read and sorted.
+    /// Sequences looked through at once: as many as hold about one page, since all rows of a range are read and sorted.
     range: i64,
 }
 
@@ -67,7 +67,7 @@ impl Snapshot for PostgresSnapshot {
         let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
             .fetch_one(&mut *self.connection)
             .await
-            .map_err(failed("reading the last decision's place"))?;
+            .map_err(failed("reading the last decision's ledger sequence"))?;
         Ok(last.map(Seq))
     }
 
@@ -109,7 +109,7 @@ impl Snapshot for PostgresSnapshot {
             } else if found.len() < limit / 4 {
                 self.range = (self.range * 2).min(LONGEST_STRETCH);
             }
-            // A range may be empty: batches that failed drew their places all the same.
+            // A range may be empty: batches that failed drew their sequences all the same.
             if !found.is_empty() || last_place(&mut self.connection).await? <= through {
                 return Ok(found);
             }
@@ -217,7 +217,7 @@ pub(super) async fn summarise(connection: &mut PgConnection) -> Result<(), Store
     )
     .execute(connection)
     .await
-    .map_err(failed("bringing the indexes by place up to date"))?;
+    .map_err(failed("bringing the indexes by ledger sequence up to date"))?;
     Ok(())
 }
 
@@ -243,12 +243,12 @@ async fn decisions_between(
     .collect()
 }
 
-/// The last place any batch can have drawn.
+/// The last ledger sequence any batch can have drawn.
 async fn last_place(connection: &mut PgConnection) -> Result<i64, StoreError> {
     let last_batch: i64 = sqlx::query_scalar("SELECT last_value FROM ledger_seq")
         .fetch_one(connection)
         .await
-        .map_err(failed("reading the ledger's last place"))?;
+        .map_err(failed("reading the ledger's last sequence"))?;
     Ok(last_batch.saturating_add(BATCH_PLACES))
 }
 
@@ -295,6 +295,6 @@ fn movement(row: &PgRow) -> Result<StoredMovement, StoreError> {
         balance: row.try_get(5).map_err(&doing)?,
         cause: CommandKey { id, kind },
         seq: Seq(row.try_get(0).map_err(&doing)?),
-        place: partition.zip(offset.map(Offset)),
+        record: partition.zip(offset.map(Offset)),
     })
 }

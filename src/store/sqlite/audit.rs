@@ -123,10 +123,10 @@ const CHECKS: &[Check] = &[
         sql: concat!(
             "SELECT CASE
                  WHEN d.seq IS NULL
-                     THEN format('SKU %s: movement %d is of command %s, which has no decision at place %d',
+                     THEN format('SKU %s: movement %d is of command %s, which has no decision at ledger sequence %d',
                                  ", item!("m."), ", m.version, m.id, m.seq)
                  WHEN d.id <> m.id OR d.kind <> m.kind
-                     THEN format('SKU %s: movement %d is of command %s, but place %d decided command %s',
+                     THEN format('SKU %s: movement %d is of command %s, but ledger sequence %d decided command %s',
                                  ", item!("m."), ", m.version, m.id, m.seq, d.id)
                  WHEN NOT d.accepted
                      THEN format('command %s was rejected, yet movement %d of SKU %s took effect', m.id, m.version,

@@ -11,7 +11,7 @@
 //! | 2 | read positions | all partitions of the batch, one JSON text |
 //! | 3 | read decisions | all command ids, and the orders that commands follow |
 //! | 4 | read levels | all items, and those of the orders followed |
-//! | 5 | next place in the order | – |
+//! | 5 | next ledger sequence | – |
 //! | 6 to 8 | write levels, decisions, movements | all rows, one JSON text each |
 //! | 9 | write positions | all partitions |
 //! | 10 | `COMMIT` | one fsync |
@@ -45,13 +45,13 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, ApplyMode, Audit, Batch, DueHold, Incarnation, ItemLevel, OverdueHolds, Position, Snapshot,
-    Store, StoreError, StoredMovement, find_positions, first_place_of, followed_orders, is_below,
+    Applied, ApplyMode, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, OverdueHolds, Position,
+    Snapshot, Store, StoreError, StoredMovement, find_positions, first_place_of, followed_orders, is_below,
     order_states, version,
 };
 use crate::ledger::{
-    self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Place, Seq, Sku, Stamp,
-    TopicPartition, View,
+    self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku,
+    Stamp, TopicPartition, View,
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -126,12 +126,12 @@ impl SqliteStore {
         Ok(Self { writer, readers, opened })
     }
 
-    async fn apply_once(&self, batch: &Batch, how: ApplyMode<'_>) -> Result<Applied, StoreError> {
+    async fn apply_once(&self, batch: &CommandBatch, mode: ApplyMode<'_>) -> Result<Applied, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("waiting to write the ledger"))?;
         if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
             return Err(StoreError::Reconnected);
         }
-        let result = apply(&mut conn, batch, how).await;
+        let result = apply(&mut conn, batch, mode).await;
         if matches!(result, Err(StoreError::Database { .. })) {
             // Its state is unknown; the next try gets a new one. What closing says adds nothing to the error in hand.
             let _ = conn.close().await;
@@ -236,7 +236,7 @@ impl Store for SqliteStore {
         self.opened.load(Ordering::SeqCst)
     }
 
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         // Each error of the database costs the connection.
         let again = |error: &StoreError| {
             error.is_transient() && (batch.epoch.is_none() || !matches!(error, StoreError::Database { .. }))
@@ -291,8 +291,8 @@ impl Store for SqliteStore {
         Ok(Box::new(SqliteSnapshot(transaction)))
     }
 
-    async fn restore(&self, batch: &Batch, places: &[Place]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.apply_once(batch, ApplyMode::At(places))).await
+    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
+        super::retry("restoring a batch", || self.apply_once(batch, ApplyMode::At(sequences))).await
     }
 
     async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
@@ -300,7 +300,7 @@ impl Store for SqliteStore {
         rows::read_mendable_levels(&mut conn).await.map(item_levels)
     }
 
-    async fn repair(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         super::retry("repairing levels", || self.apply_once(batch, ApplyMode::Repair)).await
     }
 
@@ -313,11 +313,11 @@ impl Store for SqliteStore {
 /// One transaction around [`decide_and_write`].
 async fn apply(
     conn: &mut SqliteConnection,
-    batch: &Batch,
-    how: ApplyMode<'_>,
+    batch: &CommandBatch,
+    mode: ApplyMode<'_>,
 ) -> Result<Applied, StoreError> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database("beginning a batch"))?;
-    match decide_and_write(&mut tx, batch, how).await {
+    match decide_and_write(&mut tx, batch, mode).await {
         Ok(applied) => {
             tx.commit().await.map_err(database("committing a batch"))?;
             Ok(applied)
@@ -332,8 +332,8 @@ async fn apply(
 
 async fn decide_and_write(
     conn: &mut SqliteConnection,
-    batch: &Batch,
-    how: ApplyMode<'_>,
+    batch: &CommandBatch,
+    mode: ApplyMode<'_>,
 ) -> Result<Applied, StoreError> {
     let found = rows::read_positions(conn, batch.advances.iter().map(|advance| &advance.at))
         .await
@@ -349,7 +349,7 @@ async fn decide_and_write(
     let asked = batch.requests.iter().flat_map(|request| request.command.items());
     let taken = states.values().flat_map(|state| state.lines.iter().map(|line| &line.item));
     let items: BTreeSet<&Item> = asked.chain(taken).collect();
-    if let ApplyMode::Repair = how {
+    if let ApplyMode::Repair = mode {
         rows::mend_levels(conn, &items).await?;
     }
     let levels = rows::read_levels(conn, &items).await?.into_iter().collect();
@@ -358,11 +358,11 @@ async fn decide_and_write(
     let held: HashSet<Id> =
         states.iter().filter(|(_, state)| state.hold.is_some()).map(|(id, _)| id.clone()).collect();
     let view = View { levels, decisions, orders: states };
-    // The write lock is held, so nobody else draws the same places.
-    let seq = rows::next_seq(conn).await.map_err(database("drawing places in the order"))?;
+    // The write lock is held, so nobody else draws the same sequences.
+    let seq = rows::next_seq(conn).await.map_err(database("drawing ledger sequences"))?;
 
     let below = |request: &_| is_below(&positions, request);
-    let changes = ledger::decide(view, &batch.requests, below, how.places(Place { seq, at: now() }));
+    let changes = ledger::decide(view, &batch.requests, below, mode.sequences(Sequenced { seq, at: now() }));
 
     rows::write_levels(conn, &changes.levels).await?;
     rows::write_decisions(conn, &changes.decisions).await?;
@@ -391,7 +391,7 @@ impl Snapshot for SqliteSnapshot {
         let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
             .fetch_one(&mut *self.0)
             .await
-            .map_err(database("reading the last decision's place"))?;
+            .map_err(database("reading the last decision's ledger sequence"))?;
         Ok(last.map(Seq))
     }
 

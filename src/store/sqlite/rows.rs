@@ -119,14 +119,14 @@ pub(super) async fn write_position(
     .map(drop)
 }
 
-/// Notes that from a place in the ledger's order on a partition's decisions are of this topic.
+/// Notes that from a ledger sequence on a partition's decisions are of this topic.
 pub(super) async fn write_incarnation(
     conn: &mut SqliteConnection,
     at: &TopicPartition,
     topic_id: &TopicId,
     from: Seq,
 ) -> Result<(), sqlx::Error> {
-    // Twice at one place: nothing was decided of the first.
+    // Twice at one sequence: nothing was decided of the first.
     sqlx::query(
         "INSERT INTO topic_incarnations (topic, partition, from_seq, topic_id) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (topic, partition, from_seq) DO UPDATE SET topic_id = excluded.topic_id",
@@ -140,7 +140,7 @@ pub(super) async fn write_incarnation(
     .map(drop)
 }
 
-/// Which topics the decisions of each partition are of, sorted by partition and place.
+/// Which topics the decisions of each partition are of, sorted by partition and ledger sequence.
 pub(super) async fn read_incarnations(conn: &mut SqliteConnection) -> Result<Vec<Incarnation>, sqlx::Error> {
     let rows: Vec<(String, i32, i64, String)> = sqlx::query_as(
         "SELECT topic, partition, from_seq, topic_id FROM topic_incarnations ORDER BY topic, partition, from_seq",
@@ -473,7 +473,7 @@ impl MovementRow {
             balance: self.balance,
             cause: CommandKey { id, kind },
             seq: Seq(self.seq),
-            place: self.partition.zip(self.offset.map(Offset)),
+            record: self.partition.zip(self.offset.map(Offset)),
         })
     }
 }
@@ -496,9 +496,9 @@ pub(super) async fn read_movements_between(
     rows.into_iter().map(MovementRow::read).collect()
 }
 
-/// The first free place in the ledger's order. The caller holds the write lock, so it stays free.
+/// The first free ledger sequence. The caller holds the write lock, so it stays free.
 pub(super) async fn next_seq(conn: &mut SqliteConnection) -> Result<Seq, sqlx::Error> {
-    // The key of decisions is their place, so this reads one leaf.
+    // The key of decisions is their sequence, so this reads one leaf.
     sqlx::query_scalar("SELECT coalesce(max(seq), 0) + 1 FROM decisions").fetch_one(conn).await.map(Seq)
 }
 
