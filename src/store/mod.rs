@@ -311,7 +311,7 @@ pub trait Store: Send + Sync + 'static {
     /// The group whose ledger it is; `None` before the first verifier.
     async fn group(&self) -> Result<Option<String>, StoreError>;
 
-    /// Grows whenever a connection that applies batches is opened. See [`Batch::epoch`].
+    /// Grows whenever a connection that applies batches is opened. See [`CommandBatch::epoch`].
     fn connection_epoch(&self) -> u64;
 
     /// Applies a batch in one transaction, once: retries what is transient
