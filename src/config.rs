@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::store::MAX_BATCH;
@@ -63,36 +62,8 @@ fn parse_property(text: &str) -> Result<Property, String> {
     Ok(Property { key: key.to_owned(), value: value.to_owned() })
 }
 
-impl KafkaArgs {
-    /// The client configuration that every consumer, producer and admin client starts from.
-    ///
-    /// # Errors
-    /// When the password file cannot be read.
-    pub fn client(&self) -> Result<ClientConfig> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.software.name", "stock-verifier");
-        if let Some(file) = &self.kafka_password_file {
-            config.set("sasl.password", read_secret(file)?.expose_secret());
-        }
-        Ok(config)
-    }
-
-    /// Whether the user sets this property.
-    #[must_use]
-    pub fn sets(&self, property: &str) -> bool {
-        self.properties.iter().any(|Property { key, .. }| key == property)
-    }
-
-    /// Lays the user's properties over a finished configuration.
-    pub fn overlay(&self, config: &mut ClientConfig) {
-        for Property { key, value } in &self.properties {
-            config.set(key, value);
-        }
-    }
-}
-
 /// A secret from a file, without the line's end.
-fn read_secret(file: &PathBuf) -> Result<SecretString> {
+pub(crate) fn read_secret(file: &PathBuf) -> Result<SecretString> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the password file {}", file.display()))?;
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::{Lost, Sender};
 use crate::event::level;
+use crate::kafka::sender::{Lost, Sender};
 use crate::ledger::{Item, Level, Map};
 use crate::store::{ItemLevel, Store};
 

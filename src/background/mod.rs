@@ -5,7 +5,6 @@
 
 mod hold_expiry;
 mod level_feed;
-mod sender;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use level_feed::LevelChanges;
 use level_feed::LevelFeed;
-pub(crate) use sender::{Lost, Sender};
 
 use crate::config::{KafkaArgs, TopicArgs};
+use crate::kafka::sender::Sender;
 use crate::store::Store;
 
 /// Publishes levels and asks for the end of holds, until `stop`; then publishes what is still to be published, within bounds.

@@ -15,13 +15,13 @@ use tokio::task::block_in_place;
 use super::progress::Shown;
 use super::{FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
+use crate::kafka::reader::Topics;
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
 use crate::replay::decision_verifier;
 use crate::replay::finding::AuditReport;
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::scope::Scope;
-use crate::replay::topics::Topics;
 use crate::store::{Audit, Finding, OVERDUE, OverdueHolds, Store};
 
 /// Findings of one invariant that are shown; --json has more.

@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
 use super::start_checks::settings_of;
-use crate::verifier::Settings;
+use crate::pipeline::Settings;
 
 /// How often to look. Retention is hours or days, and a look is some requests for each partition.
 const LOOK: Duration = Duration::from_secs(180);

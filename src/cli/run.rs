@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
-use crate::publish::Unfinished;
+use crate::pipeline::Unfinished;
+use crate::pipeline::{self, Settings};
 use crate::store::postgres::Connections;
 use crate::tally::Totals;
-use crate::verifier::{self, Settings};
 
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -117,7 +117,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         settings.topics.orders_topic,
         settings.topics.adjustments_topic
     );
-    let ended = verifier::run(settings, Arc::clone(&store), Arc::clone(&totals), stop).await;
+    let ended = pipeline::run(settings, Arc::clone(&store), Arc::clone(&totals), stop).await;
     store.close().await;
     let total = totals.so_far();
     tracing::info!(

@@ -10,8 +10,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::task::spawn_blocking;
 
 use crate::config::KafkaArgs;
+use crate::pipeline::Settings;
 use crate::store::Store;
-use crate::verifier::Settings;
 
 /// Longest wait for the brokers when starting.
 const REACH_LIMIT: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use rdkafka::client::{Client, ClientContext};
 
 /// The id under which the group knows a consumer now; empty while it does not.
 #[must_use]
-pub fn member_id<C: ClientContext>(client: &Client<C>) -> String {
+pub(super) fn member_id<C: ClientContext>(client: &Client<C>) -> String {
     let client = client.native_ptr();
     // Sound because `client` is a live handle for as long as it is borrowed here.
     let id = unsafe { native::rd_kafka_memberid(client) };

@@ -14,8 +14,8 @@ use super::join::{Join, Page};
 use super::published::{Event, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of};
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, published_part};
-use super::topics::{OffsetRange, Reader, Topics};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
+use crate::kafka::reader::{OffsetRange, Reader, Topics};
 use crate::ledger::{
     Action, Command, Decision, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition,
 };

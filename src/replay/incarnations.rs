@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::topics::Topics;
+use crate::kafka::reader::Topics;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{Decision, NextOffset, Offset, Seq, TopicId, TopicPartition};
 use crate::store::Incarnation;

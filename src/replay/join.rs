@@ -7,8 +7,8 @@ use tokio::task::block_in_place;
 
 use super::incarnations::Incarnations;
 use super::replay_state::{Entry, PAGE, Pages};
-use super::topics::{OffsetRange, Reader};
 use crate::event::Record;
+use crate::kafka::reader::{OffsetRange, Reader};
 use crate::ledger::TopicPartition;
 
 /// A page of the ledger with the records its decisions were made of.

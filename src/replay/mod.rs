@@ -23,7 +23,6 @@ pub mod republish;
 mod rows;
 pub mod scope;
 pub mod simulate;
-pub mod topics;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,8 +12,8 @@ use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::compare_rows;
 use super::scope::{Scope, check_fits};
-use super::topics::{OffsetRange, Reader, Topics};
 use crate::event::{Record, read_command};
+use crate::kafka::reader::{OffsetRange, Reader, Topics};
 use crate::ledger::{
     Action, Command, Decision, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId, TopicPartition,
     reconstruct,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
-use super::topics::{OffsetRange, Topics};
 use crate::event::{Record, read_command};
+use crate::kafka::reader::{OffsetRange, Topics};
 use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition};
 
 /// Where to begin, or to end.

@@ -11,12 +11,12 @@ use tokio::task::block_in_place;
 
 use super::published::{letter_class, letter_of};
 use super::scope::{LedgerView, Scope};
-use super::topics::OffsetRange;
 use super::{Progress, Stopped};
-use crate::background::{Lost, Sender};
 use crate::event::{
     Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, read_command,
 };
+use crate::kafka::reader::OffsetRange;
+use crate::kafka::sender::{Lost, Sender};
 use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
 use crate::store::{Snapshot, Store};
 

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::incarnations::Incarnations;
 use super::scope::{LedgerView, Scope, published_part};
-use super::topics::OffsetRange;
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
 use crate::event::{Outgoing, Record, read_command, result};
+use crate::kafka::reader::OffsetRange;
+use crate::kafka::transactional::{PublishError, PublishRequest, Publisher};
 use crate::ledger::{Id, NextOffset, TopicPartition};
-use crate::publish::{PublishError, PublishRequest, Publisher};
 use crate::store::{Snapshot, Store};
 
 /// Events of one transaction at most.
@@ -148,7 +148,7 @@ fn publish(publisher: &mut Publisher, events: &[Outgoing]) -> Result<()> {
     }
     let events: Vec<&Outgoing> = events.iter().collect();
     for _ in 0..TRIES {
-        match publisher.publish(&PublishRequest { events: &events, offsets: &[], group: None }) {
+        match publisher.publish(&PublishRequest { events: &events, offsets: &[], group: &[] }) {
             Ok(()) => return Ok(()),
             Err(PublishError::Fenced(_)) => {
                 bail!("another replay took over; only one can publish at a time")

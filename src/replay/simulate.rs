@@ -12,8 +12,8 @@ use super::incarnations::check_same;
 use super::join::Join;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Scope};
-use super::topics::OffsetRange;
 use crate::event::read_command;
+use crate::kafka::reader::OffsetRange;
 use crate::ledger::{
     Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Request, Seq, Sequenced, Stamp,
     reconstruct,

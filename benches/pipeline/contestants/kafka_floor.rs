@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use stock_verifier::event::{Channel, Outgoing, OutgoingHeader};
-use stock_verifier::intake::{Role, Speaking, consumer_config};
+use stock_verifier::kafka::consumer::{GroupMember, Role, consumer_config};
+use stock_verifier::kafka::transactional::{PublishRequest, Publisher};
 use stock_verifier::ledger::{NextOffset, TopicPartition};
-use stock_verifier::publish::{PublishRequest, Publisher};
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
@@ -81,7 +81,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                 publisher.publish(&PublishRequest {
                     events: &events.iter().collect::<Vec<_>>(),
                     offsets: &offsets,
-                    group: Some(Speaking::of(&backlog, group)),
+                    group: &[GroupMember::of(&backlog, group)],
                 })?;
             }
             Ok(())

@@ -30,10 +30,10 @@ use self::report::grouped;
 use self::workload::Workload;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
+use crate::pipeline::{self, Settings};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{CommandBatch, Store};
 use crate::tally::{Tally, Totals};
-use crate::verifier::{self, Settings};
 
 /// SKUs stocked in one batch.
 const STOCK_BATCH: usize = 500;
@@ -127,7 +127,7 @@ pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
         let done = done.clone();
         move || reader.run(&done)
     });
-    let mut verifying = tokio::spawn(verifier::run(
+    let mut verifying = tokio::spawn(pipeline::run(
         settings(&broker, args.batch),
         Arc::clone(&store),
         Arc::clone(&totals),

@@ -9,62 +9,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::progress::Progress;
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
-use crate::kafka::topic_ids::{Described, describe};
+use crate::kafka::asker::Asker;
+use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
 
-/// Longest wait for Kafka's answer to one question; the next try asks again.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
-/// What the group committed for a partition; `None` where it never did. Kafka can answer for some partitions and not for
-/// others, and "cannot say" is not "never".
-///
-/// # Errors
-/// When Kafka said nothing of this partition.
-pub(super) fn committed(list: &TopicPartitionList, at: &TopicPartition) -> Result<Option<NextOffset>> {
-    let cannot = || format!("cannot read the committed offset of {at}");
-    let element = list
-        .find_partition(&at.topic, at.partition)
-        .ok_or(KafkaError::OffsetFetch(rdkafka::error::RDKafkaErrorCode::UnknownPartition))
-        .with_context(cannot)?;
-    element.error().with_context(cannot)?;
-    Ok(element_offset(&element))
-}
-
-fn element_offset(element: &TopicPartitionListElem<'_>) -> Option<NextOffset> {
-    match element.offset() {
-        Offset::Offset(offset) => Some(NextOffset(offset)),
-        _ => None,
-    }
-}
-
-/// Says nothing: what matters is said by who asks.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "asking for committed offsets");
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
 /// Asks what the group committed, without being a member of it. Every call blocks.
 struct GroupOffsets {
-    consumer: BaseConsumer<Quiet>,
+    asker: Asker,
     topics: Vec<String>,
 }
 
@@ -73,49 +32,25 @@ type Committed = HashMap<TopicPartition, (Option<TopicId>, NextOffset)>;
 
 impl GroupOffsets {
     fn new(kafka: &KafkaArgs, group: &GroupArgs, topics: &TopicArgs) -> Result<Self> {
-        let mut config = kafka.client()?;
-        kafka.overlay(&mut config);
-        config
-            .set("client.id", "stock-verifier-offsets")
-            .set("group.id", &group.group)
-            .set("allow.auto.create.topics", "false")
-            .set("enable.auto.commit", "false")
-            // Offsets of an open transaction are not waited for: under load there is always one. What was committed
-            // before it is what a ledger must have at least.
-            .set("isolation.level", "read_uncommitted")
-            .remove("group.instance.id");
-        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        let topics = topics.read().map(str::to_owned).to_vec();
-        Ok(Self { consumer, topics })
+        let asker = Asker::new(kafka, "stock-verifier-offsets", Some(&group.group))?;
+        Ok(Self { asker, topics: topics.read().map(str::to_owned).to_vec() })
     }
 
     fn ask(&self) -> Result<Committed> {
-        // Serves the callbacks, which would pile up.
-        let _ = self.consumer.poll(Duration::ZERO);
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-        let described = describe(self.consumer.client(), &names, ANSWER_LIMIT)?;
-        let mut wanted = TopicPartitionList::new();
+        let described = self.asker.describe(&names)?;
+        let mut wanted = Vec::new();
         for (name, described) in names.iter().zip(&described) {
             if let Described::There { partitions, .. } = described {
-                for partition in 0..*partitions {
-                    wanted.add_partition(name, partition);
-                }
+                wanted.extend((0..*partitions).map(|partition| TopicPartition::new(*name, partition)));
             }
         }
-        let answer = self
-            .consumer
-            .committed_offsets(wanted, ANSWER_LIMIT)
-            .context("cannot read the committed offsets")?;
-        let mut all = Committed::new();
-        for element in answer.elements() {
-            let at = TopicPartition::new(element.topic(), element.partition());
-            if let Some(next) = committed(&answer, &at)? {
-                let index = names.iter().position(|name| *name == element.topic());
-                let topic_id = index.and_then(|index| described[index].id().cloned());
-                all.insert(at, (topic_id, next));
-            }
-        }
-        Ok(all)
+        let committed = self.asker.committed(&wanted)?.all()?;
+        let topic_id = |at: &TopicPartition| {
+            let index = names.iter().position(|name| **name == *at.topic)?;
+            described[index].id().cloned()
+        };
+        Ok(committed.into_iter().map(|(at, next)| (at.clone(), (topic_id(&at), next))).collect())
     }
 }
 
@@ -208,18 +143,6 @@ fn ahead_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_kafka_does_not_say_of_a_partition_is_not_never() {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset("orders", 0, Offset::Offset(7)).unwrap();
-        list.add_partition_offset("orders", 1, Offset::Invalid).unwrap();
-        let of = |partition| committed(&list, &TopicPartition::new("orders", partition));
-        assert_eq!(of(0).unwrap(), Some(NextOffset(7)));
-        assert_eq!(of(1).unwrap(), None);
-        let error = of(2).unwrap_err();
-        assert!(error.downcast_ref::<KafkaError>().is_some(), "it is tried again: {error:#}");
-    }
 
     #[test]
     fn a_committed_offset_beyond_the_ledger_counts_for_its_own_topic_alone() {

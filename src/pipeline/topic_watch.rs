@@ -7,62 +7,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::Assignment;
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::kafka::topic_ids::{Described, describe};
+use crate::kafka::asker::Asker;
+use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::{Position, Store};
 
 /// How often Kafka is asked. It is also about how long records of a topic made anew may be taken for the old one's, if it
 /// is longer than the old one by then; and one small request for the whole process.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Longest wait for an answer; without one nothing is known, and the next try asks again.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait at start for partitions that the ledger knows: ones just added are not known to every broker yet.
 const PARTITIONS_LIMIT: Duration = Duration::from_secs(3);
 /// How often to look for them.
 const PARTITIONS_LOOK: Duration = Duration::from_millis(100);
-
-/// Says nothing: the clients that read say the same.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "asking for topics");
-    }
-}
-
-impl ConsumerContext for Quiet {}
 
 /// What Kafka said last of each topic that is read.
 type Said = Arc<[(String, Described)]>;
 
 /// Asks Kafka which topics the names mean.
 pub struct TopicWatch {
-    asker: Arc<Asker>,
+    question: Arc<Question>,
     said: watch::Sender<Said>,
 }
 
-/// Its client. Every call blocks.
-struct Asker {
-    consumer: BaseConsumer<Quiet>,
+/// What is asked, and who asks. Every call blocks.
+struct Question {
+    asker: Asker,
     names: Vec<String>,
 }
 
-impl Asker {
+impl Question {
     fn ask(&self) -> Result<Said> {
-        // Serves the callbacks, which would pile up.
-        let _ = self.consumer.poll(Duration::ZERO);
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let described = describe(self.consumer.client(), &names, ANSWER_LIMIT)?;
-        Ok(self.names.iter().cloned().zip(described).collect())
+        Ok(self.names.iter().cloned().zip(self.asker.describe(&names)?).collect())
     }
 }
 
@@ -72,13 +54,9 @@ impl TopicWatch {
     /// # Errors
     /// When the configuration is refused.
     pub fn new(kafka: &KafkaArgs, topics: &TopicArgs) -> Result<Self> {
-        let mut config = kafka.client()?;
-        kafka.overlay(&mut config);
-        // Asking must not make a topic that is gone.
-        config.set("client.id", "stock-verifier-topics").set("allow.auto.create.topics", "false");
-        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        let names = vec![topics.orders_topic.clone(), topics.adjustments_topic.clone()];
-        Ok(Self { asker: Arc::new(Asker { consumer, names }), said: watch::Sender::new(Arc::default()) })
+        let asker = Asker::new(kafka, "stock-verifier-topics", None)?;
+        let names = topics.read().map(str::to_owned).to_vec();
+        Ok(Self { question: Arc::new(Question { asker, names }), said: watch::Sender::new(Arc::default()) })
     }
 
     /// Refuses a ledger that has positions on partitions that are no more: what comes next there is in a topic that was
@@ -89,8 +67,9 @@ impl TopicWatch {
     pub async fn check_partitions(&self, store: &dyn Store, accept_data_loss: bool) -> Result<()> {
         let begun = tokio::time::Instant::now();
         let (said, lost) = loop {
-            let asker = Arc::clone(&self.asker);
-            let said = spawn_blocking(move || asker.ask()).await.context("asking for topics panicked")??;
+            let question = Arc::clone(&self.question);
+            let said =
+                spawn_blocking(move || question.ask()).await.context("asking for topics panicked")??;
             let positions = store.all_positions().await?;
             let lost: Vec<_> =
                 positions.into_iter().filter(|(at, position)| is_lost(&said, at, position)).collect();
@@ -132,12 +111,12 @@ impl TopicWatch {
 
     /// Asks until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { asker, said } = self;
+        let Self { question, said } = self;
         let asking = async {
             loop {
                 tokio::time::sleep(PERIOD).await;
-                let asker = Arc::clone(&asker);
-                match spawn_blocking(move || asker.ask()).await {
+                let question = Arc::clone(&question);
+                match spawn_blocking(move || question.ask()).await {
                     Ok(Ok(answer)) => drop(said.send_replace(answer)),
                     Ok(Err(error)) => tracing::debug!("{error:#}"),
                     Err(panicked) => tracing::error!(%panicked, "asking for topics"),
@@ -147,7 +126,7 @@ impl TopicWatch {
         // A question under way ends by itself; nobody waits for its answer.
         let _: Option<std::convert::Infallible> = stop.run_until_cancelled(asking).await;
         // The end of a client can block.
-        drop(spawn_blocking(move || drop(asker)));
+        drop(spawn_blocking(move || drop(question)));
     }
 }
 

@@ -11,10 +11,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
+use super::consumer::own;
+use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
 use crate::event::Record;
-use crate::intake::own;
-use crate::kafka::topic_ids::{Described, describe};
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
 /// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.

@@ -6,6 +6,19 @@
 //! the partitions are read again from their committed offsets, and what the
 //! ledger already decided is published from there.
 
+mod assignment;
+pub mod batch;
+mod batch_publisher;
+mod comparison;
+mod decided;
+mod gather;
+mod membership;
+pub mod ownership;
+pub mod progress;
+pub mod recovery;
+mod sharing;
+mod topic_watch;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,16 +29,21 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+pub use assignment::{Assignment, passes};
+use batch::{Bounds, ReadBatch};
+pub use batch_publisher::{BatchPublisher, Unfinished, renew};
+pub use comparison::Comparison;
+pub use decided::{Decided, Portion, Stuck};
+pub use gather::{FencedByItself, Intake};
+pub use membership::Membership;
+use progress::Progress;
+pub use sharing::{GroupWatch, Sharing};
+pub use topic_watch::{TopicNews, TopicWatch};
+
 use crate::background::{Background, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
-use crate::intake::batch::{Bounds, ReadBatch};
-use crate::intake::progress::Progress;
-use crate::intake::{
-    Assignment, Comparison, FencedByItself, GroupWatch, Intake, Membership, Sharing, TopicNews, TopicWatch,
-    passes,
-};
+use crate::kafka::transactional::Publisher;
 use crate::ledger::Outcome;
-use crate::publish::{BatchPublisher, Decided, Publisher, Unfinished, renew};
 use crate::store::{self, Applied, Store, StoreError};
 use crate::tally::Totals;
 

@@ -8,8 +8,9 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Decided, PublishError, PublishRequest, Publisher, Refusal, Stuck, is_final};
-use crate::intake::{Comparison, Membership, NotSpeaking};
+use super::{Comparison, Decided, Membership, Stuck};
+use crate::kafka::consumer::NotSpeaking;
+use crate::kafka::transactional::{PublishError, PublishRequest, Publisher, Refusal, is_final};
 use crate::tally::Totals;
 
 /// The pause before reading again what could not be published.
@@ -124,7 +125,7 @@ impl<'a> BatchPublisher<'a> {
             let published = self.publisher.publish(&PublishRequest {
                 events: &portion.events,
                 offsets: &portion.offsets,
-                group: Some(group),
+                group: &group,
             });
             match published {
                 Ok(()) => {

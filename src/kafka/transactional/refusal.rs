@@ -8,12 +8,13 @@
 //! care: topic by topic, and who is under suspicion alone.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::topic;
 use crate::config::TopicArgs;
 use crate::event::{Channel, Outgoing};
+use crate::kafka::record::topic;
 
 /// Most records sent each alone in one transaction: at a few milliseconds each it ends well within its time.
 const ALONE_MAX: usize = 200;
@@ -26,20 +27,37 @@ pub struct Refusal {
     /// The topic it was for.
     pub topic: String,
     /// Why.
-    pub why: RDKafkaErrorCode,
+    pub why: RefusalCode,
+}
+
+/// Kafka's word for a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusalCode(RDKafkaErrorCode);
+
+impl RefusalCode {
+    /// The record is larger than its topic allows.
+    pub const TOO_LARGE: Self = Self(RDKafkaErrorCode::MessageSizeTooLarge);
+    /// This user may not write to the topic.
+    pub const NOT_PERMITTED: Self = Self(RDKafkaErrorCode::TopicAuthorizationFailed);
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl Refusal {
     /// Whether a smaller record would be taken.
     #[must_use]
     pub fn is_for_size(&self) -> bool {
-        RefusalKind::of(self.why) == Some(RefusalKind::Size)
+        RefusalKind::of(self.why.0) == Some(RefusalKind::Size)
     }
 
     /// Whether it is its topic that nothing may be written to.
     #[must_use]
     pub fn is_for_topic(&self) -> bool {
-        RefusalKind::of(self.why) == Some(RefusalKind::Topic)
+        RefusalKind::of(self.why.0) == Some(RefusalKind::Topic)
     }
 }
 
@@ -137,7 +155,7 @@ impl Care {
         let refusal = |index: usize, why: RDKafkaErrorCode| Refusal {
             index,
             topic: topic(topics, events[index].channel).to_owned(),
-            why,
+            why: RefusalCode(why),
         };
         let named = |kind: RefusalKind| -> Vec<(usize, RDKafkaErrorCode)> {
             failed.iter().filter(|(_, code)| RefusalKind::of(*code) == Some(kind)).copied().collect()
@@ -228,7 +246,7 @@ mod tests {
     }
 
     fn known(index: usize, topic: &str, why: RDKafkaErrorCode) -> Lesson {
-        Lesson::Known(vec![Refusal { index, topic: topic.to_owned(), why }])
+        Lesson::Known(vec![Refusal { index, topic: topic.to_owned(), why: RefusalCode(why) }])
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) fn record<'a>(event: &'a Outgoing, topic: &'a str) -> BaseRecord<'a, 
 }
 
 /// The same with a mark, which comes back with its delivery report.
-pub(super) fn marked<'a, M: IntoOpaque>(
+pub(crate) fn marked<'a, M: IntoOpaque>(
     event: &'a Outgoing,
     topic: &'a str,
     mark: M,

@@ -1,42 +1,29 @@
 //! Partitions come and go: where each begins, and how each is handed over.
 //!
-//! librdkafka calls [`Member::rebalance`] from within the poll, on the
-//! polling thread, so everything here may block that thread, within bounds.
-//! Nothing that it waits for needs that thread.
+//! The group moves partitions from within the poll, on the polling thread
+//! (see [`Rebalance`]), so everything here may block that thread, within
+//! bounds. Nothing that it waits for needs that thread.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use rdkafka::bindings::rd_kafka_resp_err_t;
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use anyhow::{Result, bail};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::batch::Slice;
-use super::comparison;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
 use super::recovery::{self, KnownOffsets, Refusal, Start};
 use crate::background::LevelChanges;
-use crate::kafka::member_id::member_id;
-use crate::kafka::topic_ids::{Described, NoAnswer, describe};
+use crate::kafka::consumer::{Consumer, JoinedAnew, Member, Rebalance};
+use crate::kafka::may_pass;
+use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
 
-/// Longest wait for committed offsets. Those of a transaction that a killed instance left open stay unreadable until
-/// Kafka ends it (`transaction.timeout.ms`, 10 s), and meanwhile the group wants its member to poll: so a part of that
-/// at a time, and again.
-const COMMITTED_LIMIT: Duration = Duration::from_secs(5);
-/// Longest wait for a partition's first and last offset.
-const WATERMARK_LIMIT: Duration = Duration::from_secs(10);
-/// Longest wait for Kafka to say which topics there are.
-const TOPICS_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a topic that is not there: one just made is not known to every broker yet, and this thread must poll.
 const ABSENT_LIMIT: Duration = Duration::from_secs(3);
 /// How often to look for it.
@@ -47,66 +34,6 @@ const UNKNOWN_TOPIC: &str = "unknown";
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
 /// How often the log says that partitions cannot be taken over yet: it is tried several times a second.
 const POSTPONED_SAY: Duration = Duration::from_secs(5);
-/// Longest wait for a seek.
-const SEEK_LIMIT: Duration = Duration::from_secs(10);
-
-/// A consumer that is one member of the group.
-pub(super) type MemberConsumer = BaseConsumer<Member>;
-
-/// The context of one membership's consumer.
-pub(super) struct Member {
-    assignment: Arc<Assignment>,
-    topics: Vec<Arc<str>>,
-    settled: AtomicBool,
-    /// What the group called this member when it took over the partitions that it has.
-    taken_as: Mutex<String>,
-}
-
-/// The group gave this member up, and it joined anew. librdkafka (2.12, `JoinGroup` answered by `UNKNOWN_MEMBER_ID`) keeps
-/// the partitions it had, and so may the group; but another instance had them in between.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the group had given this member up, and has it as another now: its partitions may have been another's meanwhile"
-)]
-pub struct JoinedAnew;
-
-impl Member {
-    /// Subscribed to these topics alone.
-    pub(super) fn new(assignment: Arc<Assignment>, topics: &[&str]) -> Self {
-        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        Self { assignment, topics, settled: AtomicBool::new(false), taken_as: Mutex::default() }
-    }
-
-    /// What the pipeline's memberships have in common.
-    pub(super) fn assignment(&self) -> &Arc<Assignment> {
-        &self.assignment
-    }
-
-    /// Its topics.
-    pub(super) fn topics(&self) -> &[Arc<str>] {
-        &self.topics
-    }
-
-    /// Whether a partition can be one of this membership's.
-    pub(super) fn may_own(&self, at: &TopicPartition) -> bool {
-        self.topics.contains(&at.topic)
-    }
-
-    /// Whether it is still the member that took its partitions over, after a question to librdkafka.
-    ///
-    /// # Errors
-    /// [`JoinedAnew`] when it is not.
-    pub(super) fn check_joined(consumer: &MemberConsumer) -> Result<(), JoinedAnew> {
-        let id = member_id(consumer.client());
-        if *lock(&consumer.context().taken_as) == id { Ok(()) } else { Err(JoinedAnew) }
-    }
-
-    /// Whether the group has given it partitions once, or told it that there are none for it.
-    pub(super) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::SeqCst)
-    }
-}
-
 /// A partition being read.
 #[derive(Debug)]
 struct Reading {
@@ -258,12 +185,11 @@ impl Assignment {
     }
 
     /// Takes a record in: the slice it belongs to and its source. `None` when its partition is not being read.
-    pub(super) fn admit(&self, topic: &str, partition: i32, offset: i64) -> Option<(Slice, Source)> {
+    pub(super) fn admit(&self, topic: &str, partition: i32, offset: Offset) -> Option<(Slice, Source)> {
         let mut reading = lock(&self.reading);
         let reading = reading
             .iter_mut()
             .find(|reading| reading.at.partition == partition && reading.at.topic.as_ref() == topic)?;
-        let offset = Offset(offset);
         let slice = Slice {
             at: reading.at.clone(),
             generation: reading.generation,
@@ -275,24 +201,26 @@ impl Assignment {
     }
 
     /// Fetches a membership's partitions again, except what was stopped for good.
-    pub(super) fn resume(&self, consumer: &MemberConsumer) -> Result<()> {
-        consumer.resume(&self.list(consumer.context())).context("cannot resume the partitions")
+    pub(super) fn resume(&self, member: Member<'_>) -> Result<()> {
+        member.resume(&self.read_by(member))
     }
 
-    fn list(&self, member: &Member) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for reading in lock(&self.reading).iter().filter(|reading| member.may_own(&reading.at)) {
-            list.add_partition(&reading.at.topic, reading.at.partition);
-        }
-        list
+    /// A membership's partitions that are read.
+    fn read_by(&self, member: Member<'_>) -> Vec<TopicPartition> {
+        let reading = lock(&self.reading);
+        reading
+            .iter()
+            .filter(|reading| member.may_own(&reading.at))
+            .map(|reading| reading.at.clone())
+            .collect()
     }
 
     /// Reads every assigned partition of all memberships again from its committed offset. Nothing may be under way.
-    pub(super) fn rewind<'a>(&self, consumers: impl IntoIterator<Item = &'a MemberConsumer>) -> Result<()> {
+    pub(super) fn rewind<'a>(&self, consumers: impl IntoIterator<Item = &'a Consumer>) -> Result<()> {
         self.rewind.store(false, Ordering::SeqCst);
         consumers
             .into_iter()
-            .try_for_each(|consumer| self.try_rewind(consumer))
+            .try_for_each(|consumer| self.try_rewind(consumer.member()))
             .or_else(|error| self.postpone(error))
     }
 
@@ -311,34 +239,24 @@ impl Assignment {
         Ok(())
     }
 
-    fn try_rewind(&self, consumer: &MemberConsumer) -> Result<()> {
-        let assigned = consumer.assignment().context("cannot read the assignment")?;
-        lock(&self.reading).retain(|reading| !consumer.context().may_own(&reading.at));
-        if assigned.count() == 0 {
+    fn try_rewind(&self, member: Member<'_>) -> Result<()> {
+        let assigned = member.assigned()?;
+        lock(&self.reading).retain(|reading| !member.may_own(&reading.at));
+        if assigned.is_empty() {
             return Ok(());
         }
-        let (member_id, starts) = self.start_offsets(consumer, &assigned)?;
-        *lock(&consumer.context().taken_as) = member_id;
-        let mut seek = TopicPartitionList::new();
-        for (at, start) in &starts {
-            seek.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
-        }
-        // librdkafka refuses a seek of nothing, which is what is left when every partition is stopped.
-        if seek.count() > 0 {
-            for element in consumer.seek_partitions(seek, SEEK_LIMIT).context("cannot seek")?.elements() {
-                element
-                    .error()
-                    .with_context(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
-            }
-        }
-        consumer.pause(&assigned).context("cannot pause the partitions")?;
-        self.resume(consumer)
+        let (taken_as, starts) = self.start_offsets(member, &assigned)?;
+        member.set_taken_as(taken_as);
+        let starts: Vec<_> = starts.into_iter().map(|(at, start)| (at, start.from)).collect();
+        member.seek(&starts)?;
+        member.pause(&assigned)?;
+        self.resume(member)
     }
 
     /// Asks which topic each name means now, once for each. One that is not there is waited for, for a while.
     fn ask_topics(
         &self,
-        consumer: &MemberConsumer,
+        member: Member<'_>,
         wanted: &[TopicPartition],
     ) -> Result<HashMap<Arc<str>, Described>> {
         let mut names: Vec<&str> = wanted.iter().map(|at| &*at.topic).collect();
@@ -346,7 +264,7 @@ impl Assignment {
         names.dedup();
         let begun = Instant::now();
         loop {
-            let described = describe(consumer.client(), &names, TOPICS_LIMIT)?;
+            let described = member.describe(&names)?;
             let absent = names.iter().zip(&described).find(|(_, topic)| **topic == Described::Absent);
             match absent {
                 None => {
@@ -369,20 +287,14 @@ impl Assignment {
     /// also as what member of the group.
     fn start_offsets(
         &self,
-        consumer: &MemberConsumer,
-        partitions: &TopicPartitionList,
+        member: Member<'_>,
+        partitions: &[TopicPartition],
     ) -> Result<(String, Vec<(TopicPartition, Start)>)> {
         // First: whoever is another member by the end of this may have been none while it asked.
-        let member = member_id(consumer.client());
-        let mut wanted: Vec<TopicPartition> = partitions
-            .elements()
-            .iter()
-            .map(|element| TopicPartition::new(element.topic(), element.partition()))
-            .collect();
-        let committed = consumer
-            .committed_offsets(partitions.clone(), COMMITTED_LIMIT)
-            .context("cannot read the committed offsets")?;
-        let topics = self.ask_topics(consumer, &wanted)?;
+        let taken_as = member.id();
+        let mut wanted = partitions.to_vec();
+        let committed = member.committed(partitions)?;
+        let topics = self.ask_topics(member, &wanted)?;
         // Who comes back within its session is given what it had, also of a topic made anew with fewer partitions.
         wanted.retain(|at| {
             let is_there = topics[&at.topic].has(at.partition);
@@ -395,16 +307,14 @@ impl Assignment {
         let mut begun = Vec::with_capacity(wanted.len());
         let stuck = lock(&self.stuck).clone();
         for at in wanted.into_iter().filter(|at| !stuck.contains(at)) {
-            let (low, high) = consumer
-                .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
-                .with_context(|| format!("cannot read the first and last offset of {at}"))?;
+            let (low, high) = member.watermarks(&at)?;
             let positions = KnownOffsets {
-                committed: comparison::committed(&committed, &at)?,
+                committed: committed.of(&at)?,
                 ledger: ledger.get(&at).map(|position| position.next),
                 published: ledger.get(&at).and_then(|position| position.published),
                 replaced: is_replaced(&at, topics[&at.topic].id(), &ledger),
-                low: NextOffset(low),
-                high: NextOffset(high),
+                low,
+                high,
             };
             match recovery::start_offset(positions, self.accept_data_loss) {
                 Ok(start) => begun.push((at, start, positions)),
@@ -429,18 +339,18 @@ impl Assignment {
         let first = |(_, start, positions): &&(TopicPartition, Start, KnownOffsets)| {
             positions.replaced || goes_back(start, positions)
         };
-        if member_id(consumer.client()) != member {
+        if member.id() != taken_as {
             return Err(JoinedAnew.into());
         }
-        commit_start_offsets(consumer, begun.iter().filter(first))?;
+        commit_start_offsets(member, begun.iter().filter(first))?;
         for (at, start, _) in &begun {
             self.set_position(at, *start, ledger.get(at), topics[&at.topic].id())?;
         }
-        commit_start_offsets(consumer, begun.iter().filter(|begun| !first(begun)))?;
+        commit_start_offsets(member, begun.iter().filter(|begun| !first(begun)))?;
         for (at, start, positions) in &begun {
             self.own(at, *start, *positions, topics[&at.topic].id().cloned());
         }
-        Ok((member, begun.into_iter().map(|(at, start, _)| (at, start)).collect()))
+        Ok((taken_as, begun.into_iter().map(|(at, start, _)| (at, start)).collect()))
     }
 
     /// States where the ledger is, and of which topic, where it does not know that yet.
@@ -494,49 +404,40 @@ impl Assignment {
     }
 
     /// Takes assigned partitions over, each from its own offset.
-    fn take_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
+    fn take_over(&self, member: Member<'_>, partitions: &[TopicPartition]) -> Result<()> {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
-        // When leaving, neither: the group's coordinator answers a closing consumer no more, so begin would wait in vain.
+        // When leaving, neither: the group's coordinator answers a closing consumer no more, so it would wait in vain.
         let leaving = self.leaving.load(Ordering::SeqCst);
-        let kept = !self.list(consumer.context()).elements().is_empty();
-        let begun =
-            if leaving { Ok((String::new(), Vec::new())) } else { self.start_offsets(consumer, partitions) };
-        let starts = begun.as_ref().map_or(&[][..], |(_, starts)| starts);
-        let mut assign = TopicPartitionList::new();
-        for element in partitions.elements() {
-            let at = TopicPartition::new(element.topic(), element.partition());
-            let start = starts.iter().find(|(started, _)| *started == at).map(|(_, start)| start.from);
-            // A stopped partition stays assigned, paused, at an offset that is never fetched.
-            let offset = start.map_or(KafkaOffset::End, |from| KafkaOffset::Offset(from.0));
-            assign.add_partition_offset(&at.topic, at.partition, offset)?;
-        }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&assign),
-            RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.assign(&assign),
-        }
-        .context("cannot take the partitions over")?;
+        let kept = !self.read_by(member).is_empty();
+        let started =
+            if leaving { Ok((String::new(), Vec::new())) } else { self.start_offsets(member, partitions) };
+        let starts = started.as_ref().map_or(&[][..], |(_, starts)| starts);
+        // A stopped partition stays assigned, paused, without an offset.
+        let from = |at: &TopicPartition| {
+            starts.iter().find(|(started, _)| started == at).map(|(_, start)| start.from)
+        };
+        let assign: Vec<_> = partitions.iter().map(|at| (at.clone(), from(at))).collect();
+        member.assign(&assign)?;
         // A pause survives a reassignment inside librdkafka, so say for each what it is to be.
-        consumer.pause(partitions).context("cannot pause the partitions")?;
-        match begun {
-            Ok((member, _)) => {
-                let mut taken_as = lock(&consumer.context().taken_as);
+        member.pause(partitions)?;
+        match started {
+            Ok((taken_as, _)) => {
                 if !kept {
-                    *taken_as = member;
-                } else if *taken_as != member {
-                    // What it kept was begun as the member that it was.
+                    member.set_taken_as(taken_as);
+                } else if !member.was_taken_as(&taken_as) {
+                    // What it kept was taken over as the member that it was.
                     self.request_rewind();
                 }
-                drop(taken_as);
                 self.level_changes.mark_all();
-                self.resume(consumer)
+                self.resume(member)
             }
             Err(error) => self.postpone(error),
         }
     }
 
     /// Hands partitions over: what is under way of them is published first, unless they are lost already.
-    fn hand_over(&self, consumer: &MemberConsumer, partitions: &TopicPartitionList) -> Result<()> {
-        if consumer.assignment_lost() {
+    fn hand_over(&self, member: Member<'_>, partitions: &[TopicPartition], are_lost: bool) -> Result<()> {
+        if are_lost {
             tracing::warn!("partitions were lost: this member was silent for too long");
             *lock(&self.lost) = Some(Instant::now());
         } else if !self.wait_until_idle(HANDOVER_LIMIT) {
@@ -544,31 +445,36 @@ impl Assignment {
                 "batches are still under way after {HANDOVER_LIMIT:?}; their results are published by the next owner"
             );
         }
-        for element in partitions.elements() {
-            let at = TopicPartition::new(element.topic(), element.partition());
-            self.ownership.end(&at);
-            lock(&self.reading).retain(|reading| reading.at != at);
+        for at in partitions {
+            self.ownership.end(at);
+            lock(&self.reading).retain(|reading| reading.at != *at);
             tracing::info!(partition = %at, "handed over");
         }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
-            RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
+        member.unassign(partitions)
+    }
+
+    fn note(&self, done: Result<()>) {
+        self.changed.store(true, Ordering::SeqCst);
+        if let Err(error) = done {
+            lock(&self.failure).get_or_insert(error);
         }
-        .context("cannot hand the partitions over")
+    }
+}
+
+impl Rebalance for Assignment {
+    fn assigned(&self, member: Member<'_>, partitions: &[TopicPartition]) {
+        self.note(self.take_over(member, partitions));
+    }
+
+    fn revoked(&self, member: Member<'_>, partitions: &[TopicPartition], are_lost: bool) {
+        self.note(self.hand_over(member, partitions, are_lost));
     }
 }
 
 /// Whether an error is only that Kafka or the database cannot be asked now.
 #[must_use]
 pub fn passes(error: &anyhow::Error) -> bool {
-    match (error.downcast_ref::<KafkaError>(), error.downcast_ref::<StoreError>()) {
-        (Some(kafka), _) => !matches!(
-            kafka.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
-        ),
-        (None, Some(store)) => store.is_transient(),
-        (None, None) => error.is::<NoAnswer>() || error.is::<JoinedAnew>(),
-    }
+    may_pass(error).or_else(|| error.downcast_ref().map(StoreError::is_transient)).unwrap_or(false)
 }
 
 /// Whether the ledger's position is of another topic than the one that has the name now. Where the ledger has no position,
@@ -594,49 +500,17 @@ fn is_replaced(
 /// Without that, a crash between deciding a partition's first batch and publishing it would leave a ledger ahead and no
 /// committed offset; and then, reading from the ledger's position, those results would never be published.
 fn commit_start_offsets<'a>(
-    consumer: &MemberConsumer,
+    member: Member<'_>,
     begun: impl Iterator<Item = &'a (TopicPartition, Start, KnownOffsets)>,
 ) -> Result<()> {
-    let mut offsets = TopicPartitionList::new();
-    for (at, start, positions) in begun {
-        if positions.committed != Some(start.from) {
-            offsets.add_partition_offset(&at.topic, at.partition, KafkaOffset::Offset(start.from.0))?;
-        }
-    }
-    if offsets.count() == 0 {
-        return Ok(());
-    }
-    consumer.commit(&offsets, CommitMode::Sync).context("cannot commit where partitions begin")
+    let differing: Vec<_> = begun
+        .filter(|(_, start, known)| known.committed != Some(start.from))
+        .map(|(at, start, _)| (at.clone(), start.from))
+        .collect();
+    member.commit(&differing)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every critical section here is one assignment, push or retain: a panic elsewhere leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl ClientContext for Member {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "Kafka consumer");
-    }
-}
-
-impl ConsumerContext for Member {
-    fn rebalance(
-        &self,
-        consumer: &MemberConsumer,
-        event: rd_kafka_resp_err_t,
-        partitions: &mut TopicPartitionList,
-    ) {
-        let assignment = &self.assignment;
-        let done = if event == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.settled.store(true, Ordering::SeqCst);
-            assignment.take_over(consumer, partitions)
-        } else {
-            assignment.hand_over(consumer, partitions)
-        };
-        assignment.changed.store(true, Ordering::SeqCst);
-        if let Err(error) = done {
-            lock(&assignment.failure).get_or_insert(error);
-        }
-    }
 }

@@ -9,10 +9,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::record::{record, topic};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 use crate::ledger::TopicPartition;
-use crate::publish::{record, topic};
 
 /// How long a record may be under way before it counts as lost, and is republished later.
 const MESSAGE_TIMEOUT_MS: &str = "10000";

@@ -13,9 +13,10 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::{Care, Lesson};
-use super::{PublishError, PublishRequest, Watchdog, marked, topic};
+use super::{PublishError, PublishRequest, Watchdog};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
+use crate::kafka::record::{marked, topic};
 
 /// How long Kafka leaves a transaction open when its producer falls silent. Short, because it is how long a killed
 /// instance's partitions stay unreadable; long enough, because a transaction begins after the database's commit.
@@ -317,7 +318,7 @@ impl Lane {
         producer: &ThreadedProducer<Log>,
         publishing: &PublishRequest<'_>,
     ) -> Result<(), PublishError> {
-        for (member, share) in publishing.group.iter().flat_map(|group| group.shares(publishing.offsets)) {
+        for (member, share) in publishing.group.iter().filter_map(|member| member.share(publishing.offsets)) {
             let mut offsets = TopicPartitionList::with_capacity(share.len());
             for (at, next) in share {
                 offsets

@@ -1,11 +1,9 @@
 //! A decided batch: what it publishes, in portions, and what it counts.
 
-use rdkafka::error::RDKafkaErrorCode;
-
-use super::Refusal;
+use super::batch::{PendingBatch, Slice, drop_ended};
+use super::ownership::{Ownership, Ticket};
 use crate::event::{Channel, Fault, Outgoing, Record, dead_letter, result};
-use crate::intake::batch::{PendingBatch, Slice, drop_ended};
-use crate::intake::ownership::{Ownership, Ticket};
+use crate::kafka::transactional::{Refusal, RefusalCode};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
 use crate::tally::{RecordEnd, Tally};
@@ -66,7 +64,7 @@ pub struct Stuck {
     /// The size of that, in bytes.
     pub bytes: usize,
     /// Why Kafka refuses it.
-    pub why: RDKafkaErrorCode,
+    pub why: RefusalCode,
 }
 
 impl Decided {
@@ -219,8 +217,8 @@ mod tests {
 
     use super::*;
     use crate::event::{FaultCode, OMITTED_VALUE_SHA256};
-    use crate::intake::ownership::InFlight;
     use crate::ledger::Offset;
+    use crate::pipeline::ownership::InFlight;
 
     fn at(partition: i32) -> TopicPartition {
         TopicPartition::new("orders", partition)
@@ -255,7 +253,7 @@ mod tests {
         portion.offsets.iter().map(|(at, next)| (at.partition, next.0)).collect()
     }
 
-    fn refused(index: usize, why: RDKafkaErrorCode) -> Refusal {
+    fn refused(index: usize, why: RefusalCode) -> Refusal {
         Refusal { index, topic: "dead".to_owned(), why }
     }
 
@@ -275,7 +273,7 @@ mod tests {
     fn a_dead_letter_refused_for_its_size_is_published_without_its_value_and_refused_again_stops_its_partition()
      {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (0, 9)]);
-        let too_large = || vec![refused(2, RDKafkaErrorCode::MessageSizeTooLarge)];
+        let too_large = || vec![refused(2, RefusalCode::TOO_LARGE)];
         assert!(batch.handle_refusals(too_large()).is_empty());
         {
             let letter = batch.portion(9).events[2];
@@ -292,7 +290,7 @@ mod tests {
     #[test]
     fn a_partition_stops_at_its_first_record_that_cannot_be_published() {
         let mut batch = batch(&[(0, 7), (1, 3), (0, 8), (1, 4)]);
-        let why = RDKafkaErrorCode::TopicAuthorizationFailed;
+        let why = RefusalCode::NOT_PERMITTED;
         let stuck = batch.handle_refusals(vec![refused(3, why), refused(2, why), refused(0, why)]);
         let mut stopped: Vec<_> = stuck.iter().map(|s| (s.source.at.partition, s.source.offset.0)).collect();
         stopped.sort_unstable();

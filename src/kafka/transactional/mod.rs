@@ -2,10 +2,7 @@
 //!
 //! Transactional calls block, so they live on a thread of their own.
 
-mod batch_publisher;
-mod decided;
 mod lane;
-mod record;
 mod refusal;
 mod watchdog;
 
@@ -15,17 +12,13 @@ use anyhow::Result;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
-pub use batch_publisher::{BatchPublisher, Unfinished, renew};
-pub use decided::{Decided, Portion, Stuck};
 use lane::Lane;
-use record::marked;
-pub(crate) use record::{record, topic};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, RefusalCode};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
+use super::consumer::GroupMember;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
-use crate::intake::Speaking;
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// What is added to a worker's transactional id for each of its producers. The first is the id itself.
@@ -76,8 +69,8 @@ pub struct PublishRequest<'a> {
     pub events: &'a [&'a Outgoing],
     /// How far each partition is published by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
-    /// The memberships that the offsets are sent under; without one none are sent.
-    pub group: Option<Speaking>,
+    /// The memberships that the offsets are sent under, each its own; without one none are sent.
+    pub group: &'a [GroupMember],
 }
 
 /// The transactional producers of one worker, which take turns.

@@ -14,20 +14,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
-use rdkafka::groups::GroupInfo;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{Role, client_id};
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs};
+use crate::kafka::asker::Asker;
+use crate::kafka::consumer::{Role, client_id};
 
 /// How often a worker that joined in the old way looks whether it still has to: one small request.
 const LOOK: Duration = Duration::from_secs(5);
-/// Longest wait for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait of who joins until the group can be asked.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 /// Longest wait for others to leave too: each looks every [`LOOK`], finishes its batches and leaves. Past it one joins in
@@ -88,17 +83,6 @@ fn fitting(members: &[MemberKind]) -> Sharing {
     }
 }
 
-/// Says nothing: what matters is said by who asks.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "asking for the group");
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
 /// Asks which members the group has.
 #[derive(Clone)]
 pub struct GroupWatch {
@@ -136,7 +120,9 @@ impl GroupWatch {
                     return Ok(Some(Sharing::EachTopic));
                 }
                 Err(error) if begun.elapsed() > ASK_LIMIT => {
-                    tracing::warn!(%error, "cannot ask whether older instances are in the group; taking it that none are");
+                    tracing::warn!(
+                        "cannot ask whether older instances are in the group; taking it that none are: {error:#}"
+                    );
                     return Ok(Some(Sharing::EachTopic));
                 }
                 Ok(_) | Err(_) => {}
@@ -163,29 +149,18 @@ impl GroupWatch {
         }
     }
 
-    fn asker(&self) -> Result<BaseConsumer<Quiet>> {
-        let mut config = self.kafka.client()?;
-        self.kafka.overlay(&mut config);
-        config.set("client.id", client_id(&self.group, None)).remove("group.instance.id");
-        config.create_with_context(Quiet).context("the Kafka configuration is refused")
+    fn asker(&self) -> Result<Asker> {
+        Asker::new(&self.kafka, &client_id(&self.group, None), None)
     }
 }
 
 /// One question, on a thread that may block. Gives the client back.
-async fn ask(
-    asker: BaseConsumer<Quiet>,
-    group: &str,
-) -> Result<(BaseConsumer<Quiet>, Result<Vec<MemberKind>, KafkaError>)> {
+async fn ask(asker: Asker, group: &str) -> Result<(Asker, Result<Vec<MemberKind>>)> {
     let group = group.to_owned();
     spawn_blocking(move || {
-        // Serves the callbacks, which would pile up.
-        let _ = asker.poll(Duration::ZERO);
-        let groups = asker.fetch_group_list(Some(&group), ANSWER_LIMIT);
-        let members = groups.map(|groups| {
-            let members = groups.groups().iter().flat_map(GroupInfo::members);
-            members.map(|member| MemberKind::of(member.client_id())).collect()
-        });
-        (asker, members)
+        let members = asker.members(&group);
+        let kinds = members.map(|ids| ids.iter().map(|id| MemberKind::of(id)).collect());
+        (asker, kinds)
     })
     .await
     .context("asking for the group panicked")

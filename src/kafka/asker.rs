@@ -1,0 +1,91 @@
+//! A client that asks, and never reads or joins.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::groups::GroupInfo;
+
+use super::offsets::{CommittedOffsets, list};
+use super::topic_ids::{Described, describe};
+use crate::config::KafkaArgs;
+use crate::ledger::TopicPartition;
+
+/// Longest wait for an answer; who asks again gets another.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Says nothing: what matters is said by who asks.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "asking Kafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// Asks about topics, a group's members and what it committed. Every call blocks, for some seconds at most.
+pub struct Asker(BaseConsumer<Quiet>);
+
+impl Asker {
+    /// Asks under this client id. `group` is whose committed offsets it can ask for; it does not become a member.
+    ///
+    /// # Errors
+    /// When a password file cannot be read, or the configuration is refused.
+    pub fn new(kafka: &KafkaArgs, client_id: &str, group: Option<&str>) -> Result<Self> {
+        let mut config = kafka.client()?;
+        kafka.overlay(&mut config);
+        config
+            .set("client.id", client_id)
+            // Asking must not make a topic that is gone.
+            .set("allow.auto.create.topics", "false")
+            .set("enable.auto.commit", "false")
+            // Offsets of an open transaction are not waited for: under load there is always one. What was committed
+            // before it is what a ledger must have at least.
+            .set("isolation.level", "read_uncommitted")
+            .remove("group.instance.id");
+        if let Some(group) = group {
+            config.set("group.id", group);
+        }
+        Ok(Self(config.create_with_context(Quiet).context("the Kafka configuration is refused")?))
+    }
+
+    /// Serves the callbacks, which would pile up.
+    fn serve(&self) {
+        let _ = self.0.poll(Duration::ZERO);
+    }
+
+    /// Which topics these names mean.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
+        self.serve();
+        Ok(describe(self.0.client(), names, ANSWER_LIMIT)?)
+    }
+
+    /// What the group committed for these partitions.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn committed(&self, partitions: &[TopicPartition]) -> Result<CommittedOffsets> {
+        self.serve();
+        let answer = self.0.committed_offsets(list(partitions), ANSWER_LIMIT);
+        Ok(CommittedOffsets::new(answer.context("cannot read the committed offsets")?))
+    }
+
+    /// The client ids of a group's members.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn members(&self, group: &str) -> Result<Vec<String>> {
+        self.serve();
+        let groups =
+            self.0.fetch_group_list(Some(group), ANSWER_LIMIT).context("cannot read the group's members")?;
+        let members = groups.groups().iter().flat_map(GroupInfo::members);
+        Ok(members.map(|member| member.client_id().to_owned()).collect())
+    }
+}
