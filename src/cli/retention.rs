@@ -3,19 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use rdkafka::admin::ConfigResource;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::metadata::MetadataTopic;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
-use super::start_checks::settings_of;
+use crate::kafka::admin::{Lag, TopicSettings, lags, settings_of};
 use crate::pipeline::Settings;
 
 /// How often to look. Retention is hours or days, and a look is some requests for each partition.
 const LOOK: Duration = Duration::from_secs(180);
-/// Longest wait for one answer; without it the next look shows it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The part of its retention that a lag may be old, one in so many: there is still as much time to do something.
 const WARN_AT: i64 = 2;
 
@@ -27,25 +21,10 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(settings: &ConfigResource) -> Self {
-        let number = |name| -> Option<i64> {
-            settings.get(name)?.value.as_deref()?.parse().ok().filter(|number| *number >= 0)
-        };
+    fn of(settings: &TopicSettings) -> Self {
+        let number = |name| settings.number(name).filter(|number| *number >= 0);
         Self { ms: number("retention.ms"), bytes: number("retention.bytes") }
     }
-}
-
-/// Where the group and the log of a partition are.
-#[derive(Debug, Clone, Copy)]
-struct Lag {
-    /// The first record the log still holds.
-    low: i64,
-    /// The next record the group reads.
-    next: i64,
-    /// The end of the log.
-    high: i64,
-    /// The first record that is younger than what may be warned of; the end when none is.
-    young: i64,
 }
 
 /// Why unread records may soon be deleted.
@@ -55,6 +34,7 @@ enum Risk {
     Size,
 }
 
+/// Why they may; `lag.young` is the first record that is younger than what may be warned of.
 fn risk(lag: Lag, kept: Kept) -> Option<Risk> {
     let unread = lag.high - lag.next;
     if unread <= 0 {
@@ -92,7 +72,7 @@ async fn look(settings: &Settings) -> Result<()> {
         }
         let (settings, name) = (settings.clone(), (*topic).to_owned());
         let lags =
-            spawn_blocking(move || lags(&settings, &name, kept)).await.context("looking panicked")??;
+            spawn_blocking(move || lags_of(&settings, &name, kept)).await.context("looking panicked")??;
         for (partition, lag) in lags {
             let unread = lag.high - lag.next;
             match risk(lag, kept) {
@@ -121,41 +101,10 @@ async fn look(settings: &Settings) -> Result<()> {
 }
 
 /// How far the group is in each partition of a topic.
-fn lags(settings: &Settings, topic: &str, kept: Kept) -> Result<Vec<(i32, Lag)>> {
-    let mut config = settings.kafka.client()?;
-    config
-        .set("group.id", &settings.group.group)
-        .set("enable.auto.commit", "false")
-        // Where a transaction is open is no question here, and would be waited for.
-        .set("isolation.level", "read_uncommitted");
-    settings.kafka.overlay(&mut config);
-    config.remove("group.instance.id");
-    let consumer: BaseConsumer = config.create().context("the Kafka configuration is refused")?;
-    let metadata =
-        consumer.fetch_metadata(Some(topic), ANSWER_LIMIT).context("cannot read the topic's partitions")?;
-    let mut wanted = TopicPartitionList::new();
-    let mut times = TopicPartitionList::new();
+fn lags_of(settings: &Settings, topic: &str, kept: Kept) -> Result<Vec<(i32, Lag)>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let young = i64::try_from(now).unwrap_or(i64::MAX) - kept.ms.unwrap_or(i64::MAX) / WARN_AT;
-    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
-        wanted.add_partition(topic, partition.id());
-        times.add_partition_offset(topic, partition.id(), Offset::Offset(young.max(0)))?;
-    }
-    let committed =
-        consumer.committed_offsets(wanted, ANSWER_LIMIT).context("cannot read the committed offsets")?;
-    let young = consumer.offsets_for_times(times, ANSWER_LIMIT).context("cannot look up offsets by time")?;
-    let mut lags = Vec::new();
-    for element in committed.elements() {
-        let partition = element.partition();
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER_LIMIT)?;
-        // Without a committed offset it is not known where it begins: the ledger may say.
-        let Some(next) = element.offset().to_raw().filter(|next| *next >= 0) else { continue };
-        let young = young.find_partition(topic, partition).and_then(|element| element.offset().to_raw());
-        // The end is a negative number of its own.
-        let young = young.filter(|offset| *offset >= 0).unwrap_or(high);
-        lags.push((partition, Lag { low, next, high, young }));
-    }
-    Ok(lags)
+    lags(&settings.kafka, &settings.group.group, topic, young)
 }
 
 #[cfg(test)]

@@ -2,19 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use anyhow::{Context as _, Result, bail};
 use tokio::task::spawn_blocking;
 
-use crate::config::KafkaArgs;
+use crate::kafka::admin::{TopicList, TopicSettings, settings_of};
 use crate::pipeline::Settings;
 use crate::store::Store;
 
-/// Longest wait for the brokers when starting.
-const REACH_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for a topic to appear: one just created is not known to every broker yet.
 const TOPICS_LIMIT: Duration = Duration::from_secs(3);
 /// How often to look for it.
@@ -46,30 +40,12 @@ pub(super) async fn claim(store: &dyn Store, group: &str, take_over: bool) -> Re
     Ok(())
 }
 
-/// Remembers the last error of a client, to say why a broker could not be reached.
-#[derive(Default)]
-struct LastError(std::sync::Mutex<Option<String>>);
-
-impl ClientContext for LastError {
-    fn error(&self, _: KafkaError, reason: &str) {
-        // The latest is the one to show; a poisoned lock only means an older one is shown.
-        if let Ok(mut last) = self.0.lock() {
-            *last = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ConsumerContext for LastError {}
-
 /// Checks that the brokers answer and the topics are there.
 fn check_reach(settings: &Settings) -> Result<()> {
-    let mut config = settings.kafka.client()?;
-    settings.kafka.overlay(&mut config);
-    let consumer: BaseConsumer<LastError> =
-        config.create_with_context(LastError::default()).context("the Kafka configuration is refused")?;
+    let topics = TopicList::connect(&settings.kafka)?;
     let begun = Instant::now();
     loop {
-        let missing = missing_topics(&consumer, settings)?;
+        let missing = missing_topics(&topics, settings)?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -85,18 +61,8 @@ fn check_reach(settings: &Settings) -> Result<()> {
 }
 
 /// The topics that are needed and not there.
-fn missing_topics<'a>(consumer: &BaseConsumer<LastError>, settings: &'a Settings) -> Result<Vec<&'a str>> {
-    let metadata = consumer.fetch_metadata(None, REACH_LIMIT).map_err(|error| {
-        // Serves the error callbacks that say why.
-        let _ = consumer.poll(Duration::from_millis(100));
-        let why = consumer.context().0.lock().ok().and_then(|mut last| last.take());
-        anyhow!(
-            "no answer from Kafka at {} within {REACH_LIMIT:?}: {}. Check --brokers, and the security.protocol, \
-             sasl.* and ssl.* properties given with -X",
-            settings.kafka.brokers,
-            why.unwrap_or_else(|| error.to_string())
-        )
-    })?;
+fn missing_topics<'a>(there: &TopicList, settings: &'a Settings) -> Result<Vec<&'a str>> {
+    let there = there.names()?;
     let topics = &settings.topics;
     let needed = [
         &*topics.orders_topic,
@@ -106,26 +72,7 @@ fn missing_topics<'a>(consumer: &BaseConsumer<LastError>, settings: &'a Settings
         &topics.dead_letter_topic,
     ];
     let levels = settings.levels.delay().map(|_| &*topics.levels_topic);
-    let is_there =
-        |name: &str| metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none());
-    Ok(needed.into_iter().chain(levels).filter(|name| !is_there(name)).collect())
-}
-
-/// The settings of topics, in their order; an error of one's own where they cannot be read.
-///
-/// # Errors
-/// When Kafka does not answer.
-pub(super) async fn settings_of(
-    kafka: &KafkaArgs,
-    topics: &[&str],
-) -> Result<Vec<Result<ConfigResource, RDKafkaErrorCode>>> {
-    let mut config = kafka.client()?;
-    kafka.overlay(&mut config);
-    let admin: AdminClient<DefaultClientContext> =
-        config.create().context("the Kafka configuration is refused")?;
-    let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let options = AdminOptions::new().request_timeout(Some(REACH_LIMIT));
-    Ok(admin.describe_configs(&wanted, &options).await?)
+    Ok(needed.into_iter().chain(levels).filter(|name| !there.contains(*name)).collect())
 }
 
 /// Checks that Kafka does not remove commands of a topic for newer ones with the same key: all of them count.
@@ -146,9 +93,7 @@ async fn check_kept(settings: &Settings, accept_compacted: bool) -> Result<()> {
     };
     for (topic, described) in topics.iter().zip(described) {
         let policy = match &described {
-            Ok(settings) => {
-                settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default()
-            }
+            Ok(settings) => settings.get("cleanup.policy").unwrap_or_default(),
             Err(error) => {
                 unknown(topic, error);
                 continue;
@@ -182,8 +127,8 @@ const SIZE: &str = "max.message.bytes";
 const RESULT_BYTES: u64 = 1_048_588;
 
 /// The largest record that a topic takes, where it says so.
-pub(super) fn largest_record(settings: &Result<ConfigResource, RDKafkaErrorCode>) -> Option<u64> {
-    settings.as_ref().ok()?.get(SIZE)?.value.as_deref()?.parse().ok()
+pub(super) fn largest_record(settings: &Result<TopicSettings, String>) -> Option<u64> {
+    settings.as_ref().ok()?.get(SIZE)?.parse().ok()
 }
 
 /// Warns where a dead letter could not be kept whole, or a result not be published. Where Kafka does not say, nothing is said:

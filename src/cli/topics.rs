@@ -1,19 +1,13 @@
 //! `stock-verifier topics create`: creates the topics, and says which exist already.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
 
 use super::start_checks;
 use crate::config::{KafkaArgs, TopicArgs};
-
-/// Longest wait for the brokers.
-const ADMIN_LIMIT: Duration = Duration::from_secs(30);
+use crate::kafka::admin::{Created, TopicPlan, create_topics, settings_of};
 
 /// Largest dead letter, in bytes, where the records are not larger: twice as much as topics take by Kafka's own setting.
 const DEAD_LETTER_BYTES: u64 = 2_097_152;
@@ -51,40 +45,43 @@ pub struct CreateArgs {
 pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
     let TopicsCommand::Create(args) = command;
     args.topics.check()?;
-    let mut config = args.kafka.client()?;
-    args.kafka.overlay(&mut config);
-    let admin: AdminClient<DefaultClientContext> =
-        config.create().context("the Kafka configuration is refused")?;
     let names = &args.topics;
-    let topic = |name| NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
-    let topics = [
-        topic(&names.orders_topic),
-        topic(&names.adjustments_topic),
-        topic(&names.accepted_topic),
-        topic(&names.rejected_topic),
+    let plan = |name, settings: &[(&'static str, &str)]| TopicPlan {
+        name,
+        partitions: args.partitions,
+        replication: args.replication,
+        settings: settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+    };
+    let plans = [
+        plan(&names.orders_topic, &[]),
+        plan(&names.adjustments_topic, &[]),
+        plan(&names.accepted_topic, &[]),
+        plan(&names.rejected_topic, &[]),
         // Only the newest level of each SKU matters. An hour is enough for a reader to see a SKU's deletion.
-        topic(&names.levels_topic)
-            .set("cleanup.policy", "compact")
-            .set("delete.retention.ms", "3600000")
-            .set("min.cleanable.dirty.ratio", "0.1"),
+        plan(
+            &names.levels_topic,
+            &[
+                ("cleanup.policy", "compact"),
+                ("delete.retention.ms", "3600000"),
+                ("min.cleanable.dirty.ratio", "0.1"),
+            ],
+        ),
     ];
-    let options = AdminOptions::new().operation_timeout(Some(ADMIN_LIMIT)).request_timeout(Some(ADMIN_LIMIT));
-    let no_answer = || format!("no answer from Kafka at {}", args.kafka.brokers);
-    let mut created = admin.create_topics(&topics, &options).await.with_context(no_answer)?;
+    let mut created = create_topics(&args.kafka, &plans).await?;
     // A dead letter is its record and some headers more: so once those are there that records come by.
     let letter_bytes = letter_bytes(&args).await.to_string();
     // Kept until someone has looked at them.
     let letters =
-        topic(&names.dead_letter_topic).set("retention.ms", "-1").set("max.message.bytes", &letter_bytes);
-    created.extend(admin.create_topics([&letters], &options).await.with_context(no_answer)?);
+        plan(&names.dead_letter_topic, &[("retention.ms", "-1"), ("max.message.bytes", &letter_bytes)]);
+    created.extend(create_topics(&args.kafka, &[letters]).await?);
     let mut refused = 0;
-    for result in created {
-        match result {
-            Ok(name) => println!("created   {name}"),
-            Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => println!("exists    {name}"),
-            Err((name, error)) => {
+    for topic in created {
+        match topic {
+            Created::Now(name) => println!("created   {name}"),
+            Created::Before(name) => println!("exists    {name}"),
+            Created::Refused(name, why) => {
                 refused += 1;
-                println!("refused   {name}: {error}");
+                println!("refused   {name}: {why}");
             }
         }
     }
@@ -97,7 +94,7 @@ pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
 /// How large a dead letter must be able to be, so that any record can be kept whole.
 async fn letter_bytes(args: &CreateArgs) -> u64 {
     // Where Kafka does not say, the usual is right; `run` looks again.
-    let read = start_checks::settings_of(&args.kafka, &args.topics.read()).await.unwrap_or_default();
+    let read = settings_of(&args.kafka, &args.topics.read()).await.unwrap_or_default();
     let largest = read.iter().filter_map(start_checks::largest_record).max().unwrap_or_default();
     DEAD_LETTER_BYTES.max(largest + start_checks::LETTER_ROOM)
 }

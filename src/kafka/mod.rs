@@ -1,5 +1,6 @@
 //! Kafka's clients: the only room that knows librdkafka.
 
+pub mod admin;
 pub mod asker;
 mod client;
 pub mod consumer;
