@@ -138,7 +138,8 @@ mod tests {
         assert_eq!(look(1, wall + Duration::from_secs(1)), None);
         assert_eq!(look(2, wall + hour), None, "forth");
         assert_eq!(look(2, wall + hour - SET_BACK_MAX), None, "corrected by a little");
-        assert_eq!(look(4, wall - hour), Some(hour * 2 - SET_BACK_MAX + Duration::from_secs(2)), "back");
+        // Two hours, but for the eight seconds that it was behind by.
+        assert_eq!(look(4, wall - hour), Some(hour + Duration::from_secs(3_592)), "back");
         assert_eq!(look(5, wall - hour), None, "seen already");
     }
 
