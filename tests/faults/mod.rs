@@ -1,5 +1,6 @@
 //! The program when processes, servers and networks fail.
 
+mod clocks;
 mod killed;
 mod networks;
 mod outages;

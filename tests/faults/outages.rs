@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::brokers::Broker;
-use crate::support::kafka::Cluster;
+use crate::support::kafka::{Cluster, order};
 use crate::support::scene::Scene;
 use crate::support::servers::{Private, alone};
 use crate::support::{stream, wait};
@@ -11,6 +11,13 @@ use crate::support::{stream, wait};
 const ORDERS: usize = 8_000;
 const PARTITIONS: i32 = 4;
 const LONG: Duration = Duration::from_secs(120);
+/// Orders at once while results may not be written.
+const PORTION: usize = 200;
+/// How long they may not: no limit of ours is as short, so that nothing is given up for its age.
+const UNWRITABLE: Duration = Duration::from_secs(2);
+/// By when all is told after. Mostly in three seconds; but a record that hung while there were too few replicas can hang on,
+/// until Kafka ends its transaction after ten, and looks for such once a second. A new producer is there in moments.
+const TOLD_AGAIN: Duration = Duration::from_secs(15);
 
 /// Kills a server again and again while orders are verified by two processes, which must live through it.
 fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<String>) {
@@ -77,14 +84,20 @@ const REPLICATED: &str = "default.replication.factor=3\nmin.insync.replicas=2\n\
     transaction.state.log.replication.factor=3\ntransaction.state.log.min.isr=2\n\
     transaction.state.log.num.partitions=8\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000";
 
+/// Three brokers.
+fn cluster() -> (Private, [Broker; 2]) {
+    let private = Private::start_with(REPLICATED);
+    let others = [2, 3].map(|node| Broker::start(&private, node, REPLICATED));
+    let kafka = Cluster::new(&private.servers().brokers);
+    wait::until("the cluster is complete", LONG, || kafka.brokers_there() == 3);
+    (private, others)
+}
+
 #[test]
 fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
     let _alone = alone();
     let seed = stream::seed();
-    let private = Private::start_with(REPLICATED);
-    let mut others = [2, 3].map(|node| Broker::start(&private, node, REPLICATED));
-    let kafka = Cluster::new(&private.servers().brokers);
-    wait::until("the cluster is complete", LONG, || kafka.brokers_there() == 3);
+    let (private, mut others) = cluster();
     let scene = Scene::on(&private.servers(), PARTITIONS);
     let stream = stream::make(seed, ORDERS, PARTITIONS);
     scene.stock(&stream.stock);
@@ -112,6 +125,53 @@ fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
     }
     let ends = scene.prove();
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
+    drop(scene);
+}
+
+#[test]
+fn results_that_too_few_replicas_take_for_a_moment_are_told_moments_later() {
+    let _alone = alone();
+    let (private, mut others) = cluster();
+    let scene = Scene::on(&private.servers(), PARTITIONS);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let accepted = scene.topic("accepted");
+    let replicas = usize::try_from(PARTITIONS).expect("few");
+    wait::until("all replicas follow", LONG, || scene.kafka.in_sync(&accepted) == 3 * replicas);
+    scene.kafka.set(&accepted, "min.insync.replicas", "3");
+    let mut verifier = scene.start("a", &["--batch-max-orders", "100"]);
+    let orders = |round: usize| {
+        let to = |number: usize| i32::try_from(number).expect("few") % PARTITIONS;
+        let mug = |number| order(&format!("o-{round}-{number}"), &[("MUG", 1)]).to(to(number));
+        scene.produce(&(0..PORTION).map(mug).collect::<Vec<_>>());
+    };
+    orders(0);
+    scene.done(LONG);
+    others[1].kill();
+    let mut rounds = 1;
+    let mut unwritable: Option<Instant> = None;
+    wait::until("the topic was not written for a while", LONG, || {
+        orders(rounds);
+        rounds += 1;
+        if unwritable.is_none() && scene.kafka.in_sync(&accepted) == 2 * replicas {
+            unwritable = Some(Instant::now());
+        }
+        unwritable.is_some_and(|since| since.elapsed() > UNWRITABLE)
+    });
+    scene.kafka.set(&accepted, "min.insync.replicas", "2");
+    let again = Instant::now();
+    // By the committed offsets, which travel with the results: a client of the tests may still ask for the broker that is
+    // gone.
+    wait::until("everything is told", LONG, || {
+        let committed = scene.kafka.try_committed(scene.group(), &scene.orders());
+        committed.is_ok_and(|at| at.iter().flatten().sum::<i64>() == (rounds * PORTION) as i64)
+    });
+    let took = again.elapsed();
+    scene.done(LONG);
+    println!("told {took:?} after the topic took results again");
+    assert!(took < TOLD_AGAIN, "it took {took:?}:\n{}", verifier.log());
+    assert!(verifier.ended().is_none());
+    verifier.stop();
+    assert_eq!(scene.prove().accepted, rounds * PORTION);
     drop(scene);
 }
 

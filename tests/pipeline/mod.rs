@@ -5,6 +5,7 @@ mod backlog;
 mod bad_records;
 mod balance;
 mod contract;
+mod from_0_1;
 mod groups;
 mod levels;
 mod order_life;

@@ -1,6 +1,7 @@
 //! What tests of several rooms share.
 
 pub mod brokers;
+pub mod clock;
 pub mod database;
 pub mod kafka;
 pub mod process;

@@ -47,7 +47,7 @@ impl Scene {
     }
 
     /// The program's own word on all six, whatever crashed before: it decides everything again.
-    fn prove_again(&self) {
+    pub fn prove_again(&self) {
         let ended = self.tool(&["audit", "--topics"]).output().expect("the program runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(ended.status.success(), "{}\n{}", text(&ended.stdout), text(&ended.stderr));

@@ -107,10 +107,15 @@ impl Scene {
 
     /// Another command of the program, `replay diff` say, with the scene's settings.
     pub fn tool(&self, words: &[&str]) -> Command {
+        self.tool_on(words, &self.database.url())
+    }
+
+    /// The same with another database.
+    pub fn tool_on(&self, words: &[&str], database_url: &str) -> Command {
         let mut command = program();
         command.args(words).args(["--brokers", &self.kafka.brokers, "--group", &self.name]);
         self.name_topics(&mut command);
-        command.args(["--database-url", &self.database.url()]);
+        command.args(["--database-url", database_url]);
         command
     }
 

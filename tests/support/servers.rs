@@ -1,9 +1,11 @@
 //! The servers the tests run on: those of the environment, or an instance of one's own to be killed at will.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::clock::Clock;
 
 /// A setting that tests/run puts into the environment.
 ///
@@ -55,6 +57,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 pub struct Private {
     directory: tempfile::TempDir,
     properties: &'static str,
+    environment: Vec<(&'static str, PathBuf)>,
     settings: HashMap<String, String>,
 }
 
@@ -66,13 +69,23 @@ impl Private {
 
     /// Starts both, with these properties of Kafka.
     pub fn start_with(properties: &'static str) -> Self {
+        Self::start_in(properties, &[])
+    }
+
+    /// Starts both, which go by this clock.
+    pub fn start_by(clock: &Clock) -> Self {
+        Self::start_in("", &clock.environment())
+    }
+
+    fn start_in(properties: &'static str, environment: &[(&'static str, PathBuf)]) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let directory =
             tempfile::Builder::new().prefix("stock-verifier-private.").tempdir().expect("a directory");
         // The user postgres must reach its directory in it.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))
             .expect("permissions");
-        let mut private = Self { directory, properties, settings: HashMap::new() };
+        let mut private =
+            Self { directory, properties, environment: environment.to_vec(), settings: HashMap::new() };
         private.restart();
         let lines = private.services(&["env"]);
         private.settings = lines
@@ -89,6 +102,7 @@ impl Private {
             .args(arguments)
             .env("STOCK_VERIFIER_SERVICES_DIR", self.directory.path())
             .env("STOCK_VERIFIER_KAFKA_PROPERTIES", self.properties)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("tests/services can be run");
         assert!(

@@ -6,15 +6,22 @@
 //! thread that can be abandoned, with its producer; the producer made anew
 //! fences that one. Any other call that hangs ends the process: everything
 //! decided is in the ledger, so the way out is to be started again.
+//!
+//! So does a wall clock that is set back: librdkafka waits for moments of that
+//! clock, so each wait lasts that much longer. A member at rest sends no
+//! heartbeats then, nor is woken for what it reads, nor closed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Exit status when a call hung: `EX_UNAVAILABLE` of `sysexits.h`, so that a supervisor starts the process again.
 pub const EXIT_HUNG: i32 = 69;
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// How far the wall clock may be set back at once: a member that waits so much longer is still within its session (45 s by
+/// default), and a stop within its time.
+const SET_BACK_MAX: Duration = Duration::from_secs(10);
 /// Calls abandoned before it is time to begin anew: each keeps a producer, some threads and a few MiB.
 const ABANDONED_MAX: usize = 8;
 
@@ -81,13 +88,35 @@ impl Watchdog {
 }
 
 fn watch(name: &str, watched: &Weak<Shared>) {
+    let mut clocks = Clocks { monotonic: Instant::now(), wall: SystemTime::now() };
     while let Some(shared) = watched.upgrade() {
         let overdue_at = shared.overdue_at.load(Ordering::SeqCst);
         if overdue_at != 0 && shared.started.elapsed().as_millis() > u128::from(overdue_at) {
             end(&format!("a Kafka call of {name} hangs"));
         }
+        if let Some(back) = clocks.look(Instant::now(), SystemTime::now()) {
+            end(&format!(
+                "this machine's clock was set back by {back:.0?}, and Kafka calls wait that much longer"
+            ));
+        }
         drop(shared);
         std::thread::sleep(LOOK);
+    }
+}
+
+/// What both clocks said at the last look.
+struct Clocks {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    /// By how much the wall clock was set back since the last look, if that is more than it may be.
+    fn look(&mut self, monotonic: Instant, wall: SystemTime) -> Option<Duration> {
+        let expected = self.wall.checked_add(monotonic.duration_since(self.monotonic));
+        *self = Self { monotonic, wall };
+        // An error says that it is not behind.
+        expected?.duration_since(wall).ok().filter(|back| *back > SET_BACK_MAX)
     }
 }
 
@@ -99,6 +128,20 @@ fn end(why: &str) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_far_is_seen_once_and_one_that_goes_forth_is_not() {
+        let (begun, wall) = (Instant::now(), SystemTime::now());
+        let hour = Duration::from_secs(3_600);
+        let mut clocks = Clocks { monotonic: begun, wall };
+        let mut look = |seconds, wall| clocks.look(begun + Duration::from_secs(seconds), wall);
+        assert_eq!(look(1, wall + Duration::from_secs(1)), None);
+        assert_eq!(look(2, wall + hour), None, "forth");
+        assert_eq!(look(2, wall + hour - SET_BACK_MAX), None, "corrected by a little");
+        // Two hours, but for the eight seconds that it was behind by.
+        assert_eq!(look(4, wall - hour), Some(hour + Duration::from_secs(3_592)), "back");
+        assert_eq!(look(5, wall - hour), None, "seen already");
+    }
 
     #[test]
     fn a_call_that_comes_back_is_answered() {

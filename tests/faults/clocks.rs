@@ -1,0 +1,153 @@
+//! Wall clocks that jump: clocks decide nothing but when a hold is over, and that is the database's alone.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stock_verifier::publish::EXIT_HUNG;
+
+use crate::support::clock::Clock;
+use crate::support::kafka::{Sent, sent};
+use crate::support::process::Verifier;
+use crate::support::scene::Scene;
+use crate::support::servers::{Private, alone};
+use crate::support::{stream, wait};
+
+const SOON: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(90);
+const PARTITIONS: i32 = 4;
+
+/// How far a clock is ahead of the time after each jump, in seconds: an hour forth, two hours back, and again.
+const JUMPS: [i64; 4] = [3_600, -3_600, 3_600, -3_600];
+/// A hold that an instance an hour ahead would take for over.
+const LONG_HOLD: i64 = 1_800;
+
+fn command(partition: i32, value: &Value) -> Sent {
+    sent(value["order_id"].as_str().expect("an order id"), value.to_string()).to(partition)
+}
+
+/// An order for one mug.
+fn created(partition: i32, order_id: &str, hold_seconds: Option<i64>) -> Sent {
+    let mut value =
+        json!({"type": "order.created", "order_id": order_id, "lines": [{"sku": "MUG", "quantity": 1}]});
+    if let Some(seconds) = hold_seconds {
+        value["hold_seconds"] = seconds.into();
+    }
+    command(partition, &value)
+}
+
+/// How often it got a partition, and how often it lost one.
+fn changes(verifier: &Verifier) -> (usize, usize) {
+    let log = verifier.log();
+    (log.matches("reading partition").count(), log.matches("handed over partition").count())
+}
+
+#[test]
+fn an_instance_whose_clock_jumps_goes_on_or_is_started_again_and_ends_no_hold() {
+    const EACH: usize = 100;
+    let scene = Scene::new(PARTITIONS);
+    scene.stock(&[("MUG", 1_000_000)]);
+    let clock = Clock::new();
+    let start = || {
+        let mut command = scene.command("jumping", &[]);
+        command.envs(clock.environment());
+        scene.launch(command, "jumping")
+    };
+    let mut running = [start(), scene.start("steady", &[])];
+    wait::until("each has half of both topics", SOON, || {
+        let each = usize::try_from(PARTITIONS).expect("few");
+        running.iter().map(changes).all(|(got, lost)| got - lost == each)
+    });
+    let shared = changes(&running[1]);
+    let live = |running: &mut [Verifier]| {
+        for verifier in &mut *running {
+            assert!(
+                verifier.ended().is_none(),
+                "{} did not live through it:\n{}",
+                verifier.name(),
+                verifier.log()
+            );
+        }
+        assert_eq!(changes(&running[1]), shared, "what the other reads is as it was");
+    };
+    let partition = |number: usize| i32::try_from(number).expect("few") % PARTITIONS;
+    let orders = |round: usize, part: &str, hold_seconds: Option<i64>| -> Vec<Sent> {
+        let order = |number| created(partition(number), &format!("{part}-{round}-{number}"), hold_seconds);
+        (0..EACH).map(order).collect()
+    };
+    for (round, seconds) in JUMPS.into_iter().enumerate() {
+        scene.produce(&orders(round, "before", None));
+        scene.produce(&orders(round, "held", Some(LONG_HOLD)));
+        scene.produce(&orders(round, "soon", Some(1)));
+        clock.is_ahead(seconds);
+        let jumped = Instant::now();
+        scene.produce(&orders(round, "after", None));
+        if seconds < 0 {
+            // Set back: librdkafka's waits would last two hours longer.
+            let [jumping, _] = &mut running;
+            assert_eq!(jumping.wait(SOON).code(), Some(EXIT_HUNG), "{}", jumping.log());
+            assert!(jumping.log().contains("clock was set back"), "{}", jumping.log());
+            *jumping = start();
+        }
+        scene.done(SOON);
+        println!("{seconds}: told after {:?}", jumped.elapsed());
+        wait::until("the short holds have ended, and no other", SOON, || {
+            scene.database.number("SELECT count(*) FROM holds") == ((round + 1) * EACH) as i64
+        });
+        println!("{seconds}: ended after {:?}", jumped.elapsed());
+        live(&mut running);
+    }
+    // Who holds may confirm, since only the database's clock says that a hold is over.
+    for round in 0..JUMPS.len() {
+        let confirmed = |number: usize| {
+            let order = format!("held-{round}-{number}");
+            command(partition(number), &json!({"type": "order.confirmed", "order_id": order}))
+        };
+        scene.produce(&(0..EACH).map(confirmed).collect::<Vec<_>>());
+    }
+    scene.done(SOON);
+    live(&mut running);
+    running.into_iter().for_each(Verifier::stop);
+    let ended = |kind: &str| scene.told("accepted").iter().filter(|event| event["type"] == kind).count();
+    assert_eq!(ended("hold.expired"), JUMPS.len() * EACH);
+    assert_eq!(ended("confirmation.accepted"), JUMPS.len() * EACH);
+    assert_eq!(scene.told("rejected"), [] as [Value; 0]);
+    let taken = (JUMPS.len() * EACH * 3) as i64;
+    assert_eq!(scene.database.number("SELECT available FROM levels"), 1_000_000 - taken);
+    // No time in the ledger is the instance's.
+    let hours = "SELECT extract(epoch FROM max(decided_at) - min(decided_at))::bigint / 1800 FROM decisions";
+    assert_eq!(scene.database.number(hours), 0);
+    scene.prove_levels();
+    scene.prove_rest();
+    scene.prove_again();
+}
+
+#[test]
+fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
+    const ORDERS: usize = 4_000;
+    let _alone = alone();
+    let seed = stream::seed();
+    let clock = Clock::new();
+    let private = Private::start_by(&clock);
+    let scene = Scene::on(&private.servers(), PARTITIONS);
+    let stream = stream::make(seed, ORDERS, PARTITIONS);
+    scene.stock(&stream.stock);
+    let mut running = ["a", "b"].map(|instance| scene.start(instance, &["--batch-max-orders", "20"]));
+    let part = stream.records.len().div_ceil(JUMPS.len());
+    for (number, (records, seconds)) in stream.records.chunks(part).zip(JUMPS).enumerate() {
+        scene.produce(records);
+        let moment = (number * part + records.len() / 4) as i64;
+        wait::until("the work goes on", LONG, || scene.database.applied() > moment);
+        clock.is_ahead(seconds);
+        let jumped = Instant::now();
+        scene.done(LONG);
+        println!("{seconds}: told after {:?}", jumped.elapsed());
+    }
+    for verifier in &mut running {
+        println!("{}", verifier.log());
+        assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
+    }
+    running.into_iter().for_each(Verifier::stop);
+    let ends = scene.prove();
+    assert_eq!(ends.accepted + ends.rejected, ORDERS);
+    drop(scene);
+}
