@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stock_verifier::publish::EXIT_HUNG;
+use stock_verifier::kafka::transactional::EXIT_HUNG;
 
 use crate::support::clock::Clock;
 use crate::support::kafka::{Sent, sent};
@@ -89,7 +89,7 @@ fn an_instance_whose_clock_jumps_goes_on_or_is_started_again_and_ends_no_hold() 
             *jumping = start();
         }
         scene.done(SOON);
-        println!("{seconds}: told after {:?}", jumped.elapsed());
+        println!("{seconds}: published after {:?}", jumped.elapsed());
         wait::until("the short holds have ended, and no other", SOON, || {
             scene.database.number("SELECT count(*) FROM holds") == ((round + 1) * EACH) as i64
         });
@@ -107,10 +107,10 @@ fn an_instance_whose_clock_jumps_goes_on_or_is_started_again_and_ends_no_hold() 
     scene.done(SOON);
     live(&mut running);
     running.into_iter().for_each(Verifier::stop);
-    let ended = |kind: &str| scene.told("accepted").iter().filter(|event| event["type"] == kind).count();
+    let ended = |kind: &str| scene.published("accepted").iter().filter(|event| event["type"] == kind).count();
     assert_eq!(ended("hold.expired"), JUMPS.len() * EACH);
     assert_eq!(ended("confirmation.accepted"), JUMPS.len() * EACH);
-    assert_eq!(scene.told("rejected"), [] as [Value; 0]);
+    assert_eq!(scene.published("rejected"), [] as [Value; 0]);
     let taken = (JUMPS.len() * EACH * 3) as i64;
     assert_eq!(scene.database.number("SELECT available FROM levels"), 1_000_000 - taken);
     // No time in the ledger is the instance's.
@@ -140,7 +140,7 @@ fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
         clock.is_ahead(seconds);
         let jumped = Instant::now();
         scene.done(LONG);
-        println!("{seconds}: told after {:?}", jumped.elapsed());
+        println!("{seconds}: published after {:?}", jumped.elapsed());
     }
     for verifier in &mut running {
         println!("{}", verifier.log());

@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(120);
 const PORTION: usize = 200;
 /// How long they may not: no limit of ours is as short, so that nothing is given up for its age.
 const UNWRITABLE: Duration = Duration::from_secs(2);
-/// By when all is told after. Mostly in three seconds; but a record that hung while there were too few replicas can hang on,
+/// By when all is published after. Mostly in three seconds; but a record that hung while there were too few replicas can hang on,
 /// until Kafka ends its transaction after ten, and looks for such once a second. A new producer is there in moments.
 const TOLD_AGAIN: Duration = Duration::from_secs(15);
 
@@ -129,7 +129,7 @@ fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
 }
 
 #[test]
-fn results_that_too_few_replicas_take_for_a_moment_are_told_moments_later() {
+fn results_that_too_few_replicas_take_for_a_moment_are_published_moments_later() {
     let _alone = alone();
     let (private, mut others) = cluster();
     let scene = Scene::on(&private.servers(), PARTITIONS);
@@ -161,13 +161,13 @@ fn results_that_too_few_replicas_take_for_a_moment_are_told_moments_later() {
     let again = Instant::now();
     // By the committed offsets, which travel with the results: a client of the tests may still ask for the broker that is
     // gone.
-    wait::until("everything is told", LONG, || {
+    wait::until("everything is published", LONG, || {
         let committed = scene.kafka.try_committed(scene.group(), &scene.orders());
         committed.is_ok_and(|at| at.iter().flatten().sum::<i64>() == (rounds * PORTION) as i64)
     });
     let took = again.elapsed();
     scene.done(LONG);
-    println!("told {took:?} after the topic took results again");
+    println!("published {took:?} after the topic took results again");
     assert!(took < TOLD_AGAIN, "it took {took:?}:\n{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();

@@ -1,6 +1,6 @@
 //! A ledger as version 0.1 left it, killed in the middle of its work, opened by this one.
 //!
-//! The files beside were recorded from that version: the rows it wrote, the records it read, and all it told.
+//! The files beside were recorded from that version: the rows it wrote, the records it read, and all it published.
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
@@ -21,7 +21,7 @@ use crate::support::wait;
 const SOON: Duration = Duration::from_secs(30);
 /// Stands for the names of the topics in what was recorded.
 const NAME: &str = "NAME";
-/// Partition 1 of the orders is decided up to 6 and told up to here.
+/// Partition 1 of the orders is decided up to 6 and published up to here.
 const TOLD: i64 = 3;
 
 /// A record of one of the topics.
@@ -46,8 +46,8 @@ impl Recorded {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// Whether that version was killed before it told this.
-    fn is_untold(&self, orders: &str) -> bool {
+    /// Whether that version was killed before it published this.
+    fn is_unpublished(&self, orders: &str) -> bool {
         let dead = |what| self.header(&format!("__connect.errors.{what}")).map(str::to_owned);
         let (topic, partition, offset) = if self.topic == "dead" {
             (dead("topic"), dead("partition"), dead("offset"))
@@ -89,8 +89,9 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
         .lines()
         .map(|line| serde_json::from_str(line).expect("as it was recorded"))
         .collect();
-    let (untold, there): (Vec<_>, Vec<_>) = recorded.iter().partition(|record| record.is_untold(&orders));
-    assert_eq!(untold.len(), 3, "two results and a dead letter");
+    let (unpublished, there): (Vec<_>, Vec<_>) =
+        recorded.iter().partition(|record| record.is_unpublished(&orders));
+    assert_eq!(unpublished.len(), 3, "two results and a dead letter");
     let mut topics: BTreeMap<&str, Vec<Sent>> = BTreeMap::new();
     for record in there {
         topics.entry(&record.topic).or_default().push(record.sent());
@@ -132,32 +133,36 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
     scene.produce(&[returned("r-1", 1), returned("r-8", 3), returned("r-9", 2)]);
     let committed = |topic: &str| scene.kafka.committed(scene.group(), topic);
     // The hold that is over since then is asked for on its order's partition, once.
-    wait::until("everything is told", SOON, || committed(&orders) == [Some(11), Some(7)]);
-    // Where its position is, since nobody said how far it was told.
+    wait::until("everything is published", SOON, || committed(&orders) == [Some(11), Some(7)]);
+    // Where its position is, since nobody said how far it was published.
     assert_eq!(committed(&adjustments), [Some(1), Some(1)]);
-    wait::until("the level of the operator's last command is told", SOON, || {
-        scene.told("levels").iter().any(|level| level["sku"] == "CAP")
+    wait::until("the level of the operator's last command is published", SOON, || {
+        scene.published("levels").iter().any(|level| level["sku"] == "CAP")
     });
     assert!(verifier.ended().is_none(), "{}", verifier.log());
     verifier.stop();
 
-    let mut told = Vec::new();
+    let mut published = Vec::new();
     for topic in ["accepted", "rejected", "dead"] {
         let records = scene.kafka.read(&scene.topic(topic));
         for known in recorded.iter().filter(|known| known.topic == topic) {
             let same = records.iter().filter(|record| known.is(record)).count();
             assert_eq!(same, 1, "{known:?} is there once, byte for byte");
         }
-        told.extend(records);
+        published.extend(records);
     }
     let of_topics = |record: &&Recorded| !["orders", "adjustments"].contains(&&*record.topic);
-    assert_eq!(told.len(), recorded.iter().filter(of_topics).count() + 3, "two returns and a hold's end");
+    assert_eq!(
+        published.len(),
+        recorded.iter().filter(of_topics).count() + 3,
+        "two returns and a hold's end"
+    );
     let ids: Vec<_> =
-        told.iter().filter_map(|record| crate::support::kafka::header(record, "ce_id")).collect();
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "an id was told twice");
+        published.iter().filter_map(|record| crate::support::kafka::header(record, "ce_id")).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "an id was published twice");
     let new = ["return.accepted", "return.rejected", "hold.expired"].map(|kind| {
         let of_kind = |event: &&Value| event["type"] == kind;
-        scene.told("accepted").iter().chain(&scene.told("rejected")).filter(of_kind).count()
+        scene.published("accepted").iter().chain(&scene.published("rejected")).filter(of_kind).count()
     });
     assert_eq!(new, [2, 2, 1]);
     assert_eq!(numbers("SELECT available FROM levels ORDER BY sku"), [7, 0, 99, 17]);
@@ -169,7 +174,7 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
     assert_eq!(
         numbers("SELECT count(*) FROM positions WHERE published_offset = next_offset"),
         [4],
-        "how far it is told"
+        "how far it is published"
     );
     let audit = succeeds(scene.tool_on(&["audit", "--topics"], url));
     println!("{audit}");
