@@ -18,6 +18,7 @@ mod conformance;
 mod demo;
 mod docs;
 mod faults;
+mod house;
 mod pipeline;
 mod replay;
 mod stock;
