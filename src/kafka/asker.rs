@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 
+use super::error::{Doing as _, Error};
 use super::offsets::{CommittedOffsets, list};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
@@ -62,29 +63,29 @@ impl Asker {
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
+    pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>, Error> {
         self.serve();
-        Ok(describe(self.0.client(), names, ANSWER_LIMIT)?)
+        describe(self.0.client(), names, ANSWER_LIMIT).doing(|| "cannot ask for topics")
     }
 
     /// What the group committed for these partitions.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn committed(&self, partitions: &[TopicPartition]) -> Result<CommittedOffsets> {
+    pub fn committed(&self, partitions: &[TopicPartition]) -> Result<CommittedOffsets, Error> {
         self.serve();
         let answer = self.0.committed_offsets(list(partitions), ANSWER_LIMIT);
-        Ok(CommittedOffsets::new(answer.context("cannot read the committed offsets")?))
+        Ok(CommittedOffsets::new(answer.doing(|| "cannot read the committed offsets")?))
     }
 
     /// The client ids of a group's members.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn members(&self, group: &str) -> Result<Vec<String>> {
+    pub fn members(&self, group: &str) -> Result<Vec<String>, Error> {
         self.serve();
         let groups =
-            self.0.fetch_group_list(Some(group), ANSWER_LIMIT).context("cannot read the group's members")?;
+            self.0.fetch_group_list(Some(group), ANSWER_LIMIT).doing(|| "cannot read the group's members")?;
         let members = groups.groups().iter().flat_map(GroupInfo::members);
         Ok(members.map(|member| member.client_id().to_owned()).collect())
     }

@@ -15,9 +15,10 @@ use rdkafka::groups::GroupInfo;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
+use super::error::{Doing as _, Error};
 use super::member_id::member_id;
 use super::offsets::{CommittedOffsets, list, list_at, partitions};
-use super::topic_ids::{Described, NoAnswer, describe};
+use super::topic_ids::{Described, describe};
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs, TopicArgs};
 use crate::event::{Header, Record};
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
@@ -462,28 +463,28 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When librdkafka does not say.
-    pub fn assigned(self) -> Result<Vec<TopicPartition>> {
-        Ok(partitions(&self.0.assignment().context("cannot read the assignment")?))
+    pub fn assigned(self) -> Result<Vec<TopicPartition>, Error> {
+        Ok(partitions(&self.0.assignment().doing(|| "cannot read the assignment")?))
     }
 
     /// What the group committed for these.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn committed(self, of: &[TopicPartition]) -> Result<CommittedOffsets> {
+    pub fn committed(self, of: &[TopicPartition]) -> Result<CommittedOffsets, Error> {
         let answer = self.0.committed_offsets(list(of), COMMITTED_LIMIT);
-        Ok(CommittedOffsets::new(answer.context("cannot read the committed offsets")?))
+        Ok(CommittedOffsets::new(answer.doing(|| "cannot read the committed offsets")?))
     }
 
     /// The first offset that the log still holds, and its end.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn watermarks(self, at: &TopicPartition) -> Result<(NextOffset, NextOffset)> {
+    pub fn watermarks(self, at: &TopicPartition) -> Result<(NextOffset, NextOffset), Error> {
         let (low, high) = self
             .0
             .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
-            .with_context(|| format!("cannot read the first and last offset of {at}"))?;
+            .doing(|| format!("cannot read the first and last offset of {at}"))?;
         Ok((NextOffset(low), NextOffset(high)))
     }
 
@@ -491,80 +492,80 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn describe(self, names: &[&str]) -> Result<Vec<Described>, NoAnswer> {
-        describe(self.0.client(), names, TOPICS_LIMIT)
+    pub fn describe(self, names: &[&str]) -> Result<Vec<Described>, Error> {
+        describe(self.0.client(), names, TOPICS_LIMIT).doing(|| "cannot ask for topics")
     }
 
     /// Commits these offsets, outside of any transaction.
     ///
     /// # Errors
     /// When Kafka refuses it or does not answer.
-    pub fn commit(self, offsets: &[(TopicPartition, NextOffset)]) -> Result<()> {
+    pub fn commit(self, offsets: &[(TopicPartition, NextOffset)]) -> Result<(), Error> {
         if offsets.is_empty() {
             return Ok(());
         }
-        self.0.commit(&list_at(offsets)?, CommitMode::Sync).context("cannot commit where partitions begin")
+        self.0.commit(&list_at(offsets)?, CommitMode::Sync).doing(|| "cannot commit where partitions begin")
     }
 
     /// Takes partitions, each from this offset on; one without is assigned, but to be kept paused.
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn assign(self, partitions: &[(TopicPartition, Option<NextOffset>)]) -> Result<()> {
+    pub fn assign(self, partitions: &[(TopicPartition, Option<NextOffset>)]) -> Result<(), Error> {
         let mut assign = TopicPartitionList::new();
         for (at, from) in partitions {
             // The end is an offset that is never fetched.
             let offset = from.map_or(KafkaOffset::End, |from| KafkaOffset::Offset(from.0));
-            assign.add_partition_offset(&at.topic, at.partition, offset)?;
+            assign
+                .add_partition_offset(&at.topic, at.partition, offset)
+                .doing(|| format!("no offset of {at}"))?;
         }
         match self.0.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.0.incremental_assign(&assign),
             RebalanceProtocol::None | RebalanceProtocol::Eager => self.0.assign(&assign),
         }
-        .context("cannot take the partitions over")
+        .doing(|| "cannot take the partitions over")
     }
 
     /// Gives partitions up.
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn unassign(self, partitions: &[TopicPartition]) -> Result<()> {
+    pub fn unassign(self, partitions: &[TopicPartition]) -> Result<(), Error> {
         match self.0.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.0.incremental_unassign(&list(partitions)),
             RebalanceProtocol::None | RebalanceProtocol::Eager => self.0.unassign(),
         }
-        .context("cannot hand the partitions over")
+        .doing(|| "cannot hand the partitions over")
     }
 
     /// Fetches nothing more of these. Drops what was prefetched, and outlives a reassignment.
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn pause(self, partitions: &[TopicPartition]) -> Result<()> {
-        self.0.pause(&list(partitions)).context("cannot pause the partitions")
+    pub fn pause(self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        self.0.pause(&list(partitions)).doing(|| "cannot pause the partitions")
     }
 
     /// Fetches these again.
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn resume(self, partitions: &[TopicPartition]) -> Result<()> {
-        self.0.resume(&list(partitions)).context("cannot resume the partitions")
+    pub fn resume(self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        self.0.resume(&list(partitions)).doing(|| "cannot resume the partitions")
     }
 
     /// Goes on with these at these offsets.
     ///
     /// # Errors
     /// When one cannot be moved there.
-    pub fn seek(self, to: &[(TopicPartition, NextOffset)]) -> Result<()> {
+    pub fn seek(self, to: &[(TopicPartition, NextOffset)]) -> Result<(), Error> {
         // librdkafka refuses a seek of nothing, which is what is left when every partition is stopped.
         if to.is_empty() {
             return Ok(());
         }
-        for element in self.0.seek_partitions(list_at(to)?, SEEK_LIMIT).context("cannot seek")?.elements() {
-            element
-                .error()
-                .with_context(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
+        for element in self.0.seek_partitions(list_at(to)?, SEEK_LIMIT).doing(|| "cannot seek")?.elements() {
+            element.error().doing(|| format!("cannot seek {}[{}]", element.topic(), element.partition()))?;
         }
         Ok(())
     }

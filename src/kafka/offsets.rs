@@ -1,10 +1,10 @@
 //! Partitions and offsets, as librdkafka's lists of them.
 
-use anyhow::{Context as _, Result};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::error::{Doing as _, Error};
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// A list of partitions.
@@ -22,10 +22,11 @@ pub(super) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>)
 /// When an offset is none.
 pub(super) fn list_at<'a>(
     partitions: impl IntoIterator<Item = &'a (TopicPartition, NextOffset)>,
-) -> Result<TopicPartitionList> {
+) -> Result<TopicPartitionList, Error> {
     let mut list = TopicPartitionList::new();
     for (at, next) in partitions {
-        list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))?;
+        list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
+            .doing(|| format!("{next} is no offset of {at}"))?;
     }
     Ok(list)
 }
@@ -48,14 +49,14 @@ impl CommittedOffsets {
     ///
     /// # Errors
     /// When Kafka said nothing of this partition.
-    pub fn of(&self, at: &TopicPartition) -> Result<Option<NextOffset>> {
+    pub fn of(&self, at: &TopicPartition) -> Result<Option<NextOffset>, Error> {
         let cannot = || format!("cannot read the committed offset of {at}");
         let element = self
             .0
             .find_partition(&at.topic, at.partition)
             .ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
-            .with_context(cannot)?;
-        element.error().with_context(cannot)?;
+            .doing(cannot)?;
+        element.error().doing(cannot)?;
         Ok(offset(&element))
     }
 
@@ -63,7 +64,7 @@ impl CommittedOffsets {
     ///
     /// # Errors
     /// When Kafka said nothing of one.
-    pub fn all(&self) -> Result<Vec<(TopicPartition, NextOffset)>> {
+    pub fn all(&self) -> Result<Vec<(TopicPartition, NextOffset)>, Error> {
         let mut all = Vec::new();
         for at in partitions(&self.0) {
             if let Some(next) = self.of(&at)? {
@@ -84,7 +85,6 @@ fn offset(element: &TopicPartitionListElem<'_>) -> Option<NextOffset> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::may_pass;
 
     #[test]
     fn what_kafka_does_not_say_of_a_partition_is_not_never() {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(of(0).unwrap(), Some(NextOffset(7)));
         assert_eq!(of(1).unwrap(), None);
         let error = of(2).unwrap_err();
-        assert_eq!(may_pass(&error), Some(true), "it is tried again: {error:#}");
+        assert!(error.may_pass(), "it is tried again: {error}");
         assert_eq!(committed.all().unwrap(), [(TopicPartition::new("orders", 0), NextOffset(7))]);
     }
 }

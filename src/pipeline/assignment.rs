@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::batch::Slice;
+use super::failure::Failure;
 use super::ownership::{Generation, InFlight, Ownership, Ticket};
 use super::progress::{Known, Progress};
 use super::recovery::{self, KnownOffsets, Refusal, Start};
 use crate::background::LevelChanges;
+use crate::kafka;
 use crate::kafka::consumer::{Consumer, JoinedAnew, Member, Rebalance};
-use crate::kafka::may_pass;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
 use crate::store::{Position, Store, StoreError};
@@ -62,7 +62,7 @@ pub struct Assignment {
     changed: AtomicBool,
     rewind: AtomicBool,
     leaving: AtomicBool,
-    failure: Mutex<Option<anyhow::Error>>,
+    failure: Mutex<Option<Failure>>,
     /// When it was said last that partitions cannot be taken over yet.
     said: Mutex<Option<Instant>>,
     /// When partitions were lost last, since the group had not heard of a member for too long.
@@ -165,7 +165,7 @@ impl Assignment {
     }
 
     /// The failure of a rebalance, which has no caller to return it to.
-    pub(super) fn take_failure(&self) -> Result<()> {
+    pub(super) fn take_failure(&self) -> Result<(), Failure> {
         lock(&self.failure).take().map_or(Ok(()), Err)
     }
 
@@ -201,8 +201,8 @@ impl Assignment {
     }
 
     /// Fetches a membership's partitions again, except what was stopped for good.
-    pub(super) fn resume(&self, member: Member<'_>) -> Result<()> {
-        member.resume(&self.read_by(member))
+    pub(super) fn resume(&self, member: Member<'_>) -> Result<(), Failure> {
+        Ok(member.resume(&self.read_by(member))?)
     }
 
     /// A membership's partitions that are read.
@@ -216,7 +216,10 @@ impl Assignment {
     }
 
     /// Reads every assigned partition of all memberships again from its committed offset. Nothing may be under way.
-    pub(super) fn rewind<'a>(&self, consumers: impl IntoIterator<Item = &'a Consumer>) -> Result<()> {
+    pub(super) fn rewind<'a>(
+        &self,
+        consumers: impl IntoIterator<Item = &'a Consumer>,
+    ) -> Result<(), Failure> {
         self.rewind.store(false, Ordering::SeqCst);
         consumers
             .into_iter()
@@ -225,13 +228,13 @@ impl Assignment {
     }
 
     /// What could not be taken over because Kafka or the database is away is taken over later; a refusal is for good.
-    fn postpone(&self, error: anyhow::Error) -> Result<()> {
-        if !passes(&error) {
+    fn postpone(&self, error: Failure) -> Result<(), Failure> {
+        if !error.may_pass() {
             return Err(error);
         }
         let mut said = lock(&self.said);
         if said.is_none_or(|at| at.elapsed() >= POSTPONED_SAY) {
-            tracing::warn!("partitions cannot be taken over yet: {error:#}");
+            tracing::warn!("partitions cannot be taken over yet: {:#}", anyhow::Error::from(error));
             *said = Some(Instant::now());
         }
         drop(said);
@@ -239,7 +242,7 @@ impl Assignment {
         Ok(())
     }
 
-    fn try_rewind(&self, member: Member<'_>) -> Result<()> {
+    fn try_rewind(&self, member: Member<'_>) -> Result<(), Failure> {
         let assigned = member.assigned()?;
         lock(&self.reading).retain(|reading| !member.may_own(&reading.at));
         if assigned.is_empty() {
@@ -258,7 +261,7 @@ impl Assignment {
         &self,
         member: Member<'_>,
         wanted: &[TopicPartition],
-    ) -> Result<HashMap<Arc<str>, Described>> {
+    ) -> Result<HashMap<Arc<str>, Described>, Failure> {
         let mut names: Vec<&str> = wanted.iter().map(|at| &*at.topic).collect();
         names.sort_unstable();
         names.dedup();
@@ -274,10 +277,9 @@ impl Assignment {
                     lock(&self.topics).extend(ids);
                     return Ok(topics);
                 }
-                Some((name, _)) if begun.elapsed() > ABSENT_LIMIT => bail!(
-                    "topic {name} does not exist any more: what of it was not decided is gone. Create it with \
-                     `stock-verifier topics create`, then start with --accept-data-loss"
-                ),
+                Some((name, _)) if begun.elapsed() > ABSENT_LIMIT => {
+                    return Err(Failure::TopicGone((*name).to_owned()));
+                }
                 Some(_) => std::thread::sleep(ABSENT_LOOK),
             }
         }
@@ -289,7 +291,7 @@ impl Assignment {
         &self,
         member: Member<'_>,
         partitions: &[TopicPartition],
-    ) -> Result<(String, Vec<(TopicPartition, Start)>)> {
+    ) -> Result<(String, Vec<(TopicPartition, Start)>), Failure> {
         // First: whoever is another member by the end of this may have been none while it asked.
         let taken_as = member.id();
         let mut wanted = partitions.to_vec();
@@ -319,7 +321,7 @@ impl Assignment {
             match recovery::start_offset(positions, self.accept_data_loss) {
                 Ok(start) => begun.push((at, start, positions)),
                 Err(refusal @ Refusal::LedgerBehind { .. }) => {
-                    return Err(anyhow::Error::new(refusal).context(format!("{at} is refused")));
+                    return Err(Failure::Refused { at, refusal });
                 }
                 Err(refusal @ Refusal::OutOfRange { .. }) => {
                     tracing::error!(partition = %at, "stopped: {refusal}");
@@ -340,7 +342,7 @@ impl Assignment {
             positions.replaced || goes_back(start, positions)
         };
         if member.id() != taken_as {
-            return Err(JoinedAnew.into());
+            return Err(kafka::Error::from(JoinedAnew).into());
         }
         commit_start_offsets(member, begun.iter().filter(first))?;
         for (at, start, _) in &begun {
@@ -404,7 +406,7 @@ impl Assignment {
     }
 
     /// Takes assigned partitions over, each from its own offset.
-    fn take_over(&self, member: Member<'_>, partitions: &[TopicPartition]) -> Result<()> {
+    fn take_over(&self, member: Member<'_>, partitions: &[TopicPartition]) -> Result<(), Failure> {
         // On a refusal they are taken over all the same, stopped: librdkafka cannot close in mid-rebalance.
         // When leaving, neither: the group's coordinator answers a closing consumer no more, so it would wait in vain.
         let leaving = self.leaving.load(Ordering::SeqCst);
@@ -436,7 +438,12 @@ impl Assignment {
     }
 
     /// Hands partitions over: what is under way of them is published first, unless they are lost already.
-    fn hand_over(&self, member: Member<'_>, partitions: &[TopicPartition], are_lost: bool) -> Result<()> {
+    fn hand_over(
+        &self,
+        member: Member<'_>,
+        partitions: &[TopicPartition],
+        are_lost: bool,
+    ) -> Result<(), Failure> {
         if are_lost {
             tracing::warn!("partitions were lost: this member was silent for too long");
             *lock(&self.lost) = Some(Instant::now());
@@ -450,10 +457,10 @@ impl Assignment {
             lock(&self.reading).retain(|reading| reading.at != *at);
             tracing::info!(partition = %at, "handed over");
         }
-        member.unassign(partitions)
+        Ok(member.unassign(partitions)?)
     }
 
-    fn note(&self, done: Result<()>) {
+    fn note(&self, done: Result<(), Failure>) {
         self.changed.store(true, Ordering::SeqCst);
         if let Err(error) = done {
             lock(&self.failure).get_or_insert(error);
@@ -469,12 +476,6 @@ impl Rebalance for Assignment {
     fn revoked(&self, member: Member<'_>, partitions: &[TopicPartition], are_lost: bool) {
         self.note(self.hand_over(member, partitions, are_lost));
     }
-}
-
-/// Whether an error is only that Kafka or the database cannot be asked now.
-#[must_use]
-pub fn passes(error: &anyhow::Error) -> bool {
-    may_pass(error).or_else(|| error.downcast_ref().map(StoreError::is_transient)).unwrap_or(false)
 }
 
 /// Whether the ledger's position is of another topic than the one that has the name now. Where the ledger has no position,
@@ -502,12 +503,12 @@ fn is_replaced(
 fn commit_start_offsets<'a>(
     member: Member<'_>,
     begun: impl Iterator<Item = &'a (TopicPartition, Start, KnownOffsets)>,
-) -> Result<()> {
+) -> Result<(), Failure> {
     let differing: Vec<_> = begun
         .filter(|(_, start, known)| known.committed != Some(start.from))
         .map(|(at, start, _)| (at.clone(), start.from))
         .collect();
-    member.commit(&differing)
+    Ok(member.commit(&differing)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

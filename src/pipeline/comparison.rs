@@ -10,12 +10,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
+use super::failure::Failure;
 use super::progress::Progress;
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
+use crate::kafka;
 use crate::kafka::asker::Asker;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
@@ -36,7 +38,7 @@ impl GroupOffsets {
         Ok(Self { asker, topics: topics.read().map(str::to_owned).to_vec() })
     }
 
-    fn ask(&self) -> Result<Committed> {
+    fn ask(&self) -> Result<Committed, kafka::Error> {
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         let described = self.asker.describe(&names)?;
         let mut wanted = Vec::new();
@@ -90,7 +92,7 @@ impl Comparison {
     ///
     /// # Errors
     /// [`StoreError::LedgerBehind`] when the database went back in time; else Kafka or the database cannot be asked now.
-    pub async fn epoch(&self) -> Result<u64> {
+    pub async fn epoch(&self) -> Result<u64, Failure> {
         let mut compared = self.compared.lock().await;
         if let Some(epoch) = *compared
             && epoch == self.store.connection_epoch()
@@ -99,8 +101,7 @@ impl Comparison {
         }
         // What is known first: the ledger only grows meanwhile.
         let group = Arc::clone(&self.group);
-        let committed =
-            spawn_blocking(move || group.ask()).await.context("asking for offsets panicked")??;
+        let committed = spawn_blocking(move || group.ask()).await??;
         let (epoch, ledger) = self.store.applying_positions().await?;
         let behind = self.progress.ahead_of(&ledger).or_else(|| ahead_of(&committed, &ledger));
         if let Some((at, expected, found)) = behind {

@@ -293,7 +293,7 @@ impl Intake {
                  session ends (session.timeout.ms)"
             );
         }
-        assignment.take_failure()
+        Ok(assignment.take_failure()?)
     }
 
     /// Serves both memberships until it is so of each; `false` when that takes too long or cannot be any more.

@@ -11,6 +11,7 @@ pub mod batch;
 mod batch_publisher;
 mod comparison;
 mod decided;
+mod failure;
 mod gather;
 mod membership;
 pub mod ownership;
@@ -29,11 +30,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-pub use assignment::{Assignment, passes};
+pub use assignment::Assignment;
 use batch::{Bounds, ReadBatch};
 pub use batch_publisher::{BatchPublisher, Unfinished, renew};
 pub use comparison::Comparison;
 pub use decided::{Decided, Portion, Stuck};
+pub use failure::Failure;
 pub use gather::{FencedByItself, Intake};
 pub use membership::Membership;
 use progress::Progress;
@@ -44,7 +46,7 @@ use crate::background::{Background, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::kafka::transactional::Publisher;
 use crate::ledger::Outcome;
-use crate::store::{self, Applied, Store, StoreError};
+use crate::store::{self, Applied, Store};
 use crate::tally::Totals;
 
 /// Decided batches that wait to be published. One is enough to keep both stages busy; each more is only latency and memory.
@@ -289,7 +291,7 @@ async fn decide(
             let begun = Instant::now();
             let (mut applied, epoch) =
                 match apply_with_retries(&**store, comparison, &mut to_apply, stop).await {
-                    Err(error) if passes(&error) => return Err(Unfinished(error).into()),
+                    Err(error) if error.may_pass() => return Err(Unfinished(error.into()).into()),
                     done => done?,
                 };
             level_changes.mark(std::mem::take(&mut applied.levels));
@@ -314,16 +316,19 @@ async fn apply_with_retries(
     comparison: &Comparison,
     to_apply: &mut store::CommandBatch,
     stop: &CancellationToken,
-) -> Result<(Applied, u64)> {
+) -> Result<(Applied, u64), Failure> {
     let mut pause = Duration::from_millis(100);
     let mut said: Option<Instant> = None;
     loop {
         match apply_compared(store, comparison, to_apply).await {
             // Compared at once, now that somebody is there again.
-            Err(error) if is_reconnected(&error) => {}
-            Err(error) if passes(&error) && !stop.is_cancelled() => {
+            Err(error) if error.is_reconnected() => {}
+            Err(error) if error.may_pass() && !stop.is_cancelled() => {
                 if said.is_none_or(|at| at.elapsed() >= DATABASE_SAY) {
-                    tracing::warn!("the database is away, or cannot be compared; the batch waits: {error:#}");
+                    tracing::warn!(
+                        "the database is away, or cannot be compared; the batch waits: {:#}",
+                        anyhow::Error::from(error)
+                    );
                     said = Some(Instant::now());
                 }
                 let _ = tokio::time::timeout(pause, stop.cancelled()).await;
@@ -339,17 +344,13 @@ async fn apply_compared(
     store: &dyn Store,
     comparison: &Comparison,
     to_apply: &mut store::CommandBatch,
-) -> Result<(Applied, u64)> {
+) -> Result<(Applied, u64), Failure> {
     let epoch = comparison.epoch().await?;
     to_apply.epoch = Some(epoch);
     comparison.progress().note_published(&mut to_apply.advances);
     let applied = store.apply(to_apply).await?;
     comparison.progress().applied(&to_apply.advances);
     Ok((applied, epoch))
-}
-
-fn is_reconnected(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(StoreError::Reconnected))
 }
 
 /// The publishing stage. Blocks: runs on a thread of its own.

@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs};
+use crate::kafka;
 use crate::kafka::asker::Asker;
 use crate::kafka::consumer::{Role, client_id};
 
@@ -155,7 +156,7 @@ impl GroupWatch {
 }
 
 /// One question, on a thread that may block. Gives the client back.
-async fn ask(asker: Asker, group: &str) -> Result<(Asker, Result<Vec<MemberKind>>)> {
+async fn ask(asker: Asker, group: &str) -> Result<(Asker, Result<Vec<MemberKind>, kafka::Error>)> {
     let group = group.to_owned();
     spawn_blocking(move || {
         let members = asker.members(&group);

@@ -1,0 +1,56 @@
+//! Why Kafka did not do what was asked, and whether it may when asked again.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::consumer::JoinedAnew;
+use super::topic_ids::NoAnswer;
+
+/// What was asked of Kafka, and why it was not done.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Error {
+    what: String,
+    #[source]
+    cause: Cause,
+}
+
+/// Why.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Cause {
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    #[error(transparent)]
+    JoinedAnew(#[from] JoinedAnew),
+}
+
+impl Error {
+    /// Whether the same may be done when it is asked again: it is all but what this user is not allowed to do.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        let Cause::Kafka(kafka) = &self.cause else { return true };
+        !matches!(
+            kafka.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
+        )
+    }
+}
+
+impl From<JoinedAnew> for Error {
+    fn from(why: JoinedAnew) -> Self {
+        Self { what: "cannot go on as this member of the group".to_owned(), cause: why.into() }
+    }
+}
+
+/// Says what was being done when it failed.
+pub(super) trait Doing<T> {
+    /// With these words.
+    fn doing<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T, Error>;
+}
+
+impl<T, C: Into<Cause>> Doing<T> for Result<T, C> {
+    fn doing<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T, Error> {
+        self.map_err(|cause| Error { what: what().into(), cause: cause.into() })
+    }
+}
