@@ -354,6 +354,23 @@ fn a_new_connection_to_the_same_database_is_compared_and_all_goes_on() {
 }
 
 #[test]
+fn a_database_that_lets_nobody_in_for_a_while_is_waited_for() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 10)]);
+    let mut verifier = scene.start("a", &[]);
+    scene.produce(&mugs("before", 1, 1));
+    scene.done(SOON);
+    scene.database.let_in(false);
+    scene.database.disconnect_all();
+    scene.produce(&mugs("after", 1, 1));
+    verifier.said("the database is away", SOON);
+    scene.database.let_in(true);
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(scene.prove().accepted, 2);
+}
+
+#[test]
 fn a_second_group_on_the_same_ledger_is_refused_until_it_is_to_take_over() {
     let scene = after(&mugs("before", 100, 2), 2);
     let second = |more: &[&str]| {

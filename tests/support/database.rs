@@ -68,15 +68,16 @@ impl Database {
             database.disconnect_all();
         }
         let (ours, theirs, aside) = (self.name.clone(), other.name.clone(), unique("aside"));
-        for (from, to) in [(&ours, &aside), (&theirs, &ours), (&aside, &theirs)] {
-            run_on(&self.server, &format!("ALTER DATABASE {from} RENAME TO {to}"));
-        }
+        let renamed = [(&ours, &aside), (&theirs, &ours), (&aside, &theirs)]
+            .map(|(from, to)| format!("ALTER DATABASE {from} RENAME TO {to};"));
+        // In one transaction: nobody finds the name gone.
+        run_on(&self.server, &renamed.concat());
         self.let_in(true);
         other.let_in(true);
     }
 
     /// Whether anybody may connect.
-    fn let_in(&self, everybody: bool) {
+    pub fn let_in(&self, everybody: bool) {
         run_on(&self.server, &format!("ALTER DATABASE {} ALLOW_CONNECTIONS {everybody}", self.name));
     }
 

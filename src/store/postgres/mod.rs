@@ -229,7 +229,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
             Some("40001" | "40P01" | "55P03" | "57014"
             // Server shutting down, crashed, starting up; idle, in a transaction or without, or too long in one; read-only
             // after a failover.
-            | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006") => true,
+            | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006"
+            // The database lets nobody in, which an operator has said (ALLOW_CONNECTIONS) and will take back.
+            | "55000") => true,
             // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
             // meanwhile: it will be read next time.
             Some("23505") => broke(&**database, DECISIONS_KEY) || broke(&**database, "levels_pkey"),
