@@ -9,7 +9,9 @@ use std::fmt;
 
 use super::readback::{Evidence, Input, Letter, fingerprint};
 use super::report::grouped;
-use crate::event::wire::{OrderAccepted, OrderAcceptedType, OrderRejected, OrderRejectedType, RecordSource};
+use crate::event::schema::{
+    OrderAccepted, OrderAcceptedType, OrderRejected, OrderRejectedType, RecordSource,
+};
 use crate::event::{Channel, FaultCode};
 use crate::ledger::{
     AcceptedLine, Action, Adjusted, Command, CommandKey, CommandKind, Decision, Digest, Item, OrderLine,
