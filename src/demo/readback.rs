@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::{Channel, Fault, Record, read_command};
+use crate::intake::own;
 use crate::ledger::{Command, NextOffset, Offset, Source, TopicPartition};
+use crate::replay::published::{letter_class, letter_of};
 
 /// Longest sleep in one poll.
 const POLL: Duration = Duration::from_millis(20);
@@ -190,13 +192,47 @@ impl Reader {
                 let lost = (offset.0 != next.0).then(|| format!("{at} goes from {next} to {offset}"));
                 *next = offset.next();
                 let source = Source { at: at.clone(), offset };
-                note(&self.topics, &self.seen, &mut self.evidence, &message, source);
+                let (record, _) = own(&message, source);
+                drop(message);
+                self.note(record);
                 if let Some(lost) = lost {
-                    drop(message);
                     self.fault(format_args!("records were dropped before they were read back: {lost}"));
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Notes one record.
+    fn note(&mut self, record: Record) {
+        let (key, value) = (record.key.as_deref().unwrap_or(&[]), record.value.as_deref().unwrap_or(&[]));
+        let evidence = &mut self.evidence;
+        let topic = &*record.source.at.topic;
+        if topic == self.topics.orders_topic {
+            let as_letter = fingerprint(Channel::DeadLetter, key, value);
+            let input = Input { command: read_command(&record), as_letter };
+            evidence.inputs.entry(record.source.at).or_default().push(input);
+            self.seen.inputs.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.seen.outputs.fetch_add(1, Ordering::Relaxed);
+        if topic == self.topics.dead_letter_topic {
+            let class = letter_class(&record).unwrap_or_default().to_owned();
+            let letter = Letter { class, fingerprint: fingerprint(Channel::DeadLetter, key, value) };
+            match letter_of(&record) {
+                Some(of) => evidence.letters.entry(of).or_default().push(letter),
+                None => self
+                    .fault(format_args!("the dead letter at {} does not say what it is of", record.source)),
+            }
+            return;
+        }
+        let channel = if topic == self.topics.accepted_topic { Channel::Accepted } else { Channel::Rejected };
+        match id_of(&record) {
+            Some(id) => {
+                let published = fingerprint(channel, key, value);
+                evidence.results.entry(id.to_owned()).or_default().push(published);
+            }
+            None => self.fault(format_args!("the result at {} has no ce_id", record.source)),
         }
     }
 
@@ -220,60 +256,8 @@ fn consumer(kafka: &KafkaArgs) -> Result<BaseConsumer> {
     config.create().context("cannot make the consumer that reads back")
 }
 
-/// Notes one record.
-fn note(
-    topics: &TopicArgs,
-    seen: &Seen,
-    evidence: &mut Evidence,
-    message: &BorrowedMessage<'_>,
-    source: Source,
-) {
-    let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
-    let topic = message.topic();
-    if topic == topics.orders_topic {
-        let as_letter = fingerprint(Channel::DeadLetter, key, value);
-        let at = source.at.clone();
-        let record = Record {
-            source,
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
-            headers: Vec::new(),
-            timestamp_ms: None,
-        };
-        let command = read_command(&record);
-        evidence.inputs.entry(at).or_default().push(Input { command, as_letter });
-        seen.inputs.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    seen.outputs.fetch_add(1, Ordering::Relaxed);
-    if topic == topics.dead_letter_topic {
-        let letter = Letter {
-            class: header(message, "__connect.errors.exception.class.name").unwrap_or_default().to_owned(),
-            fingerprint: fingerprint(Channel::DeadLetter, key, value),
-        };
-        match letter_source(message) {
-            Some(of) => evidence.letters.entry(of).or_default().push(letter),
-            None => evidence.faults.push(format!("the dead letter at {source} does not say what it is of")),
-        }
-        return;
-    }
-    let channel = if topic == topics.accepted_topic { Channel::Accepted } else { Channel::Rejected };
-    match header(message, "ce_id") {
-        Some(id) => {
-            evidence.results.entry(id.to_owned()).or_default().push(fingerprint(channel, key, value));
-        }
-        None => evidence.faults.push(format!("the result at {source} has no ce_id")),
-    }
-}
-
-fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a str> {
-    let found = message.headers()?.iter().find(|header| header.key == name)?;
-    str::from_utf8(found.value?).ok()
-}
-
-fn letter_source(message: &BorrowedMessage<'_>) -> Option<Source> {
-    let topic = header(message, "__connect.errors.topic")?;
-    let partition = header(message, "__connect.errors.partition")?.parse().ok()?;
-    let offset = header(message, "__connect.errors.offset")?.parse().ok()?;
-    Some(Source { at: TopicPartition::new(topic, partition), offset: Offset(offset) })
+/// The id in a result's headers.
+fn id_of(result: &Record) -> Option<&str> {
+    let header = result.headers.iter().find(|header| header.name == "ce_id")?;
+    str::from_utf8(header.value.as_deref()?).ok()
 }

@@ -1,6 +1,5 @@
 //! Produces the orders, no faster than they are published and read back.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerConte
 use tokio_util::sync::CancellationToken;
 
 use super::readback::Seen;
-use super::workload::{DeliveryKind, Workload};
+use super::workload::Workload;
 use crate::config::KafkaArgs;
 use crate::tally::Totals;
 
@@ -25,15 +24,6 @@ const LOOK: Duration = Duration::from_micros(500);
 const STALLED: Duration = Duration::from_secs(30);
 /// Longest wait for the last records to arrive.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
-
-/// What was produced.
-#[derive(Debug, Default)]
-pub(super) struct Fed {
-    /// Records.
-    pub records: u64,
-    /// Records by what they were meant to be.
-    pub kinds: HashMap<DeliveryKind, u64>,
-}
 
 /// Counts records the broker did not take.
 #[derive(Default)]
@@ -72,7 +62,7 @@ impl Followers {
     }
 }
 
-/// Produces the workload until its end, or `stop`. Blocks: runs on a thread of its own.
+/// Produces the workload until its end, or `stop`; says how many records that were. Blocks: runs on a thread of its own.
 ///
 /// # Errors
 /// When the broker refuses a record, or nothing is published for too long.
@@ -82,7 +72,7 @@ pub(super) fn feed(
     workload: Workload,
     followers: &Followers,
     stop: &CancellationToken,
-) -> Result<Fed> {
+) -> Result<u64> {
     let mut config = kafka.client()?;
     config
         .set("client.id", "demo-shop")
@@ -91,14 +81,14 @@ pub(super) fn feed(
         .set("linger.ms", "2");
     let producer: ThreadedProducer<Refused> =
         config.create_with_context(Refused::default()).context("cannot make the demo's producer")?;
-    let mut fed = Fed::default();
+    let mut sent = 0;
     let mut room = WINDOW;
     for delivery in workload {
         if stop.is_cancelled() {
             break;
         }
         if room == 0 {
-            room = wait_for_room(fed.records, followers, stop)?;
+            room = wait_for_room(sent, followers, stop)?;
         }
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).key(delivery.key.as_bytes());
         record.payload = delivery.value.as_deref();
@@ -110,12 +100,11 @@ pub(super) fn feed(
             std::thread::sleep(LOOK);
         }
         room -= 1;
-        fed.records += 1;
-        *fed.kinds.entry(delivery.kind).or_default() += 1;
+        sent += 1;
     }
     producer.flush(FLUSH_LIMIT).context("the last orders did not reach the broker")?;
     match producer.context().0.load(Ordering::Relaxed) {
-        0 => Ok(fed),
+        0 => Ok(sent),
         refused => bail!("the broker refused {refused} records"),
     }
 }
