@@ -5,7 +5,7 @@
 //!
 //! * [`cli`]: arguments to commands, one file each.
 //! * [`config`]: settings, parsed once into typed parts.
-//! * [`event`]: the wire. Records become commands, decisions become events.
+//! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
 //! * [`intake`]: Kafka to batches.
 //! * [`kafka`]: what rdkafka does not have.
 //! * [`ledger`]: the rules, pure.
@@ -13,6 +13,7 @@
 //! * [`publish`]: results to Kafka, transactionally.
 //! * [`background`]: what goes out beside the transactions: levels, and the asking for the end of holds.
 //! * [`replay`]: what was decided, looked at again.
+//! * [`demo`]: all of it at work with nothing installed, and the proof that it worked.
 //! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
 // `kafka::topic_ids` and `kafka::member_id` alone may, and say why.
@@ -21,6 +22,7 @@
 pub mod background;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod event;
 pub mod kafka;
 pub mod ledger;

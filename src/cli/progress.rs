@@ -25,9 +25,14 @@ pub(super) struct Shown {
 impl Shown {
     /// Shows on stderr how far a work is; on a terminal under this name.
     pub(super) fn new(what: &'static str) -> Self {
+        Self::stopping(what, "stopping after this step (a second Ctrl-C ends at once)")
+    }
+
+    /// The same of work that says something of its own at the first Ctrl-C.
+    pub(super) fn stopping(what: &'static str, stopping: &'static str) -> Self {
         let stop = CancellationToken::new();
         let progress = Progress::until(stop.clone());
-        let shower = tokio::spawn(show(progress.clone(), what, stop));
+        let shower = tokio::spawn(show(progress.clone(), what, stopping, stop));
         Self { progress, shower }
     }
 }
@@ -38,7 +43,7 @@ impl Drop for Shown {
     }
 }
 
-async fn show(progress: Progress, what: &'static str, stop: CancellationToken) {
+async fn show(progress: Progress, what: &'static str, stopping: &'static str, stop: CancellationToken) {
     let terminal = std::io::stderr().is_terminal();
     let bar = terminal.then(|| {
         let bar = ProgressBar::no_length().with_message(what);
@@ -59,7 +64,7 @@ async fn show(progress: Progress, what: &'static str, stop: CancellationToken) {
                 if stop.is_cancelled() {
                     std::process::exit(EXIT_INTERRUPTED.into());
                 }
-                eprintln!("stopping after this step (a second Ctrl-C ends at once)");
+                eprintln!("{stopping}");
                 stop.cancel();
             }
             _ = tick.tick() => {

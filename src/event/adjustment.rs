@@ -2,7 +2,7 @@
 
 use super::envelope::no_fields;
 use super::json::{self, Field};
-use super::wire::{STOCK_ADJUSTED, STOCK_LIMITS_SET, STOCK_RECEIVED, STOCK_SET};
+use super::types::{STOCK_ADJUSTED, STOCK_LIMITS_SET, STOCK_RECEIVED, STOCK_SET};
 use super::{Fault, field};
 use crate::ledger::{Command, CommandKind, Id, Limits, MAX_QUANTITY};
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::envelope::repeated;
 use super::fault::echo;
 use super::json::{Field, ValueKind};
-use super::wire::OrderPolicy;
+use super::order::OrderPolicy;
 use super::{Fault, FaultCode};
 use crate::ledger::{
     HoldSeconds, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_QUANTITY, Policy, Quantity, Reason, Sku,

@@ -5,7 +5,7 @@
 //! decision, [`level`] the one that says how much of an item there is,
 //! [`dead_letter`] the record that keeps what could not be read; [`hold_due`]
 //! is the one command the verifier asks itself.
-//! The shapes themselves are in [`wire`]; [`schema`] publishes them.
+//! The events' types are in [`types`], their published shapes in [`schema`].
 //!
 //! What a record is, is found in this order:
 //!
@@ -25,17 +25,20 @@ use std::borrow::Cow;
 
 use crate::ledger::{Command, Source};
 
+#[macro_use]
+pub mod types;
+
 mod adjustment;
 mod envelope;
 mod fault;
 mod field;
 mod json;
 mod lines;
+mod order;
 mod order_created;
 mod order_followed;
 mod outgoing;
 pub mod schema;
-pub mod wire;
 
 pub use fault::{Fault, FaultCode};
 pub use outgoing::{
@@ -122,13 +125,13 @@ pub fn read_command(record: &Record) -> Result<Command, Fault> {
     let declared = envelope.kind.as_deref();
     let payload = envelope.payload.as_ref();
     // Nearly every record is a good order, so it is read as one before anything else is asked.
-    if declared.is_none_or(|kind| kind == wire::ORDER_CREATED)
+    if declared.is_none_or(|kind| kind == types::ORDER_CREATED)
         && let Some(command) = order_created::read(payload, declared.is_some())
     {
         return Ok(command);
     }
     let kind = envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?;
-    if kind == wire::ORDER_CREATED {
+    if kind == types::ORDER_CREATED {
         order_created::read_faulty(payload)
     } else if let Some(kind) = order_followed::FollowUpKind::of(&kind) {
         order_followed::read(kind, payload)
@@ -140,7 +143,7 @@ pub fn read_command(record: &Record) -> Result<Command, Fault> {
             format_args!(
                 "the type \"{}\" is unknown; known are {}",
                 fault::echo(&kind, fault::MAX_ECHO_CHARS),
-                wire::COMMAND_TYPES.map(|known| format!("\"{known}\"")).join(", "),
+                types::COMMAND_TYPES.map(|known| format!("\"{known}\"")).join(", "),
             ),
         ))
     }

@@ -5,7 +5,7 @@
 
 use super::envelope::no_fields;
 use super::json::{self, Object};
-use super::wire::{OrderCreated, OrderCreatedLine};
+use super::order::{OrderCreated, OrderCreatedLine};
 use super::{Fault, field, lines};
 use crate::ledger::{
     Command, CommandKind, HoldSeconds, Id, Item, Location, MAX_LINES, Policy, Quantity, Sku, Terms,

@@ -3,7 +3,7 @@
 
 use super::envelope::no_fields;
 use super::json;
-use super::wire::{
+use super::types::{
     ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_HOLD_DUE, ORDER_HOLD_EXTENDED, ORDER_RELEASED, ORDER_RETURNED,
 };
 use super::{Fault, field, lines};

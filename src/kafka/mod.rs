@@ -5,6 +5,7 @@ pub mod asker;
 mod client;
 pub mod consumer;
 mod error;
+pub mod in_process;
 mod member_id;
 pub mod offsets;
 pub mod partitioner;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::stock::{self, Change, Levels};
+use super::view::View;
 use super::{
-    Action, Command, CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Limits, Map, Movement,
-    OrderLine, OrderState, OrderStock, OrderTaken, Reason, Rejected, Seq, Set, Source, Stamp, Terms, order,
+    Action, Command, CommandKind, Decision, Hold, Id, Item, Level, Limits, Movement, OrderLine, OrderState,
+    OrderStock, OrderTaken, Reason, Rejected, Seq, Set, Source, Stamp, Terms, order,
 };
 
 /// One command of a batch, with where it came from.
@@ -18,24 +19,6 @@ pub struct Request {
     pub command: Command,
     /// The record it came from; `None` for an operator's own command.
     pub source: Option<Source>,
-}
-
-/// What the ledger says about a batch's items and command ids, read under its locks.
-#[derive(Debug, Default, Clone)]
-pub struct View {
-    /// Levels of the batch's items, and of those of the orders it follows; an item that is not in here is unknown.
-    pub levels: Levels,
-    /// Decisions already made for the batch's command ids, and for the ids of the orders it follows, of every kind.
-    pub decisions: Map<CommandKey, Arc<Decision>>,
-    /// The accepted orders that commands of the batch follow; see [`Command::follows`].
-    pub orders: Map<Id, OrderState>,
-}
-
-impl View {
-    /// The decision of this kind for an order, if there is one and it was accepted.
-    pub(super) fn accepted(&self, order_id: &Id, kind: CommandKind) -> Option<&Arc<Decision>> {
-        self.decisions.get(&CommandKey { id: order_id.clone(), kind }).filter(|decision| decision.accepted)
-    }
 }
 
 /// What became of a command.

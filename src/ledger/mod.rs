@@ -10,27 +10,32 @@ use std::collections::{HashMap, HashSet};
 mod command;
 mod decide;
 mod decision;
+mod detail;
 mod ids;
+mod level;
 mod order;
 mod reconstruct;
 mod replay_state;
 mod source;
 mod stock;
+mod view;
 
 pub use command::{Action, Command, CommandKey, CommandKind, Digest, OrderLine, Policy, Terms};
-pub use decide::{Changes, Outcome, Request, Sequenced, Sequences, View, decide};
-pub use decision::{
-    AcceptedLine, Adjusted, AdjustedLine, Confirmed, ConfirmedLine, Decision, Extended, GivenBack, Hold,
-    Level, Limits, Movement, OrderState, OrderStock, OrderTaken, Reason, Rejected, ReturnedLine, Seq, Stamp,
-    check_detail,
+pub use decide::{Changes, Outcome, Request, Sequenced, Sequences, decide};
+pub use decision::{Decision, Hold, Movement, OrderState, OrderStock, Seq, Stamp, check_detail};
+pub use detail::{
+    AcceptedLine, Adjusted, AdjustedLine, Confirmed, ConfirmedLine, Extended, GivenBack, OrderTaken, Reason,
+    Rejected, ReturnedLine,
 };
 pub use ids::{
     HoldSeconds, HoldSecondsError, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_ID_BYTES, MAX_LINES,
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
+pub use level::{Level, Limits};
 pub use reconstruct::reconstruct;
 pub use replay_state::{Difference, ReplayState, Step};
 pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};
+pub use view::View;
 
 /// A map by what a batch is about: items, command ids.
 pub type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;

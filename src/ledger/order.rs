@@ -3,8 +3,8 @@
 //! A plain order is final at once. A hold is open until it is confirmed, released, cancelled or over; its time is over
 //! at its end by the ledger's clock, whether or not the stock was given back yet.
 
-use super::decide::View;
 use super::stock::{Change, Levels, shift};
+use super::view::View;
 use super::{
     CommandKind, Confirmed, ConfirmedLine, Extended, GivenBack, HoldSeconds, Id, Item, Map, OrderLine,
     OrderState, Reason, ReturnedLine, Stamp,

@@ -5,9 +5,10 @@ use std::process::{Command, Output};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
-use stock_verifier::cli::demo::readback::Evidence;
-use stock_verifier::cli::demo::{DemoArgs, play, proof};
 use stock_verifier::config::BatchArgs;
+use stock_verifier::demo::readback::Evidence;
+use stock_verifier::demo::{Options, play, proof};
+use stock_verifier::replay::Progress;
 use stock_verifier::store::Store;
 use stock_verifier::store::sqlite::SqliteStore;
 
@@ -81,8 +82,8 @@ async fn played(file: &Path) -> Evidence {
         batch_max_bytes: bytesize::ByteSize::mib(1),
         batch_max_age: std::time::Duration::from_millis(5),
     };
-    let args = DemoArgs { orders: 1_500, seed: 9, ledger: None, batch };
-    let played = play(&args, file).await.unwrap();
+    let options = Options { orders: 1_500, seed: 9, ledger: None, batch };
+    let played = play(&options, file, || (Progress::default(), ())).await.unwrap();
     played.store.close().await;
     played.evidence
 }
@@ -104,6 +105,8 @@ const DAMAGES: &[(&str, u8)] = &[
         4,
     ),
     ("UPDATE decisions SET \"offset\" = \"offset\" + 1 WHERE seq = (SELECT max(seq) FROM decisions)", 3),
+    ("DELETE FROM decisions WHERE seq = (SELECT min(seq) FROM decisions WHERE kind = 10)", 3),
+    ("UPDATE levels SET available = -1, backorder_limit = 5 WHERE sku = 'FLASH-CONSOLE'", 1),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use stock_verifier::event::schema::documents;
-use stock_verifier::event::wire::COMMAND_TYPES;
+use stock_verifier::event::types::COMMAND_TYPES;
 
 use crate::support::database::{Database, unique};
 use crate::support::servers::Servers;

@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::event::wire::{
+use super::{
     AdjustmentAccepted, AdjustmentRejected, CancellationAccepted, CommandHeaders, ConfirmationAccepted,
     ConfirmationRejected, DeadLetterHeaders, ExtensionAccepted, ExtensionRejected, HoldDue, HoldExpired,
     HoldExtended, LevelHeaders, LimitsSet, OrderAccepted, OrderCancelled, OrderConfirmed, OrderCreated,
@@ -36,8 +36,8 @@ fn written<T: JsonSchema>() -> Value {
 }
 
 fn example(value: &impl Serialize) -> Value {
-    // Holds because the wire types are plain structs and enums of strings and integers.
-    serde_json::to_value(value).expect("a wire type is always valid JSON")
+    // Holds because the published shapes are plain structs and enums of strings and integers.
+    serde_json::to_value(value).expect("a published shape is always valid JSON")
 }
 
 /// One topic, and the messages on it.

@@ -1,7 +1,7 @@
 //! Commands read well and badly.
 
 use super::*;
-use crate::event::wire::{
+use crate::event::schema::{
     HoldDue, HoldExtended, LimitsSet, OrderCancelled, OrderConfirmed, OrderCreated, OrderReleased,
     OrderReturned, StockAdjusted, StockReceived, StockSet,
 };
@@ -80,7 +80,7 @@ fn the_contracts_examples_are_read_as_what_they_say() {
 }
 
 #[test]
-fn the_wire_types_read_what_the_reader_reads() {
+fn the_published_shapes_read_what_the_reader_reads() {
     fn back<'a, T: serde::Deserialize<'a> + serde::Serialize>(value: &'a str) {
         assert_eq!(json(&serde_json::from_str::<T>(value).unwrap()), value);
     }
@@ -97,7 +97,7 @@ fn the_wire_types_read_what_the_reader_reads() {
 
 #[test]
 fn every_type_comes_by_each_kind_of_envelope() {
-    for kind in wire::COMMAND_TYPES {
+    for kind in types::COMMAND_TYPES {
         let payload = r#"{"order_id":"o","return_id":"r","extension_id":"e","adjustment_id":"a"}"#;
         let typed = payload.replacen('{', &format!(r#"{{"type":"{kind}","#), 1);
         let plain = read_command(&record(typed)).unwrap();
@@ -120,7 +120,7 @@ fn a_type_written_as_an_object_is_none() {
 fn an_unknown_types_fault_names_every_known_one() {
     let long = "x".repeat(1_000);
     let fault = read(&format!(r#"{{"type":"{long}","order_id":"o"}}"#));
-    for known in wire::COMMAND_TYPES {
+    for known in types::COMMAND_TYPES {
         assert!(fault.contains(&format!("\"{known}\"")), "{known} is not in {fault}");
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::*;
-use crate::event::wire::{
+use crate::event::schema::{
     AdjustmentAccepted, AdjustmentRejected, CancellationAccepted, ConfirmationAccepted, ConfirmationRejected,
     ExtensionAccepted, ExtensionRejected, HoldDue, HoldExpired, OrderAccepted, OrderRejected, RecordSource,
     ReleaseAccepted, ReleaseRejected, ReturnAccepted, ReturnRejected, StockLevel,
@@ -129,7 +129,7 @@ fn a_trace_context_is_passed_on_unless_it_is_none() {
     assert_eq!(traced.traceparent(), None);
 }
 
-/// The detail is stored by the ledger's types and published by the wire's: they must agree in every byte.
+/// The detail is stored by the ledger's types and its event published in the schema's shapes: they must agree in every byte.
 fn assert_published(
     kind: CommandKind,
     command_id: &Id,
@@ -168,7 +168,7 @@ fn given_back(
 }
 
 #[test]
-fn accepted_commands_are_published_as_the_wires_types_write_them() {
+fn accepted_commands_are_published_as_the_published_shapes_are_written() {
     use CommandKind as Kind;
     for e in [OrderAccepted::example(), OrderAccepted::hold_example(), OrderAccepted::backorder_example()] {
         let detail =
@@ -201,7 +201,7 @@ fn accepted_commands_are_published_as_the_wires_types_write_them() {
 }
 
 #[test]
-fn rejected_commands_are_published_as_the_wires_types_write_them() {
+fn rejected_commands_are_published_as_the_published_shapes_are_written() {
     use CommandKind as Kind;
     let rejected = |order_id: Option<&Id>, reasons: &[Reason]| Rejected {
         order_id: order_id.cloned(),
@@ -257,7 +257,7 @@ content-type: application/json
 }
 
 #[test]
-fn a_level_is_published_as_the_wires_type_writes_it() {
+fn a_level_is_published_as_its_published_shape_is_written() {
     let odd = StockLevel {
         sku: Sku::new("Größe \"42\" \\ 红").unwrap(),
         location: Some(Location::new("a/b").unwrap()),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::wire::{OrderCreated, OrderCreatedLine, OrderPolicy};
+use crate::event::schema::{OrderCreated, OrderCreatedLine, OrderPolicy};
 use crate::ledger::{HoldSeconds, MAX_HOLD_SECONDS, MAX_QUANTITY};
 
 /// An order's JSON, its content in the ledger's words.
@@ -17,7 +17,7 @@ fn good_order() -> impl Strategy<Value = (String, Command)> {
     let hold = prop::option::of(1..=MAX_HOLD_SECONDS);
     (id_text, prop::collection::vec(line, 1..8), policy, hold).prop_map(|(order_id, asked, policy, hold)| {
         let value = OrderCreated {
-            kind: Some(wire::OrderCreatedType::OrderCreated),
+            kind: Some(schema::OrderCreatedType::OrderCreated),
             order_id: Cow::Borrowed(&order_id),
             lines: asked
                 .iter()
@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     fn json_of_any_shape_does_not_make_it_panic(
-        kind in prop::sample::select(wire::COMMAND_TYPES.to_vec()),
+        kind in prop::sample::select(types::COMMAND_TYPES.to_vec()),
         fields in prop::collection::vec((
             prop::sample::select(vec![
                 "type", "order_id", "lines", "policy", "hold_seconds", "return_id", "confirmation_id", "extension_id",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::event::wire::{OrderAccepted, OrderRejected};
+use crate::event::schema::{OrderAccepted, OrderRejected};
 use crate::ledger::{
     Changes, Level, OrderTaken, Outcome, Rejected, Request, Sequenced, Sequences, View, decide,
 };
@@ -41,7 +41,7 @@ fn every_example_in_a_schema_is_valid_by_it() {
 #[test]
 fn every_type_has_its_schema_and_every_result_its_place_in_the_headers() {
     let names: BTreeSet<_> = schema::documents().iter().map(|document| document.name).collect();
-    for kind in wire::COMMAND_TYPES.into_iter().chain(wire::RESULT_TYPES).chain([wire::STOCK_LEVEL]) {
+    for kind in types::COMMAND_TYPES.into_iter().chain(types::RESULT_TYPES).chain([types::STOCK_LEVEL]) {
         assert!(names.contains(kind), "{kind} has no schema");
     }
     let files: BTreeSet<_> = schema::documents().iter().map(|document| document.file).collect();

@@ -1,4 +1,4 @@
-//! `stock-verifier demo`: the main job with nothing installed.
+//! The demo: the main job with nothing installed.
 //!
 //! The order of the play: a ledger file, a broker in this process, sample
 //! stock, a stream of orders, the very verifier that `run` runs, and then
@@ -6,31 +6,28 @@
 
 mod broker;
 mod feed;
-mod progress;
 pub mod proof;
 pub mod readback;
 mod report;
 pub mod workload;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use indicatif::HumanCount;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use self::broker::{Broker, PARTITIONS};
-use self::feed::{Fed, Followers};
-use self::progress::Progress;
+use self::feed::Followers;
 use self::readback::{Evidence, Reader, Seen};
-use self::report::grouped;
 use self::workload::Workload;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::pipeline::{self, Settings};
+use crate::replay::Progress;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{CommandBatch, Store};
 use crate::tally::{Tally, Totals};
@@ -45,26 +42,19 @@ const STUCK_AFTER: Duration = Duration::from_secs(15);
 const LEVELS_DELAY: Duration = Duration::from_millis(500);
 /// How often to look how far it is.
 const LOOK: Duration = Duration::from_millis(20);
-/// Exit status when a second Ctrl-C ends it at once: 128 and SIGINT's number, as shells have it.
-const EXIT_ABORTED: i32 = 130;
+/// How many records come for 100 orders, more or less: repetitions, conflicts and garbage come on top.
+const RECORDS_PER_100: u64 = 104;
 
-/// The arguments of `demo`.
-#[derive(Debug, Clone, Args)]
-pub struct DemoArgs {
-    /// How many orders; repetitions, conflicts and garbage come on top
-    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+/// What is played.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many orders; repetitions, conflicts and garbage come on top.
     pub orders: u32,
-
-    /// The same seed makes the same stock and orders
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    /// The same seed makes the same stock and orders.
     pub seed: u64,
-
-    /// Keep the ledger in this file, which must not exist yet; else it is in the temp directory and removed at the end
-    #[arg(long, value_name = "FILE")]
+    /// Where the ledger is kept; else it is in the temp directory and removed at the end.
     pub ledger: Option<PathBuf>,
-
-    /// What bounds a batch
-    #[command(flatten)]
+    /// What bounds a batch.
     pub batch: BatchArgs,
 }
 
@@ -82,13 +72,15 @@ pub struct Played {
     pub latencies: [Duration; 3],
 }
 
-/// Plays, proves and reports. Exit status: 0 when every invariant holds, else 1.
+/// Plays, proves and reports; whether every invariant holds.
+///
+/// `show` begins to show how far it is, as long as what it returns beside lives, and may stop the orders.
 ///
 /// # Errors
 /// When the ledger's file, the broker or the verifier fails.
-pub async fn run(args: DemoArgs) -> Result<ExitCode> {
-    let file = ledger_file(args.ledger.as_deref())?;
-    let played = play(&args, &file).await?;
+pub async fn run<S>(options: &Options, show: impl FnOnce() -> (Progress, S)) -> Result<bool> {
+    let file = ledger_file(options.ledger.as_deref())?;
+    let played = play(options, &file, show).await?;
     let since = Instant::now();
     let proof = proof::prove(&*played.store, &played.evidence).await?;
     played.store.close().await;
@@ -96,22 +88,22 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     println!("Read back and proved in {:.1} s.", since.elapsed().as_secs_f64());
     if !proof.holds() {
         println!("Not every invariant holds. The ledger is left in {}", file.display());
-        return Ok(ExitCode::FAILURE);
+        return Ok(false);
     }
-    if args.ledger.is_some() {
+    if options.ledger.is_some() {
         println!("All six hold. The ledger is in {}", file.display());
     } else {
         remove(&file);
         println!("All six hold. The ledger is removed again; keep it with --ledger FILE.");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 /// Plays: everything up to the proof.
 ///
 /// # Errors
 /// When the ledger's file, the broker or the verifier fails.
-pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
+pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Progress, S)) -> Result<Played> {
     let store = open(file).await?;
     let broker = Broker::start()?;
     println!("Broker in this process: {} (kcat -b {0} -L)", broker.kafka.brokers);
@@ -128,30 +120,32 @@ pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
         move || reader.run(&done)
     });
     let mut verifying = tokio::spawn(pipeline::run(
-        settings(&broker, args.batch),
+        settings(&broker, options.batch),
         Arc::clone(&store),
         Arc::clone(&totals),
         done.clone(),
     ));
 
-    let stocked = stock(&*store, args).await?;
-    println!("Stock: {stocked} SKUs, seed {}", args.seed);
+    let stocked = stock(&*store, options).await?;
+    println!("Stock: {stocked} SKUs, seed {}", options.seed);
     println!("Joining the group (this broker lets a first member wait 3 s) …");
     joined(&*store, &broker, &mut verifying).await?;
-    println!("Verifying {} orders and what comes with them …", grouped(u64::from(args.orders)));
+    println!("Verifying {} orders and what comes with them …", HumanCount(options.orders.into()));
 
     let started = Instant::now();
     let stop = CancellationToken::new();
-    let interrupted = tokio::spawn(stop_on_interrupt(stop.clone()));
     let feeding = spawn_blocking({
+        let stop = stop.clone();
         let (kafka, topic) = (broker.kafka.clone(), broker.topics.orders_topic.clone());
-        let workload = Workload::new(args.seed, args.orders);
+        let workload = Workload::new(options.seed, options.orders);
         let followers = Followers { totals: Arc::clone(&totals), seen };
         move || feed::feed(&kafka, &topic, workload, &followers, &stop)
     });
-    let published = publish_all(args, feeding, &mut verifying, &totals).await;
+    let (progress, shown) = show();
+    progress.expect(u64::from(options.orders) * RECORDS_PER_100 / 100);
+    let published = publish_all(&progress, &stop, feeding, &mut verifying, &totals).await;
     let took = started.elapsed();
-    interrupted.abort();
+    drop(shown);
     done.cancel();
     if !verifying.is_finished() {
         verifying.await.context("the verifier panicked")??;
@@ -221,8 +215,8 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
 }
 
 /// Puts the sample stock into the ledger, the way an operator does.
-async fn stock(store: &dyn Store, args: &DemoArgs) -> Result<usize> {
-    let stock = workload::stock(args.seed, args.orders);
+async fn stock(store: &dyn Store, options: &Options) -> Result<usize> {
+    let stock = workload::stock(options.seed, options.orders);
     for batch in stock.chunks(STOCK_BATCH) {
         let requests = batch
             .iter()
@@ -269,32 +263,33 @@ async fn ended_early(verifying: &mut JoinHandle<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// Shows how far it is until every record is published. Stops waiting, but does not fail, when nothing is published any more:
-/// the proof then says what is missing.
+/// Reports how far it is until every record is published; no more orders come once the work shall stop. Stops waiting, but
+/// does not fail, when nothing is published any more: the proof then says what is missing.
 async fn publish_all(
-    args: &DemoArgs,
-    mut feeding: JoinHandle<Result<Fed>>,
+    progress: &Progress,
+    stop: &CancellationToken,
+    mut feeding: JoinHandle<Result<u64>>,
     verifying: &mut JoinHandle<Result<()>>,
     totals: &Totals,
 ) -> Result<()> {
-    let mut progress = Progress::new(u64::from(args.orders) * 104 / 100);
-    let mut fed: Option<Fed> = None;
-    let mut moved = (0, Instant::now());
+    let mut fed: Option<u64> = None;
+    let (mut published, mut moved) = (0, Instant::now());
     loop {
-        let total = totals.so_far();
-        progress.show(&total);
-        if total.records() != moved.0 {
-            moved = (total.records(), Instant::now());
+        let before = std::mem::replace(&mut published, totals.so_far().records());
+        if published != before {
+            moved = Instant::now();
         }
-        match &fed {
-            Some(fed) if total.records() >= fed.records => break,
-            Some(fed) if moved.1.elapsed() > STUCK_AFTER => {
+        if progress.add(usize::try_from(published - before).unwrap_or(usize::MAX)).is_err() {
+            stop.cancel();
+        }
+        match fed {
+            Some(fed) if published >= fed => return Ok(()),
+            Some(fed) if moved.elapsed() > STUCK_AFTER => {
                 tracing::error!(
-                    "{} of {} records are published and nothing moved for {STUCK_AFTER:?}; going on to the proof",
-                    total.records(),
-                    fed.records
+                    "{published} of {fed} records are published and nothing moved for {STUCK_AFTER:?}; going on to the \
+                     proof"
                 );
-                break;
+                return Ok(());
             }
             None if feeding.is_finished() => {
                 fed = Some((&mut feeding).await.context("producing panicked")??);
@@ -304,19 +299,5 @@ async fn publish_all(
         }
         ended_early(verifying).await?;
         tokio::time::sleep(LOOK).await;
-    }
-    progress.finish();
-    Ok(())
-}
-
-/// Ctrl-C: no more orders, and the summary of those there are. A second one ends at once.
-async fn stop_on_interrupt(stop: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_err() {
-        return;
-    }
-    eprintln!("No more orders; the rest is published and proved (Ctrl-C again ends at once).");
-    stop.cancel();
-    if tokio::signal::ctrl_c().await.is_ok() {
-        std::process::exit(EXIT_ABORTED);
     }
 }

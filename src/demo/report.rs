@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use indicatif::HumanCount;
+
 use super::Played;
 use super::proof::{Claim, Proof};
 
@@ -19,6 +21,11 @@ pub(super) fn summary(played: &Played, proof: &Proof) -> String {
     let _ = wanted(&mut text, proof);
     let _ = verdicts(&mut text, proof);
     text
+}
+
+/// A number with its thousands apart, which can be padded.
+fn grouped(number: u64) -> String {
+    HumanCount(number).to_string()
 }
 
 fn counts(text: &mut String, played: &Played, proof: &Proof) -> std::fmt::Result {
@@ -105,31 +112,4 @@ fn verdicts(text: &mut String, proof: &Proof) -> std::fmt::Result {
          keeps no offsets of a transaction, so here the ledger's position alone says how far all is decided.\n  \
          That each result is visible exactly once through crashes is shown on real Kafka, by the tests."
     )
-}
-
-/// A number with its thousands apart.
-#[must_use]
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_000), "1,000");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-    }
 }

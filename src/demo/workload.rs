@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
-use crate::event::wire::{OrderCreated, OrderCreatedLine, OrderCreatedType};
+use crate::event::schema::{OrderCreated, OrderCreatedLine, OrderCreatedType};
 
 /// SKUs in the catalogue: products × colours × sizes.
 pub const CATALOGUE: u16 = 1_000;

@@ -5,11 +5,10 @@
 //! records of a partition past about 5 MiB. So everything here is fed no
 //! faster than it is read, and nobody is told that this proves Kafka's part.
 
-use anyhow::{Context as _, Result};
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use anyhow::Result;
 
 use crate::config::{KafkaArgs, Property, TopicArgs};
+use crate::kafka::in_process::MockBroker;
 
 /// Partitions of the topics that carry every order or its result: enough to mix orders of many partitions in a batch.
 pub(super) const PARTITIONS: i32 = 6;
@@ -24,7 +23,7 @@ pub(super) struct Broker {
     pub kafka: KafkaArgs,
     /// The topics on it.
     pub topics: TopicArgs,
-    _mock: MockCluster<'static, DefaultProducerContext>,
+    _mock: MockBroker,
 }
 
 impl Broker {
@@ -33,7 +32,7 @@ impl Broker {
     /// # Errors
     /// When no local port can be opened.
     pub(super) fn start() -> Result<Self> {
-        let mock = MockCluster::new(1).context("cannot start the broker in this process")?;
+        let mock = MockBroker::start()?;
         let topics = TopicArgs {
             orders_topic: "orders".to_owned(),
             adjustments_topic: "stock-adjustments".to_owned(),
@@ -50,8 +49,7 @@ impl Broker {
             (&topics.levels_topic, PARTITIONS),
             (&topics.dead_letter_topic, LETTER_PARTITIONS),
         ] {
-            mock.create_topic(topic, partitions, 1)
-                .with_context(|| format!("cannot create the topic {topic}"))?;
+            mock.create(topic, partitions)?;
         }
         let kafka = KafkaArgs {
             brokers: mock.bootstrap_servers(),

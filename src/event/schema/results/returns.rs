@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{RecordSource, orders_source, returned};
-use crate::event::wire::{example_id, example_sku};
+use crate::event::schema::{example_id, example_sku};
 use crate::ledger::{Id, Reason, ReturnedLine};
 
 event_type!(ReturnAcceptedType: ReturnAccepted = "return.accepted", "What came back is in stock.");

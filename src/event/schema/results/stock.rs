@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{RecordSource, adjustments_source, berlin};
-use crate::event::wire::{example_id, example_sku};
+use crate::event::schema::{example_id, example_sku};
 use crate::ledger::{AdjustedLine, Id, Limits, Location, Reason, Sku};
 
 event_type!(AdjustmentAcceptedType: AdjustmentAccepted = "adjustment.accepted", "The level or its limits were changed.");

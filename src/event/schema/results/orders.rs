@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{RecordSource, berlin, orders_source, returned, taken};
-use crate::event::wire::{example_id, example_sku};
+use crate::event::schema::{example_id, example_sku};
 use crate::ledger::{AcceptedLine, Id, MAX_LINES, Reason, ReturnedLine};
 
 event_type!(OrderAcceptedType: OrderAccepted = "order.accepted", "Stock was taken for the order.");

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{RecordSource, berlin, hold_over, orders_source, returned, whole_hold};
-use crate::event::wire::{example_id, example_sku};
+use crate::event::schema::{example_id, example_sku};
 use crate::ledger::{ConfirmedLine, Id, MAX_LINES, Reason, ReturnedLine};
 
 event_type!(ConfirmationAcceptedType: ConfirmationAccepted = "confirmation.accepted", "The hold is final.");
