@@ -29,7 +29,7 @@ pub use ids::{
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
 pub use reconstruct::reconstruct;
-pub use replay_state::{Difference, ReplayState, Step};
+pub use replay_state::{DecisionExcerpt, Difference, Differs, ReplayState, Step};
 pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};
 
 /// A map by what a batch is about: items, command ids.
