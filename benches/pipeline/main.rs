@@ -39,7 +39,7 @@ use contestants::copy_floor::Captured;
 use contestants::{Contestant, Run};
 use database::{Databases, Scratch, Tables};
 use kafka::Kafka;
-use report::{Measurement, Report};
+use report::{Measurement, Report, save};
 use services::Services;
 use shapes::{Order, Shape};
 use usage::Usage;
@@ -145,6 +145,7 @@ impl Bench {
             // After each round, so that a run cut short leaves what it had.
             report.judge(self.args.count_noisy);
             report.write(&self.args)?;
+            save(&self.args.svg, &chart::draw(&report.medians(), &report.shapes()))?;
         }
         report.print();
         Ok(())

@@ -1,4 +1,4 @@
-//! The table of medians and ratios, and the file of all measurements.
+//! The table of medians and ratios, and the file of all measurements. `chart.rs` draws from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,6 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::args::Args;
-use crate::chart;
 use crate::contestants::{Contestant, Run};
 use crate::probe::Probe;
 use crate::shapes::Shape;
@@ -111,6 +110,11 @@ impl Report {
         rates.into_iter().map(|(key, rates)| (key, median(rates))).collect()
     }
 
+    /// The shapes measured, in the order of their first measurements.
+    pub fn shapes(&self) -> Vec<Shape> {
+        unique(self.all.iter().map(|measured| measured.shape))
+    }
+
     fn bars(medians: &Medians, shape: Shape) -> Vec<Bar> {
         use Contestant::{
             Copy, Copy2, EndToEnd, Kafka, Procedure, RedisAlways, RedisEverysec, Sql, Store, Store2,
@@ -143,7 +147,7 @@ impl Report {
 
     pub fn print(&self) {
         let medians = self.medians();
-        let shapes: Vec<Shape> = unique(self.all.iter().map(|measured| measured.shape));
+        let shapes = self.shapes();
         let contestants: Vec<Contestant> = unique(self.all.iter().map(|measured| measured.contestant));
         let mut table = Table::new();
         table.load_preset(presets::ASCII_MARKDOWN);
@@ -176,10 +180,10 @@ impl Report {
         println!("{discarded} of {} measurements fell into a noisy moment and do not count.", self.all.len());
     }
 
-    /// Writes the measurements and the chart.
+    /// Writes the measurements.
     pub fn write(&self, args: &Args) -> Result<()> {
         let medians = self.medians();
-        let shapes: Vec<Shape> = unique(self.all.iter().map(|measured| measured.shape));
+        let shapes = self.shapes();
         let document = Document {
             machine: Machine::look(),
             orders: args.orders,
@@ -197,8 +201,7 @@ impl Report {
             bars: shapes.iter().flat_map(|shape| Self::bars(&medians, *shape)).collect(),
             measurements: &self.all,
         };
-        save(&args.json, &serde_json::to_string_pretty(&document)?)?;
-        save(&args.svg, &chart::draw(&medians, &shapes))
+        save(&args.json, &serde_json::to_string_pretty(&document)?)
     }
 }
 

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::task::block_in_place;
 
+use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, what};
 use super::progress::Shown;
 use super::{FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
@@ -19,10 +20,10 @@ use crate::kafka::reader::Topics;
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
 use crate::replay::decision_verifier;
-use crate::replay::finding::AuditReport;
+use crate::replay::finding::{AuditReport, Finding, PositionMismatch};
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::scope::Scope;
-use crate::store::{Audit, Finding, OVERDUE, OverdueHolds, Store};
+use crate::store::{Audit, OVERDUE, OverdueHolds, Store};
 
 /// Findings of one invariant that are shown; --json has more.
 const MOST_SHOWN: usize = 50;
@@ -101,11 +102,13 @@ pub struct AuditOutcome {
     #[serde(flatten)]
     pub ledger: Audit,
     /// What deciding everything again came to, and what was published, if the topics were read.
+    #[serde(serialize_with = "report_as_json")]
     pub again: AuditReport,
     /// Whether the topics were read.
     pub with_topics: bool,
     /// Where ledger and Kafka do not agree how far each partition is done; `None` when it was not looked at.
-    pub apart: Option<Vec<String>>,
+    #[serde(serialize_with = "mismatches_as_json")]
+    pub apart: Option<Vec<PositionMismatch>>,
     /// What was repaired.
     pub repairs: Vec<String>,
 }
@@ -182,8 +185,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     let mut outcome = AuditOutcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
     outcome.again.notes.extend(store.overdue_holds(OVERDUE).await?.as_ref().map(overdue_note));
     if let Some((running, committed)) = kafka {
-        let apart = compare::standing(&outcome.ledger.positions, &committed, running);
-        outcome.apart = Some(apart.into_iter().map(|(at, what)| format!("{at}: {what}")).collect());
+        outcome.apart = Some(compare::standing(&outcome.ledger.positions, &committed, running));
     }
     Ok(outcome)
 }
@@ -203,24 +205,19 @@ impl AuditOutcome {
     /// What was found of one invariant.
     fn findings(&self, invariant: u8) -> Vec<String> {
         let ledger = self.ledger.findings.iter().filter(|found| found.invariant == invariant);
-        let again = self.again.findings.iter().filter(|found| found.invariant == invariant);
-        let apart = self.apart.iter().flatten().filter(|_| invariant == 6);
-        let mut found: Vec<String> = ledger.map(|found: &Finding| found.what.clone()).collect();
+        let again = self.again.findings.iter().filter(|found| found.invariant() == invariant);
+        let apart = self.apart.iter().flatten();
         // Where a partition stands, both have looked.
-        found.extend(
-            again
-                .filter(|found| {
-                    invariant != 6
-                        || !self
-                            .apart
-                            .iter()
-                            .flatten()
-                            .any(|apart| apart.starts_with(&format!("{}:", found.subject)))
-                })
-                .map(|found| format!("{}: {}", found.subject, found.what)),
-        );
-        found.extend(apart.cloned());
-        found
+        let is_apart = |found: &Finding| match found {
+            Finding::Positions(found) => apart.clone().any(|apart| apart.at == found.at),
+            _ => false,
+        };
+        let ledger = ledger.map(|found| found.what.clone());
+        let again = again
+            .filter(|found| !is_apart(found))
+            .map(|found| format!("{}: {}", subject(found), what(found)));
+        let apart = apart.clone().filter(|_| invariant == 6).map(mismatch);
+        ledger.chain(again).chain(apart).collect()
     }
 
     fn verdict(&self) -> AuditStatus {

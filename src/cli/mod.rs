@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod demo;
+mod findings;
 pub mod migrate;
 mod progress;
 pub mod replay;

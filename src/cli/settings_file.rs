@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Command;
+use clap::{Arg, Command};
 use toml::{Table, Value};
 
 /// The environment variable that names the file when no flag does.
@@ -32,7 +32,7 @@ fn with_plain_database_url(command: Command) -> Command {
         return command;
     }
     each_command(command, &|command| {
-        if has_argument(&command, "database-url") {
+        if argument(&command, "database-url").is_some() {
             command.mut_arg("database_url", |argument| argument.env(PLAIN_DATABASE_VARIABLE))
         } else {
             command
@@ -73,16 +73,10 @@ fn lay_under(mut command: Command, settings: &Table) -> Result<Command> {
             bail!("{name} is not a setting; settings have the names of the flags (see --help)");
         }
         command = each_command(command, &|command| {
-            if !has_argument(&command, &name) {
+            let Some(id) = argument(&command, &name).map(|argument| argument.get_id().to_string()) else {
                 return command;
-            }
+            };
             let values = values.clone();
-            let id = command
-                .get_arguments()
-                .find(|argument| argument.get_long() == Some(&name))
-                .map(|argument| argument.get_id().to_string())
-                // Holds because has_argument just found it.
-                .expect("the argument is there");
             command.mut_arg(id, move |argument| argument.default_values(values))
         });
     }
@@ -99,12 +93,12 @@ fn scalar(name: &str, value: &Value) -> Result<String> {
     })
 }
 
-fn has_argument(command: &Command, long: &str) -> bool {
-    command.get_arguments().any(|argument| argument.get_long() == Some(long))
+fn argument<'c>(command: &'c Command, long: &str) -> Option<&'c Arg> {
+    command.get_arguments().find(|argument| argument.get_long() == Some(long))
 }
 
 fn knows(command: &Command, long: &str) -> bool {
-    has_argument(command, long) || command.get_subcommands().any(|inner| knows(inner, long))
+    argument(command, long).is_some() || command.get_subcommands().any(|inner| knows(inner, long))
 }
 
 fn each_command(command: Command, change: &dyn Fn(Command) -> Command) -> Command {
@@ -113,7 +107,7 @@ fn each_command(command: Command, change: &dyn Fn(Command) -> Command) -> Comman
 
 #[cfg(test)]
 mod tests {
-    use clap::{Arg, ArgAction};
+    use clap::ArgAction;
 
     use super::*;
 

@@ -33,7 +33,7 @@ pub use ids::{
 };
 pub use level::{Level, Limits};
 pub use reconstruct::reconstruct;
-pub use replay_state::{Difference, ReplayState, Step};
+pub use replay_state::{DecisionExcerpt, Difference, Differs, ReplayState, Step};
 pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};
 pub use view::View;
 

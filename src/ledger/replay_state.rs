@@ -27,8 +27,56 @@ pub struct Difference {
     pub key: CommandKey,
     /// Its decision's ledger sequence.
     pub seq: Seq,
-    /// What is stored, and what the rules decide.
-    pub what: String,
+    /// How what the rules decide differs from what is stored.
+    pub how: Differs,
+}
+
+/// How what the rules decide differs from what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Differs {
+    /// The hold was not over, so nothing is decided; this is stored.
+    NotDue(DecisionExcerpt),
+    /// The same command is decided twice.
+    Twice,
+    /// Its record asks for something else than what was decided.
+    Content,
+    /// Another decision.
+    Decision {
+        /// As stored.
+        stored: DecisionExcerpt,
+        /// As the rules make it.
+        again: DecisionExcerpt,
+    },
+    /// The same decision, other movements.
+    Movements {
+        /// As stored.
+        stored: Vec<Movement>,
+        /// As the rules make them.
+        again: Vec<Movement>,
+    },
+}
+
+/// Longest part of a decision's detail that an excerpt has, in bytes.
+const EXCERPT: usize = 300;
+
+/// The beginning of a decision, for people: of a whole one, a cart of a thousand lines would fill the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionExcerpt {
+    /// Whether it was accepted.
+    pub accepted: bool,
+    /// The beginning of its detail.
+    pub detail: String,
+    /// Whether the detail goes on.
+    pub is_cut: bool,
+}
+
+impl DecisionExcerpt {
+    fn of(decision: &Decision) -> Self {
+        let detail = &decision.detail;
+        let end =
+            (0..=EXCERPT.min(detail.len())).rev().find(|end| detail.is_char_boundary(*end)).unwrap_or(0);
+        Self { accepted: decision.accepted, detail: detail[..end].to_owned(), is_cut: end < detail.len() }
+    }
 }
 
 /// What was, up to a ledger sequence.
@@ -130,9 +178,11 @@ impl ReplayState {
             self.compare(before, &known, differences);
             self.compare(after, &known, differences);
         } else {
-            let what = difference(first, &changes.outcomes[0])
-                .unwrap_or_else(|| movements_differ(&first.movements, &changes.movements));
-            differences.push(Difference { key: first.decision.key.clone(), seq: first.decision.seq, what });
+            let how = difference(first, &changes.outcomes[0]).unwrap_or_else(|| Differs::Movements {
+                stored: first.movements.clone(),
+                again: changes.movements.clone(),
+            });
+            differences.push(Difference { key: first.decision.key.clone(), seq: first.decision.seq, how });
             self.adopt_stored(first, changes);
         }
     }
@@ -251,32 +301,21 @@ impl ReplayState {
 }
 
 /// How what the rules decide differs from what is stored.
-fn difference(step: &Step, outcome: &Outcome) -> Option<String> {
+fn difference(step: &Step, outcome: &Outcome) -> Option<Differs> {
     let stored = &step.decision;
     let again = match outcome {
         Outcome::Decided(again) => again,
-        Outcome::NotDue => return Some(format!("the hold was not over; stored: {}", verdict(stored))),
+        Outcome::NotDue => return Some(Differs::NotDue(DecisionExcerpt::of(stored))),
         // Only what a slice holds twice, which the ledger's key forbids.
-        _ => return Some("it is decided twice".to_owned()),
+        _ => return Some(Differs::Twice),
     };
     if again.digest != stored.digest {
-        return Some("its record asks for something else than what was decided".to_owned());
+        return Some(Differs::Content);
     }
     if again.accepted == stored.accepted && same_text(&again.detail, &stored.detail) {
         return None;
     }
-    Some(format!("stored: {}; the rules: {}", verdict(stored), verdict(again)))
-}
-
-/// Longest part of a detail that is shown, in bytes.
-const SHOWN: usize = 300;
-
-fn verdict(decision: &Decision) -> String {
-    let word = if decision.accepted { "accepted" } else { "rejected" };
-    let detail = &decision.detail;
-    let end = (0..=SHOWN.min(detail.len())).rev().find(|end| detail.is_char_boundary(*end)).unwrap_or(0);
-    let more = if end < detail.len() { "…" } else { "" };
-    format!("{word} {}{more}", &detail[..end])
+    Some(Differs::Decision { stored: DecisionExcerpt::of(stored), again: DecisionExcerpt::of(again) })
 }
 
 /// Whether two details say the same, whoever's version wrote them.
@@ -297,22 +336,4 @@ fn moved_the_same(steps: &[Step], changes: &Changes) -> bool {
                 && (stored.version, stored.quantity, stored.balance)
                     == (again.version, again.quantity, again.balance)
         })
-}
-
-fn movements_differ(stored: &[Movement], again: &[Movement]) -> String {
-    format!("its movements are {}; the rules: {}", list(stored), list(again))
-}
-
-fn list(movements: &[Movement]) -> String {
-    let of = |movement: &Movement| {
-        format!(
-            "{} {:+} to {} (version {})",
-            movement.item, movement.quantity, movement.balance, movement.version
-        )
-    };
-    if movements.is_empty() {
-        "none".to_owned()
-    } else {
-        movements.iter().map(of).collect::<Vec<_>>().join(", ")
-    }
 }

@@ -8,10 +8,10 @@ use tokio::task::block_in_place;
 
 use super::Progress;
 use super::decision_verifier::DecisionVerifier;
-use super::finding::{AuditReport, Class};
-use super::incarnations::{Gone, Incarnations, Replaced};
+use super::finding::{AuditReport, Finding, PositionMismatch};
+use super::incarnations::{Gone, Incarnations};
 use super::join::{Join, Page};
-use super::published::{Event, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of};
+use super::published::{Event, EventId, Named, Names, Reconciler, Sums, letter_class, letter_of, time_of};
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, published_part};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
@@ -40,18 +40,19 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
         all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
     };
     let mut verifier = DecisionVerifier::new(scope.since);
-    for (subject, what) in standing(&of_these(&positions), &of_these(&committed), running) {
-        verifier.report.add(6, Class::Differing, &subject, what);
+    for mismatch in standing(&of_these(&positions), &of_these(&committed), running) {
+        verifier.report.add(Finding::Positions(mismatch));
     }
     let mut ranges = published_part(chosen, &positions, &committed);
-    for Replaced { topic, what, partitions } in replaced {
-        verifier.report.add(6, Class::Differing, &format!("topic {topic}"), what);
+    for topic in replaced {
         // Nothing of that topic is decided, and what is decided has its records no more.
+        let partitions = topic.partitions();
         for range in &mut ranges {
-            if range.at.topic == topic && partitions.contains(&range.at.partition) {
+            if range.at.topic == topic.topic && partitions.contains(&range.at.partition) {
                 range.to = range.from;
             }
         }
+        verifier.report.add(Finding::Topic(topic));
     }
     // After the committed offsets were read: all that they say was published is below the topics' ends now.
     let names = scope.topics;
@@ -63,105 +64,61 @@ pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progres
 
     let total: u64 = ranges.iter().map(OffsetRange::span).sum();
     progress.expect(total * 2 + snapshot.count().await?);
-    let mut comparison = Comparison {
-        topics: &topics,
-        scope,
-        ranges: &ranges,
-        positions: &positions,
-        incarnations: &incarnations,
-        gone: Gone::default(),
-        reconciler: Reconciler::Sums(Sums::default()),
-        meant: HashSet::new(),
-    };
+    let over =
+        Over { topics: &topics, scope, ranges: &ranges, positions: &positions, incarnations: &incarnations };
+    let mut comparison = Comparison::new(over, Sums::default());
     verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
-    verifier.report.notes.extend(std::mem::take(&mut comparison.gone).notes());
+    verifier.report.notes.extend(comparison.gone.notes());
     if scope.filter.is_everything() {
         verifier.end(&mut *snapshot).await?;
     }
     verifier.report.published = comparison.read_published(progress, verifier.since)?;
-    let Reconciler::Sums(sums) = &comparison.reconciler else { unreachable!("they were sums just now") };
-    let (uneven, more) = sums.uneven();
-    if !uneven.is_empty() {
-        if more {
-            verifier.report.notes.push("so much differs that only some of it is named".to_owned());
-        }
-        comparison.reconciler = Reconciler::Names(Names::of(uneven));
-        let mut report = std::mem::take(&mut verifier.report);
-        // Once more, for the names alone.
-        let again = DecisionVerifier::new(verifier.since);
-        comparison.walk(&mut *snapshot, again, progress).await?;
-        comparison.read_published(progress, verifier.since)?;
-        let Reconciler::Names(names) = comparison.reconciler else {
-            unreachable!("they were made names just now")
-        };
-        let mut excused = 0_u64;
-        for (id, wrong) in names.wrong() {
-            excused += u64::from(wrong == Wrong::Excused);
-            add_wrong(&mut report, &id, wrong);
-        }
-        if excused > 0 {
-            report.notes.push(format!(
-                "{excused} results of earlier topics of their names were never published, and cannot be now: their records \
-                 are gone"
-            ));
-        }
-        verifier.report = report;
+    let (uneven, more) = comparison.reconciler.uneven();
+    if uneven.is_empty() {
+        return Ok(verifier.report);
+    }
+    if more {
+        verifier.report.notes.push("so much differs that only some of it is named".to_owned());
+    }
+    // Once more, for the names alone.
+    let mut comparison = Comparison::new(over, Names::of(uneven));
+    let again = DecisionVerifier::new(verifier.since);
+    comparison.walk(&mut *snapshot, again, progress).await?;
+    comparison.read_published(progress, verifier.since)?;
+    let Named { wrong, excused } = comparison.reconciler.named();
+    for (event, wrong) in wrong {
+        verifier.report.add(Finding::Published { event, wrong });
+    }
+    if excused > 0 {
+        verifier.report.notes.push(format!(
+            "{excused} results of earlier topics of their names were never published, and cannot be now: their records \
+             are gone"
+        ));
     }
     Ok(verifier.report)
-}
-
-fn add_wrong(report: &mut AuditReport, id: &str, wrong: Wrong) {
-    let list = |sources: &[Source]| sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match wrong {
-        Wrong::Excused => {}
-        Wrong::Missing => report.add(4, Class::Missing, &id, "it was never published"),
-        Wrong::Altered(at) => {
-            report.add(
-                4,
-                Class::Differing,
-                &id,
-                format!("what was published at {at} is not what the ledger has"),
-            );
-        }
-        Wrong::Repeated(sources) => {
-            report.add(
-                4,
-                Class::Extra,
-                &id,
-                format!("it was published {} times: {}", sources.len(), list(&sources)),
-            );
-        }
-        Wrong::Unknown(sources) => {
-            let what = format!("it was published at {}, but the ledger has no such decision", list(&sources));
-            report.add(4, Class::Extra, &id, what);
-        }
-    }
 }
 
 /// Where ledger and Kafka do not agree how far a partition is done. While a verifier is `running` the ledger may be
 /// ahead: what is decided is published a moment later.
 #[must_use]
-pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec<(String, String)> {
+pub fn standing(ledger: &Positions, committed: &Positions, running: bool) -> Vec<PositionMismatch> {
     let mut all: Vec<&TopicPartition> = ledger.keys().chain(committed.keys()).collect();
     all.sort_unstable();
     all.dedup();
     all.into_iter()
         .filter_map(|at| {
-            let what = match (ledger.get(at), committed.get(at)) {
-                (Some(ledger), Some(committed)) if ledger == committed => return None,
+            let agrees = match (ledger.get(at), committed.get(at)) {
+                (Some(ledger), Some(committed)) => ledger == committed || running && ledger > committed,
                 // Nothing was there, or what was is written off.
-                (None | Some(NextOffset(0)), None) => return None,
-                (Some(ledger), Some(committed)) if running && ledger > committed => return None,
-                (Some(_), None) if running => return None,
-                (Some(ledger), Some(committed)) => {
-                    format!("the ledger is at {ledger}, Kafka's committed offset is {committed}")
-                }
-                (Some(ledger), None) => format!("the ledger is at {ledger}, Kafka has no committed offset"),
-                (None, Some(committed)) => {
-                    format!("the ledger was never here, Kafka's committed offset is {committed}")
-                }
+                (None | Some(NextOffset(0)), None) => true,
+                (Some(_), None) => running,
+                (None, Some(_)) => false,
             };
-            Some((at.to_string(), what))
+            (!agrees).then(|| PositionMismatch {
+                at: at.clone(),
+                ledger: ledger.get(at).copied(),
+                committed: committed.get(at).copied(),
+            })
         })
         .collect()
 }
@@ -200,27 +157,37 @@ enum Found {
     Own(Record, Result<Command, Fault>),
     /// The record of another command, there.
     Another(Source),
-    /// Nothing.
-    Nothing,
+    /// Nothing, there.
+    Nothing(Source),
     /// It is not read, or its topic is gone.
     Unread,
 }
 
-/// A comparison with the topics under way.
-struct Comparison<'a> {
+/// What a comparison is over.
+#[derive(Clone, Copy)]
+struct Over<'a> {
     topics: &'a Topics,
     scope: Scope<'a>,
     ranges: &'a [OffsetRange],
     positions: &'a Positions,
     incarnations: &'a Incarnations,
-    /// Decisions met whose records went with an earlier topic.
-    gone: Gone,
-    reconciler: Reconciler,
-    /// The events that are meant, where records are chosen by what they say.
-    meant: HashSet<String>,
 }
 
-impl Comparison<'_> {
+/// A comparison with the topics under way.
+struct Comparison<'a, R> {
+    over: Over<'a>,
+    /// Decisions met whose records went with an earlier topic.
+    gone: Gone,
+    reconciler: R,
+    /// The events that are meant, where records are chosen by what they say.
+    meant: HashSet<EventId>,
+}
+
+impl<'a, R: Reconciler> Comparison<'a, R> {
+    fn new(over: Over<'a>, reconciler: R) -> Self {
+        Self { over, gone: Gone::default(), reconciler, meant: HashSet::new() }
+    }
+
     /// Walks the ledger and the topics, notes what should have been published, and judges.
     async fn walk(
         &mut self,
@@ -228,8 +195,9 @@ impl Comparison<'_> {
         mut verifier: DecisionVerifier,
         progress: &Progress,
     ) -> Result<DecisionVerifier> {
-        let reader = block_in_place(|| self.topics.read(self.ranges))?;
-        let mut join = Join::new(Pages::after(snapshot, Seq::START), reader, self.ranges, self.incarnations);
+        let reader = block_in_place(|| self.over.topics.read(self.over.ranges))?;
+        let mut join =
+            Join::new(Pages::after(snapshot, Seq::START), reader, self.over.ranges, self.over.incarnations);
         while let Some(Page { decided, mut others }) = join.next().await? {
             let done = decided.len() + others.len();
             let mut steps = Vec::with_capacity(decided.len());
@@ -243,8 +211,9 @@ impl Comparison<'_> {
                         found
                     }
                     Some((command, record)) => Found::Own(record, command),
-                    None if join.reads(&entry) => Found::Nothing,
-                    None => Found::Unread,
+                    None => join
+                        .source_read(&entry)
+                        .map_or(Found::Unread, |source| Found::Nothing(source.clone())),
                 };
                 steps.push(self.step(&mut verifier, entry, found, &mut meant));
             }
@@ -265,42 +234,43 @@ impl Comparison<'_> {
         meant: &mut HashSet<Seq>,
     ) -> Step {
         let Entry { decision, movements } = entry;
-        if !self.incarnations.is_of_last(&decision) {
+        if !self.over.incarnations.is_of_last(&decision) {
             self.of_an_earlier_topic(verifier, &decision);
         } else if let Some(source) = &decision.source
-            && let Some(position) = self.positions.get(&source.at)
+            && let Some(position) = self.over.positions.get(&source.at)
             && !position.covers(source.offset)
         {
-            let what = format!("it was decided from {source}, but the ledger's position there is {position}");
-            verifier.report.add(6, Class::Differing, &decision.key, what);
+            verifier.report.add(Finding::BeyondPosition {
+                key: decision.key.clone(),
+                record: source.clone(),
+                position: *position,
+            });
         }
         let wanted = match &found {
             Found::Unread => false,
-            Found::Own(_, Ok(command)) => self.scope.filter.wants_command(command),
-            Found::Own(_, Err(_)) | Found::Another(_) | Found::Nothing => !self.scope.filter.looks_inside(),
+            Found::Own(_, Ok(command)) => self.over.scope.filter.wants_command(command),
+            Found::Own(_, Err(_)) | Found::Another(_) | Found::Nothing(_) => {
+                !self.over.scope.filter.looks_inside()
+            }
         };
         let counts = wanted && verifier.counts(&decision);
         verifier.report.decisions += u64::from(counts);
         // An operator's own, and those whose record is deleted, are judged by what they say themselves.
-        if counts || self.scope.filter.is_everything() {
+        if counts || self.over.scope.filter.is_everything() {
             meant.insert(decision.seq);
         }
         if counts {
-            let wrong = match &found {
+            let key = || decision.key.clone();
+            let finding = match &found {
                 Found::Own(_, Ok(_)) | Found::Unread => None,
-                Found::Own(_, Err(fault)) => {
-                    Some(format!("it is decided, but its record is no command: {fault}"))
+                Found::Own(_, Err(fault)) => Some(Finding::NoCommand { key: key(), fault: fault.clone() }),
+                Found::Another(record) => {
+                    Some(Finding::AnotherCommand { key: key(), record: record.clone() })
                 }
-                Found::Another(source) => Some(format!(
-                    "it is decided from {source}, where the topic has the record of another command (a topic made anew?)"
-                )),
-                Found::Nothing => {
-                    let source = decision.source.as_ref().map(ToString::to_string).unwrap_or_default();
-                    Some(format!("it is decided from {source}, where the topic has no record"))
-                }
+                Found::Nothing(record) => Some(Finding::NoRecord { key: key(), record: record.clone() }),
             };
-            if let Some(what) = wrong {
-                verifier.report.add(4, Class::Extra, &decision.key, what);
+            if let Some(finding) = finding {
+                verifier.report.add(finding);
             }
             let event = match &found {
                 Found::Own(record, Ok(_)) => {
@@ -308,7 +278,7 @@ impl Comparison<'_> {
                 }
                 Found::Own(_, Err(_)) | Found::Unread => None,
                 // It was published all the same.
-                Found::Another(_) | Found::Nothing => Event::expected(&result(&decision, None, None)),
+                Found::Another(_) | Found::Nothing(_) => Event::expected(&result(&decision, None, None)),
             };
             if let Some(event) = event {
                 self.expect(event);
@@ -320,20 +290,18 @@ impl Comparison<'_> {
 
     /// A decision whose record is gone with its topic. It was published all the same, unless the topic was deleted first.
     fn of_an_earlier_topic(&mut self, verifier: &DecisionVerifier, decision: &Decision) {
-        if matches!(self.reconciler, Reconciler::Sums(_)) {
-            self.gone.add(decision);
-        }
+        self.gone.add(decision);
         // Results are looked at by the source they name, which two topics share.
         let is_looked_at = decision.source.as_ref().is_some_and(|source| self.is_read(source))
             && verifier.counts(decision)
-            && !self.scope.filter.looks_inside();
+            && !self.over.scope.filter.looks_inside();
         if is_looked_at && let Some(event) = Event::expected(&result(decision, None, None)) {
             self.reconciler.expect_excused(event);
         }
     }
 
     fn expect(&mut self, event: Event) {
-        if self.scope.filter.looks_inside() {
+        if self.over.scope.filter.looks_inside() {
             self.meant.insert(event.id.clone());
         }
         self.reconciler.expect(event);
@@ -358,8 +326,8 @@ impl Comparison<'_> {
         let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
         for (record, command) in read {
             let wanted = match &command {
-                Ok(command) => self.scope.filter.wants_command(command),
-                Err(_) => !self.scope.filter.looks_inside(),
+                Ok(command) => self.over.scope.filter.wants_command(command),
+                Err(_) => !self.over.scope.filter.looks_inside(),
             };
             if !wanted {
                 continue;
@@ -369,7 +337,7 @@ impl Comparison<'_> {
                 Ok(command) => match known.get(&command.key) {
                     Some(first) if first.source.as_ref() == Some(&record.source) => {
                         // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
-                        if !self.incarnations.is_of_last(first)
+                        if !self.over.incarnations.is_of_last(first)
                             && let Some(event) =
                                 Event::expected(&result(first, record.key.as_deref(), record.traceparent()))
                         {
@@ -387,8 +355,7 @@ impl Comparison<'_> {
                     }
                     None if command.action == Action::Expire => verifier.report.absorbed += 1,
                     None => {
-                        let what = format!("its record {} is done, but no decision is stored", record.source);
-                        verifier.report.add(4, Class::Missing, &command.key, what);
+                        verifier.report.add(Finding::Undecided { key: command.key, record: record.source });
                     }
                 },
             }
@@ -412,19 +379,19 @@ impl Comparison<'_> {
     /// Reads back all that was published of the ranges; how much that was.
     fn read_published(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<u64> {
         block_in_place(|| {
-            let names = self.scope.topics;
+            let names = self.over.scope.topics;
             let mut published = 0;
             for (topic, channel) in [
                 (&names.accepted_topic, Channel::Accepted),
                 (&names.rejected_topic, Channel::Rejected),
                 (&names.dead_letter_topic, Channel::DeadLetter),
             ] {
-                let whole = self.topics.whole_topic(topic)?;
-                let mut reader: Reader = self.topics.read(&whole)?;
+                let whole = self.over.topics.whole_topic(topic)?;
+                let mut reader: Reader = self.over.topics.read(&whole)?;
                 while let Some(record) = reader.take_next()? {
                     if self.is_published_of_these(channel, &record, since)
                         && let Some(event) = Event::found(channel, &record)
-                        && (self.meant.contains(&event.id) || !self.scope.filter.looks_inside())
+                        && (self.meant.contains(&event.id) || !self.over.scope.filter.looks_inside())
                     {
                         published += 1;
                         self.reconciler.find(event, &record.source);
@@ -448,7 +415,7 @@ impl Comparison<'_> {
     }
 
     fn is_read(&self, source: &Source) -> bool {
-        self.ranges.iter().any(|range| range.at == source.at && range.holds(source.offset))
+        self.over.ranges.iter().any(|range| range.at == source.at && range.holds(source.offset))
     }
 }
 

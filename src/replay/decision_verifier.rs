@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::{block_in_place, spawn_blocking};
 
 use super::Progress;
-use super::finding::{AuditReport, Class};
+use super::finding::{AuditReport, Finding};
 use super::replay_state::{PAGE, Pages};
 use crate::ledger::{CommandKey, Decision, Difference, Map, Movement, ReplayState, Seq, Stamp, Step};
 use crate::store::{Snapshot, Store};
@@ -34,10 +34,10 @@ impl DecisionVerifier {
         known: &Map<CommandKey, Arc<Decision>>,
         meant: impl Fn(Seq) -> bool,
     ) -> Self {
-        for Difference { key, seq, what } in self.past.go_on(steps, known) {
+        for Difference { key, seq, how } in self.past.go_on(steps, known) {
             let counts = steps.iter().find(|step| step.decision.seq == seq);
             if meant(seq) && counts.is_none_or(|step| self.counts(&step.decision)) {
-                self.report.add(5, Class::Differing, &key, what);
+                self.report.add(Finding::Decided { key, how });
             }
         }
         self
@@ -51,11 +51,11 @@ impl DecisionVerifier {
             for now in &page {
                 let Some(level) = self.past.level(&now.item) else { continue };
                 if level.limits != now.level.limits {
-                    let what = format!(
-                        "its limits are {:?}, its decisions left {:?}",
-                        now.level.limits, level.limits
-                    );
-                    self.report.add(5, Class::Differing, &format!("SKU {}", now.item), what);
+                    self.report.add(Finding::ItemLimits {
+                        item: now.item.clone(),
+                        now: now.level.limits,
+                        decided: level.limits,
+                    });
                 }
             }
             match page.into_iter().next_back() {
@@ -69,12 +69,11 @@ impl DecisionVerifier {
             for (id, hold) in &page {
                 let Some(known) = self.past.hold(id) else { continue };
                 if known != hold {
-                    let what = format!(
-                        "its hold ends at {}, its decisions say {}",
-                        hold.expires_at.rfc3339(),
-                        known.expires_at.rfc3339()
-                    );
-                    self.report.add(5, Class::Differing, &format!("order {id}"), what);
+                    self.report.add(Finding::HoldEnd {
+                        order_id: id.clone(),
+                        now: hold.expires_at,
+                        decided: known.expires_at,
+                    });
                 }
             }
             match page.into_iter().next_back() {

@@ -1,13 +1,15 @@
-//! What a comparison comes to.
+//! What a comparison comes to: values, which the command line makes text and JSON of.
 
-use serde::Serialize;
+use super::incarnations::Replaced;
+use super::published::{EventId, Wrong};
+use crate::event::Fault;
+use crate::ledger::{CommandKey, Differs, Id, Item, Limits, NextOffset, Source, Stamp, TopicPartition};
 
-/// Findings of each kind kept at most; all are counted.
+/// Findings of each class kept at most; all are counted.
 const MOST_FINDINGS: u64 = 1_000;
 
-/// What kind of difference it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// What class of difference it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// It is there, and says something else.
     Differing,
@@ -29,21 +31,143 @@ impl Class {
     }
 }
 
-/// A difference, explained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+/// A difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// What was published of an event is not what the ledger has.
+    Published {
+        /// Which event.
+        event: EventId,
+        /// What is wrong with it.
+        wrong: Wrong,
+    },
+    /// A record that is done made no decision, and should have.
+    Undecided {
+        /// The command of the record.
+        key: CommandKey,
+        /// The record.
+        record: Source,
+    },
+    /// A command is decided from a record that is no command.
+    NoCommand {
+        /// The command.
+        key: CommandKey,
+        /// Why its record is none.
+        fault: Fault,
+    },
+    /// A command is decided from a record that is of another command.
+    AnotherCommand {
+        /// The command.
+        key: CommandKey,
+        /// The record.
+        record: Source,
+    },
+    /// A command is decided from a record that is not there.
+    NoRecord {
+        /// The command.
+        key: CommandKey,
+        /// Where it should be.
+        record: Source,
+    },
+    /// The rules decide otherwise.
+    Decided {
+        /// The command.
+        key: CommandKey,
+        /// How it differs.
+        how: Differs,
+    },
+    /// An item's limits are not those that its decisions left.
+    ItemLimits {
+        /// The item.
+        item: Item,
+        /// As they are.
+        now: Limits,
+        /// As its decisions left them.
+        decided: Limits,
+    },
+    /// A hold does not end when its decisions say.
+    HoldEnd {
+        /// The order.
+        order_id: Id,
+        /// When it ends.
+        now: Stamp,
+        /// When its decisions say that it ends.
+        decided: Stamp,
+    },
+    /// Ledger and Kafka do not agree how far a partition is done.
+    Positions(PositionMismatch),
+    /// A topic is not the one that the ledger's decisions are of.
+    Topic(Replaced),
+    /// A command is decided from a record that the ledger's position does not cover.
+    BeyondPosition {
+        /// The command.
+        key: CommandKey,
+        /// The record.
+        record: Source,
+        /// The position.
+        position: NextOffset,
+    },
+}
+
+/// A partition of which ledger and Kafka do not agree how far it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionMismatch {
+    /// The partition.
+    pub at: TopicPartition,
+    /// The ledger's position; `None` where it was never there.
+    pub ledger: Option<NextOffset>,
+    /// Kafka's committed offset.
+    pub committed: Option<NextOffset>,
+}
+
+impl Finding {
     /// Which invariant of the design it breaks: 4 to 6.
-    pub invariant: u8,
-    /// What kind it is.
-    pub class: Class,
-    /// What it is about: a command, an event, a record, a partition.
-    pub subject: String,
-    /// What was found, and what should be.
-    pub what: String,
+    #[must_use]
+    pub fn invariant(&self) -> u8 {
+        match self {
+            Self::Published { .. }
+            | Self::Undecided { .. }
+            | Self::NoCommand { .. }
+            | Self::AnotherCommand { .. }
+            | Self::NoRecord { .. } => 4,
+            Self::Decided { .. } | Self::ItemLimits { .. } | Self::HoldEnd { .. } => 5,
+            Self::Positions(_) | Self::Topic(_) | Self::BeyondPosition { .. } => 6,
+        }
+    }
+
+    /// What class it is of.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Published { wrong: Wrong::Missing, .. } | Self::Undecided { .. } => Class::Missing,
+            Self::Published { wrong: Wrong::Repeated(_) | Wrong::Unknown(_), .. }
+            | Self::NoCommand { .. }
+            | Self::AnotherCommand { .. }
+            | Self::NoRecord { .. } => Class::Extra,
+            Self::Published { wrong: Wrong::Altered(_), .. }
+            | Self::Decided { .. }
+            | Self::ItemLimits { .. }
+            | Self::HoldEnd { .. }
+            | Self::Positions(_)
+            | Self::Topic(_)
+            | Self::BeyondPosition { .. } => Class::Differing,
+        }
+    }
+
+    /// The command whose result the ledger may have, though it is published nowhere.
+    #[must_use]
+    pub fn unpublished(&self) -> Option<&CommandKey> {
+        match self {
+            Self::Published { event: EventId::Result(key), wrong: Wrong::Missing }
+            // Its decision may be stored by now, where a verifier goes on meanwhile.
+            | Self::Undecided { key, .. } => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// What a comparison came to.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct AuditReport {
     /// Decisions compared.
     pub decisions: u64,
@@ -53,13 +177,13 @@ pub struct AuditReport {
     pub dead_letters: u64,
     /// Results and dead letters that were read back.
     pub published: u64,
-    /// How many differences of each kind there are.
+    /// Things that say something else than they should.
     pub differing: u64,
     /// Things that should be there and are not.
     pub missing: u64,
     /// Things that are there and should not be.
     pub extra: u64,
-    /// The differences; the first thousand of each kind.
+    /// The differences; the first thousand of each class.
     pub findings: Vec<Finding>,
     /// What was left out, and why.
     pub notes: Vec<String>,
@@ -73,23 +197,16 @@ impl AuditReport {
     }
 
     /// Counts a difference, and keeps it while there is room.
-    pub(super) fn add(
-        &mut self,
-        invariant: u8,
-        class: Class,
-        subject: &impl ToString,
-        what: impl Into<String>,
-    ) {
-        let count = match class {
+    pub(super) fn add(&mut self, finding: Finding) {
+        let count = match finding.class() {
             Class::Differing => &mut self.differing,
             Class::Missing => &mut self.missing,
             Class::Extra => &mut self.extra,
         };
         *count += 1;
-        // Each kind by itself, so that none crowds another out.
+        // Each class by itself, so that none crowds another out.
         if *count <= MOST_FINDINGS {
-            let (subject, what) = (subject.to_string(), what.into());
-            self.findings.push(Finding { invariant, class, subject, what });
+            self.findings.push(finding);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! if that is the topic that Kafka has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -31,10 +32,48 @@ struct Last {
 pub struct Replaced {
     /// Its name.
     pub topic: Arc<str>,
-    /// What is wrong.
-    pub what: String,
-    /// The partitions that this is so of.
-    pub partitions: Vec<i32>,
+    /// Its id, where Kafka has one.
+    pub id: Option<TopicId>,
+    /// How many partitions it has.
+    pub count: i32,
+    /// The partitions whose decisions are of topics with other ids, by these.
+    pub others: BTreeMap<TopicId, Vec<i32>>,
+    /// The partitions that the ledger has positions on, and the topic does not have.
+    pub lost: Vec<i32>,
+}
+
+impl Replaced {
+    /// The partitions that this is so of, in their order.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<i32> {
+        let mut partitions: Vec<i32> = self.others.values().flatten().chain(&self.lost).copied().collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        partitions
+    }
+}
+
+/// What is wrong with it.
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut what = Vec::new();
+        if let Some(id) = &self.id {
+            for (was, partitions) in &self.others {
+                what.push(format!(
+                    "it was made anew: its id is {id}, what is decided of {} is of the one with the id {was}",
+                    list(partitions)
+                ));
+            }
+        }
+        if !self.lost.is_empty() {
+            what.push(format!(
+                "it has {} partitions, but the ledger has positions on {}",
+                self.count,
+                list(&self.lost)
+            ));
+        }
+        f.write_str(&what.join("; "))
+    }
 }
 
 impl Incarnations {
@@ -89,10 +128,10 @@ impl Incarnations {
     ) -> Option<Replaced> {
         let Described::There { id, partitions: count } = now else { return None };
         let topic: Arc<str> = name.into();
-        let mut others: BTreeMap<&TopicId, Vec<i32>> = BTreeMap::new();
+        let mut others: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
         for (at, Last { topic_id, .. }) in &self.0 {
             if at.topic == topic && id.as_ref().is_some_and(|id| id != topic_id) {
-                others.entry(topic_id).or_default().push(at.partition);
+                others.entry(topic_id.clone()).or_default().push(at.partition);
             }
         }
         let lost = positions
@@ -100,23 +139,11 @@ impl Incarnations {
             .filter(|(at, next)| at.topic == topic && at.partition >= *count && **next > NextOffset(0));
         let mut lost: Vec<i32> = lost.map(|(at, _)| at.partition).collect();
         lost.sort_unstable();
-        let mut what = Vec::new();
-        if let Some(id) = id {
-            for (was, partitions) in &mut others {
-                partitions.sort_unstable();
-                what.push(format!(
-                    "it was made anew: its id is {id}, what is decided of {} is of the one with the id {was}",
-                    list(partitions)
-                ));
-            }
+        for partitions in others.values_mut() {
+            partitions.sort_unstable();
         }
-        if !lost.is_empty() {
-            what.push(format!("it has {count} partitions, but the ledger has positions on {}", list(&lost)));
-        }
-        let mut partitions: Vec<i32> = others.into_values().flatten().chain(lost).collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        (!what.is_empty()).then(|| Replaced { topic, what: what.join("; "), partitions })
+        let found = !others.is_empty() || !lost.is_empty();
+        found.then(|| Replaced { topic, id: id.clone(), count: *count, others, lost })
     }
 }
 
@@ -130,10 +157,11 @@ fn list(partitions: &[i32]) -> String {
 /// # Errors
 /// When there is one.
 pub(super) fn check_same(replaced: &[Replaced]) -> Result<()> {
-    let Some(Replaced { topic, what, .. }) = replaced.first() else { return Ok(()) };
+    let Some(replaced) = replaced.first() else { return Ok(()) };
     bail!(
-        "topic {topic} is not the one that the ledger was made of: {what}. The records of its decisions are gone, so \
-         this cannot be done. A verifier started with --accept-data-loss goes on with the new topic"
+        "topic {} is not the one that the ledger was made of: {replaced}. The records of its decisions are gone, so \
+         this cannot be done. A verifier started with --accept-data-loss goes on with the new topic",
+        replaced.topic
     )
 }
 
@@ -197,11 +225,11 @@ mod tests {
     fn another_id_and_fewer_partitions_are_another_topic() {
         let known = Incarnations::of(vec![row(0, "a", 0), row(1, "a", 0), row(2, "b", 0)]);
         let found = known.compare("orders", &there(Some("b"), 3), &positions(&[])).expect("another");
-        assert_eq!(found.partitions, [0, 1]);
-        assert!(found.what.contains("partitions 0, 1 is of the one with the id a"), "{}", found.what);
+        assert_eq!(found.partitions(), [0, 1]);
+        assert!(found.to_string().contains("partitions 0, 1 is of the one with the id a"), "{found}");
         let found = known.compare("orders", &there(None, 2), &positions(&[(1, 9), (2, 1), (3, 0)]));
         let found = found.expect("fewer partitions");
-        assert_eq!(found.partitions, [2]);
-        assert!(found.what.contains("the ledger has positions on partition 2"), "{}", found.what);
+        assert_eq!(found.partitions(), [2]);
+        assert!(found.to_string().contains("the ledger has positions on partition 2"), "{found}");
     }
 }

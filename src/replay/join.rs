@@ -9,7 +9,7 @@ use super::incarnations::Incarnations;
 use super::replay_state::{Entry, PAGE, Pages};
 use crate::event::Record;
 use crate::kafka::reader::{OffsetRange, Reader};
-use crate::ledger::TopicPartition;
+use crate::ledger::{Source, TopicPartition};
 
 /// A page of the ledger with the records its decisions were made of.
 #[derive(Debug, Default)]
@@ -51,16 +51,14 @@ impl<'a> Join<'a> {
         &mut self.pages
     }
 
-    /// Whether the record of a decision is within what is read. That of an earlier topic of this name is not, wherever
-    /// it stood.
+    /// The record of a decision, where it is within what is read. That of an earlier topic of this name is not,
+    /// wherever it stood.
     #[must_use]
-    pub fn reads(&self, entry: &Entry) -> bool {
-        entry
-            .decision
-            .source
-            .as_ref()
-            .is_some_and(|source| self.ranges.get(&source.at).is_some_and(|range| range.holds(source.offset)))
-            && self.incarnations.is_of_last(&entry.decision)
+    pub fn source_read<'e>(&self, entry: &'e Entry) -> Option<&'e Source> {
+        let source = entry.decision.source.as_ref()?;
+        let is_read = self.ranges.get(&source.at).is_some_and(|range| range.holds(source.offset))
+            && self.incarnations.is_of_last(&entry.decision);
+        is_read.then_some(source)
     }
 
     /// The next page; `None` at the end of both. After the ledger's end come the records that are left.
@@ -91,7 +89,7 @@ impl<'a> Join<'a> {
         let mut page = Page { decided: Vec::with_capacity(self.pending.len()), others: Vec::new() };
         while let Some(entry) = self.pending.front() {
             let mut found = None;
-            if let Some(source) = entry.decision.source.as_ref().filter(|_| self.reads(entry)) {
+            if let Some(source) = self.source_read(entry) {
                 while self.reader.peek(&source.at)?.is_some_and(|next| next.source.offset < source.offset) {
                     if page.others.len() == PAGE {
                         return Ok(page);

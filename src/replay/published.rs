@@ -4,10 +4,11 @@
 //! less how many are, and the same of the sums of their fingerprints. When all is well every bucket is empty in the
 //! end. A second reading then names the events of those buckets that are not.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use crate::event::{Channel, OMITTED_VALUE_SHA256, Outgoing, Record, sha256};
-use crate::ledger::{Source, Stamp};
+use crate::ledger::{CommandKey, CommandKind, Id, Source, Stamp};
 
 /// Buckets: 16 MB, and with twenty million events some twenty in each.
 const BUCKETS: usize = 1 << 20;
@@ -20,11 +21,43 @@ const TIME: &str = "ce_time";
 const TYPE: &str = "ce_type";
 const LETTER_CLASS: &str = "__connect.errors.exception.class.name";
 
+/// Which event it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EventId {
+    /// The result of this command.
+    Result(CommandKey),
+    /// The dead letter of this record.
+    DeadLetter(Source),
+    /// An id that this program gives to no event.
+    Unknown(String),
+}
+
+impl EventId {
+    /// The id of a result, as it is published.
+    fn read(text: String) -> Self {
+        let key = text.split_once('/').and_then(|(name, id)| {
+            let kind = CommandKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+            Some(CommandKey { id: Id::new(id).ok()?, kind })
+        });
+        key.map_or(Self::Unknown(text), Self::Result)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Result(key) => key.fmt(f),
+            Self::DeadLetter(source) => write!(f, "dead letter of {source}"),
+            Self::Unknown(text) => f.write_str(text),
+        }
+    }
+}
+
 /// An event, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The event's id; of a dead letter, the source of the record it is of.
-    pub id: String,
+    /// Which it is.
+    pub id: EventId,
     /// A digest of where it was published and of what it says.
     pub fingerprint: u64,
 }
@@ -75,11 +108,11 @@ impl Event {
             let digest = header(OMITTED_VALUE_SHA256).filter(|_| value.is_empty());
             let digest = digest.map_or_else(|| sha256(value).into_bytes(), <[u8]>::to_vec);
             return Some(Self {
-                id: format!("dead letter of {source}"),
+                id: EventId::DeadLetter(source),
                 fingerprint: fingerprint(channel, [&digest, class, b""]),
             });
         }
-        let id = String::from_utf8(header(ID)?.to_vec()).ok()?;
+        let id = EventId::read(String::from_utf8(header(ID)?.to_vec()).ok()?);
         let parts = [value, header(TYPE).unwrap_or_default(), header(TIME).unwrap_or_default()];
         Some(Self { id, fingerprint: fingerprint(channel, parts) })
     }
@@ -118,8 +151,19 @@ fn letter_source<'a>(header: &impl Fn(&str) -> Option<&'a [u8]>) -> Option<Sourc
     })
 }
 
-fn bucket(id: &str) -> usize {
-    let hash = blake3::hash(id.as_bytes());
+fn bucket(id: &EventId) -> usize {
+    let mut hasher = blake3::Hasher::new();
+    match id {
+        EventId::Result(key) => {
+            hasher.update(&key.kind.number().to_le_bytes()).update(key.id.as_str().as_bytes())
+        }
+        EventId::DeadLetter(Source { at, offset }) => hasher
+            .update(at.topic.as_bytes())
+            .update(&at.partition.to_le_bytes())
+            .update(&offset.0.to_le_bytes()),
+        EventId::Unknown(text) => hasher.update(text.as_bytes()),
+    };
+    let hash = hasher.finalize();
     let bytes = hash.as_bytes();
     usize::from(bytes[0]) | usize::from(bytes[1]) << 8 | usize::from(bytes[2] & 0x0f) << 16
 }
@@ -137,18 +181,6 @@ impl Default for Sums {
 }
 
 impl Sums {
-    fn expect(&mut self, event: &Event) {
-        let (count, sum) = &mut self.0[bucket(&event.id)];
-        *count += 1;
-        *sum = sum.wrapping_add(event.fingerprint);
-    }
-
-    fn find(&mut self, event: &Event) {
-        let (count, sum) = &mut self.0[bucket(&event.id)];
-        *count -= 1;
-        *sum = sum.wrapping_sub(event.fingerprint);
-    }
-
     /// The buckets that are not even, and whether there are more than are returned.
     #[must_use]
     pub fn uneven(&self) -> (HashSet<usize>, bool) {
@@ -159,14 +191,32 @@ impl Sums {
     }
 }
 
+impl Reconciler for Sums {
+    fn expect(&mut self, event: Event) {
+        let (count, sum) = &mut self.0[bucket(&event.id)];
+        *count += 1;
+        *sum = sum.wrapping_add(event.fingerprint);
+    }
+
+    fn expect_excused(&mut self, event: Event) {
+        self.expect(event);
+    }
+
+    fn find(&mut self, event: Event, _: &Source) {
+        let (count, sum) = &mut self.0[bucket(&event.id)];
+        *count -= 1;
+        *sum = sum.wrapping_sub(event.fingerprint);
+    }
+}
+
 /// The events of some buckets, by name.
 #[derive(Debug, Default)]
 pub struct Names {
     of: HashSet<usize>,
-    expected: BTreeMap<String, Vec<u64>>,
+    expected: HashMap<EventId, Vec<u64>>,
     /// Those that may be missing.
-    excused: HashSet<String>,
-    found: HashMap<String, Vec<(u64, Source)>>,
+    excused: HashSet<EventId>,
+    found: HashMap<EventId, Vec<(u64, Source)>>,
 }
 
 /// What is wrong with an event.
@@ -174,14 +224,21 @@ pub struct Names {
 pub enum Wrong {
     /// It was not published.
     Missing,
-    /// It was not published, and is excused.
-    Excused,
     /// It was published otherwise than the ledger has it, there.
     Altered(Source),
     /// It was published more than once, there.
     Repeated(Vec<Source>),
     /// It was published, there, but the ledger has nothing of it.
     Unknown(Vec<Source>),
+}
+
+/// What came of events by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// What is wrong with each event that is not as it should be, in the order of the ids' texts.
+    pub wrong: Vec<(EventId, Wrong)>,
+    /// How many were not published, and are excused.
+    pub excused: u64,
 }
 
 impl Names {
@@ -191,10 +248,11 @@ impl Names {
         Self { of: buckets, ..Self::default() }
     }
 
-    /// What is wrong with each event that is not as it should be, sorted by id.
+    /// What came of the events.
     #[must_use]
-    pub fn wrong(mut self) -> Vec<(String, Wrong)> {
+    pub fn named(mut self) -> Named {
         let mut wrong = Vec::new();
+        let mut excused = 0;
         for (id, expected) in self.expected {
             let found = self.found.remove(&id).unwrap_or_default();
             let (right, altered): (Vec<_>, Vec<_>) =
@@ -203,9 +261,10 @@ impl Names {
             for (_, source) in altered {
                 wrong.push((id.clone(), Wrong::Altered(source)));
             }
-            if published == 0 {
-                let what = if self.excused.contains(&id) { Wrong::Excused } else { Wrong::Missing };
-                wrong.push((id, what));
+            if published == 0 && self.excused.contains(&id) {
+                excused += 1;
+            } else if published == 0 {
+                wrong.push((id, Wrong::Missing));
             } else if right.len() > expected.len() {
                 wrong.push((id, Wrong::Repeated(right.into_iter().map(|(_, source)| source).collect())));
             }
@@ -214,54 +273,46 @@ impl Names {
             (id, Wrong::Unknown(published.into_iter().map(|(_, source)| source).collect()))
         });
         wrong.extend(unknown);
-        wrong.sort_by(|a, b| a.0.cmp(&b.0));
-        wrong
+        wrong.sort_by_cached_key(|(id, _)| id.to_string());
+        Named { wrong, excused }
+    }
+
+    fn names(&self, event: &Event) -> bool {
+        self.of.contains(&bucket(&event.id))
     }
 }
 
-/// What is kept of events: sums first, then names.
-#[derive(Debug)]
-pub enum Reconciler {
-    /// To see whether all is well.
-    Sums(Sums),
-    /// To say what is not.
-    Names(Names),
-}
-
-impl Reconciler {
-    /// This should be published.
-    pub fn expect(&mut self, event: Event) {
-        match self {
-            Self::Sums(sums) => sums.expect(&event),
-            Self::Names(names) => {
-                if names.of.contains(&bucket(&event.id)) {
-                    names.expected.entry(event.id).or_default().push(event.fingerprint);
-                }
-            }
+impl Reconciler for Names {
+    fn expect(&mut self, event: Event) {
+        if self.names(&event) {
+            self.expected.entry(event.id).or_default().push(event.fingerprint);
         }
     }
 
-    /// This should be published, unless its record was deleted before it could be.
-    pub fn expect_excused(&mut self, event: Event) {
-        if let Self::Names(names) = self
-            && names.of.contains(&bucket(&event.id))
-        {
-            names.excused.insert(event.id.clone());
+    fn expect_excused(&mut self, event: Event) {
+        if self.names(&event) {
+            self.excused.insert(event.id.clone());
         }
         self.expect(event);
     }
 
-    /// This was published, there.
-    pub fn find(&mut self, event: Event, at: &Source) {
-        match self {
-            Self::Sums(sums) => sums.find(&event),
-            Self::Names(names) => {
-                if names.of.contains(&bucket(&event.id)) {
-                    names.found.entry(event.id).or_default().push((event.fingerprint, at.clone()));
-                }
-            }
+    fn find(&mut self, event: Event, at: &Source) {
+        if self.names(&event) {
+            self.found.entry(event.id).or_default().push((event.fingerprint, at.clone()));
         }
     }
+}
+
+/// What keeps events: [`Sums`] to see whether all is well, then [`Names`] to say what is not.
+pub trait Reconciler {
+    /// This should be published.
+    fn expect(&mut self, event: Event);
+
+    /// This should be published, unless its record was deleted before it could be.
+    fn expect_excused(&mut self, event: Event);
+
+    /// This was published, there.
+    fn find(&mut self, event: Event, at: &Source);
 }
 
 #[cfg(test)]
@@ -270,7 +321,7 @@ mod tests {
     use crate::ledger::{Offset, TopicPartition};
 
     fn event(id: &str, fingerprint: u64) -> Event {
-        Event { id: id.to_owned(), fingerprint }
+        Event { id: EventId::Unknown(id.to_owned()), fingerprint }
     }
 
     fn at(offset: i64) -> Source {
@@ -278,8 +329,8 @@ mod tests {
     }
 
     /// What is wrong when this was to be published and that was.
-    fn wrong(expected: &[(&str, u64)], found: &[(&str, u64)]) -> Vec<(String, Wrong)> {
-        let fill = |reconciler: &mut Reconciler| {
+    fn wrong(expected: &[(&str, u64)], found: &[(&str, u64)]) -> Vec<(EventId, Wrong)> {
+        let fill = |reconciler: &mut dyn Reconciler| {
             for (id, fingerprint) in expected {
                 reconciler.expect(event(id, *fingerprint));
             }
@@ -287,13 +338,11 @@ mod tests {
                 reconciler.find(event(id, *fingerprint), &at(offset));
             }
         };
-        let mut sums = Reconciler::Sums(Sums::default());
+        let mut sums = Sums::default();
         fill(&mut sums);
-        let Reconciler::Sums(sums) = sums else { unreachable!() };
-        let mut names = Reconciler::Names(Names::of(sums.uneven().0));
+        let mut names = Names::of(sums.uneven().0);
         fill(&mut names);
-        let Reconciler::Names(names) = names else { unreachable!() };
-        names.wrong()
+        names.named().wrong
     }
 
     #[test]
@@ -307,7 +356,7 @@ mod tests {
             &[("a", 1), ("b", 2), ("c", 3), ("d", 4)],
             &[("d", 4), ("b", 9), ("c", 3), ("c", 3), ("e", 5)],
         );
-        let named = |id: &str, wrong| (id.to_owned(), wrong);
+        let named = |id: &str, wrong| (EventId::Unknown(id.to_owned()), wrong);
         assert_eq!(
             found,
             [
@@ -317,5 +366,18 @@ mod tests {
                 named("e", Wrong::Unknown(vec![at(4)])),
             ]
         );
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_published() {
+        let key = |kind| CommandKey { id: Id::new("o/1").expect("an id"), kind };
+        for kind in CommandKind::ALL {
+            let text = key(kind).to_string();
+            assert_eq!(EventId::read(text.clone()), EventId::Result(key(kind)));
+            assert_eq!(EventId::read(text.clone()).to_string(), text);
+        }
+        for text in ["o-1", "order.created/", "order.lost/o-1", "dead letter of orders[0]@1"] {
+            assert_eq!(EventId::read(text.to_owned()), EventId::Unknown(text.to_owned()));
+        }
     }
 }

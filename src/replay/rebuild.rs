@@ -10,7 +10,7 @@ use super::Progress;
 use super::incarnations::{Incarnations, check_same};
 use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
-use super::rows::compare_rows;
+use super::rows::{RowComparison, compare_rows};
 use super::scope::{Scope, check_fits};
 use crate::event::{Record, read_command};
 use crate::kafka::reader::{OffsetRange, Reader, Topics};
@@ -124,7 +124,10 @@ pub async fn rebuild(
         into.set_position(&at, was.as_ref(), &now).await?;
     }
     if let Some(old) = &mut old {
-        compare_rows(&mut **old, &mut *into.snapshot().await?, &mut report).await?;
+        let RowComparison { compared, differences } =
+            compare_rows(&mut **old, &mut *into.snapshot().await?).await?;
+        report.compared = compared;
+        report.differences = differences;
     }
     Ok(report)
 }

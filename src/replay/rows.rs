@@ -5,7 +5,6 @@ use std::fmt::{self, Debug, Display};
 
 use anyhow::Result;
 
-use super::rebuild::RebuildReport;
 use super::replay_state::PAGE;
 use crate::ledger::{Decision, Id, Item, NextOffset, OrderStock, Seq, TopicPartition};
 use crate::store::{ItemLevel, Snapshot, StoredMovement};
@@ -13,12 +12,18 @@ use crate::store::{ItemLevel, Snapshot, StoredMovement};
 /// Differences that are shown; a rebuilt ledger should have none.
 const MOST_SHOWN: usize = 100;
 
+/// What comparing two ledgers came to.
+#[derive(Debug, Default)]
+pub(super) struct RowComparison {
+    /// Rows compared, of all tables.
+    pub(super) compared: u64,
+    /// Where the two differ; the first hundred.
+    pub(super) differences: Vec<String>,
+}
+
 /// Compares two ledgers to the row.
-pub(super) async fn compare_rows(
-    old: &mut dyn Snapshot,
-    new: &mut dyn Snapshot,
-    report: &mut RebuildReport,
-) -> Result<()> {
+pub(super) async fn compare_rows(old: &mut dyn Snapshot, new: &mut dyn Snapshot) -> Result<RowComparison> {
+    let mut comparison = RowComparison::default();
     let mut after = Seq::START;
     loop {
         let (there, here) =
@@ -32,13 +37,13 @@ pub(super) async fn compare_rows(
         let through_there = |page: Vec<Decision>| -> Vec<(Seq, Decision)> {
             page.into_iter().filter(|row| row.seq <= through).map(|row| (row.seq, row)).collect()
         };
-        differ(report, "decision at ledger sequence", through_there(there), through_there(here));
+        differ(&mut comparison, "decision at ledger sequence", through_there(there), through_there(here));
         let rows = |page: Vec<StoredMovement>| -> Vec<_> {
             page.into_iter().map(|row| (format!("{} of {}", row.version, row.item), row)).collect()
         };
         let there = rows(old.movements_between(after, through).await?);
         let here = rows(new.movements_between(after, through).await?);
-        differ(report, "movement", there, here);
+        differ(&mut comparison, "movement", there, here);
         after = through;
     }
     let mut last = None;
@@ -51,7 +56,7 @@ pub(super) async fn compare_rows(
         if last.is_none() {
             break;
         }
-        differ(report, "level of SKU", there, here);
+        differ(&mut comparison, "level of SKU", there, here);
     }
     let mut last: Option<Line> = None;
     loop {
@@ -65,7 +70,7 @@ pub(super) async fn compare_rows(
         if last.is_none() {
             break;
         }
-        differ(report, "returned line of order", there, here);
+        differ(&mut comparison, "returned line of order", there, here);
     }
     let mut last = None;
     loop {
@@ -75,14 +80,14 @@ pub(super) async fn compare_rows(
         if last.is_none() {
             break;
         }
-        differ(report, "hold of order", there, here);
+        differ(&mut comparison, "hold of order", there, here);
     }
     let (there, here) = (old.positions().await?, new.positions().await?);
     let sorted = |positions: HashMap<TopicPartition, NextOffset>| -> Vec<_> {
         BTreeMap::from_iter(positions).into_iter().collect()
     };
-    differ(report, "position of", sorted(there), sorted(here));
-    Ok(())
+    differ(&mut comparison, "position of", sorted(there), sorted(here));
+    Ok(comparison)
 }
 
 /// The key of an order's line.
@@ -115,7 +120,7 @@ fn cut<K: Ord + Clone, V>(there: &mut Vec<(K, V)>, here: &mut Vec<(K, V)>) -> Op
 
 /// Notes in which rows two pages differ.
 fn differ<K: Ord + Display, V: PartialEq + Debug>(
-    report: &mut RebuildReport,
+    comparison: &mut RowComparison,
     what: &str,
     there: Vec<(K, V)>,
     here: Vec<(K, V)>,
@@ -127,11 +132,11 @@ fn differ<K: Ord + Display, V: PartialEq + Debug>(
     for (key, row) in here {
         rows.entry(key).or_default().1 = Some(row);
     }
-    report.compared += rows.len() as u64;
+    comparison.compared += rows.len() as u64;
     for (key, (there, here)) in rows {
-        if there != here && report.differences.len() < MOST_SHOWN {
+        if there != here && comparison.differences.len() < MOST_SHOWN {
             let show = |row: Option<V>| row.map_or_else(|| "nothing".to_owned(), |row| format!("{row:?}"));
-            report.differences.push(format!("{what} {key}: old {}, new {}", show(there), show(here)));
+            comparison.differences.push(format!("{what} {key}: old {}, new {}", show(there), show(here)));
         }
     }
 }

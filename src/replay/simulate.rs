@@ -105,7 +105,7 @@ pub async fn simulate(
         let done = page.decided.len() + page.others.len();
         let mut steps = Vec::with_capacity(page.decided.len());
         for (entry, record) in page.decided {
-            let within = join.reads(&entry);
+            let within = join.source_read(&entry).is_some();
             if !within && !simulation.begun && steps.is_empty() {
                 simulation.pass(&entry);
                 continue;

@@ -26,11 +26,8 @@ fn scene_of(seed: u64, orders: usize) -> (Scene, usize) {
 }
 
 /// All is published, the verifier lived, and every invariant holds.
-fn ends_well(scene: &Scene, mut verifier: Verifier, records: usize) {
-    scene.done(LONG);
-    assert!(verifier.ended().is_none(), "it did not live through it");
-    verifier.stop();
-    let ends = scene.prove();
+fn ends_well(scene: &Scene, verifier: Verifier, records: usize) {
+    let ends = scene.finish([verifier], LONG);
     assert_eq!(ends.accepted + ends.rejected + ends.dead + ends.absorbed, records);
 }
 

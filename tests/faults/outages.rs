@@ -32,7 +32,7 @@ fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<Str
     scene.stock(&stream.stock);
     let brokers = ["--brokers", &scene.kafka.brokers];
     let own = if more.contains(&"--brokers") { &[][..] } else { &brokers[..] };
-    let mut running = ["a", "b"].map(|instance| {
+    let running = ["a", "b"].map(|instance| {
         let arguments: Vec<&str> = own.iter().chain(&more).copied().collect();
         scene.launch(scene.command_without_brokers(instance, &arguments), instance)
     });
@@ -57,13 +57,7 @@ fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<Str
     }
     scene.done(LONG);
     println!("{:>6.1?}: everything is published", begun.elapsed());
-    for verifier in &mut running {
-        assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
-    }
-    for verifier in running {
-        verifier.stop();
-    }
-    let ends = scene.prove();
+    let ends = scene.finish(running, LONG);
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
     drop(scene);
 }
@@ -101,7 +95,7 @@ fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
     let scene = Scene::on(&private.servers(), PARTITIONS);
     let stream = stream::make(seed, ORDERS, PARTITIONS);
     scene.stock(&stream.stock);
-    let mut running = ["a", "b"].map(|instance| scene.start(instance, &["--batch-max-orders", "100"]));
+    let running = ["a", "b"].map(|instance| scene.start(instance, &["--batch-max-orders", "100"]));
     let part = stream.records.len().div_ceil(others.len() + 1);
     for (number, records) in stream.records.chunks(part).enumerate() {
         scene.produce(records);
@@ -116,14 +110,7 @@ fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
         let follows = |which: &str| scene.kafka.in_sync(&scene.topic(which)) == replicas;
         wait::until("all replicas follow again", LONG, || follows("orders") && follows("accepted"));
     }
-    scene.done(LONG);
-    for verifier in &mut running {
-        assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
-    }
-    for verifier in running {
-        verifier.stop();
-    }
-    let ends = scene.prove();
+    let ends = scene.finish(running, LONG);
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
     drop(scene);
 }

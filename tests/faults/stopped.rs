@@ -21,7 +21,7 @@ fn an_instance_stopped_past_its_session_loses_and_repeats_nothing_when_it_wakes(
     let scene = Scene::new(PARTITIONS);
     let stream = stream::make(seed, ORDERS, PARTITIONS);
     scene.stock(&stream.stock);
-    let mut running = ["a", "b"].map(|instance| scene.start(instance, &SETTINGS));
+    let running = ["a", "b"].map(|instance| scene.start(instance, &SETTINGS));
     let mut before = 0;
     for (round, part) in stream.records.chunks(stream.records.len().div_ceil(ROUNDS)).enumerate() {
         let victim = &running[round % running.len()];
@@ -37,12 +37,6 @@ fn an_instance_stopped_past_its_session_loses_and_repeats_nothing_when_it_wakes(
         scene.done(LONG);
         before += part.len() as i64;
     }
-    for verifier in &mut running {
-        assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
-    }
-    for verifier in running {
-        verifier.stop();
-    }
-    let ends = scene.prove();
+    let ends = scene.finish(running, LONG);
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
 }

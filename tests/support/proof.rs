@@ -4,12 +4,14 @@
 //! mistakes with what it proves is none. Only reading a command is shared; `tests/bad_input` holds that to a table.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use sha2::Digest as _;
 use sqlx::Row as _;
 use stock_verifier::event::{Record, read_command};
 
 use super::kafka::header;
+use super::process::Verifier;
 use super::scene::Scene;
 
 /// How the records of a scene ended.
@@ -37,6 +39,21 @@ struct Decided {
 }
 
 impl Scene {
+    /// Waits until every order is decided and published, stops the verifiers, which must all have lived until then, and
+    /// proves everything.
+    #[track_caller]
+    pub fn finish(&self, verifiers: impl IntoIterator<Item = Verifier>, limit: Duration) -> Ends {
+        self.done(limit);
+        let mut verifiers: Vec<Verifier> = verifiers.into_iter().collect();
+        for verifier in &mut verifiers {
+            assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
+        }
+        for verifier in verifiers {
+            verifier.stop();
+        }
+        self.prove()
+    }
+
     /// Proves everything, at rest.
     pub fn prove(&self) -> Ends {
         self.prove_levels();

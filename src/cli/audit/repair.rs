@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::ledger::{Command, CommandKey, CommandKind, Id, Outcome, Request, Set};
+use crate::ledger::{Command, CommandKey, Id, Outcome, Request, Set};
 use crate::replay::Progress;
-use crate::replay::finding::{Class, Finding};
+use crate::replay::finding::Finding;
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::republish::republish;
 use crate::replay::scope::Scope;
@@ -57,11 +57,7 @@ pub(super) async fn results(
     findings: &[Finding],
     progress: &Progress,
 ) -> Result<Vec<String>> {
-    let keys: Set<CommandKey> = findings
-        .iter()
-        .filter(|found| found.invariant == 4 && found.class == Class::Missing)
-        .filter_map(|found| key(&found.subject))
-        .collect();
+    let keys: Set<CommandKey> = findings.iter().filter_map(Finding::unpublished).cloned().collect();
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -72,11 +68,4 @@ pub(super) async fn results(
         .then(|| format!("{number} results that were never published are published now"))
         .into_iter()
         .collect())
-}
-
-/// The command that an event's id names.
-fn key(event_id: &str) -> Option<CommandKey> {
-    let (name, id) = event_id.split_once('/')?;
-    let kind = CommandKind::ALL.into_iter().find(|kind| kind.name() == name)?;
-    Some(CommandKey { id: Id::new(id).ok()?, kind })
 }

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use self::record_filter::{ChoiceArgs, RangeArgs};
+use super::findings::ReportJson;
 use super::progress::Shown;
 use super::stock::read_levels_file;
 use super::{EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_url};
@@ -200,7 +201,7 @@ async fn diff(args: DiffArgs) -> Result<ExitCode> {
     drop(shown);
     store.close().await;
     let report = report?;
-    args.common.print(&report, report::diff)?;
+    args.common.print(&ReportJson::from(&report), |_| report::diff(&report))?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::cli::findings::{subject, what};
 use crate::replay::finding::{AuditReport, Finding};
 use crate::replay::{rebuild, reprocess, republish, simulate};
 
@@ -19,9 +20,10 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// Differences, one under the other: an explanation does not fit into a column.
-pub(in crate::cli) fn findings(out: &mut String, findings: &[Finding]) {
-    for Finding { invariant, class, subject, what } in findings.iter().take(MOST_FINDINGS) {
-        let _ = writeln!(out, "  {} (invariant {invariant})  {subject}: {what}", class.name());
+fn findings(out: &mut String, findings: &[Finding]) {
+    for finding in findings.iter().take(MOST_FINDINGS) {
+        let (class, invariant) = (finding.class().name(), finding.invariant());
+        let _ = writeln!(out, "  {class} (invariant {invariant})  {}: {}", subject(finding), what(finding));
     }
     if findings.len() > MOST_FINDINGS {
         let _ = writeln!(out, "  … and more; --json has {} of them", findings.len());

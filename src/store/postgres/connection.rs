@@ -1,4 +1,5 @@
-//! How the database is talked to: connections, what is set on them, and when one is given up.
+//! How the database is talked to: where connections are taken, and when one is given up. How one is opened and what is
+//! set on it is in `session.rs`.
 //!
 //! Everything goes through [`with_connection`]. After an error a connection is used again only where nothing but the
 //! work it was for failed ([`keeps_session`]): one that began while the database was read-only stays so, one that met a
@@ -12,8 +13,8 @@
 //! connection is closed without a word. What was asked is dropped with it, never left behind in a connection that
 //! is used again (sqlx#4385).
 //!
-//! The other way round, PostgreSQL is told to look whether we are still there ([`own_settings`]). A process that is
-//! frozen but whose host lives looks alive to both kernels; see `peers.rs`.
+//! The other way round, PostgreSQL is told to look whether we are still there: `session.rs`. A process that is frozen but
+//! whose host lives looks alive to both kernels; see `peers.rs`.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,21 +23,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{Connection, PgConnection, Postgres};
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Postgres};
 use tokio::time::Instant;
 
+use super::session::{STATEMENT_TIMEOUT, silent};
 use super::{failed, peers};
 use crate::store::StoreError;
-
-/// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
-pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for a lock: another batch holds its SKUs for milliseconds.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest a transaction of ours may sit idle, should this process hang: its locks block every other instance.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest wait for a free or new connection.
-pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest silence of a server that was asked something. Longer than [`STATEMENT_TIMEOUT`], after which a living
 /// server says that it took too long.
@@ -46,75 +39,6 @@ const _: () = assert!(SILENCE_LIMIT.as_secs() > STATEMENT_TIMEOUT.as_secs());
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for the connections to be closed: what they were for is done.
 pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
-/// How PostgreSQL finds out that this host is gone: it asks after this silence,
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-/// again each time after this,
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// so often; then, after 25 s, the session and its locks end.
-const KEEPALIVE_COUNT: u32 = 3;
-/// The same for what was sent and never acknowledged.
-const USER_TIMEOUT: Duration = Duration::from_secs(25);
-/// How often PostgreSQL looks whether this process has hung up while a statement runs or waits for a lock.
-const CONNECTION_CHECK: Duration = Duration::from_secs(5);
-
-/// What sessions of ours are called in `pg_stat_activity`.
-pub(super) const APPLICATION_NAME: &str = "stock-verifier";
-
-/// What a session of ours must have, whatever the server, the role or the database have for usual: given when
-/// connecting, which is stronger than those. What cannot be given is checked: `settings.rs`.
-fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
-    let millis = |time: Duration| time.as_millis().to_string();
-    let mut settings = vec![
-        ("statement_timeout", millis(STATEMENT_TIMEOUT)),
-        ("lock_timeout", millis(LOCK_TIMEOUT)),
-        ("idle_in_transaction_session_timeout", millis(IDLE_TIMEOUT)),
-        // An idle session is one that waits for orders.
-        ("idle_session_timeout", "0".to_owned()),
-        // For statements by themselves; a transaction says its own. With another, a batch that waited for a lock would
-        // not see what was decided meanwhile.
-        ("default_transaction_isolation", r"read\ committed".to_owned()),
-        // Our statements are written for these two.
-        ("standard_conforming_strings", "on".to_owned()),
-        ("transform_null_equals", "off".to_owned()),
-        // A policy that hides rows makes a statement fail, instead of deciding without them.
-        ("row_security", "off".to_owned()),
-        // A host that vanished must not keep its locks: see `KEEPALIVE_IDLE`. No matter on a Unix socket.
-        ("tcp_keepalives_idle", KEEPALIVE_IDLE.as_secs().to_string()),
-        ("tcp_keepalives_interval", KEEPALIVE_INTERVAL.as_secs().to_string()),
-        ("tcp_keepalives_count", KEEPALIVE_COUNT.to_string()),
-        ("tcp_user_timeout", millis(USER_TIMEOUT)),
-        // A batch's items are joined with their levels by both columns of the key. The planner, who thinks
-        // the columns independent, expects few and would hash all levels there are: 70 ms instead of 21 for
-        // 5,800 items of 100,000.
-        ("enable_hashjoin", "off".to_owned()),
-    ];
-    if checks_connections {
-        settings.push(("client_connection_check_interval", millis(CONNECTION_CHECK)));
-    }
-    settings
-}
-
-/// Connects once, for what a pool would not say: it tries a refused connection until it times out. Returns the options
-/// for every connection that follows.
-pub(super) async fn reach(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
-    let options = options.application_name(APPLICATION_NAME);
-    let mut connection = connect(&options).await?;
-    super::settings::check_version(connection.server_version_num())?;
-    // Not on every platform: PostgreSQL on Windows refuses it, and a refused option would refuse the connection.
-    let checks = sqlx::query("SELECT set_config('client_connection_check_interval', '1s', false)")
-        .execute(&mut connection)
-        .await
-        .is_ok();
-    connection.close().await.map_err(failed("connecting to PostgreSQL"))?;
-    Ok(options.options(own_settings(checks)))
-}
-
-/// A connection outside of any pool.
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options)).await;
-    connected.unwrap_or_else(|_| Err(silent(ACQUIRE_TIMEOUT))).map_err(failed("connecting to PostgreSQL"))
-}
 
 /// How long an answer is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,11 +94,6 @@ pub(super) fn keeps_session(error: &StoreError) -> bool {
         | StoreError::LedgerBehind { .. } => true,
         _ => false,
     }
-}
-
-fn silent(limit: Duration) -> sqlx::Error {
-    let text = format!("the database said nothing for {} s", limit.as_secs());
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }
 
 /// A connection out of the pool. Neither given back nor closed, it was left in the middle of an answer: then its socket

@@ -40,6 +40,7 @@ mod peers;
 mod positions;
 mod read;
 mod rows;
+mod session;
 mod settings;
 
 use std::collections::{BTreeSet, HashMap};
@@ -55,7 +56,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use apply::IdLookup;
-use connection::{ACQUIRE_TIMEOUT, CLOSE_LIMIT, Patience};
+use connection::{CLOSE_LIMIT, Patience};
+use session::ACQUIRE_TIMEOUT;
 
 use super::{
     Applied, ApplyMode, Audit, CommandBatch, DueHold, ItemLevel, OverdueHolds, Position, Snapshot, Store,
@@ -102,7 +104,7 @@ impl PostgresStore {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| failed("reading the database URL")(error))?
             .disable_statement_logging();
-        let options = connection::reach(options).await?;
+        let options = session::reach(options).await?;
         let pool = |connections| {
             PgPoolOptions::new()
                 .max_connections(connections)
@@ -255,7 +257,7 @@ impl Store for PostgresStore {
             ("idle_in_transaction_session_timeout", "0".to_owned()),
             ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
         ]);
-        let mut connection = connection::connect(&options).await?;
+        let mut connection = session::connect(&options).await?;
         let migrated = MIGRATIONS.run_direct(&mut connection).await;
         // What closing says adds nothing; the session ends with the connection anyway, and its locks too.
         let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;

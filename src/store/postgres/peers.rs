@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnectOptions;
 
-use super::connection::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, connect};
+use super::session::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, connect};
 use super::{apply, failed};
 use crate::store::StoreError;
 

@@ -1,5 +1,5 @@
 //! What a database must be for the ledger in it to be right: the one list. What a session can be given when it begins is
-//! in `connection.rs` instead.
+//! in `session.rs` instead.
 
 use sqlx::PgConnection;
 

@@ -1,0 +1,287 @@
+//! What a comparison found, as text and as JSON.
+
+use serde::{Serialize, Serializer};
+
+use crate::ledger::{DecisionExcerpt, Differs, Movement, Source};
+use crate::replay::finding::{AuditReport, Finding, PositionMismatch};
+use crate::replay::published::Wrong;
+
+/// A comparison's report, as it is printed for machines.
+#[derive(Serialize)]
+pub(super) struct ReportJson<'a> {
+    decisions: u64,
+    absorbed: u64,
+    dead_letters: u64,
+    published: u64,
+    differing: u64,
+    missing: u64,
+    extra: u64,
+    findings: Vec<FindingJson>,
+    notes: &'a [String],
+}
+
+/// A finding, as it is printed for machines.
+#[derive(Serialize)]
+struct FindingJson {
+    invariant: u8,
+    class: &'static str,
+    subject: String,
+    what: String,
+}
+
+impl<'a> From<&'a AuditReport> for ReportJson<'a> {
+    fn from(report: &'a AuditReport) -> Self {
+        let findings = report.findings.iter().map(|finding| FindingJson {
+            invariant: finding.invariant(),
+            class: finding.class().name(),
+            subject: subject(finding),
+            what: what(finding),
+        });
+        Self {
+            decisions: report.decisions,
+            absorbed: report.absorbed,
+            dead_letters: report.dead_letters,
+            published: report.published,
+            differing: report.differing,
+            missing: report.missing,
+            extra: report.extra,
+            findings: findings.collect(),
+            notes: &report.notes,
+        }
+    }
+}
+
+/// For serde: a report within what else is printed.
+pub(super) fn report_as_json<S: Serializer>(report: &AuditReport, serializer: S) -> Result<S::Ok, S::Error> {
+    ReportJson::from(report).serialize(serializer)
+}
+
+/// For serde: a line for each partition of which ledger and Kafka do not agree.
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
+pub(super) fn mismatches_as_json<S: Serializer>(
+    mismatches: &Option<Vec<PositionMismatch>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    mismatches.as_ref().map(|all| all.iter().map(mismatch).collect::<Vec<_>>()).serialize(serializer)
+}
+
+/// What a finding is about: a command, an event, an item, an order, a topic, a partition.
+pub(super) fn subject(finding: &Finding) -> String {
+    match finding {
+        Finding::Published { event, .. } => event.to_string(),
+        Finding::Undecided { key, .. }
+        | Finding::NoCommand { key, .. }
+        | Finding::AnotherCommand { key, .. }
+        | Finding::NoRecord { key, .. }
+        | Finding::Decided { key, .. }
+        | Finding::BeyondPosition { key, .. } => key.to_string(),
+        Finding::ItemLimits { item, .. } => format!("SKU {item}"),
+        Finding::HoldEnd { order_id, .. } => format!("order {order_id}"),
+        Finding::Positions(PositionMismatch { at, .. }) => at.to_string(),
+        Finding::Topic(replaced) => format!("topic {}", replaced.topic),
+    }
+}
+
+/// What was found, and what should be.
+pub(super) fn what(finding: &Finding) -> String {
+    match finding {
+        Finding::Published { wrong, .. } => published(wrong),
+        Finding::Undecided { record, .. } => {
+            format!("its record {record} is done, but no decision is stored")
+        }
+        Finding::NoCommand { fault, .. } => format!("it is decided, but its record is no command: {fault}"),
+        Finding::AnotherCommand { record, .. } => format!(
+            "it is decided from {record}, where the topic has the record of another command (a topic made anew?)"
+        ),
+        Finding::NoRecord { record, .. } => {
+            format!("it is decided from {record}, where the topic has no record")
+        }
+        Finding::Decided { how, .. } => differs(how),
+        Finding::ItemLimits { now, decided, .. } => {
+            format!("its limits are {now:?}, its decisions left {decided:?}")
+        }
+        Finding::HoldEnd { now, decided, .. } => {
+            format!("its hold ends at {}, its decisions say {}", now.rfc3339(), decided.rfc3339())
+        }
+        Finding::Positions(mismatch) => positions(mismatch),
+        Finding::Topic(replaced) => replaced.to_string(),
+        Finding::BeyondPosition { record, position, .. } => {
+            format!("it was decided from {record}, but the ledger's position there is {position}")
+        }
+    }
+}
+
+/// A partition and how far it is done, in one line.
+pub(super) fn mismatch(mismatch: &PositionMismatch) -> String {
+    format!("{}: {}", mismatch.at, positions(mismatch))
+}
+
+fn positions(PositionMismatch { ledger, committed, .. }: &PositionMismatch) -> String {
+    let kafka = committed.map_or_else(
+        || "Kafka has no committed offset".to_owned(),
+        |committed| format!("Kafka's committed offset is {committed}"),
+    );
+    match ledger {
+        Some(ledger) => format!("the ledger is at {ledger}, {kafka}"),
+        None => format!("the ledger was never here, {kafka}"),
+    }
+}
+
+fn published(wrong: &Wrong) -> String {
+    let list = |sources: &[Source]| sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match wrong {
+        Wrong::Missing => "it was never published".to_owned(),
+        Wrong::Altered(at) => format!("what was published at {at} is not what the ledger has"),
+        Wrong::Repeated(at) => format!("it was published {} times: {}", at.len(), list(at)),
+        Wrong::Unknown(at) => {
+            format!("it was published at {}, but the ledger has no such decision", list(at))
+        }
+    }
+}
+
+fn differs(how: &Differs) -> String {
+    match how {
+        Differs::NotDue(stored) => format!("the hold was not over; stored: {}", excerpt(stored)),
+        Differs::Twice => "it is decided twice".to_owned(),
+        Differs::Content => "its record asks for something else than what was decided".to_owned(),
+        Differs::Decision { stored, again } => {
+            format!("stored: {}; the rules: {}", excerpt(stored), excerpt(again))
+        }
+        Differs::Movements { stored, again } => {
+            format!("its movements are {}; the rules: {}", movements(stored), movements(again))
+        }
+    }
+}
+
+fn excerpt(DecisionExcerpt { accepted, detail, is_cut }: &DecisionExcerpt) -> String {
+    let word = if *accepted { "accepted" } else { "rejected" };
+    format!("{word} {detail}{}", if *is_cut { "…" } else { "" })
+}
+
+fn movements(movements: &[Movement]) -> String {
+    let of = |movement: &Movement| {
+        format!(
+            "{} {:+} to {} (version {})",
+            movement.item, movement.quantity, movement.balance, movement.version
+        )
+    };
+    if movements.is_empty() {
+        "none".to_owned()
+    } else {
+        movements.iter().map(of).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Fault, FaultCode};
+    use crate::ledger::{
+        CommandKey, CommandKind, Id, Limits, NextOffset, Offset, Sku, Stamp, TopicPartition,
+    };
+    use crate::replay::published::EventId;
+
+    use super::*;
+
+    fn key() -> CommandKey {
+        CommandKey { id: Id::new("o-1").expect("an id"), kind: CommandKind::OrderCreated }
+    }
+
+    fn at(offset: i64) -> Source {
+        Source { at: TopicPartition::new("orders", 3), offset: Offset(offset) }
+    }
+
+    fn mismatch(ledger: Option<i64>, committed: Option<i64>) -> Finding {
+        let at = TopicPartition::new("orders", 3);
+        Finding::Positions(PositionMismatch {
+            at,
+            ledger: ledger.map(NextOffset),
+            committed: committed.map(NextOffset),
+        })
+    }
+
+    fn of_event(event: EventId, wrong: Wrong) -> Finding {
+        Finding::Published { event, wrong }
+    }
+
+    #[test]
+    fn a_finding_names_its_subject_and_says_what_was_found() {
+        let excerpt = |accepted, is_cut| DecisionExcerpt { accepted, detail: "{}".to_owned(), is_cut };
+        let decided = |how| Finding::Decided { key: key(), how };
+        let mug: crate::ledger::Item = Sku::new("MUG").expect("a SKU").into();
+        let moved = Movement {
+            item: mug.clone(),
+            version: 2,
+            quantity: -3,
+            balance: 5,
+            cause: key(),
+            seq: crate::ledger::Seq(1),
+            source: None,
+        };
+        let limits = Limits { backorder: 2, order: None };
+        let findings = [
+            of_event(EventId::Result(key()), Wrong::Missing),
+            of_event(EventId::DeadLetter(at(1)), Wrong::Altered(at(2))),
+            of_event(EventId::Unknown("x".to_owned()), Wrong::Repeated(vec![at(1), at(2)])),
+            of_event(EventId::Unknown("x".to_owned()), Wrong::Unknown(vec![at(1), at(2)])),
+            Finding::Undecided { key: key(), record: at(1) },
+            Finding::NoCommand { key: key(), fault: Fault::new(FaultCode::NotUtf8, "not UTF-8") },
+            Finding::AnotherCommand { key: key(), record: at(1) },
+            Finding::NoRecord { key: key(), record: at(1) },
+            decided(Differs::NotDue(excerpt(true, true))),
+            decided(Differs::Twice),
+            decided(Differs::Content),
+            decided(Differs::Decision { stored: excerpt(true, true), again: excerpt(false, false) }),
+            decided(Differs::Movements { stored: vec![moved.clone(), moved], again: Vec::new() }),
+            Finding::ItemLimits { item: mug, now: limits, decided: Limits::default() },
+            Finding::HoldEnd {
+                order_id: Id::new("o-1").expect("an id"),
+                now: Stamp(0),
+                decided: Stamp(1_000_000),
+            },
+            mismatch(Some(9), Some(8)),
+            mismatch(Some(3), None),
+            mismatch(None, Some(1)),
+            Finding::BeyondPosition { key: key(), record: at(9), position: NextOffset(4) },
+        ];
+        let lines = findings.iter().map(|finding| {
+            let class = finding.class().name();
+            format!("{} {class} {}: {}", finding.invariant(), subject(finding), what(finding))
+        });
+        let expected = "\
+4 missing order.created/o-1: it was never published
+4 differing dead letter of orders[3]@1: what was published at orders[3]@2 is not what the ledger has
+4 extra x: it was published 2 times: orders[3]@1, orders[3]@2
+4 extra x: it was published at orders[3]@1, orders[3]@2, but the ledger has no such decision
+4 missing order.created/o-1: its record orders[3]@1 is done, but no decision is stored
+4 extra order.created/o-1: it is decided, but its record is no command: not_utf8: not UTF-8
+4 extra order.created/o-1: it is decided from orders[3]@1, where the topic has the record of another command (a topic made anew?)
+4 extra order.created/o-1: it is decided from orders[3]@1, where the topic has no record
+5 differing order.created/o-1: the hold was not over; stored: accepted {}…
+5 differing order.created/o-1: it is decided twice
+5 differing order.created/o-1: its record asks for something else than what was decided
+5 differing order.created/o-1: stored: accepted {}…; the rules: rejected {}
+5 differing order.created/o-1: its movements are MUG -3 to 5 (version 2), MUG -3 to 5 (version 2); the rules: none
+5 differing SKU MUG: its limits are Limits { backorder: 2, order: None }, its decisions left Limits { backorder: 0, order: None }
+5 differing order o-1: its hold ends at 1970-01-01T00:00:00.000000Z, its decisions say 1970-01-01T00:00:01.000000Z
+6 differing orders[3]: the ledger is at 9, Kafka's committed offset is 8
+6 differing orders[3]: the ledger is at 3, Kafka has no committed offset
+6 differing orders[3]: the ledger was never here, Kafka's committed offset is 1
+6 differing order.created/o-1: it was decided from orders[3]@9, but the ledger's position there is 4";
+        assert_eq!(lines.collect::<Vec<_>>().join("\n"), expected);
+    }
+
+    #[test]
+    fn a_report_for_machines_has_its_members_in_their_order() {
+        let report = AuditReport {
+            missing: 1,
+            findings: vec![of_event(EventId::Result(key()), Wrong::Missing)],
+            ..AuditReport::default()
+        };
+        let json = serde_json::to_string(&ReportJson::from(&report)).expect("JSON");
+        assert_eq!(
+            json,
+            r#"{"decisions":0,"absorbed":0,"dead_letters":0,"published":0,"differing":0,"missing":1,"extra":0,"#.to_owned()
+                + r#""findings":[{"invariant":4,"class":"missing","subject":"order.created/o-1","what":"it was never published"}],"notes":[]}"#
+        );
+    }
+}
