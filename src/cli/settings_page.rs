@@ -64,7 +64,8 @@ const INTRODUCTION: &str = "\
 
 This page is made from the program's flags: `stock-verifier settings --write docs/configuration.md`. Do not edit it.
 
-Every flag has the same name in the settings file; most have an environment variable too. The order of strength:
+Every flag has the same name in the settings file. What a deployment sets has an environment variable too. The order of
+strength:
 
 1. the flag on the command line;
 2. the environment variable;
