@@ -17,6 +17,7 @@ mod bad_input;
 mod conformance;
 mod demo;
 mod docs;
+mod examples;
 mod faults;
 mod house;
 mod pipeline;

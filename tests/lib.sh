@@ -59,6 +59,32 @@ ensure_build_tools() {
   have cargo || die "cargo is missing: install Rust (see rust-version in Cargo.toml)"
 }
 
+# What .ci/run checks the code with. They come with Rust, but not with every way to install it.
+ensure_lint_tools() {
+  local missing=()
+  cargo fmt --version >/dev/null 2>&1 || missing+=(rustfmt)
+  cargo clippy --version >/dev/null 2>&1 || missing+=(clippy)
+  [ ${#missing[@]} -eq 0 ] && return
+  have rustup || die "missing: ${missing[*]}. Install them as you installed Rust (with rustup: rustup component add" \
+    "${missing[*]}), then try again."
+  say "installing with rustup: ${missing[*]}"
+  quietly rustup component add "${missing[@]}" || die "rustup could not install: ${missing[*]}"
+}
+
+# What checks the dependencies by deny.toml. Built without optimisation: that takes 75 s of processor time instead of 4
+# minutes, and it checks in 2 s all the same. Kept with cargo's other commands, so only once per machine. Two may ask at
+# once: the second waits.
+CARGO_DENY_VERSION=0.20.2
+ensure_cargo_deny() {
+  (
+    exec 8>"${TMPDIR:-/tmp}/stock-verifier-cargo-deny-$(id -u).lock"
+    flock 8
+    cargo deny --version >/dev/null 2>&1 && exit 0
+    say "building cargo-deny $CARGO_DENY_VERSION from the registry (once per machine)"
+    quietly nice -n 19 cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --debug 8>&-
+  ) || die "cargo-deny could not be installed: cargo install cargo-deny --locked"
+}
+
 # free_port OWNER : prints a TCP port of the loopback interface that nobody listens on and that no other start on this
 # machine has been promised. Below 32768, where Linux begins to take the ports of outgoing connections.
 PORT_RESERVATIONS=${TMPDIR:-/tmp}/stock-verifier-ports-$(id -u)

@@ -10,6 +10,7 @@ mod retention;
 pub mod run;
 pub mod schema;
 pub mod settings_file;
+pub mod settings_page;
 mod start_checks;
 pub mod stock;
 pub mod topics;
@@ -83,6 +84,8 @@ enum Command {
     Replay(replay::ReplayCommand),
     /// Print the JSON Schemas and the AsyncAPI document
     Schema(schema::Args),
+    /// Print the page of all settings
+    Settings(settings_page::SettingsArgs),
 }
 
 /// Exit status of an audit or a replay that could not be done: 1 says that something differs.
@@ -130,6 +133,7 @@ fn start() -> Result<ExitCode> {
             Command::Audit(args) => Ok(status_of(audit::run(args).await)),
             Command::Replay(command) => Ok(status_of(replay::run(command).await)),
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Settings(args) => settings_page::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
     // A call into librdkafka that hangs must not keep the process: what is decided is in the ledger.

@@ -10,6 +10,8 @@ use crate::support::database::{Database, unique};
 use crate::support::servers::Servers;
 
 const README: &str = include_str!("../../README.md");
+const CONTRIBUTING: &str = include_str!("../../CONTRIBUTING.md");
+const MAKEFILE: &str = include_str!("../../Makefile");
 const CONTRACT: &str = include_str!("../../docs/contract.md");
 
 /// The lines of a document's code blocks in this language.
@@ -84,4 +86,31 @@ fn the_contract_lists_every_command_every_reason_and_no_other() {
     let reasons = schema["$defs"]["Reason"]["oneOf"].as_array().unwrap();
     let reasons = reasons.iter().map(|reason| reason["properties"]["reason"]["const"].as_str().unwrap());
     assert_eq!(listed("Reasons"), reasons.collect());
+}
+
+#[test]
+fn contributing_names_every_target_of_the_makefile_and_no_other() {
+    let named: BTreeSet<&str> = shown(CONTRIBUTING, "sh")
+        .into_iter()
+        .filter_map(|line| line.strip_prefix("make ")?.split_whitespace().next())
+        .collect();
+    let there: BTreeSet<&str> = MAKEFILE
+        .lines()
+        .filter(|line| line.contains("## ") && line.starts_with(|first: char| first.is_ascii_lowercase()))
+        .map(|line| line.split(':').next().unwrap())
+        .filter(|target| *target != "help")
+        .collect();
+    assert!(there.len() >= 12, "{there:?}");
+    assert_eq!(named, there);
+    for target in there {
+        // Only shows what it would run. Refused where the target is not there.
+        let output = Command::new("make")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--dry-run", target])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "make {target}: {}", String::from_utf8_lossy(&output.stderr));
+        let phony = MAKEFILE.lines().find(|line| line.starts_with(".PHONY:")).unwrap();
+        assert!(phony.split_whitespace().any(|word| word == target), "{target} is not in .PHONY");
+    }
 }
