@@ -1,20 +1,18 @@
 //! Stock verifier: orders in from Kafka, batches deducted in the database,
 //! one accept or reject event out for each order.
 //!
-//! The rooms, in the order an order walks through them:
+//! The rooms; a table in `tests/house` says which may use which:
 //!
 //! * [`cli`]: arguments to commands, one file each.
 //! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
-//! * [`intake`]: Kafka to batches.
-//! * [`kafka`]: what rdkafka does not have.
+//! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
 //! * [`store`]: the ledger's databases, all SQL.
-//! * [`publish`]: results to Kafka, transactionally.
+//! * [`pipeline`]: gather, decide, publish, and the loop that joins them; [`tally`] counts what it did.
 //! * [`background`]: what goes out beside the transactions: levels, and the asking for the end of holds.
 //! * [`replay`]: what was decided, looked at again.
 //! * [`demo`]: all of it at work with nothing installed, and the proof that it worked.
-//! * [`verifier`]: the loop that joins them; [`tally`] counts what it did.
 
 // `kafka::topic_ids` and `kafka::member_id` alone may, and say why.
 #![deny(unsafe_code)]
