@@ -102,7 +102,7 @@ impl Intake {
     /// Blocks: runs on a thread of its own.
     ///
     /// # Errors
-    /// When Kafka refuses the member for good, or a partition may not be taken over (see [`recovery`]).
+    /// When Kafka refuses the member for good, or a partition may not be taken over (see [`super::recovery`]).
     pub fn run(
         mut self,
         batches: mpsc::Sender<ReadBatch>,

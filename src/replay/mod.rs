@@ -1,6 +1,6 @@
 //! What was decided, looked at again: compared, republished, asked again, rebuilt, and tried with other levels.
 //!
-//! Everything here walks the ledger in its own order ([`replay_state`]), or the topics in theirs ([`topics`]), or both side by
+//! Everything here walks the ledger in its own order ([`replay_state`]), or the topics in theirs ([`reader`](crate::kafka::reader)), or both side by
 //! side ([`join`]): the ledger says in which order the records of all partitions were decided, and the topics hold what
 //! was asked. [`record_filter`] says which records are meant.
 //!
