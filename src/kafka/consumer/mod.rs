@@ -1,0 +1,277 @@
+//! A consumer that is a member of the group: its polling, its rebalances, and under which name it sends offsets.
+
+mod config;
+mod member;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings::rd_kafka_resp_err_t;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+use self::config::make_static;
+pub use self::config::{Role, client_id, consumer_config};
+pub use self::member::{GroupMember, JoinedAnew, Member, NotSpeaking};
+use super::offsets::partitions;
+use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
+use crate::event::{Header, Record};
+use crate::ledger::{Offset, Source, TopicPartition};
+
+/// Longest wait for an answer about the group when leaving it.
+const LEAVE_ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// The length of a UUID as text.
+const UUID: usize = 36;
+
+/// What is to be done when the group moves partitions. Called from within [`Consumer::poll`], on the polling thread, so
+/// it may block that thread, within bounds; nothing that it waits for may need that thread.
+pub trait Rebalance: Send + Sync + 'static {
+    /// These are the member's from here on: it must [`Member::assign`] them before it returns.
+    fn assigned(&self, member: Member<'_>, partitions: &[TopicPartition]);
+
+    /// These are not the member's any more: it must [`Member::unassign`] them before it returns. When they are lost,
+    /// another member may have them already.
+    fn revoked(&self, member: Member<'_>, partitions: &[TopicPartition], are_lost: bool);
+}
+
+/// The context of a member's client.
+struct Context {
+    rebalance: Arc<dyn Rebalance>,
+    topics: Vec<Arc<str>>,
+    settled: AtomicBool,
+    /// What the group called this member when it took over the partitions that it has.
+    taken_as: Mutex<String>,
+}
+
+impl Context {
+    fn taken_as(&self) -> MutexGuard<'_, String> {
+        // One comparison or assignment at a time: a panic elsewhere leaves nothing half done.
+        self.taken_as.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "Kafka consumer");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: rd_kafka_resp_err_t,
+        list: &mut TopicPartitionList,
+    ) {
+        let (member, partitions) = (Member(consumer), partitions(list));
+        if event == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.settled.store(true, Ordering::SeqCst);
+            self.rebalance.assigned(member, &partitions);
+        } else {
+            self.rebalance.revoked(member, &partitions, consumer.assignment_lost());
+        }
+    }
+}
+
+/// What a poll came to.
+pub enum Polled<'a> {
+    /// Nothing came in time.
+    Nothing,
+    /// A record.
+    Record(Message<'a>),
+    /// An error that is not about one record.
+    Failed(ConsumerError),
+}
+
+/// What went wrong with a consumer.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// A position is outside its partition: retention overtook the reading, or the topic was made anew.
+    #[error("{0}")]
+    OutOfRange(KafkaError),
+    /// A topic does not exist.
+    #[error("{0}")]
+    UnknownTopic(KafkaError),
+    /// This user may not read.
+    #[error("{0}")]
+    NotPermitted(KafkaError),
+    /// Somebody else is the static member now.
+    #[error("{0}")]
+    Fenced(KafkaError),
+    /// The static member that was is still there.
+    #[error("{0}")]
+    Unreleased(KafkaError),
+    /// The group has nothing to do with this member any more, for this reason.
+    #[error("{0}")]
+    Fatal(String),
+    /// librdkafka goes on by itself: brokers down, timeouts, a poll that came late.
+    #[error("{0}")]
+    Passing(KafkaError),
+}
+
+impl ConsumerError {
+    fn of(consumer: &BaseConsumer<Context>, error: KafkaError) -> Self {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Self::OutOfRange(error)
+            }
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Self::UnknownTopic(error)
+            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Self::NotPermitted(error)
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                match consumer.client().fatal_error() {
+                    Some((RDKafkaErrorCode::FencedInstanceId, _)) => Self::Fenced(error),
+                    Some((RDKafkaErrorCode::UnreleasedInstanceId, _)) => Self::Unreleased(error),
+                    Some((_, why)) => Self::Fatal(why),
+                    None => Self::Fatal(error.to_string()),
+                }
+            }
+            _ => Self::Passing(error),
+        }
+    }
+}
+
+/// A record as librdkafka has it: it pins the whole fetch it came in, so it must not be kept.
+pub struct Message<'a>(BorrowedMessage<'a>);
+
+impl Message<'_> {
+    /// Its topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.0.topic()
+    }
+
+    /// Its partition.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.0.partition()
+    }
+
+    /// Its offset.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        Offset(self.0.offset())
+    }
+
+    /// An owned copy, and its size in bytes.
+    #[must_use]
+    pub fn own(&self, source: Source) -> (Record, usize) {
+        own(&self.0, source)
+    }
+}
+
+/// An owned copy of a message, and its size in bytes.
+pub(in crate::kafka) fn own(message: &BorrowedMessage<'_>, source: Source) -> (Record, usize) {
+    let key = message.key().map(<[u8]>::to_vec);
+    let value = message.payload().map(<[u8]>::to_vec);
+    let mut bytes = key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len);
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| {
+                bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
+                Header { name: header.key.to_owned(), value: header.value.map(<[u8]>::to_vec) }
+            })
+            .collect()
+    });
+    let record = Record { source, key, value, headers, timestamp_ms: message.timestamp().to_millis() };
+    (record, bytes)
+}
+
+/// One membership of the group.
+pub struct Consumer {
+    inner: BaseConsumer<Context>,
+    group: String,
+    /// What the group calls it, when it is a static member.
+    static_id: Option<String>,
+}
+
+impl Consumer {
+    /// Makes the client; it joins the group when it has subscribed.
+    ///
+    /// # Errors
+    /// When a password file cannot be read, or the configuration is refused.
+    pub fn new(
+        kafka: &KafkaArgs,
+        group: &GroupArgs,
+        topics: &TopicArgs,
+        worker: usize,
+        role: Role,
+        rebalance: Arc<dyn Rebalance>,
+    ) -> Result<Self> {
+        let mut config = consumer_config(kafka, group, role)?;
+        let static_id = make_static(&mut config, group, worker, role);
+        let topics = role.topics(topics).into_iter().map(Arc::from).collect();
+        let context =
+            Context { rebalance, topics, settled: AtomicBool::new(false), taken_as: Mutex::default() };
+        let inner = config.create_with_context(context).context("the consumer's configuration is refused")?;
+        Ok(Self { inner, group: group.group.clone(), static_id })
+    }
+
+    /// Begins to join the group. Partitions are assigned while it polls.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the subscription.
+    pub fn subscribe(&self) -> Result<()> {
+        let topics: Vec<&str> = self.member().topics().iter().map(|topic| &**topic).collect();
+        self.inner.subscribe(&topics).with_context(|| format!("cannot subscribe to {}", topics.join(" and ")))
+    }
+
+    /// Leaves the group, while it polls. Closing alone does not make a cooperative member leave that has no partitions yet
+    /// (librdkafka 2.12 skips it when terminating); a rebalance under way would then wait until this member's session ends.
+    /// Nor does it make a static member leave, which it does on an unsubscribe that is done before the close.
+    pub fn unsubscribe(&self) {
+        self.inner.unsubscribe();
+    }
+
+    /// Takes in what comes, and serves rebalances.
+    #[must_use]
+    pub fn poll(&self, wait: Duration) -> Polled<'_> {
+        match self.inner.poll(wait) {
+            None => Polled::Nothing,
+            Some(Ok(message)) => Polled::Record(Message(message)),
+            Some(Err(error)) => Polled::Failed(ConsumerError::of(&self.inner, error)),
+        }
+    }
+
+    /// The member that it is.
+    #[must_use]
+    pub fn member(&self) -> Member<'_> {
+        Member(&self.inner)
+    }
+
+    /// Whether it is a static member, which leaves only by saying so.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        self.static_id.is_some()
+    }
+
+    /// Whether nothing comes of polling any more.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.inner.client().fatal_error().is_some()
+    }
+
+    /// Whether the group knows this static member no more: Kafka makes member ids of the static ones and a UUID.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let Some(id) = &self.static_id else { return true };
+        let is_ours = |member: &str| {
+            member
+                .strip_prefix(&**id)
+                .is_some_and(|rest| rest.starts_with('-') && rest.len() == "-".len() + UUID)
+        };
+        self.inner.fetch_group_list(Some(&self.group), LEAVE_ANSWER_LIMIT).is_ok_and(|groups| {
+            groups.groups().iter().flat_map(GroupInfo::members).all(|member| !is_ours(member.id()))
+        })
+    }
+}
