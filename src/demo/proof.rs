@@ -118,21 +118,8 @@ struct Prover<'a> {
 /// When the ledger cannot be read.
 pub async fn prove(store: &dyn Store, evidence: &Evidence) -> Result<Proof, StoreError> {
     let mut prover = Prover::new(evidence);
-    let audit = store.audit().await?;
-    let mut snapshot = store.snapshot().await?;
-    let mut after = Seq::START;
-    loop {
-        let decisions = snapshot.decisions_after(after, PAGE).await?;
-        let Some(through) = decisions.last().map(|decision| decision.seq) else { break };
-        // With the records they name, which the replay's pages leave out.
-        let movements = snapshot.movements_between(after, through).await?;
-        for decision in &decisions {
-            let begin = movements.partition_point(|movement| movement.seq < decision.seq);
-            let end = movements.partition_point(|movement| movement.seq <= decision.seq);
-            prover.decision(decision, &movements[begin..end]);
-        }
-        after = through;
-    }
+    // Side by side: the database answers its questions while the model decides.
+    let (audit, ()) = tokio::try_join!(store.audit(), prover.walk(store))?;
     prover.levels(store.levels(None).await?);
     prover.records();
     prover.results();
@@ -167,6 +154,24 @@ impl<'a> Prover<'a> {
     /// Invariant `number`, from 1.
     fn verdict(&mut self, number: usize) -> &mut Claim {
         &mut self.proof.verdicts[number - 1]
+    }
+
+    /// Decides everything again, in the ledger's order.
+    async fn walk(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let mut snapshot = store.snapshot().await?;
+        let mut after = Seq::START;
+        loop {
+            let decisions = snapshot.decisions_after(after, PAGE).await?;
+            let Some(through) = decisions.last().map(|decision| decision.seq) else { return Ok(()) };
+            // With the records they name, which the replay's pages leave out.
+            let movements = snapshot.movements_between(after, through).await?;
+            for decision in &decisions {
+                let begin = movements.partition_point(|movement| movement.seq < decision.seq);
+                let end = movements.partition_point(|movement| movement.seq <= decision.seq);
+                self.decision(decision, &movements[begin..end]);
+            }
+            after = through;
+        }
     }
 
     fn decision(&mut self, decision: &Decision, movements: &[StoredMovement]) {
