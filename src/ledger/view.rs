@@ -12,7 +12,7 @@ pub struct View {
     pub levels: Levels,
     /// Decisions already made for the batch's command ids, and for the ids of the orders it follows, of every kind.
     pub decisions: Map<CommandKey, Arc<Decision>>,
-    /// The accepted orders that commands of the batch follow; see [`Command::follows`](super::Command::follows).
+    /// The accepted orders that commands of the batch follow; see [`super::Command::follows`].
     pub orders: Map<Id, OrderState>,
 }
 
