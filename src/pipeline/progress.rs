@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
-use crate::store::{Advance, Position, Store, StoreError};
+use crate::store::{Advance, LedgerWriter, Position, StoreError};
 
 /// What is known of each partition since it was begun. Grows by the partitions of the topics that are read.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ impl Progress {
     /// # Errors
     /// When the database cannot be asked. Nothing is wrong then: what is not known is published again, should the group
     /// lose its offsets.
-    pub async fn keep(&self, store: &dyn Store) -> Result<(), StoreError> {
+    pub async fn keep(&self, store: &dyn LedgerWriter) -> Result<(), StoreError> {
         let known = self.lock().clone();
         let ledger = store.all_positions().await?;
         for (at, known) in known {

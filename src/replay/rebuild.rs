@@ -18,7 +18,7 @@ use crate::ledger::{
     Action, Command, Decision, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId, TopicPartition,
     reconstruct,
 };
-use crate::store::{Advance, CommandBatch, Position, Snapshot, Store};
+use crate::store::{Advance, CommandBatch, LedgerAdmin, LedgerHistory, Position, Snapshot, Store};
 
 /// What was made again.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -45,7 +45,7 @@ pub struct RebuildReport {
 /// # Errors
 /// When records were deleted, `into` holds something else, or something cannot be read or written.
 pub async fn rebuild(
-    old: Option<&dyn Store>,
+    old: Option<&dyn LedgerHistory>,
     into: &dyn Store,
     scope: Scope<'_>,
     execute: bool,
@@ -167,7 +167,11 @@ fn check_whole(topics: &Topics, whole: &OffsetRange) -> Result<()> {
 }
 
 /// Refuses to go on with a ledger that is not the beginning of the old one.
-async fn check_same_beginning(old: &mut dyn Snapshot, into: &dyn Store, last: Option<Seq>) -> Result<()> {
+async fn check_same_beginning(
+    old: &mut dyn Snapshot,
+    into: &dyn LedgerHistory,
+    last: Option<Seq>,
+) -> Result<()> {
     let Some(last) = last else { return Ok(()) };
     let before = Seq(last.0 - 1);
     let here = into.snapshot().await?.decisions_after(before, 1).await?;
@@ -182,7 +186,7 @@ async fn check_same_beginning(old: &mut dyn Snapshot, into: &dyn Store, last: Op
 
 /// Writes the new ledger.
 struct Restorer<'a> {
-    into: &'a dyn Store,
+    into: &'a dyn LedgerAdmin,
     positions: HashMap<TopicPartition, NextOffset>,
     restored: u64,
 }

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, Connection};
 use stock_verifier::cli::demo::readback::Evidence;
 use stock_verifier::cli::demo::{DemoArgs, play, proof};
 use stock_verifier::config::BatchArgs;
-use stock_verifier::store::Store;
+use stock_verifier::store::LedgerAdmin as _;
 use stock_verifier::store::sqlite::SqliteStore;
 
 fn demo(arguments: &[&str]) -> Output {

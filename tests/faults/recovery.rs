@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stock_verifier::event::read_command;
 use stock_verifier::ledger::{NextOffset, Request};
-use stock_verifier::store::{Advance, CommandBatch, Store as _};
+use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use crate::support::database::Database;
 use crate::support::kafka::{Sent, order};

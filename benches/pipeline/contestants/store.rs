@@ -8,7 +8,7 @@ use stock_verifier::ledger::{
     Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
 };
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Advance, CommandBatch, Store as _};
+use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use super::Run;
 use crate::Bench;

@@ -32,7 +32,7 @@ use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::pipeline::{self, Settings};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{CommandBatch, Store};
+use crate::store::{CommandBatch, LedgerAdmin as _, Store};
 use crate::tally::{Tally, Totals};
 
 /// SKUs stocked in one batch.
@@ -129,7 +129,7 @@ pub async fn play(args: &DemoArgs, file: &Path) -> Result<Played> {
     });
     let mut verifying = tokio::spawn(pipeline::run(
         settings(&broker, args.batch),
-        Arc::clone(&store),
+        store.clone(),
         Arc::clone(&totals),
         done.clone(),
     ));
