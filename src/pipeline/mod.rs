@@ -343,7 +343,7 @@ async fn apply_compared(
 ) -> Result<(Applied, u64)> {
     let epoch = comparison.epoch().await?;
     to_apply.epoch = Some(epoch);
-    comparison.progress().note_published(&mut to_apply.advances);
+    comparison.progress().note_progress(&mut to_apply.advances);
     let applied = store.apply(to_apply).await?;
     comparison.progress().applied(&to_apply.advances);
     Ok((applied, epoch))

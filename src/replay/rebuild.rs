@@ -285,7 +285,7 @@ impl Restorer<'_> {
     async fn write(&mut self, page: Page) -> Result<()> {
         let advances = page.ends.into_iter().map(|(at, next)| {
             let expected = self.positions.insert(at.clone(), next).unwrap_or(NextOffset(0));
-            Advance { at, expected, next, published: None }
+            Advance { at, expected, next, applied: Some(expected), published: None }
         });
         let batch = CommandBatch { advances: advances.collect(), requests: page.requests, epoch: None };
         let applied =

@@ -37,10 +37,13 @@ pub const MAX_BATCH: usize = 100_000;
 pub struct Advance {
     /// Which partition.
     pub at: TopicPartition,
-    /// Where the ledger must be at least: what the caller has already applied.
+    /// Where the batch before this one takes the partition: the ledger must be there at least.
     pub expected: NextOffset,
     /// Where the ledger is when this batch is applied.
     pub next: NextOffset,
+    /// Where the ledger was at least when it was applied to last, as far as the caller knows. Below it the ledger has lost
+    /// something; between it and `expected` only the batch before this one is not there yet.
+    pub applied: Option<NextOffset>,
     /// How far results of the partition are known to be published, as far as the caller knows. Kept with the
     /// position, so that a group whose offsets are gone begins where nothing is skipped.
     pub published: Option<NextOffset>,
@@ -105,6 +108,20 @@ pub enum StoreError {
         /// Where the ledger should have been at least.
         expected: NextOffset,
         /// Where it is.
+        found: NextOffset,
+    },
+    /// A batch came before the one that it goes on from, or that one failed. Not transient: the same again passes only
+    /// once the caller has applied the batch before.
+    #[error(
+        "the ledger's position for {at} is {found}, but this batch goes on from {expected}: the batch before it is not \
+         committed"
+    )]
+    PreviousNotCommitted {
+        /// Which partition.
+        at: TopicPartition,
+        /// Where the batch before takes the partition.
+        expected: NextOffset,
+        /// Where the ledger is.
         found: NextOffset,
     },
     /// The database has no tables of this program.
@@ -307,15 +324,20 @@ async fn retry_when<T, F: Future<Output = Result<T, StoreError>>>(
 /// The position of each partition of a batch, where a partition the ledger never saw stands where it is expected.
 ///
 /// # Errors
-/// [`StoreError::LedgerBehind`] when one is below what the caller has already applied.
+/// [`StoreError::LedgerBehind`] when one is below what the caller knows to be applied, else
+/// [`StoreError::PreviousNotCommitted`] when one is below what the batch goes on from.
 fn find_positions(
     mut found: HashMap<TopicPartition, NextOffset>,
     advances: &[Advance],
 ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
-    for Advance { at, expected, .. } in advances {
+    for Advance { at, expected, applied, .. } in advances {
         let found = *found.entry(at.clone()).or_insert(*expected);
         if found < *expected {
-            return Err(StoreError::LedgerBehind { at: at.clone(), expected: *expected, found });
+            let at = at.clone();
+            return Err(match *applied {
+                Some(applied) if found < applied => StoreError::LedgerBehind { at, expected: applied, found },
+                _ => StoreError::PreviousNotCommitted { at, expected: *expected, found },
+            });
         }
     }
     Ok(found)

@@ -51,7 +51,8 @@ fn decide_only(scene: &Scene, partition: i32, from: i64, to: i64) {
         source: Some(record.source.clone()),
     });
     let at = records[0].source.at.clone();
-    let advance = Advance { at, expected: NextOffset(from), next: NextOffset(to), published: None };
+    let advance =
+        Advance { at, expected: NextOffset(from), next: NextOffset(to), applied: None, published: None };
     let batch = CommandBatch { advances: vec![advance], requests: requests.collect(), epoch: None };
     let store = scene.database.store();
     wait_for(async {

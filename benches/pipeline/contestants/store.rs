@@ -93,6 +93,7 @@ fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Re
                     at: TopicPartition::new(Arc::clone(&topic), i32::try_from(*partition)?),
                     expected: NextOffset(before[*partition]),
                     next: NextOffset(nexts[*partition]),
+                    applied: None,
                     published: None,
                 })
             })

@@ -50,6 +50,8 @@ pub trait LedgerWriter: Send + Sync + 'static {
     /// only say that there is a new one, and why would be lost.
     ///
     /// # Errors
-    /// [`StoreError::LedgerBehind`] when a position is below what the batch expects; [`StoreError::Database`] else.
+    /// [`StoreError::LedgerBehind`] when a position is below what the caller knows to be applied: the database went back
+    /// in time. [`StoreError::PreviousNotCommitted`] when it is below what the batch goes on from: that batch has to be
+    /// applied first. [`StoreError::Database`] else.
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError>;
 }
