@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use stock_verifier::ledger::{Command, Id, Item, Outcome, Quantity, Request, Sku, Terms};
 use stock_verifier::store::sqlite::SqliteStore;
-use stock_verifier::store::{CommandBatch, Store as _};
+use stock_verifier::store::{CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 #[tokio::main]
 async fn main() -> Result<()> {

@@ -5,8 +5,8 @@
 
 use anyhow::{Context as _, Result};
 use stock_verifier::ledger::{Item, Sku};
-use stock_verifier::store::Store as _;
 use stock_verifier::store::sqlite::SqliteStore;
+use stock_verifier::store::{LedgerAdmin as _, LedgerReader as _};
 
 #[tokio::main]
 async fn main() -> Result<()> {

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use stock_verifier::ledger::{Command, Id, Request, Sku};
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{CommandBatch, Store as _};
+use stock_verifier::store::{CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use crate::shapes::{STOCK, sku_name};
 

@@ -17,7 +17,7 @@ use super::Sender;
 use crate::event::hold_due;
 use crate::kafka::partitioner::partition_of;
 use crate::ledger::TopicPartition;
-use crate::store::{DueHold, OVERDUE, Store};
+use crate::store::{DueHold, OVERDUE, WorkQueue};
 
 /// How often to look for holds whose time is over.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const OVERDUE_SAY: Duration = Duration::from_secs(60);
 
 /// Asks until `stop`. `orders_topic` is the one that is read today.
 pub(super) async fn ask(
-    store: &dyn Store,
+    queue: &dyn WorkQueue,
     sender: &Arc<Sender>,
     orders_topic: &str,
     stop: &CancellationToken,
@@ -41,22 +41,22 @@ pub(super) async fn ask(
     let mut failing = false;
     let mut overdue = Overdue::default();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        let asked = ask_due(store, sender, orders_topic).await;
+        let asked = ask_due(queue, sender, orders_topic).await;
         if let (false, Err(error)) = (failing, &asked) {
             tracing::warn!("the end of holds cannot be asked for now: {error:#}");
         }
         failing = asked.is_err();
-        overdue.look(store).await;
+        overdue.look(queue).await;
     }
 }
 
 /// Asks for the end of all that are due. A question that cannot be sent holds no other up, and is asked again after its
 /// lease.
-async fn ask_due(store: &dyn Store, sender: &Arc<Sender>, orders_topic: &str) -> Result<()> {
+async fn ask_due(queue: &dyn WorkQueue, sender: &Arc<Sender>, orders_topic: &str) -> Result<()> {
     let (mut asked, mut unasked) = (0, 0);
     let mut first = None;
     loop {
-        let due = store.take_due_holds(PAGE, LEASE).await?;
+        let due = queue.take_due_holds(PAGE, LEASE).await?;
         let found = due.len();
         if found > 0 {
             tracing::debug!(holds = found, "asking for their end");
@@ -104,13 +104,13 @@ struct Overdue {
 }
 
 impl Overdue {
-    async fn look(&mut self, store: &dyn Store) {
+    async fn look(&mut self, queue: &dyn WorkQueue) {
         // Not at once: after a start, those that were over meanwhile are asked for first.
         if self.looked.get_or_insert_with(Instant::now).elapsed() < OVERDUE_LOOK {
             return;
         }
         self.looked = Some(Instant::now());
-        match store.overdue_holds(OVERDUE).await {
+        match queue.overdue_holds(OVERDUE).await {
             Ok(Some(overdue)) if self.said.is_none_or(|said| said.elapsed() >= OVERDUE_SAY) => {
                 self.said = Some(Instant::now());
                 tracing::warn!(

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::event::level;
 use crate::kafka::sender::{Lost, Sender};
 use crate::ledger::{Item, Level, Map};
-use crate::store::{ItemLevel, Store};
+use crate::store::{ItemLevel, LedgerReader, WorkQueue};
 
 /// Most items that wait to be published; with more, all levels are published instead. Some 20 MB.
 const MOST_WAITING: usize = 200_000;
@@ -154,7 +154,8 @@ impl PublishedVersions {
 /// Publishes levels.
 pub(super) struct LevelFeed {
     sender: Arc<Sender>,
-    store: Arc<dyn Store>,
+    reader: Arc<dyn LedgerReader>,
+    queue: Arc<dyn WorkQueue>,
     delay: Duration,
     waiting: Arc<Waiting>,
     /// Held while publishing, so that what is noted as published last was sent last.
@@ -162,11 +163,16 @@ pub(super) struct LevelFeed {
 }
 
 impl LevelFeed {
-    pub(super) fn new(sender: Arc<Sender>, store: Arc<dyn Store>, delay: Duration) -> Self {
+    pub(super) fn new(
+        sender: Arc<Sender>,
+        reader: Arc<dyn LedgerReader>,
+        queue: Arc<dyn WorkQueue>,
+        delay: Duration,
+    ) -> Self {
         let waiting = Arc::new(Waiting::default());
         // What a predecessor left unpublished.
         waiting.round.store(true, Ordering::SeqCst);
-        Self { sender, store, delay, waiting, published: tokio::sync::Mutex::default() }
+        Self { sender, reader, queue, delay, waiting, published: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn level_changes(&self) -> LevelChanges {
@@ -249,7 +255,7 @@ impl LevelFeed {
             let begun = Instant::now();
             // Read under the lock, so that it is not older than what was published just now.
             let mut published = self.published.lock().await;
-            let page = self.store.levels_after(last.as_ref(), ROUND_PAGE).await?;
+            let page = self.reader.levels_after(last.as_ref(), ROUND_PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(end.item.clone());
             // What this instance published is published too: who is gone may have published an older level after it, and would have
@@ -267,11 +273,11 @@ impl LevelFeed {
     /// Takes up what operators' commands moved.
     async fn mark_unannounced(&self) -> Result<()> {
         loop {
-            let items = self.store.take_unannounced(PAGE).await?;
+            let items = self.queue.take_unannounced(PAGE).await?;
             if items.is_empty() {
                 return Ok(());
             }
-            match self.store.levels_of(&items).await {
+            match self.reader.levels_of(&items).await {
                 Ok(levels) => self.mark_levels(levels),
                 Err(error) => {
                     // They are noted nowhere else any more.
@@ -317,7 +323,7 @@ impl LevelFeed {
     async fn look_again(&self, published: Map<Item, i64>) -> Result<()> {
         let items: Vec<Item> = published.keys().cloned().collect();
         for page in items.chunks(PAGE) {
-            match self.store.levels_of(page).await {
+            match self.reader.levels_of(page).await {
                 Ok(mut now) => {
                     now.retain(|now| published.get(&now.item) != Some(&now.level.version));
                     self.mark_levels(now);

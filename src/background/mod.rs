@@ -17,13 +17,13 @@ use level_feed::LevelFeed;
 
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::sender::Sender;
-use crate::store::Store;
+use crate::store::{LedgerReader, WorkQueue};
 
 /// Publishes levels and asks for the end of holds, until `stop`; then publishes what is still to be published, within bounds.
 pub struct Background {
     sender: Arc<Sender>,
     level_feed: Option<LevelFeed>,
-    store: Arc<dyn Store>,
+    queue: Arc<dyn WorkQueue>,
     orders_topic: String,
 }
 
@@ -36,11 +36,13 @@ impl Background {
         kafka: &KafkaArgs,
         topics: &TopicArgs,
         delay: Option<Duration>,
-        store: Arc<dyn Store>,
+        reader: Arc<dyn LedgerReader>,
+        queue: Arc<dyn WorkQueue>,
     ) -> Result<Self> {
         let sender = Arc::new(Sender::new(kafka, topics)?);
-        let level_feed = delay.map(|delay| LevelFeed::new(Arc::clone(&sender), Arc::clone(&store), delay));
-        Ok(Self { sender, level_feed, store, orders_topic: topics.orders_topic.clone() })
+        let level_feed =
+            delay.map(|delay| LevelFeed::new(Arc::clone(&sender), reader, Arc::clone(&queue), delay));
+        Ok(Self { sender, level_feed, queue, orders_topic: topics.orders_topic.clone() })
     }
 
     /// Where the deciding stages say which levels moved.
@@ -51,7 +53,7 @@ impl Background {
 
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let asking = hold_expiry::ask(&*self.store, &self.sender, &self.orders_topic, &stop);
+        let asking = hold_expiry::ask(&*self.queue, &self.sender, &self.orders_topic, &stop);
         let publishing = async {
             if let Some(level_feed) = &self.level_feed {
                 level_feed.run(&stop).await;

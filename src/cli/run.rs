@@ -117,7 +117,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         settings.topics.orders_topic,
         settings.topics.adjustments_topic
     );
-    let ended = pipeline::run(settings, Arc::clone(&store), Arc::clone(&totals), stop).await;
+    let ended = pipeline::run(settings, store.clone(), Arc::clone(&totals), stop).await;
     store.close().await;
     let total = totals.so_far();
     tracing::info!(

@@ -29,7 +29,7 @@ use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::pipeline::{self, Settings};
 use crate::replay::Progress;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{CommandBatch, Store};
+use crate::store::{CommandBatch, LedgerAdmin as _, Store};
 use crate::tally::{Tally, Totals};
 
 /// SKUs stocked in one batch.
@@ -121,7 +121,7 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     });
     let mut verifying = tokio::spawn(pipeline::run(
         settings(&broker, options.batch),
-        Arc::clone(&store),
+        store.clone(),
         Arc::clone(&totals),
         done.clone(),
     ));

@@ -22,7 +22,7 @@ use crate::kafka;
 use crate::kafka::consumer::{Consumer, JoinedAnew, Member, Rebalance};
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, Offset, Source, TopicId, TopicPartition};
-use crate::store::{Position, Store, StoreError};
+use crate::store::{LedgerWriter, Position, StoreError};
 
 /// Longest wait for a topic that is not there: one just made is not known to every broker yet, and this thread must poll.
 const ABSENT_LIMIT: Duration = Duration::from_secs(3);
@@ -46,7 +46,7 @@ struct Reading {
 /// What a pipeline's memberships of the group have in common: which partitions are read, from where, and what of them is
 /// under way.
 pub struct Assignment {
-    store: Arc<dyn Store>,
+    store: Arc<dyn LedgerWriter>,
     runtime: Handle,
     level_changes: LevelChanges,
     progress: Arc<Progress>,
@@ -74,7 +74,7 @@ impl Assignment {
     /// before may have left levels unpublished, `progress` where each partition is begun.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn LedgerWriter>,
         runtime: Handle,
         level_changes: LevelChanges,
         progress: Arc<Progress>,

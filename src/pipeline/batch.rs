@@ -167,6 +167,7 @@ impl ReadBatch {
                 at: slice.at.clone(),
                 expected: slice.expected,
                 next: slice.next,
+                applied: None,
                 published: None,
             })
             .collect();

@@ -21,7 +21,7 @@ use crate::kafka;
 use crate::kafka::asker::Asker;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
-use crate::store::{Position, Store, StoreError};
+use crate::store::{LedgerWriter, Position, StoreError};
 
 /// Asks what the group committed, without being a member of it. Every call blocks.
 struct GroupOffsets {
@@ -58,7 +58,7 @@ impl GroupOffsets {
 
 /// Compares the whole ledger with what is known of it, once for each new connection, for all pipelines of the process.
 pub struct Comparison {
-    store: Arc<dyn Store>,
+    store: Arc<dyn LedgerWriter>,
     group: Arc<GroupOffsets>,
     progress: Arc<Progress>,
     /// The connection epoch that was compared last.
@@ -74,7 +74,7 @@ impl Comparison {
         kafka: &KafkaArgs,
         group: &GroupArgs,
         topics: &TopicArgs,
-        store: Arc<dyn Store>,
+        store: Arc<dyn LedgerWriter>,
         progress: Arc<Progress>,
     ) -> Result<Self> {
         let group = Arc::new(GroupOffsets::new(kafka, group, topics)?);

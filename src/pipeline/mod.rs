@@ -46,7 +46,7 @@ use crate::background::{Background, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::kafka::transactional::Publisher;
 use crate::ledger::Outcome;
-use crate::store::{self, Applied, Store};
+use crate::store::{self, Applied, LedgerWriter, VerifierStore};
 use crate::tally::Totals;
 
 /// Decided batches that wait to be published. One is enough to keep both stages busy; each more is only latency and memory.
@@ -89,22 +89,23 @@ pub struct Settings {
 /// The first failure of a worker; the others are stopped in good order.
 pub async fn run(
     settings: Settings,
-    store: Arc<dyn Store>,
+    store: Arc<dyn VerifierStore>,
     totals: Arc<Totals>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let (progress, keeper) = (Arc::new(Progress::default()), Arc::clone(&store));
+    let progress = Arc::new(Progress::default());
+    let writer: Arc<dyn LedgerWriter> = store.clone();
     let comparison = Arc::new(Comparison::new(
         &settings.kafka,
         &settings.group,
         &settings.topics,
-        Arc::clone(&store),
+        Arc::clone(&writer),
         Arc::clone(&progress),
     )?);
     let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
-    topics.check_partitions(&*store, settings.accept_data_loss).await?;
+    topics.check_partitions(&*writer, settings.accept_data_loss).await?;
     let background =
-        Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), Arc::clone(&store))?;
+        Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), store.clone(), store)?;
     let level_changes = background.level_changes();
     let background_stop = CancellationToken::new();
     let background = tokio::spawn(background.run(background_stop.clone()));
@@ -113,7 +114,7 @@ pub async fn run(
         let worker = Worker {
             number,
             settings: settings.clone(),
-            store: Arc::clone(&store),
+            store: Arc::clone(&writer),
             level_changes: level_changes.clone(),
             news: topics.listen(),
             comparison: Arc::clone(&comparison),
@@ -128,7 +129,7 @@ pub async fn run(
         stop.cancel();
         first = graver(first, ended);
     }
-    match tokio::time::timeout(KEEP_LIMIT, progress.keep(&*keeper)).await {
+    match tokio::time::timeout(KEEP_LIMIT, progress.keep(&*writer)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "how far results are published is not kept"),
         Err(_) => tracing::debug!("how far results are published is not kept within {KEEP_LIMIT:?}"),
@@ -152,7 +153,7 @@ struct Worker {
     /// From 0.
     number: usize,
     settings: Settings,
-    store: Arc<dyn Store>,
+    store: Arc<dyn LedgerWriter>,
     level_changes: LevelChanges,
     news: TopicNews,
     comparison: Arc<Comparison>,
@@ -312,7 +313,7 @@ async fn decide(
 /// Applies a batch, however long the database is away; a stop ends the waiting. Returns also the connection epoch in which
 /// it was applied.
 async fn apply_with_retries(
-    store: &dyn Store,
+    store: &dyn LedgerWriter,
     comparison: &Comparison,
     to_apply: &mut store::CommandBatch,
     stop: &CancellationToken,
@@ -341,13 +342,13 @@ async fn apply_with_retries(
 
 /// Applies a batch to a ledger that has all that is known of it.
 async fn apply_compared(
-    store: &dyn Store,
+    store: &dyn LedgerWriter,
     comparison: &Comparison,
     to_apply: &mut store::CommandBatch,
 ) -> Result<(Applied, u64), Failure> {
     let epoch = comparison.epoch().await?;
     to_apply.epoch = Some(epoch);
-    comparison.progress().note_published(&mut to_apply.advances);
+    comparison.progress().note_progress(&mut to_apply.advances);
     let applied = store.apply(to_apply).await?;
     comparison.progress().applied(&to_apply.advances);
     Ok((applied, epoch))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
-use crate::store::{Advance, Position, Store, StoreError};
+use crate::store::{Advance, LedgerWriter, Position, StoreError};
 
 /// What is known of each partition since it was begun. Grows by the partitions of the topics that are read.
 #[derive(Debug, Default)]
@@ -69,11 +69,14 @@ impl Progress {
         all.iter().filter(|(_, known)| known.published < known.applied).map(|(at, _)| at.clone()).collect()
     }
 
-    /// Says in a batch how far its partitions are published, so that the ledger keeps it at no cost of its own.
-    pub fn note_published(&self, advances: &mut [Advance]) {
+    /// Says in a batch how far its partitions are applied, which the ledger must not be behind of, and how far they are
+    /// published, so that the ledger keeps it at no cost of its own.
+    pub fn note_progress(&self, advances: &mut [Advance]) {
         let all = self.lock();
         for advance in advances {
-            advance.published = all.get(&advance.at).map(|known| known.published);
+            let known = all.get(&advance.at);
+            advance.applied = known.map(|known| known.applied);
+            advance.published = known.map(|known| known.published);
         }
     }
 
@@ -98,7 +101,7 @@ impl Progress {
     /// # Errors
     /// When the database cannot be asked. Nothing is wrong then: what is not known is published again, should the group
     /// lose its offsets.
-    pub async fn keep(&self, store: &dyn Store) -> Result<(), StoreError> {
+    pub async fn keep(&self, store: &dyn LedgerWriter) -> Result<(), StoreError> {
         let known = self.lock().clone();
         let ledger = store.all_positions().await?;
         for (at, known) in known {
@@ -130,6 +133,11 @@ mod tests {
         }
     }
 
+    fn advance(at: &TopicPartition, expected: i64, next: i64) -> Advance {
+        let (expected, next) = (NextOffset(expected), NextOffset(next));
+        Advance { at: at.clone(), expected, next, applied: None, published: None }
+    }
+
     fn ledger(at: &TopicPartition, topic_id: Option<&str>, next: i64) -> HashMap<TopicPartition, Position> {
         let position =
             Position { next: NextOffset(next), published: None, topic_id: topic_id.map(TopicId::new) };
@@ -141,9 +149,7 @@ mod tests {
         let at = TopicPartition::new("orders", 0);
         let progress = Progress::default();
         progress.begin(&at, known(Some("first"), 10));
-        let advance =
-            Advance { at: at.clone(), expected: NextOffset(10), next: NextOffset(20), published: None };
-        progress.applied(&[advance]);
+        progress.applied(&[advance(&at, 10, 20)]);
         let behind = |found| Some((at.clone(), NextOffset(20), NextOffset(found)));
         assert_eq!(progress.ahead_of(&ledger(&at, Some("first"), 20)), None);
         assert_eq!(progress.ahead_of(&ledger(&at, Some("first"), 19)), behind(19));
@@ -154,14 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_says_how_far_its_partitions_are_published() {
+    fn a_batch_says_how_far_its_partitions_are_applied_and_published() {
         let at = TopicPartition::new("orders", 0);
         let progress = Progress::default();
         progress.begin(&at, known(None, 10));
         progress
             .published(&[(at.clone(), NextOffset(15)), (TopicPartition::new("orders", 1), NextOffset(3))]);
-        let mut advances = [Advance { at, expected: NextOffset(20), next: NextOffset(30), published: None }];
-        progress.note_published(&mut advances);
+        let mut advances = [advance(&at, 20, 30)];
+        progress.note_progress(&mut advances);
+        assert_eq!(advances[0].applied, Some(NextOffset(10)));
         assert_eq!(advances[0].published, Some(NextOffset(15)));
         assert!(progress.unpublished().is_empty(), "it is published further than it is known to be applied");
         progress.applied(&advances);

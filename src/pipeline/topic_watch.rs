@@ -16,7 +16,7 @@ use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::asker::Asker;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicPartition};
-use crate::store::{Position, Store};
+use crate::store::{LedgerWriter, Position};
 
 /// How often Kafka is asked. It is also about how long records of a topic made anew may be taken for the old one's, if it
 /// is longer than the old one by then; and one small request for the whole process.
@@ -64,7 +64,7 @@ impl TopicWatch {
     ///
     /// # Errors
     /// When there are such, or Kafka or the database cannot be asked.
-    pub async fn check_partitions(&self, store: &dyn Store, accept_data_loss: bool) -> Result<()> {
+    pub async fn check_partitions(&self, store: &dyn LedgerWriter, accept_data_loss: bool) -> Result<()> {
         let begun = tokio::time::Instant::now();
         let (said, lost) = loop {
             let question = Arc::clone(&self.question);

@@ -19,7 +19,7 @@ use crate::kafka::reader::{OffsetRange, Reader, Topics};
 use crate::ledger::{
     Action, Command, Decision, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition,
 };
-use crate::store::{Snapshot, Store};
+use crate::store::{LedgerHistory, Snapshot};
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its ledger sequence, and
 /// holds what was published against what is stored.
@@ -29,7 +29,11 @@ use crate::store::{Snapshot, Store};
 /// # Errors
 /// When something cannot be read, an open transaction hides results, records that are meant were deleted, the ledger is behind Kafka or ahead of the
 /// topics' ends, or the work was stopped.
-pub async fn with_topics(store: &dyn Store, scope: Scope<'_>, progress: &Progress) -> Result<AuditReport> {
+pub async fn with_topics(
+    store: &dyn LedgerHistory,
+    scope: Scope<'_>,
+    progress: &Progress,
+) -> Result<AuditReport> {
     let look = scope.look(store, &scope.sources()).await?;
     let LedgerView { topics, ranges: chosen, running, committed, positions, incarnations, replaced, .. } =
         look;

@@ -9,7 +9,7 @@ use super::Progress;
 use super::finding::{AuditReport, Finding};
 use super::replay_state::{PAGE, Pages};
 use crate::ledger::{CommandKey, Decision, Difference, Map, Movement, ReplayState, Seq, Stamp, Step};
-use crate::store::{Snapshot, Store};
+use crate::store::{LedgerHistory, Snapshot};
 
 /// The rules against the ledger, page by page.
 pub(super) struct DecisionVerifier {
@@ -109,7 +109,7 @@ fn steps(decisions: impl Iterator<Item = (Arc<Decision>, Vec<Movement>)>) -> Vec
 /// # Errors
 /// When the ledger cannot be read, or the work was stopped.
 pub async fn ledger_alone(
-    store: &dyn Store,
+    store: &dyn LedgerHistory,
     since: Option<Stamp>,
     progress: &Progress,
 ) -> Result<AuditReport> {

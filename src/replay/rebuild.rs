@@ -18,7 +18,7 @@ use crate::ledger::{
     Action, Command, Decision, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId, TopicPartition,
     reconstruct,
 };
-use crate::store::{Advance, CommandBatch, Position, Snapshot, Store};
+use crate::store::{Advance, CommandBatch, LedgerAdmin, LedgerHistory, Position, Snapshot, Store};
 
 /// What was made again.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -45,7 +45,7 @@ pub struct RebuildReport {
 /// # Errors
 /// When records were deleted, `into` holds something else, or something cannot be read or written.
 pub async fn rebuild(
-    old: Option<&dyn Store>,
+    old: Option<&dyn LedgerHistory>,
     into: &dyn Store,
     scope: Scope<'_>,
     execute: bool,
@@ -170,7 +170,11 @@ fn check_whole(topics: &Topics, whole: &OffsetRange) -> Result<()> {
 }
 
 /// Refuses to go on with a ledger that is not the beginning of the old one.
-async fn check_same_beginning(old: &mut dyn Snapshot, into: &dyn Store, last: Option<Seq>) -> Result<()> {
+async fn check_same_beginning(
+    old: &mut dyn Snapshot,
+    into: &dyn LedgerHistory,
+    last: Option<Seq>,
+) -> Result<()> {
     let Some(last) = last else { return Ok(()) };
     let before = Seq(last.0 - 1);
     let here = into.snapshot().await?.decisions_after(before, 1).await?;
@@ -185,7 +189,7 @@ async fn check_same_beginning(old: &mut dyn Snapshot, into: &dyn Store, last: Op
 
 /// Writes the new ledger.
 struct Restorer<'a> {
-    into: &'a dyn Store,
+    into: &'a dyn LedgerAdmin,
     positions: HashMap<TopicPartition, NextOffset>,
     restored: u64,
 }
@@ -284,7 +288,7 @@ impl Restorer<'_> {
     async fn write(&mut self, page: Page) -> Result<()> {
         let advances = page.ends.into_iter().map(|(at, next)| {
             let expected = self.positions.insert(at.clone(), next).unwrap_or(NextOffset(0));
-            Advance { at, expected, next, published: None }
+            Advance { at, expected, next, applied: Some(expected), published: None }
         });
         let batch = CommandBatch { advances: advances.collect(), requests: page.requests, epoch: None };
         let applied =

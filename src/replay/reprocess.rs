@@ -18,7 +18,7 @@ use crate::event::{
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::sender::{Lost, Sender};
 use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
-use crate::store::{Snapshot, Store};
+use crate::store::{LedgerHistory, Snapshot};
 
 /// Commands sent at once.
 const PAGE: usize = 5_000;
@@ -66,7 +66,7 @@ pub struct ReprocessReport {
 /// # Errors
 /// When something cannot be read or sent.
 pub async fn reprocess(
-    store: &dyn Store,
+    store: &dyn LedgerHistory,
     scope: Scope<'_>,
     from: &From,
     patch: Option<&Value>,

@@ -15,7 +15,7 @@ use crate::event::{Outgoing, Record, read_command, result};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::transactional::{PublishError, PublishRequest, Publisher};
 use crate::ledger::{Id, NextOffset, TopicPartition};
-use crate::store::{Snapshot, Store};
+use crate::store::{LedgerHistory, Snapshot};
 
 /// Events of one transaction at most.
 const PAGE: usize = 5_000;
@@ -46,7 +46,7 @@ pub struct RepublishReport {
 /// # Errors
 /// When something cannot be read or published, or the ledger does not fit the topics.
 pub async fn republish(
-    store: &dyn Store,
+    store: &dyn LedgerHistory,
     scope: Scope<'_>,
     to_topic: Option<&str>,
     execute: bool,

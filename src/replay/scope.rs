@@ -10,7 +10,7 @@ use super::record_filter::RecordFilter;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::reader::{OffsetRange, Topics};
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
-use crate::store::{Snapshot, Store};
+use crate::store::{LedgerHistory, Snapshot};
 
 /// Where each partition is done up to: in the ledger, or as Kafka has it.
 pub type Positions = HashMap<TopicPartition, NextOffset>;
@@ -56,7 +56,7 @@ impl<'a> Scope<'a> {
     ///
     /// # Errors
     /// Names the group the ledger is of.
-    pub async fn check_group(&self, store: &dyn Store) -> Result<()> {
+    pub async fn check_group(&self, store: &dyn LedgerHistory) -> Result<()> {
         match store.group().await? {
             Some(owner) if owner != self.group => bail!(
                 "this ledger is of consumer group {owner:?}, not {:?}: give --group {owner}, or the other group's \
@@ -71,7 +71,7 @@ impl<'a> Scope<'a> {
     ///
     /// # Errors
     /// When something cannot be read, or records that are meant were deleted.
-    pub(super) async fn look(&self, store: &dyn Store, of: &[&str]) -> Result<LedgerView> {
+    pub(super) async fn look(&self, store: &dyn LedgerHistory, of: &[&str]) -> Result<LedgerView> {
         self.check_group(store).await?;
         let (topics, ranges, running, committed) = block_in_place(|| {
             let topics = Topics::connect(self.kafka, self.group)?;

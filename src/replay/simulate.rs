@@ -19,7 +19,7 @@ use crate::ledger::{
     reconstruct,
 };
 use crate::store::sqlite::SqliteStore;
-use crate::store::{CommandBatch, Store};
+use crate::store::{CommandBatch, LedgerAdmin as _, LedgerHistory};
 
 /// Levels stated at once.
 const LEVELS_PAGE: usize = 10_000;
@@ -78,7 +78,7 @@ fn by_name<S: serde::Serializer>(sold: &BTreeMap<Item, Sold>, serializer: S) -> 
 /// # Errors
 /// When something cannot be read, records that are meant were deleted, or the work was stopped.
 pub async fn simulate(
-    store: &dyn Store,
+    store: &dyn LedgerHistory,
     scope: Scope<'_>,
     levels: &BTreeMap<Item, i64>,
     progress: &Progress,

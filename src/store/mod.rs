@@ -3,22 +3,27 @@
 //! A store applies a batch in one transaction: it locks and reads, hands
 //! what it read to the pure [`crate::ledger::decide`], and writes what came
 //! back. Every store passes the same suite, `tests/conformance`.
+//!
+//! Here are the words; what can be done with a ledger is in `contract/`, one file for each kind of user.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, Finding};
+pub use contract::{
+    LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter, Snapshot, Store, VerifierStore, WorkQueue,
+};
 
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Hold, Id, Item, Level, Map, NextOffset, Offset, OrderState,
-    OrderStock, Outcome, Request, Seq, Sequenced, Sequences, Sku, Stamp, TopicId, TopicPartition,
+    CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, Offset, OrderState, Outcome,
+    Request, Seq, Sequenced, Sequences, Stamp, TopicId, TopicPartition,
 };
 
 mod audit;
+mod contract;
 pub mod postgres;
 pub mod sqlite;
 mod version;
@@ -32,10 +37,13 @@ pub const MAX_BATCH: usize = 100_000;
 pub struct Advance {
     /// Which partition.
     pub at: TopicPartition,
-    /// Where the ledger must be at least: what the caller has already applied.
+    /// Where the batch before this one takes the partition: the ledger must be there at least.
     pub expected: NextOffset,
     /// Where the ledger is when this batch is applied.
     pub next: NextOffset,
+    /// Where the ledger was at least when it was applied to last, as far as the caller knows. Below it the ledger has lost
+    /// something; between it and `expected` only the batch before this one is not there yet.
+    pub applied: Option<NextOffset>,
     /// How far results of the partition are known to be published, as far as the caller knows. Kept with the
     /// position, so that a group whose offsets are gone begins where nothing is skipped.
     pub published: Option<NextOffset>,
@@ -72,7 +80,7 @@ pub struct CommandBatch {
     pub advances: Vec<Advance>,
     /// The commands, each partition's in offset order. At most [`MAX_BATCH`].
     pub requests: Vec<Request>,
-    /// The [`Store::connection_epoch`] in which the caller compared the whole ledger with what it knows; a later one is
+    /// The [`LedgerWriter::connection_epoch`] in which the caller compared the whole ledger with what it knows; a later one is
     /// [`StoreError::Reconnected`]. `None` compares nothing.
     pub epoch: Option<u64>,
 }
@@ -100,6 +108,20 @@ pub enum StoreError {
         /// Where the ledger should have been at least.
         expected: NextOffset,
         /// Where it is.
+        found: NextOffset,
+    },
+    /// A batch came before the one that it goes on from, or that one failed. Not transient: the same again passes only
+    /// once the caller has applied the batch before.
+    #[error(
+        "the ledger's position for {at} is {found}, but this batch goes on from {expected}: the batch before it is not \
+         committed"
+    )]
+    PreviousNotCommitted {
+        /// Which partition.
+        at: TopicPartition,
+        /// Where the batch before takes the partition.
+        expected: NextOffset,
+        /// Where the ledger is.
         found: NextOffset,
     },
     /// The database has no tables of this program.
@@ -262,161 +284,6 @@ pub struct StoredMovement {
     pub record: Option<(i32, Offset)>,
 }
 
-/// A ledger database.
-#[async_trait]
-pub trait Store: Send + Sync + 'static {
-    /// Creates or updates the tables.
-    async fn migrate(&self) -> Result<(), StoreError>;
-
-    /// Checks that the tables are those of this program, and that the database is set as the ledger needs it.
-    async fn check(&self) -> Result<(), StoreError>;
-
-    /// Checks that the database takes writes now. Reading a ledger needs none.
-    ///
-    /// # Errors
-    /// [`StoreError::ReadOnly`], which may pass.
-    async fn check_writable(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    /// The positions of these partitions; one the ledger never saw is absent.
-    async fn positions(&self, of: &[TopicPartition])
-    -> Result<HashMap<TopicPartition, Position>, StoreError>;
-
-    /// The position of every partition the ledger ever saw.
-    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError>;
-
-    /// The same as the connections see it that apply batches, and the [`Store::connection_epoch`] in which that is so.
-    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError>;
-
-    /// States the position of a partition, if it still is what it `was`: for one the ledger never saw (`None`), for
-    /// accepted data loss, and for the id of its topic. A new id is noted with the ledger sequence from
-    /// which on the partition's decisions are of it.
-    ///
-    /// # Errors
-    /// [`StoreError::PositionChanged`] when it is something else by now.
-    async fn set_position(
-        &self,
-        at: &TopicPartition,
-        was: Option<&Position>,
-        now: &Position,
-    ) -> Result<(), StoreError>;
-
-    /// Makes this the ledger of a consumer group, if it is of none; `take_over` makes it so from any.
-    ///
-    /// # Errors
-    /// [`StoreError::OtherGroup`] when it is another group's.
-    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError>;
-
-    /// The group whose ledger it is; `None` before the first verifier.
-    async fn group(&self) -> Result<Option<String>, StoreError>;
-
-    /// Grows whenever a connection that applies batches is opened. See [`CommandBatch::epoch`].
-    fn connection_epoch(&self) -> u64;
-
-    /// Applies a batch in one transaction, once: retries what is transient
-    /// a bounded number of times within, and is safe to call again with the
-    /// same batch after any error, since positions and decisions make a
-    /// second time a no-op that answers the same. What cost the connection is
-    /// not tried again within where the batch has an epoch: the next try could
-    /// only say that there is a new one, and why would be lost.
-    ///
-    /// # Errors
-    /// [`StoreError::LedgerBehind`] when a position is below what the batch expects; [`StoreError::Database`] else.
-    async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError>;
-
-    /// Levels of these SKUs at every location, or of all SKUs, sorted by item; unknown ones are absent.
-    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError>;
-
-    /// Levels of these items, in no order; unknown ones are absent.
-    async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError>;
-
-    /// The next levels after an item, sorted by item, at most `limit`: none are left when it returns none.
-    async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError>;
-
-    /// Takes up to `limit` items whose level was changed by a command from no record (an operator's own) off the list
-    /// of those that nobody announced yet. No two callers get the same one for the same change.
-    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError>;
-
-    /// Up to `limit` holds whose time is over by the database's clock, the longest over first. Who is given one has it
-    /// to himself for `lease`; after that it is given again, until its end is decided.
-    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError>;
-
-    /// The holds that are over since longer than this by the database's clock; `None` when there are none.
-    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError>;
-
-    /// Proves, or names where it does not hold, what the database alone can prove of the design's invariants 1 to 3;
-    /// for 6 it returns the positions. Looks at one moment of the ledger, and holds up no batch.
-    async fn audit(&self) -> Result<Audit, StoreError>;
-
-    /// The ledger as it is now, to be read at leisure while batches go on.
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
-
-    /// Applies a batch as [`Store::apply`] does, but at the ledger sequences its decisions had before: one for each request, and
-    /// each request is decided. For making a ledger again; none other may write to it meanwhile.
-    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError>;
-
-    /// The levels that are not what their movements say, though those are one chain: each as it should be. No more
-    /// than some twenty thousand at once.
-    async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError>;
-
-    /// Applies a batch as [`Store::apply`] does, after it made the levels of the batch's items follow from their newest
-    /// movements, in the same transaction.
-    async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError>;
-
-    /// Ends every connection.
-    async fn close(&self);
-}
-
-/// The ledger at one moment, whatever is written meanwhile. Dropped without ceremony.
-#[async_trait]
-pub trait Snapshot: Send {
-    /// How many decisions there are.
-    async fn count(&mut self) -> Result<u64, StoreError>;
-
-    /// The last ledger sequence a decision has; `None` in an empty ledger.
-    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError>;
-
-    /// The position of every partition.
-    async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;
-
-    /// Which topics the decisions of each partition are of, sorted by partition and ledger sequence.
-    async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError>;
-
-    /// The next decisions after a ledger sequence, in that order: at least one where there is one,
-    /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].
-    async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError>;
-
-    /// The movements that decisions after `after` and up to `through` made, in the ledger's order, and by item
-    /// within a decision. Bounded by what those decisions can have moved; so read it for one page of
-    /// [`Snapshot::decisions_after`] at a time.
-    async fn movements_between(
-        &mut self,
-        after: Seq,
-        through: Seq,
-    ) -> Result<Vec<StoredMovement>, StoreError>;
-
-    /// The decisions of every kind for these ids; unknown ones are absent.
-    async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError>;
-
-    /// The next levels after an item, as [`Store::levels_after`].
-    async fn levels_after(
-        &mut self,
-        after: Option<&Item>,
-        limit: usize,
-    ) -> Result<Vec<ItemLevel>, StoreError>;
-
-    /// The next lines of orders that gave something back, after this one, sorted by order and item, at most `limit`.
-    async fn order_lines_after(
-        &mut self,
-        after: Option<(&Id, &Item)>,
-        limit: usize,
-    ) -> Result<Vec<(Id, OrderStock)>, StoreError>;
-
-    /// The next open holds after this order's, sorted by order, at most `limit`.
-    async fn holds_after(&mut self, after: Option<&Id>, limit: usize) -> Result<Vec<(Id, Hold)>, StoreError>;
-}
-
 /// Most tries of a batch that meets a transient failure (deadlock, serialisation, lost connection) within one call.
 const APPLY_TRIES: usize = 5;
 /// The first pause between tries; it doubles up to [`APPLY_PAUSE_MAX`].
@@ -457,15 +324,20 @@ async fn retry_when<T, F: Future<Output = Result<T, StoreError>>>(
 /// The position of each partition of a batch, where a partition the ledger never saw stands where it is expected.
 ///
 /// # Errors
-/// [`StoreError::LedgerBehind`] when one is below what the caller has already applied.
+/// [`StoreError::LedgerBehind`] when one is below what the caller knows to be applied, else
+/// [`StoreError::PreviousNotCommitted`] when one is below what the batch goes on from.
 fn find_positions(
     mut found: HashMap<TopicPartition, NextOffset>,
     advances: &[Advance],
 ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
-    for Advance { at, expected, .. } in advances {
+    for Advance { at, expected, applied, .. } in advances {
         let found = *found.entry(at.clone()).or_insert(*expected);
         if found < *expected {
-            return Err(StoreError::LedgerBehind { at: at.clone(), expected: *expected, found });
+            let at = at.clone();
+            return Err(match *applied {
+                Some(applied) if found < applied => StoreError::LedgerBehind { at, expected: applied, found },
+                _ => StoreError::PreviousNotCommitted { at, expected: *expected, found },
+            });
         }
     }
     Ok(found)

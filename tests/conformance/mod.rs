@@ -38,7 +38,8 @@ on_every_store![
     two_instances_that_set_a_new_sku_at_once_both_succeed,
     a_batch_applied_again_answers_the_same_byte_for_byte,
     a_batch_half_below_the_position_is_published_and_decided_in_one_go,
-    a_ledger_behind_is_refused_and_nothing_is_written,
+    a_ledger_behind_what_was_applied_is_refused_and_nothing_is_written,
+    a_batch_before_the_one_it_goes_on_from_is_refused_until_that_is_committed,
     a_record_below_the_position_without_a_decision_is_undecided,
     records_without_a_command_move_the_position,
     a_position_never_moves_back_and_can_be_placed,
@@ -353,15 +354,18 @@ async fn a_batch_half_below_the_position_is_published_and_decided_in_one_go(data
     expect_no_findings(&*store).await;
 }
 
-async fn a_ledger_behind_is_refused_and_nothing_is_written(database: Arc<TestDatabase>) {
+async fn a_ledger_behind_what_was_applied_is_refused_and_nothing_is_written(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 3, None)])).await.unwrap();
     store.apply(&records(0, 0, vec![order("o-1", &[("MUG", 1)])])).await.unwrap();
     let before = levels(&*store).await;
-    let refused = store.apply(&records(0, 5, vec![order("o-2", &[("MUG", 1)])])).await;
+    let mut ahead = records(0, 5, vec![order("o-2", &[("MUG", 1)])]);
+    ahead.advances[0].applied = Some(NextOffset(4));
+    let refused = store.apply(&ahead).await.unwrap_err();
+    assert!(!refused.is_transient() && refused.to_string().contains("went back in time"), "{refused}");
     match refused {
-        Err(StoreError::LedgerBehind { at, expected, found }) => {
-            assert_eq!((at, expected, found), (partition(0), NextOffset(5), NextOffset(1)));
+        StoreError::LedgerBehind { at, expected, found } => {
+            assert_eq!((at, expected, found), (partition(0), NextOffset(4), NextOffset(1)));
         }
         other => panic!("{other:?}"),
     }
@@ -369,6 +373,32 @@ async fn a_ledger_behind_is_refused_and_nothing_is_written(database: Arc<TestDat
     // The store goes on as before.
     let next = store.apply(&records(0, 1, vec![order("o-2", &[("MUG", 1)])])).await.unwrap();
     assert_eq!(words(&next.outcomes), ["accepted"]);
+}
+
+async fn a_batch_before_the_one_it_goes_on_from_is_refused_until_that_is_committed(
+    database: Arc<TestDatabase>,
+) {
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 3, None)])).await.unwrap();
+    store.apply(&records(0, 0, vec![order("o-1", &[("MUG", 1)])])).await.unwrap();
+    let before = levels(&*store).await;
+    let mut second = records(0, 2, vec![order("o-3", &[("MUG", 1)])]);
+    // Nobody knows, or the ledger is where it is known to be: nothing says that it lost anything.
+    for applied in [None, Some(NextOffset(1))] {
+        second.advances[0].applied = applied;
+        let refused = store.apply(&second).await.unwrap_err();
+        // Doing the same again would wait for a batch that may never come.
+        assert!(!refused.is_transient() && refused.to_string().contains("the batch before it"), "{refused}");
+        match refused {
+            StoreError::PreviousNotCommitted { at, expected, found } => {
+                assert_eq!((at, expected, found), (partition(0), NextOffset(2), NextOffset(1)));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((&levels(&*store).await, positions(&*store, &[0]).await), (&before, vec![Some(1)]));
+    }
+    store.apply(&records(0, 1, vec![order("o-2", &[("MUG", 1)])])).await.unwrap();
+    assert_eq!(words(&store.apply(&second).await.unwrap().outcomes), ["accepted"]);
 }
 
 async fn a_record_below_the_position_without_a_decision_is_undecided(database: Arc<TestDatabase>) {
@@ -510,6 +540,7 @@ async fn positions_of_partitions_are_kept_apart(database: Arc<TestDatabase>) {
         at: TopicPartition::new("orders.\"two\"", 0),
         expected: NextOffset(0),
         next: NextOffset(i64::MAX),
+        applied: None,
         published: None,
     });
     store

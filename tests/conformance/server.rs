@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{CommandBatch, Store, StoreError};
+use stock_verifier::store::{
+    CommandBatch, LedgerAdmin as _, LedgerHistory as _, LedgerWriter as _, StoreError,
+};
 
 use super::{expect_no_findings, levels};
 use crate::on_every_store;

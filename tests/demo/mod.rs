@@ -9,7 +9,7 @@ use stock_verifier::config::BatchArgs;
 use stock_verifier::demo::readback::Evidence;
 use stock_verifier::demo::{Options, play, proof};
 use stock_verifier::replay::Progress;
-use stock_verifier::store::Store;
+use stock_verifier::store::LedgerAdmin as _;
 use stock_verifier::store::sqlite::SqliteStore;
 
 fn demo(arguments: &[&str]) -> Output {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stock_verifier::event::read_command;
 use stock_verifier::ledger::{NextOffset, Request};
-use stock_verifier::store::{Advance, CommandBatch, Store as _};
+use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use crate::support::database::Database;
 use crate::support::kafka::{Sent, order};
@@ -51,7 +51,8 @@ fn decide_only(scene: &Scene, partition: i32, from: i64, to: i64) {
         source: Some(record.source.clone()),
     });
     let at = records[0].source.at.clone();
-    let advance = Advance { at, expected: NextOffset(from), next: NextOffset(to), published: None };
+    let advance =
+        Advance { at, expected: NextOffset(from), next: NextOffset(to), applied: None, published: None };
     let batch = CommandBatch { advances: vec![advance], requests: requests.collect(), epoch: None };
     let store = scene.database.store();
     wait_for(async {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use stock_verifier::ledger::{Command as Ask, Id, Item, Quantity, Request, Sku, Terms};
-use stock_verifier::store::{CommandBatch, Store as _};
+use stock_verifier::store::{CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use crate::support::kafka::{Sent, order, sent};
 use crate::support::scene::Scene;

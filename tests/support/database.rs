@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use stock_verifier::store::Store as _;
+use stock_verifier::store::LedgerAdmin as _;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 
 use super::servers::wait_for;

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use stock_verifier::ledger::{Command as Ask, Id, Request, Sku};
-use stock_verifier::store::{CommandBatch, Store as _};
+use stock_verifier::store::{CommandBatch, LedgerAdmin as _, LedgerHistory as _, LedgerWriter as _};
 
 use super::database::{Database, unique};
 use super::kafka::{Cluster, Sent};

@@ -244,7 +244,13 @@ pub fn at(number: i32, offset: i64, request: Request) -> Request {
 
 /// How far a batch takes a partition.
 pub fn advance(number: i32, expected: i64, next: i64) -> Advance {
-    Advance { at: partition(number), expected: NextOffset(expected), next: NextOffset(next), published: None }
+    Advance {
+        at: partition(number),
+        expected: NextOffset(expected),
+        next: NextOffset(next),
+        applied: None,
+        published: None,
+    }
 }
 
 /// A batch of commands that came from no record.

@@ -8,7 +8,7 @@ use stock_verifier::ledger::{
     Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
 };
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Advance, CommandBatch, Store as _};
+use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use super::Run;
 use crate::Bench;
@@ -93,6 +93,7 @@ fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Re
                     at: TopicPartition::new(Arc::clone(&topic), i32::try_from(*partition)?),
                     expected: NextOffset(before[*partition]),
                     next: NextOffset(nexts[*partition]),
+                    applied: None,
                     published: None,
                 })
             })

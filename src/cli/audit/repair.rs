@@ -8,14 +8,14 @@ use crate::replay::finding::Finding;
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::republish::republish;
 use crate::replay::scope::Scope;
-use crate::store::{CommandBatch, Store};
+use crate::store::{CommandBatch, LedgerAdmin, LedgerHistory};
 
 /// Levels repaired at once.
 const PAGE: usize = 1_000;
 
 /// Makes each level that is not what its movements say follow from them, and leaves a ledger line that says so. Items
 /// whose movements are themselves not one chain are left alone: nothing tells which of them is wrong.
-pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
+pub(super) async fn levels(store: &dyn LedgerAdmin) -> Result<Vec<String>> {
     let mut repaired = Vec::new();
     let wrong = store.repairable_levels().await?;
     let now = jiff::Timestamp::now().as_microsecond();
@@ -52,7 +52,7 @@ pub(super) async fn levels(store: &dyn Store) -> Result<Vec<String>> {
 
 /// Republishes results that were never published.
 pub(super) async fn results(
-    store: &dyn Store,
+    store: &dyn LedgerHistory,
     scope: Scope<'_>,
     findings: &[Finding],
     progress: &Progress,

@@ -23,7 +23,7 @@ use crate::replay::compare;
 use crate::replay::record_filter::RecordFilter;
 use crate::replay::scope::Scope;
 use crate::replay::{rebuild, reprocess, republish, simulate};
-use crate::store::Store;
+use crate::store::{LedgerHistory, Store};
 
 /// What every replay needs.
 #[derive(Debug, Args)]
@@ -279,7 +279,8 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
         open_url(args.into.expose(), FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
     let scope = args.common.scope(&filter);
-    let report = rebuild::rebuild(old.as_deref(), &*into, scope, args.execute, &shown.progress).await;
+    let history = old.as_deref().map(|old| old as &dyn LedgerHistory);
+    let report = rebuild::rebuild(history, &*into, scope, args.execute, &shown.progress).await;
     drop(shown);
     into.close().await;
     if let Some(old) = &old {

@@ -1,13 +1,11 @@
 //! `stock get`: shows levels and limits.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::ledger::{Limits, Location, Sku};
-use crate::store::{ItemLevel, Store};
+use crate::store::{ItemLevel, LedgerReader};
 
 /// The arguments of `stock get`.
 #[derive(Debug, Args)]
@@ -21,7 +19,7 @@ pub struct GetArgs {
     pub json: bool,
 }
 
-pub(super) async fn get(args: GetArgs, store: &Arc<dyn Store>) -> Result<String> {
+pub(super) async fn get(args: GetArgs, store: &dyn LedgerReader) -> Result<String> {
     let wanted = args
         .skus
         .iter()

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku};
-use crate::store::{CommandBatch, MAX_BATCH, Store};
+use crate::store::{CommandBatch, LedgerWriter, MAX_BATCH};
 
 /// Rows of a long file set in one transaction: long enough to be quick, short enough for orders to pass in between.
 const LONG_IMPORT_BATCH: usize = 10_000;
@@ -31,7 +30,7 @@ pub struct ImportArgs {
     pub name: String,
 }
 
-pub(super) async fn import(args: ImportArgs, store: &Arc<dyn Store>) -> Result<String> {
+pub(super) async fn import(args: ImportArgs, store: &dyn LedgerWriter) -> Result<String> {
     let content = read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let rows = read_rows(&content).with_context(|| format!("{}: nothing imported", args.file.display()))?;
     let import = import_id(&content, &args.name);

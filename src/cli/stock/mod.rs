@@ -70,10 +70,10 @@ pub async fn run(args: StockArgs) -> Result<ExitCode> {
 /// As [`run`].
 pub async fn execute(command: StockCommand, store: &Arc<dyn Store>) -> Result<String> {
     match command {
-        StockCommand::Import(args) => import::import(args, store).await,
-        StockCommand::Set(args) => state::set(args, store).await,
-        StockCommand::Limits(args) => state::limits(args, store).await,
-        StockCommand::Get(args) => get::get(args, store).await,
+        StockCommand::Import(args) => import::import(args, &**store).await,
+        StockCommand::Set(args) => state::set(args, &**store).await,
+        StockCommand::Limits(args) => state::limits(args, &**store).await,
+        StockCommand::Get(args) => get::get(args, &**store).await,
     }
 }
 

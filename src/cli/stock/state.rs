@@ -1,13 +1,11 @@
 //! `stock set` and `stock limits`: state the level or the limits of one item.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{get, item};
 use crate::ledger::{Command, Id, Item, Limits, MAX_QUANTITY, Outcome, Reason, Request};
-use crate::store::{CommandBatch, Store};
+use crate::store::{CommandBatch, LedgerReader, LedgerWriter, Store};
 
 /// The arguments of `stock set`.
 #[derive(Debug, Args)]
@@ -47,7 +45,7 @@ pub struct LimitsArgs {
     pub order_limit: Option<i64>,
 }
 
-pub(super) async fn set(args: SetArgs, store: &Arc<dyn Store>) -> Result<String> {
+pub(super) async fn set(args: SetArgs, store: &dyn Store) -> Result<String> {
     let item = item(&args.sku, args.location.as_deref())?;
     let command = Command::stock_set(own_id("set")?, item.clone(), args.available, args.expected_version);
     match apply(command, store).await?.first() {
@@ -66,7 +64,7 @@ pub(super) async fn set(args: SetArgs, store: &Arc<dyn Store>) -> Result<String>
     }
 }
 
-pub(super) async fn limits(args: LimitsArgs, store: &Arc<dyn Store>) -> Result<String> {
+pub(super) async fn limits(args: LimitsArgs, store: &dyn Store) -> Result<String> {
     let item = item(&args.sku, args.location.as_deref())?;
     let limits = Limits { backorder: args.backorder_limit, order: args.order_limit };
     let command = Command::limits_set(own_id("limits")?, item.clone(), limits);
@@ -85,7 +83,7 @@ fn own_id(what: &str) -> Result<Id> {
 }
 
 /// Applies one command; why it was rejected, or nothing.
-async fn apply(command: Command, store: &Arc<dyn Store>) -> Result<Vec<Reason>> {
+async fn apply(command: Command, store: &dyn LedgerWriter) -> Result<Vec<Reason>> {
     let batch =
         CommandBatch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
     match store.apply(&batch).await?.outcomes.as_slice() {
@@ -96,6 +94,6 @@ async fn apply(command: Command, store: &Arc<dyn Store>) -> Result<Vec<Reason>> 
     }
 }
 
-async fn show(item: Item, store: &Arc<dyn Store>) -> Result<String> {
+async fn show(item: Item, store: &dyn LedgerReader) -> Result<String> {
     Ok(get::table(&store.levels_of(&[item]).await?))
 }

@@ -200,7 +200,7 @@ fn are_locked(orders: &Map<Id, OrderState>, items: &[&Item]) -> bool {
     orders.values().flat_map(|order| &order.lines).all(|line| items.binary_search(&&line.item).is_ok())
 }
 
-/// Locks the batch's positions and reads them; refuses a ledger that went back in time.
+/// Locks the batch's positions and reads them; refuses a ledger that is not where the batch goes on from.
 async fn lock_positions(
     connection: &mut PgConnection,
     advances: &[Advance],

@@ -91,7 +91,8 @@ pub(super) fn keeps_session(error: &StoreError) -> bool {
         StoreError::Reconnected
         | StoreError::ConcurrentChange
         | StoreError::PositionChanged { .. }
-        | StoreError::LedgerBehind { .. } => true,
+        | StoreError::LedgerBehind { .. }
+        | StoreError::PreviousNotCommitted { .. } => true,
         _ => false,
     }
 }

@@ -60,8 +60,8 @@ use connection::{CLOSE_LIMIT, Patience};
 use session::ACQUIRE_TIMEOUT;
 
 use super::{
-    Applied, ApplyMode, Audit, CommandBatch, DueHold, ItemLevel, OverdueHolds, Position, Snapshot, Store,
-    StoreError, version,
+    Applied, ApplyMode, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader,
+    LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, WorkQueue, version,
 };
 use crate::ledger::{Item, Sequenced, Sku, TopicPartition};
 
@@ -246,39 +246,24 @@ fn is_transient(error: &sqlx::Error) -> bool {
 }
 
 #[async_trait]
-impl Store for PostgresStore {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        self.with(settings::check).await?;
-        version::check_can_migrate(&MIGRATIONS, &self.migrations().await?)?;
-        self.check_writable().await?;
-        // A session of its own: an index on a large ledger takes as long as it takes.
-        let options = (*self.pool.connect_options()).clone().options([
-            ("statement_timeout", "0".to_owned()),
-            ("idle_in_transaction_session_timeout", "0".to_owned()),
-            ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
-        ]);
-        let mut connection = session::connect(&options).await?;
-        let migrated = MIGRATIONS.run_direct(&mut connection).await;
-        // What closing says adds nothing; the session ends with the connection anyway, and its locks too.
-        let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
-        migrated.map_err(|error| {
-            let doing = if is_lock_timeout(&error) {
-                "migrating the database: another process migrates it or holds a lock on one of its tables; the same \
-                 again may work"
-            } else {
-                "migrating the database"
-            };
-            failed(doing)(error.into())
-        })
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.with(settings::check).await?;
-        version::check(&MIGRATIONS, &self.migrations().await?)
-    }
-
-    async fn check_writable(&self) -> Result<(), StoreError> {
-        self.with(settings::check_writable).await
+impl LedgerWriter for PostgresStore {
+    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
+        let owner: String = self
+            .with(async |connection| {
+                sqlx::query_scalar(
+                    "INSERT INTO ledger_group (name) VALUES ($1)
+                     ON CONFLICT (only_one)
+                         DO UPDATE SET name = CASE WHEN $2 THEN excluded.name ELSE ledger_group.name END
+                     RETURNING name",
+                )
+                .bind(group)
+                .bind(take_over)
+                .fetch_one(connection)
+                .await
+                .map_err(failed("claiming the ledger"))
+            })
+            .await?;
+        if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
     }
 
     async fn positions(
@@ -307,15 +292,6 @@ impl Store for PostgresStore {
         self.with(positions::all).await
     }
 
-    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
-        let read = async |connection: &mut PgConnection| {
-            // Now that it is there: its own opening counts.
-            let epoch = self.connection_epoch();
-            Ok((epoch, positions::all(connection).await?))
-        };
-        connection::with_connection(&self.batches, Patience::Usual, read).await
-    }
-
     async fn set_position(
         &self,
         at: &TopicPartition,
@@ -325,37 +301,17 @@ impl Store for PostgresStore {
         self.with(async |connection| positions::set(connection, at, was, now).await).await
     }
 
-    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
-        let owner: String = self
-            .with(async |connection| {
-                sqlx::query_scalar(
-                    "INSERT INTO ledger_group (name) VALUES ($1)
-                     ON CONFLICT (only_one)
-                         DO UPDATE SET name = CASE WHEN $2 THEN excluded.name ELSE ledger_group.name END
-                     RETURNING name",
-                )
-                .bind(group)
-                .bind(take_over)
-                .fetch_one(connection)
-                .await
-                .map_err(failed("claiming the ledger"))
-            })
-            .await?;
-        if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
-    }
-
-    async fn group(&self) -> Result<Option<String>, StoreError> {
-        self.with(async |connection| {
-            sqlx::query_scalar("SELECT name FROM ledger_group")
-                .fetch_optional(connection)
-                .await
-                .map_err(failed("reading whose ledger it is"))
-        })
-        .await
-    }
-
     fn connection_epoch(&self) -> u64 {
         self.opened.load(Ordering::SeqCst)
+    }
+
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+        let read = async |connection: &mut PgConnection| {
+            // Now that it is there: its own opening counts.
+            let epoch = self.connection_epoch();
+            Ok((epoch, positions::all(connection).await?))
+        };
+        connection::with_connection(&self.batches, Patience::Usual, read).await
     }
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
@@ -364,7 +320,10 @@ impl Store for PostgresStore {
         };
         super::retry_when("applying a batch", again, || self.attempt(batch)).await
     }
+}
 
+#[async_trait]
+impl LedgerReader for PostgresStore {
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let wanted: Option<Vec<&str>> = of.map(|skus| skus.iter().map(Sku::as_str).collect());
         self.with(async |connection| {
@@ -400,21 +359,18 @@ impl Store for PostgresStore {
     async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
         self.with(async |connection| read::levels_after(connection, after, limit).await).await
     }
+}
 
-    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
-        self.with(async |connection| orders::take_unannounced(connection, limit).await).await
-    }
-
-    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
-        self.with(async |connection| orders::take_due_holds(connection, limit, lease).await).await
-    }
-
-    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
-        self.with(async |connection| orders::overdue_holds(connection, by).await).await
-    }
-
-    async fn audit(&self) -> Result<Audit, StoreError> {
-        self.at_leisure(audit::audit).await
+#[async_trait]
+impl LedgerHistory for PostgresStore {
+    async fn group(&self) -> Result<Option<String>, StoreError> {
+        self.with(async |connection| {
+            sqlx::query_scalar("SELECT name FROM ledger_group")
+                .fetch_optional(connection)
+                .await
+                .map_err(failed("reading whose ledger it is"))
+        })
+        .await
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
@@ -425,9 +381,45 @@ impl Store for PostgresStore {
         Ok(Box::new(read::PostgresSnapshot::begin(&self.pool).await?))
     }
 
-    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.attempt_as(batch, ApplyMode::At(sequences), IdLookup::Any))
-            .await
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        self.at_leisure(audit::audit).await
+    }
+}
+
+#[async_trait]
+impl LedgerAdmin for PostgresStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.with(settings::check).await?;
+        version::check_can_migrate(&MIGRATIONS, &self.migrations().await?)?;
+        self.check_writable().await?;
+        // A session of its own: an index on a large ledger takes as long as it takes.
+        let options = (*self.pool.connect_options()).clone().options([
+            ("statement_timeout", "0".to_owned()),
+            ("idle_in_transaction_session_timeout", "0".to_owned()),
+            ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
+        ]);
+        let mut connection = session::connect(&options).await?;
+        let migrated = MIGRATIONS.run_direct(&mut connection).await;
+        // What closing says adds nothing; the session ends with the connection anyway, and its locks too.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
+        migrated.map_err(|error| {
+            let doing = if is_lock_timeout(&error) {
+                "migrating the database: another process migrates it or holds a lock on one of its tables; the same \
+                 again may work"
+            } else {
+                "migrating the database"
+            };
+            failed(doing)(error.into())
+        })
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.with(settings::check).await?;
+        version::check(&MIGRATIONS, &self.migrations().await?)
+    }
+
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.with(settings::check_writable).await
     }
 
     async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
@@ -436,6 +428,11 @@ impl Store for PostgresStore {
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         super::retry("repairing levels", || self.attempt_as(batch, ApplyMode::Repair, IdLookup::Any)).await
+    }
+
+    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
+        super::retry("restoring a batch", || self.attempt_as(batch, ApplyMode::At(sequences), IdLookup::Any))
+            .await
     }
 
     async fn close(&self) {
@@ -447,6 +444,21 @@ impl Store for PostgresStore {
         if tokio::time::timeout(CLOSE_LIMIT, both).await.is_err() {
             tracing::debug!("not all connections were closed within {CLOSE_LIMIT:?}");
         }
+    }
+}
+
+#[async_trait]
+impl WorkQueue for PostgresStore {
+    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
+        self.with(async |connection| orders::take_due_holds(connection, limit, lease).await).await
+    }
+
+    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+        self.with(async |connection| orders::overdue_holds(connection, by).await).await
+    }
+
+    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.with(async |connection| orders::take_unannounced(connection, limit).await).await
     }
 }
 

@@ -45,9 +45,9 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, ApplyMode, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, OverdueHolds, Position,
-    Snapshot, Store, StoreError, StoredMovement, find_positions, first_place_of, followed_orders, is_below,
-    order_states, version,
+    Applied, ApplyMode, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, LedgerAdmin, LedgerHistory,
+    LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, WorkQueue,
+    find_positions, first_place_of, followed_orders, is_below, order_states, version,
 };
 use crate::ledger::{
     self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku,
@@ -151,16 +151,21 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
-        version::check_can_migrate(&MIGRATOR, &found)?;
-        MIGRATOR.run(&self.writer).await.map_err(|e| database("migrating the ledger")(e.into()))
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
-        version::check(&MIGRATOR, &found)
+impl LedgerWriter for SqliteStore {
+    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
+        let doing = "claiming the ledger";
+        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
+        let owner: String = sqlx::query_scalar(
+            "INSERT INTO ledger_group (only_one, name) VALUES (1, ?1)
+             ON CONFLICT (only_one) DO UPDATE SET name = CASE WHEN ?2 THEN excluded.name ELSE name END
+             RETURNING name",
+        )
+        .bind(group)
+        .bind(take_over)
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(database(doing))?;
+        if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
     }
 
     async fn positions(
@@ -175,13 +180,6 @@ impl Store for SqliteStore {
     async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading positions"))?;
         rows::read_full_positions(&mut conn, None).await.map_err(database("reading positions"))
-    }
-
-    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
-        let doing = "reading positions";
-        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
-        let epoch = self.connection_epoch();
-        Ok((epoch, rows::read_full_positions(&mut conn, None).await.map_err(database(doing))?))
     }
 
     async fn set_position(
@@ -207,33 +205,15 @@ impl Store for SqliteStore {
         tx.commit().await.map_err(database(doing))
     }
 
-    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
-        let doing = "claiming the ledger";
-        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
-        let owner: String = sqlx::query_scalar(
-            "INSERT INTO ledger_group (only_one, name) VALUES (1, ?1)
-             ON CONFLICT (only_one) DO UPDATE SET name = CASE WHEN ?2 THEN excluded.name ELSE name END
-             RETURNING name",
-        )
-        .bind(group)
-        .bind(take_over)
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(database(doing))?;
-        if owner == group { Ok(()) } else { Err(StoreError::OtherGroup { owner }) }
-    }
-
-    async fn group(&self) -> Result<Option<String>, StoreError> {
-        let doing = "reading whose ledger it is";
-        let mut conn = self.readers.acquire().await.map_err(database(doing))?;
-        sqlx::query_scalar("SELECT name FROM ledger_group")
-            .fetch_optional(&mut *conn)
-            .await
-            .map_err(database(doing))
-    }
-
     fn connection_epoch(&self) -> u64 {
         self.opened.load(Ordering::SeqCst)
+    }
+
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+        let doing = "reading positions";
+        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
+        let epoch = self.connection_epoch();
+        Ok((epoch, rows::read_full_positions(&mut conn, None).await.map_err(database(doing))?))
     }
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
@@ -243,7 +223,10 @@ impl Store for SqliteStore {
         };
         super::retry_when("applying a batch", again, || self.apply_once(batch, ApplyMode::Usual)).await
     }
+}
 
+#[async_trait]
+impl LedgerReader for SqliteStore {
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         let levels = match of {
@@ -262,12 +245,64 @@ impl Store for SqliteStore {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         rows::read_levels_after(&mut conn, after, limit).await.map(item_levels)
     }
+}
 
-    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
-        let mut conn = self.writer.acquire().await.map_err(database("taking levels to announce"))?;
-        orders::take_unannounced(&mut conn, limit).await
+#[async_trait]
+impl LedgerHistory for SqliteStore {
+    async fn group(&self) -> Result<Option<String>, StoreError> {
+        let doing = "reading whose ledger it is";
+        let mut conn = self.readers.acquire().await.map_err(database(doing))?;
+        sqlx::query_scalar("SELECT name FROM ledger_group")
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(database(doing))
     }
 
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let transaction = self.readers.begin().await.map_err(database("beginning to read the ledger"))?;
+        Ok(Box::new(SqliteSnapshot(transaction)))
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("auditing the ledger"))?;
+        audit::audit(&mut conn).await
+    }
+}
+
+#[async_trait]
+impl LedgerAdmin for SqliteStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        version::check_can_migrate(&MIGRATOR, &found)?;
+        MIGRATOR.run(&self.writer).await.map_err(|e| database("migrating the ledger")(e.into()))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        version::check(&MIGRATOR, &found)
+    }
+
+    async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("looking for levels to repair"))?;
+        rows::read_mendable_levels(&mut conn).await.map(item_levels)
+    }
+
+    async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
+        super::retry("repairing levels", || self.apply_once(batch, ApplyMode::Repair)).await
+    }
+
+    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
+        super::retry("restoring a batch", || self.apply_once(batch, ApplyMode::At(sequences))).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+#[async_trait]
+impl WorkQueue for SqliteStore {
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("taking due holds"))?;
         let now = now();
@@ -281,32 +316,9 @@ impl Store for SqliteStore {
         orders::overdue_holds(&mut conn, Stamp(now().0.saturating_sub(by))).await
     }
 
-    async fn audit(&self) -> Result<Audit, StoreError> {
-        let mut conn = self.readers.acquire().await.map_err(database("auditing the ledger"))?;
-        audit::audit(&mut conn).await
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        let transaction = self.readers.begin().await.map_err(database("beginning to read the ledger"))?;
-        Ok(Box::new(SqliteSnapshot(transaction)))
-    }
-
-    async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.apply_once(batch, ApplyMode::At(sequences))).await
-    }
-
-    async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
-        let mut conn = self.readers.acquire().await.map_err(database("looking for levels to repair"))?;
-        rows::read_mendable_levels(&mut conn).await.map(item_levels)
-    }
-
-    async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
-        super::retry("repairing levels", || self.apply_once(batch, ApplyMode::Repair)).await
-    }
-
-    async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
+        let mut conn = self.writer.acquire().await.map_err(database("taking levels to announce"))?;
+        orders::take_unannounced(&mut conn, limit).await
     }
 }
 

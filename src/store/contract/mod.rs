@@ -1,0 +1,34 @@
+//! The contracts of a ledger database, one for each kind of user. Each user takes the smallest that it needs, so that its
+//! parameters say what it can do.
+//!
+//! | contract | users |
+//! |---|---|
+//! | [`LedgerWriter`] | the pipeline, which decides; `stock`, which states levels |
+//! | [`LedgerReader`] | the level feed; `stock get` |
+//! | [`LedgerHistory`] | replay and audit |
+//! | [`LedgerAdmin`] | the commands that make, check, repair and close a ledger |
+//! | [`WorkQueue`] | the level feed and the expiry of holds |
+//!
+//! So a running verifier needs the first two and the last: [`VerifierStore`].
+
+mod admin;
+mod history;
+mod reader;
+mod work_queue;
+mod writer;
+
+pub use admin::LedgerAdmin;
+pub use history::{LedgerHistory, Snapshot};
+pub use reader::LedgerReader;
+pub use work_queue::WorkQueue;
+pub use writer::LedgerWriter;
+
+/// What a running verifier needs: it decides, says what there is, and takes what waits.
+pub trait VerifierStore: LedgerWriter + LedgerReader + WorkQueue {}
+
+impl<T: LedgerWriter + LedgerReader + WorkQueue> VerifierStore for T {}
+
+/// A ledger database: all contracts together, for who opens one and hands it on.
+pub trait Store: VerifierStore + LedgerHistory + LedgerAdmin {}
+
+impl<T: VerifierStore + LedgerHistory + LedgerAdmin> Store for T {}
