@@ -19,7 +19,7 @@ pub use contract::{
 
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, Offset, OrderState, Outcome,
-    Request, Seq, Sequenced, Sequences, Stamp, TopicId, TopicPartition,
+    Request, Seq, Stamp, TopicId, TopicPartition,
 };
 
 mod audit;
@@ -356,27 +356,6 @@ fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
     match was {
         Some(Position { topic_id: Some(_), .. }) => next,
         _ => Seq::START,
-    }
-}
-
-/// How a batch is applied.
-#[derive(Debug, Clone, Copy)]
-enum ApplyMode<'a> {
-    /// At the next ledger sequences.
-    Usual,
-    /// At the ledger sequences its decisions had before.
-    At(&'a [Sequenced]),
-    /// At the next ledger sequences, after levels were made to follow from their movements.
-    Repair,
-}
-
-impl<'a> ApplyMode<'a> {
-    /// The ledger sequences of the batch's decisions.
-    fn sequences(self, next: Sequenced) -> Sequences<'a> {
-        match self {
-            Self::At(given) => Sequences::Given(given),
-            Self::Usual | Self::Repair => Sequences::From(next),
-        }
     }
 }
 

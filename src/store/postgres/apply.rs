@@ -12,18 +12,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Postgres, Row, Transaction};
 
 use super::copy::CopyRows;
+use super::levels::LevelRows;
 use super::rows::location_column;
 use super::{DECISIONS_KEY, broke, failed, levels, orders, rows};
 use crate::ledger::{
     Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Map, Movement, NextOffset, OrderState, Seq,
-    Sequenced, Set, Stamp, TopicPartition, View, decide,
+    Sequenced, Sequences, Set, Stamp, TopicPartition, View, decide,
 };
 use crate::store::{
-    Advance, Applied, ApplyMode, CommandBatch, StoreError, find_positions, followed_orders, is_below,
-    order_states,
+    Advance, Applied, CommandBatch, StoreError, find_positions, followed_orders, is_below, order_states,
 };
 
 /// The gate's number, this program's own among advisory locks.
@@ -72,44 +72,112 @@ pub(super) fn met_known_id(error: &StoreError) -> bool {
 pub(super) async fn apply(
     connection: &mut PgConnection,
     batch: &CommandBatch,
-    mode: ApplyMode<'_>,
     ids: IdLookup,
 ) -> Result<Applied, StoreError> {
-    let followed = followed_orders(batch);
-    let before = look_up(connection, &followed).await?;
-    let alone = remembers_cancellation(batch, &before) || begins_items(connection, batch).await?;
-    let begin = if alone { BEGIN_ALONE } else { BEGIN_SHARED };
-    let followed_before = order_states(&before, &followed)?;
+    let before = LookedUp::of(connection, batch).await?;
+    let mut transaction = before.begin(connection).await?;
+    let items = before.items(batch);
+    let locked = Locked::of(&mut transaction, batch, &before, &items, ids).await?;
+    let sequences = Sequences::From(locked.next);
+    let (rows, changes) = locked.decide(batch, sequences);
+    write(&mut transaction, batch, &rows, &changes).await?;
+    commit(transaction, changes).await
+}
 
-    let mut transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
-    let items = items_of(batch, &followed_before);
-    if let ApplyMode::Repair = mode {
-        // Whoever moves them now is waited for, so that the newest movement is the newest.
-        levels::lock(&mut transaction, &items).await?;
-        levels::repair(&mut transaction, &items).await?;
-    }
-    let (levels, rows) = levels::lock(&mut transaction, &items).await?;
-    let positions = lock_positions(&mut transaction, &batch.advances).await?;
-    let below = |request: &_| is_below(&positions, request);
-    let ids = if followed.is_empty() && !batch.requests.iter().any(below) { ids } else { IdLookup::Any };
-    let (decisions, next) = read_decisions(&mut transaction, batch, &followed, ids).await?;
-    let mut orders = order_states(&decisions, &followed)?;
-    if !are_locked(&orders, &items) {
-        return Err(StoreError::ConcurrentChange);
-    }
-    orders::read_states(&mut transaction, &mut orders).await?;
+/// What is looked up before anything is locked.
+pub(super) struct LookedUp<'a> {
+    /// The orders that the batch's commands follow.
+    followed: Vec<&'a Id>,
+    /// Those of them that were accepted by then.
+    orders: Map<Id, OrderState>,
+    /// Whether the batch has the gate for itself.
+    alone: bool,
+}
 
-    let view = View { levels, decisions, orders };
-    let changes = decide(view, &batch.requests, below, mode.sequences(next));
-
-    levels::write_with_positions(&mut transaction, &rows, &changes, &batch.advances).await?;
-    copy_decisions(&mut transaction, &changes).await?;
-    copy_movements(&mut transaction, &changes).await?;
-    orders::write_states(&mut transaction, &changes.orders).await?;
-    orders::note_unannounced(&mut transaction, &changes.movements).await?;
-    if let ApplyMode::At([.., last]) = mode {
-        draw_through(&mut transaction, last.seq).await?;
+impl<'a> LookedUp<'a> {
+    pub(super) async fn of(
+        connection: &mut PgConnection,
+        batch: &'a CommandBatch,
+    ) -> Result<Self, StoreError> {
+        let followed = followed_orders(batch);
+        let decisions = look_up(connection, &followed).await?;
+        let alone = remembers_cancellation(batch, &decisions) || begins_items(connection, batch).await?;
+        let orders = order_states(&decisions, &followed)?;
+        Ok(Self { followed, orders, alone })
     }
+
+    /// Begins the batch's transaction, and passes the gate.
+    pub(super) async fn begin<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+    ) -> Result<Transaction<'c, Postgres>, StoreError> {
+        let begin = if self.alone { BEGIN_ALONE } else { BEGIN_SHARED };
+        connection.begin_with(begin).await.map_err(failed("beginning a transaction"))
+    }
+
+    /// The items whose levels the batch may change, sorted, each once.
+    pub(super) fn items<'b>(&'b self, batch: &'b CommandBatch) -> Vec<&'b Item> {
+        items_of(batch, &self.orders)
+    }
+}
+
+/// What a batch decides on, locked.
+pub(super) struct Locked<'a> {
+    view: View,
+    rows: LevelRows<'a>,
+    positions: HashMap<TopicPartition, NextOffset>,
+    /// The first of the ledger sequences drawn for it, and its time.
+    pub(super) next: Sequenced,
+}
+
+impl<'a> Locked<'a> {
+    /// Locks and reads.
+    pub(super) async fn of(
+        connection: &mut PgConnection,
+        batch: &CommandBatch,
+        before: &LookedUp<'_>,
+        items: &[&'a Item],
+        ids: IdLookup,
+    ) -> Result<Self, StoreError> {
+        let followed = &before.followed;
+        let (levels, rows) = levels::lock(connection, items).await?;
+        let positions = lock_positions(connection, &batch.advances).await?;
+        let below = |request: &_| is_below(&positions, request);
+        let ids = if followed.is_empty() && !batch.requests.iter().any(below) { ids } else { IdLookup::Any };
+        let (decisions, next) = read_decisions(connection, batch, followed, ids).await?;
+        let mut orders = order_states(&decisions, followed)?;
+        if !are_locked(&orders, items) {
+            return Err(StoreError::ConcurrentChange);
+        }
+        orders::read_states(connection, &mut orders).await?;
+        Ok(Self { view: View { levels, decisions, orders }, rows, positions, next })
+    }
+
+    /// Decides, in memory; with it the rows of the levels that are to be written.
+    pub(super) fn decide(self, batch: &CommandBatch, sequences: Sequences<'_>) -> (LevelRows<'a>, Changes) {
+        let below = |request: &_| is_below(&self.positions, request);
+        (self.rows, decide(self.view, &batch.requests, below, sequences))
+    }
+}
+
+/// Writes what was decided.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    batch: &CommandBatch,
+    rows: &LevelRows<'_>,
+    changes: &Changes,
+) -> Result<(), StoreError> {
+    levels::write_with_positions(connection, rows, changes, &batch.advances).await?;
+    copy_decisions(connection, changes).await?;
+    copy_movements(connection, changes).await?;
+    orders::write_states(connection, &changes.orders).await?;
+    orders::note_unannounced(connection, &changes.movements).await
+}
+
+pub(super) async fn commit(
+    transaction: Transaction<'_, Postgres>,
+    changes: Changes,
+) -> Result<Applied, StoreError> {
     transaction.commit().await.map_err(failed("committing a batch"))?;
     Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
@@ -274,16 +342,6 @@ async fn read_decisions(
         }
     }
     Ok((decisions, Sequenced { seq: first, at: now }))
-}
-
-/// Lets the next batch begin after this ledger sequence.
-async fn draw_through(connection: &mut PgConnection, last: Seq) -> Result<(), StoreError> {
-    sqlx::query("SELECT setval('ledger_seq', greatest($1, last_value)) FROM ledger_seq")
-        .bind(last.0)
-        .execute(connection)
-        .await
-        .map_err(failed("keeping the ledger sequences"))?;
-    Ok(())
 }
 
 async fn copy_decisions(connection: &mut PgConnection, changes: &Changes) -> Result<(), StoreError> {

@@ -35,6 +35,7 @@ mod audit;
 mod connection;
 mod copy;
 mod levels;
+mod offline;
 mod orders;
 mod peers;
 mod positions;
@@ -60,8 +61,8 @@ use connection::{CLOSE_LIMIT, Patience};
 use session::ACQUIRE_TIMEOUT;
 
 use super::{
-    Applied, ApplyMode, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader,
-    LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, WorkQueue, version,
+    Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
+    OverdueHolds, Position, Snapshot, StoreError, WorkQueue, version,
 };
 use crate::ledger::{Item, Sequenced, Sku, TopicPartition};
 
@@ -134,7 +135,7 @@ impl PostgresStore {
             self.full_lookup_batches
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if full_lookup_batches.is_err() {
-            match self.attempt_as(batch, ApplyMode::Usual, IdLookup::New).await {
+            match self.attempt_as(batch, IdLookup::New).await {
                 Err(error) if apply::met_known_id(&error) => {
                     tracing::debug!("a command id was decided before; ids are looked up for a while");
                     self.full_lookup_batches.store(FULL_LOOKUP_BATCHES, Ordering::Relaxed);
@@ -142,23 +143,23 @@ impl PostgresStore {
                 applied => return applied,
             }
         }
-        self.attempt_as(batch, ApplyMode::Usual, IdLookup::Any).await
+        self.attempt_as(batch, IdLookup::Any).await
     }
 
-    async fn attempt_as(
-        &self,
-        batch: &CommandBatch,
-        mode: ApplyMode<'_>,
-        ids: IdLookup,
-    ) -> Result<Applied, StoreError> {
+    async fn attempt_as(&self, batch: &CommandBatch, ids: IdLookup) -> Result<Applied, StoreError> {
         let apply = async |connection: &mut PgConnection| {
-            // Now that it is there: its own opening counts.
-            if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
-                return Err(StoreError::Reconnected);
-            }
-            apply::apply(connection, batch, mode, ids).await
+            self.check_epoch(batch)?;
+            apply::apply(connection, batch, ids).await
         };
         connection::with_connection(&self.batches, Patience::Usual, apply).await
+    }
+
+    /// Refuses a batch of an earlier connection. To be asked once there is a connection: its own opening counts.
+    fn check_epoch(&self, batch: &CommandBatch) -> Result<(), StoreError> {
+        match batch.epoch {
+            Some(epoch) if epoch != self.connection_epoch() => Err(StoreError::Reconnected),
+            _ => Ok(()),
+        }
     }
 
     /// Talks to the database: see [`connection::with_connection`].
@@ -427,12 +428,25 @@ impl LedgerAdmin for PostgresStore {
     }
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
-        super::retry("repairing levels", || self.attempt_as(batch, ApplyMode::Repair, IdLookup::Any)).await
+        let repair = || {
+            let repair = async |connection: &mut PgConnection| {
+                self.check_epoch(batch)?;
+                offline::repair(connection, batch).await
+            };
+            connection::with_connection(&self.batches, Patience::Usual, repair)
+        };
+        super::retry("repairing levels", repair).await
     }
 
     async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.attempt_as(batch, ApplyMode::At(sequences), IdLookup::Any))
-            .await
+        let restore = || {
+            let restore = async |connection: &mut PgConnection| {
+                self.check_epoch(batch)?;
+                offline::restore(connection, batch, sequences).await
+            };
+            connection::with_connection(&self.batches, Patience::Usual, restore)
+        };
+        super::retry("restoring a batch", restore).await
     }
 
     async fn close(&self) {

@@ -27,11 +27,13 @@
 //! Rows travel as one JSON text that `json_each` takes apart, so that the
 //! statements are static and stay prepared.
 
+mod apply;
 mod audit;
+mod offline;
 mod orders;
 mod rows;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,13 +47,13 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    Applied, ApplyMode, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, LedgerAdmin, LedgerHistory,
-    LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, WorkQueue,
-    find_positions, first_place_of, followed_orders, is_below, order_states, version,
+    Applied, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader,
+    LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, WorkQueue, first_place_of,
+    version,
 };
 use crate::ledger::{
-    self, CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku,
-    Stamp, TopicPartition, View,
+    CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku, Stamp,
+    TopicPartition,
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -126,12 +128,17 @@ impl SqliteStore {
         Ok(Self { writer, readers, opened })
     }
 
-    async fn apply_once(&self, batch: &CommandBatch, mode: ApplyMode<'_>) -> Result<Applied, StoreError> {
+    /// One try: a transaction around this work.
+    async fn write_once(
+        &self,
+        batch: &CommandBatch,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<Applied, StoreError>,
+    ) -> Result<Applied, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("waiting to write the ledger"))?;
         if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
             return Err(StoreError::Reconnected);
         }
-        let result = apply(&mut conn, batch, mode).await;
+        let result = in_transaction(&mut conn, work).await;
         if matches!(result, Err(StoreError::Database { .. })) {
             // Its state is unknown; the next try gets a new one. What closing says adds nothing to the error in hand.
             let _ = conn.close().await;
@@ -221,7 +228,10 @@ impl LedgerWriter for SqliteStore {
         let again = |error: &StoreError| {
             error.is_transient() && (batch.epoch.is_none() || !matches!(error, StoreError::Database { .. }))
         };
-        super::retry_when("applying a batch", again, || self.apply_once(batch, ApplyMode::Usual)).await
+        super::retry_when("applying a batch", again, || {
+            self.write_once(batch, async |conn: &mut SqliteConnection| apply::apply(conn, batch).await)
+        })
+        .await
     }
 }
 
@@ -288,11 +298,19 @@ impl LedgerAdmin for SqliteStore {
     }
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
-        super::retry("repairing levels", || self.apply_once(batch, ApplyMode::Repair)).await
+        super::retry("repairing levels", || {
+            self.write_once(batch, async |conn: &mut SqliteConnection| offline::repair(conn, batch).await)
+        })
+        .await
     }
 
     async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
-        super::retry("restoring a batch", || self.apply_once(batch, ApplyMode::At(sequences))).await
+        super::retry("restoring a batch", || {
+            self.write_once(batch, async |conn: &mut SqliteConnection| {
+                offline::restore(conn, batch, sequences).await
+            })
+        })
+        .await
     }
 
     async fn close(&self) {
@@ -322,14 +340,13 @@ impl WorkQueue for SqliteStore {
     }
 }
 
-/// One transaction around [`decide_and_write`].
-async fn apply(
+/// Commits where the work succeeded.
+async fn in_transaction(
     conn: &mut SqliteConnection,
-    batch: &CommandBatch,
-    mode: ApplyMode<'_>,
+    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<Applied, StoreError>,
 ) -> Result<Applied, StoreError> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database("beginning a batch"))?;
-    match decide_and_write(&mut tx, batch, mode).await {
+    match work(&mut tx).await {
         Ok(applied) => {
             tx.commit().await.map_err(database("committing a batch"))?;
             Ok(applied)
@@ -340,50 +357,6 @@ async fn apply(
             Err(error)
         }
     }
-}
-
-async fn decide_and_write(
-    conn: &mut SqliteConnection,
-    batch: &CommandBatch,
-    mode: ApplyMode<'_>,
-) -> Result<Applied, StoreError> {
-    let found = rows::read_positions(conn, batch.advances.iter().map(|advance| &advance.at))
-        .await
-        .map_err(database("reading positions"))?;
-    let positions = find_positions(found, &batch.advances)?;
-
-    let followed = followed_orders(batch);
-    let own = batch.requests.iter().map(|request| &request.command.key.id);
-    let ids: BTreeSet<&Id> = own.chain(followed.iter().copied()).collect();
-    let decisions = rows::read_decisions(conn, &ids).await?;
-    let mut states = order_states(&decisions, &followed)?;
-
-    let asked = batch.requests.iter().flat_map(|request| request.command.items());
-    let taken = states.values().flat_map(|state| state.lines.iter().map(|line| &line.item));
-    let items: BTreeSet<&Item> = asked.chain(taken).collect();
-    if let ApplyMode::Repair = mode {
-        rows::mend_levels(conn, &items).await?;
-    }
-    let levels = rows::read_levels(conn, &items).await?.into_iter().collect();
-    orders::read_lines(conn, &mut states).await?;
-    orders::read_holds(conn, &mut states).await?;
-    let held: HashSet<Id> =
-        states.iter().filter(|(_, state)| state.hold.is_some()).map(|(id, _)| id.clone()).collect();
-    let view = View { levels, decisions, orders: states };
-    // The write lock is held, so nobody else draws the same sequences.
-    let seq = rows::next_seq(conn).await.map_err(database("drawing ledger sequences"))?;
-
-    let below = |request: &_| is_below(&positions, request);
-    let changes = ledger::decide(view, &batch.requests, below, mode.sequences(Sequenced { seq, at: now() }));
-
-    rows::write_levels(conn, &changes.levels).await?;
-    rows::write_decisions(conn, &changes.decisions).await?;
-    rows::write_movements(conn, &changes.movements).await?;
-    orders::write_lines(conn, &changes.orders).await?;
-    orders::write_holds(conn, &changes.orders, &held).await?;
-    orders::write_unannounced(conn, &changes.movements).await?;
-    rows::advance_positions(conn, &batch.advances).await?;
-    Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }
 
 /// A read transaction: SQLite shows it the file as it was when it first read.
