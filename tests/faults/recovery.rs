@@ -361,6 +361,8 @@ fn a_database_that_lets_nobody_in_for_a_while_is_waited_for() {
     let mut verifier = scene.start("a", &[]);
     scene.produce(&mugs("before", 1, 1));
     scene.done(SOON);
+    // All that it is given: what it cannot take over it says otherwise, and decides nothing meanwhile.
+    verifier.said(&format!("{}[0] from", scene.topic("adjustments")), SOON);
     scene.database.let_in(false);
     scene.database.disconnect_all();
     scene.produce(&mugs("after", 1, 1));
