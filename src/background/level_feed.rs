@@ -82,7 +82,7 @@ pub struct LevelChanges(Option<Arc<Waiting>>);
 impl LevelChanges {
     /// Tells nobody.
     #[must_use]
-    pub(super) fn ignored() -> Self {
+    pub fn ignored() -> Self {
         Self(None)
     }
 

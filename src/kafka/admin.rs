@@ -206,13 +206,13 @@ pub fn lags(kafka: &KafkaArgs, group: &str, topic: &str, since_ms: i64) -> Resul
     let committed = consumer
         .committed_offsets(list(&partitions), ANSWER_LIMIT)
         .context("cannot read the committed offsets")?;
-    let committed = CommittedOffsets::new(committed);
+    let mut committed = CommittedOffsets::of_answer(&committed);
     let young = consumer.offsets_for_times(times, ANSWER_LIMIT).context("cannot look up offsets by time")?;
     let mut lags = Vec::new();
     for at in partitions {
         let (low, high) = consumer.fetch_watermarks(topic, at.partition, ANSWER_LIMIT)?;
         // Without a committed offset it is not known where it begins: the ledger may say.
-        let Some(NextOffset(next)) = committed.of(&at)? else { continue };
+        let Some(NextOffset(next)) = committed.take(&at)? else { continue };
         let young = young.find_partition(topic, at.partition).and_then(|element| element.offset().to_raw());
         // The end is a negative number of its own.
         let young = young.filter(|offset| *offset >= 0).unwrap_or(high);

@@ -75,7 +75,7 @@ impl Asker {
     pub fn committed(&self, partitions: &[TopicPartition]) -> Result<CommittedOffsets, Error> {
         self.serve();
         let answer = self.0.committed_offsets(list(partitions), ANSWER_LIMIT);
-        Ok(CommittedOffsets::new(answer.doing(|| "cannot read the committed offsets")?))
+        Ok(CommittedOffsets::of_answer(&answer.doing(|| "cannot read the committed offsets")?))
     }
 
     /// The client ids of a group's members.

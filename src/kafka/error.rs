@@ -37,6 +37,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A client is closed, or about to be.
+    pub(super) fn ended() -> Self {
+        Self { what: "this client is closed".to_owned(), cause: KafkaError::Canceled.into() }
+    }
+}
+
 impl From<JoinedAnew> for Error {
     fn from(why: JoinedAnew) -> Self {
         Self { what: "cannot go on as this member of the group".to_owned(), cause: why.into() }

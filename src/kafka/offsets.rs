@@ -1,5 +1,7 @@
 //! Partitions and offsets, as librdkafka's lists of them.
 
+use std::collections::HashMap;
+
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
@@ -36,43 +38,48 @@ pub(super) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
 }
 
-/// What a group committed for some partitions.
-pub struct CommittedOffsets(TopicPartitionList);
+/// What a group committed for some partitions. Kafka can answer for some of them and not for others, and "cannot say" is not
+/// "never".
+#[derive(Debug, Default)]
+pub struct CommittedOffsets(HashMap<TopicPartition, Result<Option<NextOffset>, Error>>);
 
 impl CommittedOffsets {
-    pub(super) fn new(answer: TopicPartitionList) -> Self {
-        Self(answer)
+    /// Of what is known of each partition.
+    #[must_use]
+    pub fn new(known: HashMap<TopicPartition, Result<Option<NextOffset>, Error>>) -> Self {
+        Self(known)
     }
 
-    /// What the group committed for a partition; `None` where it never did. Kafka can answer for some partitions and not
-    /// for others, and "cannot say" is not "never".
+    pub(super) fn of_answer(answer: &TopicPartitionList) -> Self {
+        let known = answer.elements().into_iter().map(|element| {
+            let at = TopicPartition::new(element.topic(), element.partition());
+            let offset = element.error().doing(|| cannot_read(&at)).map(|()| offset(&element));
+            (at, offset)
+        });
+        Self(known.collect())
+    }
+
+    /// Takes out what the group committed for a partition; `None` where it never did.
     ///
     /// # Errors
     /// When Kafka said nothing of this partition.
-    pub fn of(&self, at: &TopicPartition) -> Result<Option<NextOffset>, Error> {
-        let cannot = || format!("cannot read the committed offset of {at}");
-        let element = self
-            .0
-            .find_partition(&at.topic, at.partition)
-            .ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
-            .doing(cannot)?;
-        element.error().doing(cannot)?;
-        Ok(offset(&element))
+    pub fn take(&mut self, at: &TopicPartition) -> Result<Option<NextOffset>, Error> {
+        self.0.remove(at).unwrap_or_else(|| {
+            Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)).doing(|| cannot_read(at))
+        })
     }
 
     /// All partitions that something was committed for.
     ///
     /// # Errors
     /// When Kafka said nothing of one.
-    pub fn all(&self) -> Result<Vec<(TopicPartition, NextOffset)>, Error> {
-        let mut all = Vec::new();
-        for at in partitions(&self.0) {
-            if let Some(next) = self.of(&at)? {
-                all.push((at, next));
-            }
-        }
-        Ok(all)
+    pub fn all(self) -> Result<Vec<(TopicPartition, NextOffset)>, Error> {
+        self.0.into_iter().filter_map(|(at, next)| next.transpose().map(|next| Ok((at, next?)))).collect()
     }
+}
+
+fn cannot_read(at: &TopicPartition) -> String {
+    format!("cannot read the committed offset of {at}")
 }
 
 fn offset(element: &TopicPartitionListElem<'_>) -> Option<NextOffset> {
@@ -91,12 +98,13 @@ mod tests {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset("orders", 0, Offset::Offset(7)).unwrap();
         list.add_partition_offset("orders", 1, Offset::Invalid).unwrap();
-        let committed = CommittedOffsets::new(list);
-        let of = |partition| committed.of(&TopicPartition::new("orders", partition));
+        let all = CommittedOffsets::of_answer(&list).all().unwrap();
+        assert_eq!(all, [(TopicPartition::new("orders", 0), NextOffset(7))]);
+        let mut committed = CommittedOffsets::of_answer(&list);
+        let mut of = |partition| committed.take(&TopicPartition::new("orders", partition));
         assert_eq!(of(0).unwrap(), Some(NextOffset(7)));
         assert_eq!(of(1).unwrap(), None);
         let error = of(2).unwrap_err();
         assert!(error.may_pass(), "it is tried again: {error}");
-        assert_eq!(committed.all().unwrap(), [(TopicPartition::new("orders", 0), NextOffset(7))]);
     }
 }

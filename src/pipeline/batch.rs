@@ -1,6 +1,8 @@
 //! Records become batches, bounded by count, bytes and age.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ownership::{Generation, Ownership, Ticket};
 use crate::event::{Fault, Record};

@@ -1,16 +1,19 @@
 //! Batches to transactions: how much at once, and what becomes of what cannot be published.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Comparison, Decided, Membership, Stuck};
+use super::ownership::Ownership;
+use super::ports::{GroupMember, ResultSink};
+use super::{Comparison, Decided, Stuck};
 use crate::kafka::consumer::NotSpeaking;
-use crate::kafka::transactional::{PublishError, PublishRequest, Publisher, Refusal, is_final};
+use crate::kafka::transactional::{PublishError, Refusal, is_final};
+use crate::ledger::{NextOffset, TopicPartition};
 use crate::tally::Totals;
 
 /// The pause before reading again what could not be published.
@@ -40,9 +43,10 @@ const TOPIC_FORGET: Duration = Duration::from_secs(60);
 pub struct Unfinished(pub anyhow::Error);
 
 /// Publishes decided batches, one after the other.
-pub struct BatchPublisher<'a> {
-    publisher: Publisher,
-    membership: &'a Membership,
+pub struct BatchPublisher<'a, K, M> {
+    sink: K,
+    members: &'a [M],
+    ownership: &'a Ownership,
     comparison: &'a Comparison,
     totals: &'a Totals,
     stop: &'a CancellationToken,
@@ -54,19 +58,21 @@ pub struct BatchPublisher<'a> {
     unpublished: Option<PublishError>,
 }
 
-impl<'a> BatchPublisher<'a> {
-    /// Publishes with this publisher, for these memberships of the group.
+impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M> {
+    /// Publishes to this sink, for these memberships of the group.
     #[must_use]
     pub fn new(
-        publisher: Publisher,
-        membership: &'a Membership,
+        sink: K,
+        members: &'a [M],
+        ownership: &'a Ownership,
         comparison: &'a Comparison,
         totals: &'a Totals,
         stop: &'a CancellationToken,
     ) -> Self {
         Self {
-            publisher,
-            membership,
+            sink,
+            members,
+            ownership,
             comparison,
             totals,
             stop,
@@ -76,15 +82,20 @@ impl<'a> BatchPublisher<'a> {
         }
     }
 
+    /// The names under which the memberships that own these offsets send them now.
+    fn names(&self, offsets: &[(TopicPartition, NextOffset)]) -> Result<Vec<K::Name>, NotSpeaking> {
+        let owns_some = |member: &&M| offsets.iter().any(|(at, _)| member.may_own(at));
+        self.members.iter().filter(owns_some).map(GroupMember::name).collect()
+    }
+
     /// No batch comes any more.
     ///
     /// # Errors
     /// [`Unfinished`] when the last one waits to be read again, and is this instance's still.
     pub fn end(self) -> Result<()> {
-        let assignment = self.membership.assignment();
         match self.unpublished {
             Some(why)
-                if self.comparison.progress().unpublished().iter().any(|at| assignment.is_reading(at)) =>
+                if self.comparison.progress().unpublished().iter().any(|at| self.ownership.is_owned(at)) =>
             {
                 Err(Unfinished(why.into()).into())
             }
@@ -96,37 +107,32 @@ impl<'a> BatchPublisher<'a> {
     ///
     /// # Errors
     /// When another instance has this one's id, Kafka refuses the producers for good, or a stop cuts it short.
-    pub fn publish(&mut self, mut batch: Decided) -> Result<()> {
-        let assignment = self.membership.assignment();
+    pub async fn publish(&mut self, mut batch: Decided) -> Result<()> {
         let mut stuck = Vec::new();
         loop {
             // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
-            let group = match self.membership.now(&batch.offsets()) {
-                Ok(group) => group,
+            let names = match self.names(&batch.offsets()) {
+                Ok(names) => names,
                 Err(NotSpeaking::JoinedAnew(why)) => {
                     tracing::warn!("what is under way is read again, not published: {why}");
-                    assignment.request_rewind();
+                    self.ownership.request_rewind();
                     break;
                 }
                 Err(no_member) => return Err(no_member.into()),
             };
-            if !batch.drop_ended(&assignment.ownership) || batch.is_published() {
+            if !batch.drop_ended(self.ownership) || batch.is_published() {
                 break;
             }
             if self.comparison.is_outdated(batch.epoch()) {
                 tracing::info!(
                     "the database was connected to anew; what was decided before is read again, not published"
                 );
-                assignment.request_rewind();
+                self.ownership.request_rewind();
                 break;
             }
             let begun = Instant::now();
             let portion = batch.portion(self.most);
-            let published = self.publisher.publish(&PublishRequest {
-                events: &portion.events,
-                offsets: &portion.offsets,
-                group: &group,
-            });
+            let published = self.sink.publish(&portion.events, &portion.offsets, &names).await;
             match published {
                 Ok(()) => {
                     tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "published");
@@ -154,10 +160,10 @@ impl<'a> BatchPublisher<'a> {
                         return Err(Unfinished(error.into()).into());
                     }
                     tracing::warn!(%error, "a batch could not be published; it is read again and published from the ledger");
-                    assignment.request_rewind();
-                    std::thread::sleep(REPUBLISH_PAUSE);
+                    self.ownership.request_rewind();
+                    tokio::time::sleep(REPUBLISH_PAUSE).await;
                     // Those that are missing, if any is.
-                    renew(&mut self.publisher, self.stop).map_err(|refused| {
+                    renew(&mut self.sink, self.stop).await.map_err(|refused| {
                         if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
                     })?;
                     self.unpublished = Some(error);
@@ -204,7 +210,7 @@ impl<'a> BatchPublisher<'a> {
              create the topic where it is gone; then start again"
         );
         self.totals.add_stuck();
-        self.membership.assignment().stop_partition(&source.at);
+        self.ownership.stop(&source.at);
     }
 }
 
@@ -212,7 +218,7 @@ impl<'a> BatchPublisher<'a> {
 ///
 /// # Errors
 /// That refusal, or what the last try before the stop met.
-pub fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> {
+pub(super) async fn renew<K: ResultSink>(sink: &mut K, stop: &CancellationToken) -> Result<()> {
     let mut pauses = ExponentialBuilder::new()
         .with_min_delay(RENEW_PAUSE_MIN)
         .with_max_delay(RENEW_PAUSE_MAX)
@@ -220,7 +226,7 @@ pub fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> 
         .with_jitter()
         .build();
     loop {
-        let error = match publisher.init_transactions(stop) {
+        let error = match sink.init_transactions(stop).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -237,6 +243,6 @@ pub fn renew(publisher: &mut Publisher, stop: &CancellationToken) -> Result<()> 
         // Holds because there is no last time.
         let pause = pauses.next().unwrap_or(RENEW_PAUSE_MAX);
         tracing::warn!(?pause, "the producer could not be made anew: {error:#}");
-        let _ = Handle::current().block_on(tokio::time::timeout(pause, stop.cancelled()));
+        let _ = tokio::time::timeout(pause, stop.cancelled()).await;
     }
 }

@@ -10,75 +10,28 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::Result;
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 
 use super::failure::Failure;
+use super::ports::{GroupCommitted, GroupOffsets};
 use super::progress::Progress;
-use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
-use crate::kafka;
-use crate::kafka::asker::Asker;
-use crate::kafka::topic_ids::Described;
-use crate::ledger::{NextOffset, TopicId, TopicPartition};
+use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::{LedgerWriter, Position, StoreError};
-
-/// Asks what the group committed, without being a member of it. Every call blocks.
-struct GroupOffsets {
-    asker: Asker,
-    topics: Vec<String>,
-}
-
-/// What the group committed for each partition of the topics, and which topic it is of.
-type Committed = HashMap<TopicPartition, (Option<TopicId>, NextOffset)>;
-
-impl GroupOffsets {
-    fn new(kafka: &KafkaArgs, group: &GroupArgs, topics: &TopicArgs) -> Result<Self> {
-        let asker = Asker::new(kafka, "stock-verifier-offsets", Some(&group.group))?;
-        Ok(Self { asker, topics: topics.read().map(str::to_owned).to_vec() })
-    }
-
-    fn ask(&self) -> Result<Committed, kafka::Error> {
-        let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-        let described = self.asker.describe(&names)?;
-        let mut wanted = Vec::new();
-        for (name, described) in names.iter().zip(&described) {
-            if let Described::There { partitions, .. } = described {
-                wanted.extend((0..*partitions).map(|partition| TopicPartition::new(*name, partition)));
-            }
-        }
-        let committed = self.asker.committed(&wanted)?.all()?;
-        let topic_id = |at: &TopicPartition| {
-            let index = names.iter().position(|name| **name == *at.topic)?;
-            described[index].id().cloned()
-        };
-        Ok(committed.into_iter().map(|(at, next)| (at.clone(), (topic_id(&at), next))).collect())
-    }
-}
 
 /// Compares the whole ledger with what is known of it, once for each new connection, for all pipelines of the process.
 pub struct Comparison {
     store: Arc<dyn LedgerWriter>,
-    group: Arc<GroupOffsets>,
+    group: Box<dyn GroupOffsets>,
     progress: Arc<Progress>,
     /// The connection epoch that was compared last.
     compared: Mutex<Option<u64>>,
 }
 
 impl Comparison {
-    /// With a client of its own.
-    ///
-    /// # Errors
-    /// When the Kafka configuration is refused.
-    pub fn new(
-        kafka: &KafkaArgs,
-        group: &GroupArgs,
-        topics: &TopicArgs,
-        store: Arc<dyn LedgerWriter>,
-        progress: Arc<Progress>,
-    ) -> Result<Self> {
-        let group = Arc::new(GroupOffsets::new(kafka, group, topics)?);
-        Ok(Self { store, group, progress, compared: Mutex::default() })
+    /// Of this ledger with what its group committed.
+    #[must_use]
+    pub fn new(store: Arc<dyn LedgerWriter>, group: Box<dyn GroupOffsets>, progress: Arc<Progress>) -> Self {
+        Self { store, group, progress, compared: Mutex::default() }
     }
 
     /// How far this process knows each partition to be.
@@ -100,8 +53,7 @@ impl Comparison {
             return Ok(epoch);
         }
         // What is known first: the ledger only grows meanwhile.
-        let group = Arc::clone(&self.group);
-        let committed = spawn_blocking(move || group.ask()).await??;
+        let committed = self.group.committed().await?;
         let (epoch, ledger) = self.store.applying_positions().await?;
         let behind = self.progress.ahead_of(&ledger).or_else(|| ahead_of(&committed, &ledger));
         if let Some((at, expected, found)) = behind {
@@ -122,7 +74,7 @@ impl Comparison {
 /// A partition whose committed offset is beyond the ledger's position. Not of a topic that was made anew: nothing of such
 /// a one is decided until that is accepted, and then what is committed is set first.
 fn ahead_of(
-    committed: &Committed,
+    committed: &GroupCommitted,
     ledger: &HashMap<TopicPartition, Position>,
 ) -> Option<(TopicPartition, NextOffset, NextOffset)> {
     committed.iter().find_map(|(at, (topic_id, next))| {
@@ -144,12 +96,13 @@ fn ahead_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::TopicId;
 
     #[test]
     fn a_committed_offset_beyond_the_ledger_counts_for_its_own_topic_alone() {
         let at = TopicPartition::new("orders", 0);
         let committed =
-            |id: Option<&str>| Committed::from([(at.clone(), (id.map(TopicId::new), NextOffset(7)))]);
+            |id: Option<&str>| GroupCommitted::from([(at.clone(), (id.map(TopicId::new), NextOffset(7)))]);
         let ledger = |next, id: Option<&str>| {
             let position =
                 Position { next: NextOffset(next), published: None, topic_id: id.map(TopicId::new) };

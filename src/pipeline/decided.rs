@@ -213,8 +213,6 @@ fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::event::{FaultCode, OMITTED_VALUE_SHA256};
     use crate::ledger::Offset;
@@ -245,7 +243,7 @@ mod tests {
             let record = Record { source, key: None, value, headers: Vec::new(), timestamp_ms: None };
             records.push((record, Some(Fault::new(FaultCode::NotJson, "no JSON"))));
         }
-        let ticket = Arc::new(InFlight::default()).enter();
+        let ticket = InFlight::default().enter();
         Decided::new(PendingBatch { slices, records, ticket }, Applied::default(), 0)
     }
 

@@ -30,9 +30,6 @@ pub enum Failure {
          `stock-verifier topics create`, then start with --accept-data-loss"
     )]
     TopicGone(String),
-    /// Work on a thread of its own panicked.
-    #[error("asking Kafka panicked")]
-    Panicked(#[from] tokio::task::JoinError),
 }
 
 impl Failure {
@@ -42,7 +39,7 @@ impl Failure {
         match self {
             Self::Kafka(kafka) => kafka.may_pass(),
             Self::Store(store) => store.is_transient(),
-            Self::Refused { .. } | Self::TopicGone(_) | Self::Panicked(_) => false,
+            Self::Refused { .. } | Self::TopicGone(_) => false,
         }
     }
 

@@ -1,35 +1,22 @@
-//! Kafka to batches.
-//!
-//! One thread polls, because librdkafka wants to be polled by one thread
-//! and because asynchronous wake-ups have stalled silently (rust-rdkafka#665,
-//! #840). Records are parsed to owned values at once: a borrowed message pins
-//! the whole fetch it came in.
+//! Records to batches.
 
-use std::iter;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use tokio::sync::{Semaphore, TryAcquireError, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::TopicNews;
+use super::assignment::Assignment;
 use super::batch::{Bounds, Gathering, ReadBatch, ReadRecord};
-use super::{Assignment, Membership, Sharing};
-use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
+use super::ownership::{InFlight, Ownership};
+use super::ports::{GroupMember, RecordSource};
 use crate::event::read_command;
-use crate::kafka::consumer::{Consumer, ConsumerError, Polled, Rebalance};
+use crate::kafka::consumer::{ConsumerError, FetchedRecord, Incoming, Notice};
 
-/// The time between two looks for adjustments while there are none. One thread polls both topics and sleeps in the
-/// orders' poll, so it is also the longest that the first adjustment waits; under load a look costs less than reading a
-/// record, and at rest a hundred of them a second cost nothing to speak of.
-const ADJUSTMENTS_LOOK: Duration = Duration::from_millis(10);
-/// Longest sleep in one poll: how soon a stop or a rewind is seen when no record comes.
-const POLL_MAX: Duration = Duration::from_millis(50);
-/// Longest wait for room in the next stage without polling; then the partitions are paused and polling goes on,
-/// so that the group does not take this member for dead. Pausing throws prefetched records away, so not at once.
-const PAUSE_AFTER: Duration = Duration::from_secs(2);
-/// The time between two rewinds. What cannot be taken over now is tried again; the member polls meanwhile, or the group
-/// could not give its partitions to another.
+/// The time between two rewinds. What cannot be taken over now is tried again.
 const REWIND_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for batches under way when stopping.
 const STOP_DRAIN: Duration = Duration::from_secs(30);
@@ -40,203 +27,170 @@ const FENCED_BY_ITSELF: Duration = Duration::from_secs(60);
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How often to ask whether it has.
 const LEAVE_LOOK: Duration = Duration::from_millis(50);
-/// The polling end of a pipeline.
-pub struct Intake {
-    /// The orders', or both topics'.
-    orders: Arc<Consumer>,
-    /// The adjustments', when they are a membership of their own.
-    adjustments: Option<Arc<Consumer>>,
-    /// When to look for adjustments next.
-    adjustments_due: Instant,
-    assignment: Arc<Assignment>,
+
+/// The gathering stage.
+pub(super) struct Gather<S: RecordSource> {
+    source: S,
+    assignment: Assignment<S::Member>,
+    ownership: Arc<Ownership>,
+    in_flight: InFlight,
+    news: TopicNews,
     gathering: Gathering,
+    /// Records that a full batch has no room for.
+    fetched: std::vec::IntoIter<FetchedRecord>,
+    /// When partitions may be read again.
+    rewind_after: Instant,
 }
 
-impl Intake {
-    /// Joins the group. Partitions are assigned while [`Intake::run`] polls.
-    ///
-    /// # Errors
-    /// When a password file cannot be read, or the configuration is refused.
-    pub fn join(
-        kafka: &KafkaArgs,
-        group: &GroupArgs,
-        topics: &TopicArgs,
-        worker: usize,
-        sharing: Sharing,
+/// What is waited for while leaving.
+#[derive(Clone, Copy)]
+enum Until {
+    /// The group knows the member.
+    Settled,
+    /// The group knows it no more.
+    Left,
+}
+
+impl<S: RecordSource> Gather<S> {
+    /// Nothing gathered yet.
+    pub(super) fn new(
+        source: S,
+        assignment: Assignment<S::Member>,
+        ownership: Arc<Ownership>,
+        in_flight: InFlight,
+        news: TopicNews,
         bounds: Bounds,
-        assignment: Assignment,
-    ) -> Result<Self> {
-        let assignment = Arc::new(assignment);
-        let mut members = Vec::new();
-        for role in sharing.roles() {
-            let rebalance: Arc<dyn Rebalance> = Arc::<Assignment>::clone(&assignment);
-            members.push(Arc::new(Consumer::new(kafka, group, topics, worker, *role, rebalance)?));
-        }
-        // Right after one another, so that the group has to look at its members once.
-        members.iter().try_for_each(|member| member.subscribe())?;
-        let mut members = members.into_iter();
-        Ok(Self {
-            // Holds because there is no sharing without a member.
-            orders: members.next().expect("a member"),
-            adjustments: members.next(),
-            adjustments_due: Instant::now(),
+    ) -> Self {
+        Self {
+            source,
             assignment,
+            ownership,
+            in_flight,
+            news,
             gathering: Gathering::new(bounds),
-        })
+            fetched: Vec::new().into_iter(),
+            rewind_after: Instant::now(),
+        }
     }
 
-    /// How the publishing end learns which members of the group speak.
-    #[must_use]
-    pub fn membership(&self) -> Membership {
-        let members = iter::once(&self.orders).chain(&self.adjustments).map(Arc::clone).collect();
-        Membership::new(members, Arc::clone(&self.assignment))
-    }
-
-    fn consumers(&self) -> impl Iterator<Item = &Consumer> {
-        iter::once(&*self.orders).chain(self.adjustments.as_deref())
-    }
-
-    /// Polls until stopped, handing over a batch at each of the `permits` that the next stage gives; then hands over
-    /// what it gathered, waits until it is published, and leaves the group.
-    ///
-    /// Blocks: runs on a thread of its own.
+    /// Reads until stopped, handing over a batch at each of the `permits` that the next stage gives; then hands over
+    /// what it gathered, waits until it is published, and leaves the group. The source is given back, to be closed when
+    /// nobody has its memberships any more.
     ///
     /// # Errors
-    /// When Kafka refuses the member for good, or a partition may not be taken over (see [`super::recovery`]).
-    pub fn run(
+    /// When Kafka refuses a member for good, or a partition may not be taken over (see [`super::recovery`]).
+    pub(super) async fn run(
         mut self,
         batches: mpsc::Sender<ReadBatch>,
-        permits: &Semaphore,
-        stop: &CancellationToken,
-    ) -> Result<()> {
-        let gathered = self.gather(&batches, permits, stop);
+        permits: Arc<Semaphore>,
+        stop: CancellationToken,
+    ) -> (Result<()>, S) {
+        let gathered = self.gather(&batches, &permits, &stop).await;
         if gathered.is_err() {
             // What may not be read may not be decided either.
             self.gathering.clear();
         }
-        // After a failure too: a member that is closed while it is given partitions would begin them, and ask a coordinator
-        // that answers it no more.
-        let left = self.leave(batches);
-        gathered.and(left)
+        // After a failure too: a member that is closed while it is given partitions would be waited for.
+        let left = self.leave(batches).await;
+        (gathered.and(left), self.source)
     }
 
-    /// Polls until stopped, or until the next stage has ended.
-    fn gather(
+    /// Gathers until stopped, or until the next stage has ended.
+    async fn gather(
         &mut self,
         batches: &mpsc::Sender<ReadBatch>,
         permits: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let assignment = Arc::clone(&self.assignment);
-        let mut waiting_since: Option<Instant> = None;
-        let mut paused = false;
-        let mut rewind_after = Instant::now();
         while !stop.is_cancelled() {
-            assignment.take_failure()?;
-            if assignment.rewind_is_due() {
-                self.gathering.clear();
-                if Instant::now() >= rewind_after && assignment.is_idle() {
-                    assignment.rewind(self.consumers())?;
-                    rewind_after = Instant::now() + REWIND_PAUSE;
-                }
-                // Not done, or not possible yet: the group must not take this member for dead meanwhile.
-                if assignment.rewind_is_due() {
-                    self.poll(POLL_MAX)?;
-                }
+            if self.ownership.rewind_is_due() {
+                self.rewind(stop).await?;
                 continue;
             }
+            self.take_in();
             let remaining_wait = self.gathering.remaining_wait(Instant::now());
-            if remaining_wait == Some(Duration::ZERO) {
-                match permits.try_acquire() {
-                    Ok(permit) => {
-                        permit.forget();
-                        if batches.blocking_send(self.gathering.take(assignment.enter())).is_err() {
-                            break;
-                        }
-                        waiting_since = None;
-                        if std::mem::take(&mut paused) {
-                            self.consumers().try_for_each(|consumer| assignment.resume(consumer.member()))?;
-                        }
-                        continue;
+            let is_due = remaining_wait == Some(Duration::ZERO);
+            // A batch that is old enough but not full grows while the next stage is busy.
+            let has_room = self.fetched.len() == 0;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.ownership.rewind_requested() => {}
+                permit = permits.acquire(), if is_due => {
+                    // The next stage gives it back when it is free again.
+                    let Ok(()) = permit.map(SemaphorePermit::forget) else { break };
+                    let batch = self.gathering.take(self.in_flight.enter());
+                    if batches.send(batch).await.is_err() {
+                        break;
                     }
-                    Err(TryAcquireError::Closed) => break,
-                    Err(TryAcquireError::NoPermits) if self.gathering.is_full() => {
-                        let since = *waiting_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() < PAUSE_AFTER {
-                            assignment.wait_for_permit(permits, PAUSE_AFTER);
-                            continue;
-                        }
-                        // Again each time round: a partition assigned meanwhile is not paused yet.
-                        for consumer in self.consumers() {
-                            consumer.member().pause(&consumer.member().assigned()?)?;
-                        }
-                        paused = true;
-                    }
-                    // Old enough but not full: grow while the next stage is busy.
-                    Err(TryAcquireError::NoPermits) => {}
                 }
+                incoming = self.source.next(has_room) => self.handle(incoming).await?,
+                said = self.news.changed() => self.assignment.look_at_topics(&said),
+                () = sleep(remaining_wait.unwrap_or_default()), if remaining_wait.is_some() && !is_due => {}
             }
-            let wait = match remaining_wait {
-                None => POLL_MAX,
-                Some(Duration::ZERO) => Duration::from_millis(1),
-                Some(remaining_wait) => remaining_wait.min(POLL_MAX),
-            };
-            self.poll(wait)?;
         }
         Ok(())
     }
 
-    /// Takes in a record of each membership, if there is one. Sleeps for the orders' only, at most until it is time to
-    /// look for adjustments.
-    fn poll(&mut self, mut wait: Duration) -> Result<()> {
-        if let Some(adjustments) = &self.adjustments {
-            let now = Instant::now();
-            if now >= self.adjustments_due {
-                let adjustments = Arc::clone(adjustments);
-                if !self.poll_one(&adjustments, Duration::ZERO)? {
-                    self.adjustments_due = now + ADJUSTMENTS_LOOK;
-                }
+    /// Reads all partitions again once nothing is under way, and not too soon after the last time. What comes meanwhile is
+    /// dropped: it is read again.
+    async fn rewind(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.gathering.clear();
+        self.fetched = Vec::new().into_iter();
+        let (after, in_flight) = (self.rewind_after, self.in_flight.clone());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            () = async { sleep_until(after).await; in_flight.wait_until_idle().await } => {
+                self.assignment.rewind().await?;
+                self.rewind_after = Instant::now() + REWIND_PAUSE;
+                Ok(())
             }
-            wait = wait.min(self.adjustments_due.saturating_duration_since(now));
+            incoming = self.source.next(true) => self.handle(incoming).await,
         }
-        let orders = Arc::clone(&self.orders);
-        self.poll_one(&orders, wait)?;
+    }
+
+    /// Handles what comes of the source.
+    async fn handle(&mut self, incoming: Incoming) -> Result<()> {
+        match incoming {
+            Incoming::Records(_) if self.ownership.rewind_is_due() => {}
+            Incoming::Records(records) => self.fetched = records.into_iter(),
+            Incoming::Notice(number, Notice::Assigned(assigned)) => {
+                self.assignment.assigned(number, assigned).await?;
+                self.gathering.drop_ended(&self.ownership);
+            }
+            Incoming::Notice(_, Notice::Revoked(revoked)) => {
+                self.assignment.revoked(revoked).await;
+                self.gathering.drop_ended(&self.ownership);
+            }
+            Incoming::Notice(number, Notice::Failed(error)) => self.handle_error(number, error)?,
+            Incoming::Notice(_, Notice::NotDone(error)) => return Err(error.into()),
+            Incoming::Ended => bail!("no records come any more"),
+        }
         Ok(())
     }
 
-    /// Takes in a record of one membership; `false` when there is none.
-    fn poll_one(&mut self, consumer: &Consumer, wait: Duration) -> Result<bool> {
-        let polled = consumer.poll(wait);
-        let assignment = &self.assignment;
-        if assignment.take_changed() {
-            self.gathering.drop_ended(&assignment.ownership);
-        }
-        match polled {
-            Polled::Nothing => Ok(false),
-            Polled::Record(message) => {
-                if let Some((slice, source)) =
-                    assignment.admit(message.topic(), message.partition(), message.offset())
-                {
-                    let (record, bytes) = message.own(source);
-                    let command = read_command(&record);
-                    // Below the ledger's position it may be decided already, by a version that did not look at keys.
-                    let is_new = !slice.expected.covers(record.source.offset);
-                    let command = if is_new { record.check_key().and(command) } else { command };
-                    self.gathering.push(ReadRecord { record, command }, bytes, slice, Instant::now());
-                }
-                Ok(true)
-            }
-            Polled::Failed(error) => self.handle_error(consumer, error).map(|()| true),
+    /// Reads records into the batch until it is full.
+    fn take_in(&mut self) {
+        while !self.gathering.is_full() {
+            let Some(fetched) = self.fetched.next() else { return };
+            let Some(slice) = self.assignment.admit(&fetched) else { continue };
+            let FetchedRecord { record, bytes, .. } = fetched;
+            let command = read_command(&record);
+            // Below the ledger's position it may be decided already, by a version that did not look at keys.
+            let is_new = !slice.expected.covers(record.source.offset);
+            let command = if is_new { record.check_key().and(command) } else { command };
+            self.gathering.push(ReadRecord { record, command }, bytes, slice, Instant::now());
         }
     }
 
     /// What to do about an error that is not about one record.
-    fn handle_error(&self, consumer: &Consumer, error: ConsumerError) -> Result<()> {
-        let topics = |and: &str| consumer.member().topics().join(and);
+    fn handle_error(&self, number: usize, error: ConsumerError) -> Result<()> {
+        let topics = |and: &str| self.assignment.members()[number].topics().join(and);
         match error {
             ConsumerError::OutOfRange(error) => {
                 tracing::warn!(%error, "a position is outside its partition; looking at all of them again");
-                self.assignment.request_rewind();
+                self.ownership.request_rewind();
                 Ok(())
             }
             ConsumerError::UnknownTopic(_) => bail!(
@@ -268,50 +222,60 @@ impl Intake {
         }
     }
 
-    fn leave(mut self, batches: mpsc::Sender<ReadBatch>) -> Result<()> {
-        let assignment = Arc::clone(&self.assignment);
-        self.gathering.drop_ended(&assignment.ownership);
+    /// Hands over what is gathered, waits until it is published, and leaves the group.
+    async fn leave(&mut self, batches: mpsc::Sender<ReadBatch>) -> Result<()> {
+        self.gathering.drop_ended(&self.ownership);
         if !self.gathering.is_empty() {
             // The stages may have ended already; then the records are read again by whoever comes next.
-            let _ = batches.blocking_send(self.gathering.take(assignment.enter()));
+            let _ = batches.send(self.gathering.take(self.in_flight.enter())).await;
         }
         drop(batches);
-        if !assignment.wait_until_idle(STOP_DRAIN) {
+        if timeout(STOP_DRAIN, self.in_flight.wait_until_idle()).await.is_err() {
             tracing::warn!("batches are still under way after {STOP_DRAIN:?}; leaving all the same");
         }
-        assignment.leave();
+        self.assignment.leave();
         let deadline = Instant::now() + LEAVE_LIMIT;
-        let is_static = self.consumers().any(Consumer::is_static);
+        let is_static = self.assignment.members().iter().any(GroupMember::is_static);
         if is_static {
             // Who has not joined yet does not know what the group calls it, and cannot leave.
-            self.serve_until(deadline, |consumer| consumer.member().is_settled());
+            self.serve(Until::Settled, deadline).await?;
         }
-        self.consumers().for_each(Consumer::unsubscribe);
-        if is_static && !self.serve_until(deadline, Consumer::has_left) {
+        self.assignment.members().iter().for_each(GroupMember::unsubscribe);
+        if is_static && !self.serve(Until::Left, deadline).await? {
             tracing::warn!(
                 "the group has not let go of this instance after {LEAVE_LIMIT:?}; its partitions are free when its \
                  session ends (session.timeout.ms)"
             );
         }
-        Ok(assignment.take_failure()?)
+        Ok(())
     }
 
-    /// Serves both memberships until it is so of each; `false` when that takes too long or cannot be any more.
-    fn serve_until(&self, deadline: Instant, is_so: impl Fn(&Consumer) -> bool) -> bool {
-        self.consumers().all(|consumer| {
+    /// Does what the group asks until it is so of all memberships; `false` when that takes too long or cannot be any more.
+    async fn serve(&mut self, until: Until, deadline: Instant) -> Result<bool> {
+        for number in 0..self.assignment.members().len() {
             loop {
-                // Both: one's rebalance waits for the other. What comes is not for this instance any more.
-                for each in self.consumers() {
-                    let _ = each.poll(LEAVE_LOOK / 2);
+                // One's rebalance waits for the other's. What comes else is not for this instance any more.
+                match timeout(LEAVE_LOOK, self.source.next(false)).await {
+                    Ok(Incoming::Notice(_, Notice::Failed(_)) | Incoming::Ended) | Err(_) => {}
+                    Ok(incoming) => {
+                        self.handle(incoming).await?;
+                        continue;
+                    }
                 }
-                if is_so(consumer) {
-                    return true;
+                let member = &self.assignment.members()[number];
+                let is_so = match until {
+                    Until::Settled => member.is_settled(),
+                    Until::Left => member.has_left().await,
+                };
+                if is_so {
+                    break;
                 }
-                if Instant::now() > deadline || consumer.is_dead() {
-                    return false;
+                if Instant::now() > deadline || member.is_dead() {
+                    return Ok(false);
                 }
             }
-        })
+        }
+        Ok(true)
     }
 }
 

@@ -13,40 +13,41 @@ mod comparison;
 mod decided;
 mod failure;
 mod gather;
-mod membership;
+mod on_kafka;
 pub mod ownership;
+pub mod ports;
 pub mod progress;
 pub mod recovery;
 mod sharing;
+mod take_over;
 mod topic_watch;
+mod verifier;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use assignment::Assignment;
+use assignment::Assignment;
 use batch::{Bounds, ReadBatch};
-pub use batch_publisher::{BatchPublisher, Unfinished, renew};
+pub use batch_publisher::{BatchPublisher, Unfinished};
 pub use comparison::Comparison;
 pub use decided::{Decided, Portion, Stuck};
 pub use failure::Failure;
-pub use gather::{FencedByItself, Intake};
-pub use membership::Membership;
-use progress::Progress;
-pub use sharing::{GroupWatch, Sharing};
-pub use topic_watch::{TopicNews, TopicWatch};
+pub use gather::FencedByItself;
+use gather::Gather;
+use ownership::{InFlight, Ownership};
+use ports::{GroupMember, RecordSource, ResultSink};
+use take_over::TakeOver;
+pub use topic_watch::TopicNews;
+pub use verifier::{Settings, run};
 
-use crate::background::{Background, LevelChanges};
-use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
-use crate::kafka::transactional::Publisher;
+use crate::background::LevelChanges;
 use crate::ledger::Outcome;
-use crate::store::{self, Applied, LedgerWriter, VerifierStore};
+use crate::store::{self, Applied, LedgerWriter};
 use crate::tally::Totals;
 
 /// Decided batches that wait to be published. One is enough to keep both stages busy; each more is only latency and memory.
@@ -58,86 +59,87 @@ const DECIDING: usize = 1;
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often the log says that it still is.
 const DATABASE_SAY: Duration = Duration::from_secs(5);
-/// A member that is fenced by itself again within this time is fenced by another instance.
-const FENCED_AGAIN: Duration = Duration::from_secs(60);
-/// Longest wait, when stopping, for the ledger to note how far results are published.
-const KEEP_LIMIT: Duration = Duration::from_secs(3);
-/// What a verifier needs to know.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How to reach Kafka.
-    pub kafka: KafkaArgs,
-    /// The topics' names.
-    pub topics: TopicArgs,
-    /// The consumer group.
-    pub group: GroupArgs,
-    /// What bounds a batch.
-    pub batch: BatchArgs,
-    /// How levels are published.
-    pub levels: LevelsArgs,
-    /// How many pipelines, each a member of the group.
-    pub workers: usize,
+
+/// What a pipeline works with, besides where its records come from and its results go.
+pub struct Pipeline {
+    /// The ledger.
+    pub store: Arc<dyn LedgerWriter>,
+    /// What all pipelines of the process know of it.
+    pub comparison: Arc<Comparison>,
+    /// Learns which levels moved.
+    pub level_changes: LevelChanges,
+    /// What Kafka says of the topics.
+    pub news: TopicNews,
+    /// What is counted.
+    pub totals: Arc<Totals>,
+    /// What closes a batch.
+    pub bounds: Bounds,
     /// Whether to go on where records are gone.
     pub accept_data_loss: bool,
-    /// Whether the group may have members of an earlier version; the demo's has none, and its broker cannot be asked.
-    pub may_have_older: bool,
 }
 
-/// Runs until `stop`, then finishes what is in hand and leaves the group.
-///
-/// # Errors
-/// The first failure of a worker; the others are stopped in good order.
-pub async fn run(
-    settings: Settings,
-    store: Arc<dyn VerifierStore>,
-    totals: Arc<Totals>,
-    stop: CancellationToken,
-) -> Result<()> {
-    let progress = Arc::new(Progress::default());
-    let writer: Arc<dyn LedgerWriter> = store.clone();
-    let comparison = Arc::new(Comparison::new(
-        &settings.kafka,
-        &settings.group,
-        &settings.topics,
-        Arc::clone(&writer),
-        Arc::clone(&progress),
-    )?);
-    let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
-    topics.check_partitions(&*writer, settings.accept_data_loss).await?;
-    let background =
-        Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), store.clone(), store)?;
-    let level_changes = background.level_changes();
-    let background_stop = CancellationToken::new();
-    let background = tokio::spawn(background.run(background_stop.clone()));
-    let mut workers = JoinSet::new();
-    for number in 0..settings.workers {
-        let worker = Worker {
-            number,
-            settings: settings.clone(),
-            store: Arc::clone(&writer),
-            level_changes: level_changes.clone(),
-            news: topics.listen(),
-            comparison: Arc::clone(&comparison),
-            totals: Arc::clone(&totals),
+impl Pipeline {
+    /// Three stages, joined by bounded queues, until `stop`; then what is in hand is finished.
+    ///
+    /// # Errors
+    /// When a stage cannot go on; [`Unfinished`] where the next start goes on.
+    pub async fn run<S, K>(self, source: S, sink: K, stop: CancellationToken) -> Result<()>
+    where
+        S: RecordSource,
+        S::Member: GroupMember<Name = K::Name>,
+        K: ResultSink,
+    {
+        let members = source.members();
+        let ownership = Arc::new(Ownership::default());
+        let in_flight = InFlight::default();
+        let take_over = TakeOver {
+            store: Arc::clone(&self.store),
+            ownership: Arc::clone(&ownership),
+            accept_data_loss: self.accept_data_loss,
         };
-        workers.spawn(work(worker, stop.clone()));
-    }
-    let topics = tokio::spawn(topics.run(background_stop.clone()));
-    let mut first = Ok(());
-    while let Some(ended) = workers.join_next().await {
-        let ended = ended.context("a worker panicked").flatten();
+        let assignment = Assignment::new(
+            members.clone(),
+            take_over,
+            in_flight.clone(),
+            Arc::clone(self.comparison.progress()),
+            self.level_changes.clone(),
+        );
+        let gather = Gather::new(
+            source,
+            assignment,
+            Arc::clone(&ownership),
+            in_flight,
+            self.news.clone(),
+            self.bounds,
+        );
+
+        let permits = Arc::new(Semaphore::new(DECIDING));
+        let (gathered, batches) = mpsc::channel(DECIDING);
+        let (decided, publishings) = mpsc::channel(STAGE_QUEUE);
+        let gathering = tokio::spawn(gather.run(gathered, Arc::clone(&permits), stop.clone()));
+        let publishing = tokio::spawn({
+            let (comparison, totals) = (Arc::clone(&self.comparison), Arc::clone(&self.totals));
+            let (ownership, stop) = (Arc::clone(&ownership), stop.clone());
+            async move {
+                let _ended = stop.clone().drop_guard();
+                let publisher = BatchPublisher::new(sink, &members, &ownership, &comparison, &totals, &stop);
+                publish(publisher, publishings).await
+            }
+        });
+        let deciding = decide(&self, &ownership, batches, decided, &permits, &stop).await;
+        permits.close();
         stop.cancel();
-        first = graver(first, ended);
+
+        let publishing = publishing.await.context("the publishing stage panicked").flatten();
+        let gathering = match gathering.await.context("the gathering stage panicked") {
+            Ok((gathered, source)) => {
+                source.close().await;
+                gathered
+            }
+            Err(panicked) => Err(panicked),
+        };
+        graver(graver(publishing, deciding), gathering)
     }
-    match tokio::time::timeout(KEEP_LIMIT, progress.keep(&*writer)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "how far results are published is not kept"),
-        Err(_) => tracing::debug!("how far results are published is not kept within {KEEP_LIMIT:?}"),
-    }
-    // Last, so that what the workers moved last is published too.
-    background_stop.cancel();
-    let watched = topics.await.context("watching the topics panicked");
-    first.and(background.await.context("publishing levels panicked")).and(watched)
 }
 
 /// The first failure, but one that a stop explains only where there is no other.
@@ -148,146 +150,18 @@ fn graver(first: Result<()>, next: Result<()>) -> Result<()> {
     }
 }
 
-/// What one worker works with.
-struct Worker {
-    /// From 0.
-    number: usize,
-    settings: Settings,
-    store: Arc<dyn LedgerWriter>,
-    level_changes: LevelChanges,
-    news: TopicNews,
-    comparison: Arc<Comparison>,
-    totals: Arc<Totals>,
-}
-
-/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
-async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
-    let Worker { number, settings, .. } = &worker;
-    let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
-    let mut fenced: Option<Instant> = None;
-    while !stop.is_cancelled() {
-        let sharing = match &group {
-            Some(group) => group.sharing(&stop).await?,
-            None => Some(Sharing::EachTopic),
-        };
-        let Some(sharing) = sharing else { break };
-        let own_stop = stop.child_token();
-        let pipeline = pipeline(&worker, sharing, own_stop.clone());
-        let ended = match group.as_ref().filter(|_| sharing == Sharing::Together) {
-            None => pipeline.await,
-            Some(group) => {
-                tokio::select! {
-                    ended = pipeline => ended,
-                    never = stop_without_older(group, *number, &own_stop) => match never {},
-                }
-            }
-        };
-        match ended {
-            Ok(()) if sharing == Sharing::EachTopic => break,
-            Ok(()) => {}
-            // What it left in hand to join anew it reads again itself.
-            Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
-            Err(error)
-                if error.is::<FencedByItself>()
-                    && !stop.is_cancelled()
-                    && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
-            {
-                tracing::warn!(worker = number, "joining the group anew: {error:#}");
-                fenced = Some(Instant::now());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Stops a pipeline that joined as older instances do, once none of them is left. Never ends by itself.
-async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &CancellationToken) -> Infallible {
-    tracing::warn!(
-        worker,
-        "older instances share this group: until all are of this version, orders and adjustments are shared in sum, as \
-         they do, not each evenly"
-    );
-    match group.older_are_gone().await {
-        Ok(()) => {
-            tracing::info!(
-                worker,
-                "no older instance is left: leaving the group, to share each topic evenly"
-            );
-            stop.cancel();
-        }
-        Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
-    }
-    std::future::pending().await
-}
-
-/// Three stages, joined by bounded queues.
-async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
-    let Worker { number, settings, store, level_changes, news, comparison, totals } = worker;
-    // Init first: only then do the committed offsets hold all that a predecessor published.
-    let id = settings.group.transactional_id(*number);
-    let mut publisher = Publisher::new(&settings.kafka, &settings.topics, &id)?;
-    let publisher = spawn_blocking({
-        let stop = stop.clone();
-        move || renew(&mut publisher, &stop).map(|()| publisher)
-    });
-    let publisher = match publisher.await? {
-        Ok(publisher) => publisher,
-        // It has nothing in hand yet.
-        Err(_) if stop.is_cancelled() => return Ok(()),
-        Err(refused) => return Err(refused),
-    };
-
-    let assignment = Assignment::new(
-        Arc::clone(store),
-        Handle::current(),
-        level_changes.clone(),
-        Arc::clone(comparison.progress()),
-        settings.accept_data_loss,
-    );
-    let Settings { kafka, group, topics, .. } = settings;
-    let intake =
-        Intake::join(kafka, group, topics, *number, sharing, Bounds::from(settings.batch), assignment)?;
-    let membership = intake.membership();
-    tokio::spawn(news.clone().pass_on(Arc::clone(membership.assignment()), stop.clone()));
-
-    let permits = Arc::new(Semaphore::new(DECIDING));
-    let (gathered, batches) = mpsc::channel(DECIDING);
-    let (decided, publishings) = mpsc::channel(STAGE_QUEUE);
-    let gathering = spawn_blocking({
-        let stop = stop.clone();
-        let permits = Arc::clone(&permits);
-        move || intake.run(gathered, &permits, &stop)
-    });
-    let publishing = spawn_blocking({
-        let (membership, comparison) = (membership.clone(), Arc::clone(comparison));
-        let (totals, stop) = (Arc::clone(totals), stop.clone());
-        move || {
-            let _ended = stop.clone().drop_guard();
-            publish(publisher, &membership, publishings, &comparison, &totals, &stop)
-        }
-    });
-    let deciding = decide(worker, membership, batches, decided, &permits, &stop).await;
-    permits.close();
-    stop.cancel();
-
-    let publishing = publishing.await.context("the publishing stage panicked").flatten();
-    let gathering = gathering.await.context("the gathering stage panicked").flatten();
-    graver(graver(publishing, deciding), gathering)
-}
-
 /// The deciding stage. Gives a permit back when it is free for the next batch.
 async fn decide(
-    worker: &Worker,
-    membership: Membership,
+    pipeline: &Pipeline,
+    ownership: &Ownership,
     mut batches: mpsc::Receiver<ReadBatch>,
     decided: mpsc::Sender<Decided>,
     permits: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let Worker { store, level_changes, comparison, .. } = worker;
+    let Pipeline { store, level_changes, comparison, .. } = pipeline;
     while let Some(mut batch) = batches.recv().await {
-        if batch.drop_ended(&membership.assignment().ownership) {
+        if batch.drop_ended(ownership) {
             let (mut to_apply, pending) = batch.split();
             let begun = Instant::now();
             let (mut applied, epoch) =
@@ -354,28 +228,13 @@ async fn apply_compared(
     Ok((applied, epoch))
 }
 
-/// The publishing stage. Blocks: runs on a thread of its own.
-fn publish(
-    publisher: Publisher,
-    membership: &Membership,
+/// The publishing stage.
+async fn publish<K: ResultSink, M: GroupMember<Name = K::Name>>(
+    mut publisher: BatchPublisher<'_, K, M>,
     mut batches: mpsc::Receiver<Decided>,
-    comparison: &Comparison,
-    totals: &Totals,
-    stop: &CancellationToken,
 ) -> Result<()> {
-    let mut batch_publisher = BatchPublisher::new(publisher, membership, comparison, totals, stop);
-    while let Some(batch) = batches.blocking_recv() {
-        batch_publisher.publish(batch)?;
+    while let Some(batch) = batches.recv().await {
+        publisher.publish(batch).await?;
     }
-    batch_publisher.end()
-}
-
-impl From<BatchArgs> for Bounds {
-    fn from(batch: BatchArgs) -> Self {
-        Self {
-            records: batch.batch_max_orders,
-            bytes: usize::try_from(batch.batch_max_bytes.as_u64()).unwrap_or(usize::MAX),
-            age: batch.batch_max_age,
-        }
-    }
+    publisher.end()
 }

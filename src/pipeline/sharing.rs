@@ -34,7 +34,7 @@ const OTHERS_LOOK: Duration = Duration::from_millis(500);
 
 /// How a worker joins the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub(super) enum Sharing {
     /// Two members, one for each topic: each topic is shared evenly.
     EachTopic,
     /// One member for both, as up to 0.1: their sum is shared evenly.
@@ -86,7 +86,7 @@ fn fitting(members: &[MemberKind]) -> Sharing {
 
 /// Asks which members the group has.
 #[derive(Clone)]
-pub struct GroupWatch {
+pub(super) struct GroupWatch {
     kafka: KafkaArgs,
     group: GroupArgs,
 }
@@ -94,7 +94,7 @@ pub struct GroupWatch {
 impl GroupWatch {
     /// Of this group.
     #[must_use]
-    pub fn new(kafka: &KafkaArgs, group: &GroupArgs) -> Self {
+    pub(super) fn new(kafka: &KafkaArgs, group: &GroupArgs) -> Self {
         Self { kafka: kafka.clone(), group: group.clone() }
     }
 
@@ -103,7 +103,7 @@ impl GroupWatch {
     ///
     /// # Errors
     /// When the Kafka configuration is refused.
-    pub async fn sharing(&self, stop: &CancellationToken) -> Result<Option<Sharing>> {
+    pub(super) async fn sharing(&self, stop: &CancellationToken) -> Result<Option<Sharing>> {
         if self.group.group_protocol == GroupProtocol::Consumer {
             // The broker assigns, each topic for itself.
             return Ok(Some(Sharing::EachTopic));
@@ -138,7 +138,7 @@ impl GroupWatch {
     ///
     /// # Errors
     /// When the Kafka configuration is refused.
-    pub async fn older_are_gone(&self) -> Result<()> {
+    pub(super) async fn older_are_gone(&self) -> Result<()> {
         let mut asker = self.asker()?;
         loop {
             tokio::time::sleep(LOOK).await;

@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::Assignment;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::asker::Asker;
 use crate::kafka::topic_ids::Described;
@@ -30,7 +29,7 @@ const PARTITIONS_LOOK: Duration = Duration::from_millis(100);
 type Said = Arc<[(String, Described)]>;
 
 /// Asks Kafka which topics the names mean.
-pub struct TopicWatch {
+pub(super) struct TopicWatch {
     question: Arc<Question>,
     said: watch::Sender<Said>,
 }
@@ -53,7 +52,7 @@ impl TopicWatch {
     ///
     /// # Errors
     /// When the configuration is refused.
-    pub fn new(kafka: &KafkaArgs, topics: &TopicArgs) -> Result<Self> {
+    pub(super) fn new(kafka: &KafkaArgs, topics: &TopicArgs) -> Result<Self> {
         let asker = Asker::new(kafka, "stock-verifier-topics", None)?;
         let names = topics.read().map(str::to_owned).to_vec();
         Ok(Self { question: Arc::new(Question { asker, names }), said: watch::Sender::new(Arc::default()) })
@@ -64,7 +63,11 @@ impl TopicWatch {
     ///
     /// # Errors
     /// When there are such, or Kafka or the database cannot be asked.
-    pub async fn check_partitions(&self, store: &dyn LedgerWriter, accept_data_loss: bool) -> Result<()> {
+    pub(super) async fn check_partitions(
+        &self,
+        store: &dyn LedgerWriter,
+        accept_data_loss: bool,
+    ) -> Result<()> {
         let begun = tokio::time::Instant::now();
         let (said, lost) = loop {
             let question = Arc::clone(&self.question);
@@ -105,12 +108,12 @@ impl TopicWatch {
 
     /// What Kafka says, as long as it is asked.
     #[must_use]
-    pub fn listen(&self) -> TopicNews {
+    pub(super) fn listen(&self) -> TopicNews {
         TopicNews(self.said.subscribe())
     }
 
     /// Asks until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(self, stop: CancellationToken) {
         let Self { question, said } = self;
         let asking = async {
             loop {
@@ -144,12 +147,19 @@ fn is_lost(said: &Said, at: &TopicPartition, position: &Position) -> bool {
 pub struct TopicNews(watch::Receiver<Said>);
 
 impl TopicNews {
-    /// Gives it to an assignment until `stop`.
-    pub async fn pass_on(mut self, assignment: Arc<Assignment>, stop: CancellationToken) {
-        while let Some(Ok(())) = stop.run_until_cancelled(self.0.changed()).await {
-            let said = Arc::clone(&self.0.borrow_and_update());
-            assignment.look_at_topics(said.iter().map(|(name, described)| (name.as_str(), described)));
+    /// Nobody asks Kafka: there are no news.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(watch::Sender::new(Said::default()).subscribe())
+    }
+
+    /// Waits for an answer that is not known yet; for ever when nobody asks any more. A wait that is cut short loses
+    /// nothing.
+    pub(super) async fn changed(&mut self) -> Said {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
+        Arc::clone(&self.0.borrow_and_update())
     }
 }
 

@@ -1,13 +1,12 @@
 //! A member of the group: what becomes of its partitions, and under which name it sends offsets.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata, RebalanceProtocol};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::Context;
+use super::context::Context;
 use crate::kafka::error::{Doing as _, Error};
 use crate::kafka::member_id::member_id;
 use crate::kafka::offsets::{CommittedOffsets, list, list_at, partitions};
@@ -41,7 +40,7 @@ impl<'a> Member<'a> {
     /// The topics it reads.
     #[must_use]
     pub fn topics(self) -> &'a [Arc<str>] {
-        &self.0.context().topics
+        self.0.context().topics()
     }
 
     /// Whether a partition can be one of this membership's.
@@ -50,10 +49,15 @@ impl<'a> Member<'a> {
         self.topics().contains(&at.topic)
     }
 
+    /// The partitions that are read.
+    pub(super) fn reading(self) -> Vec<TopicPartition> {
+        self.0.context().reading()
+    }
+
     /// Whether the group has given it partitions once, or told it that there are none for it.
     #[must_use]
     pub fn is_settled(self) -> bool {
-        self.0.context().settled.load(Ordering::SeqCst)
+        self.0.context().is_settled()
     }
 
     /// The id under which the group knows it now.
@@ -90,7 +94,7 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When librdkafka does not say.
-    pub fn assigned(self) -> Result<Vec<TopicPartition>, Error> {
+    pub(super) fn assigned(self) -> Result<Vec<TopicPartition>, Error> {
         Ok(partitions(&self.0.assignment().doing(|| "cannot read the assignment")?))
     }
 
@@ -100,7 +104,7 @@ impl<'a> Member<'a> {
     /// When Kafka does not answer.
     pub fn committed(self, of: &[TopicPartition]) -> Result<CommittedOffsets, Error> {
         let answer = self.0.committed_offsets(list(of), COMMITTED_LIMIT);
-        Ok(CommittedOffsets::new(answer.doing(|| "cannot read the committed offsets")?))
+        Ok(CommittedOffsets::of_answer(&answer.doing(|| "cannot read the committed offsets")?))
     }
 
     /// The first offset that the log still holds, and its end.
@@ -138,7 +142,7 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn assign(self, partitions: &[(TopicPartition, Option<NextOffset>)]) -> Result<(), Error> {
+    pub(super) fn assign(self, partitions: &[(TopicPartition, Option<NextOffset>)]) -> Result<(), Error> {
         let mut assign = TopicPartitionList::new();
         for (at, from) in partitions {
             // The end is an offset that is never fetched.
@@ -158,7 +162,7 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn unassign(self, partitions: &[TopicPartition]) -> Result<(), Error> {
+    pub(super) fn unassign(self, partitions: &[TopicPartition]) -> Result<(), Error> {
         match self.0.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.0.incremental_unassign(&list(partitions)),
             RebalanceProtocol::None | RebalanceProtocol::Eager => self.0.unassign(),
@@ -170,7 +174,7 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn pause(self, partitions: &[TopicPartition]) -> Result<(), Error> {
+    pub(super) fn pause(self, partitions: &[TopicPartition]) -> Result<(), Error> {
         self.0.pause(&list(partitions)).doing(|| "cannot pause the partitions")
     }
 
@@ -178,7 +182,7 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When librdkafka refuses it.
-    pub fn resume(self, partitions: &[TopicPartition]) -> Result<(), Error> {
+    pub(super) fn resume(self, partitions: &[TopicPartition]) -> Result<(), Error> {
         self.0.resume(&list(partitions)).doing(|| "cannot resume the partitions")
     }
 
@@ -186,7 +190,7 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// When one cannot be moved there.
-    pub fn seek(self, to: &[(TopicPartition, NextOffset)]) -> Result<(), Error> {
+    pub(super) fn seek(self, to: &[(TopicPartition, NextOffset)]) -> Result<(), Error> {
         // librdkafka refuses a seek of nothing, which is what is left when every partition is stopped.
         if to.is_empty() {
             return Ok(());

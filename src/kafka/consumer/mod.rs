@@ -1,25 +1,26 @@
 //! A consumer that is a member of the group: its polling, its rebalances, and under which name it sends offsets.
 
 mod config;
+mod context;
 mod member;
+mod polling;
+mod rebalance;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rdkafka::TopicPartitionList;
-use rdkafka::bindings::rd_kafka_resp_err_t;
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use self::config::make_static;
 pub use self::config::{Role, client_id, consumer_config};
+use self::context::Context;
+pub use self::context::{Assigned, Notice, Revoked, StartOffsets};
 pub use self::member::{GroupMember, JoinedAnew, Member, NotSpeaking};
-use super::offsets::partitions;
+pub use self::polling::{FetchedRecord, Incoming, Memberships};
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
 use crate::event::{Header, Record};
 use crate::ledger::{Offset, Source, TopicPartition};
@@ -29,58 +30,8 @@ const LEAVE_ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The length of a UUID as text.
 const UUID: usize = 36;
 
-/// What is to be done when the group moves partitions. Called from within [`Consumer::poll`], on the polling thread, so
-/// it may block that thread, within bounds; nothing that it waits for may need that thread.
-pub trait Rebalance: Send + Sync + 'static {
-    /// These are the member's from here on: it must [`Member::assign`] them before it returns.
-    fn assigned(&self, member: Member<'_>, partitions: &[TopicPartition]);
-
-    /// These are not the member's any more: it must [`Member::unassign`] them before it returns. When they are lost,
-    /// another member may have them already.
-    fn revoked(&self, member: Member<'_>, partitions: &[TopicPartition], are_lost: bool);
-}
-
-/// The context of a member's client.
-struct Context {
-    rebalance: Arc<dyn Rebalance>,
-    topics: Vec<Arc<str>>,
-    settled: AtomicBool,
-    /// What the group called this member when it took over the partitions that it has.
-    taken_as: Mutex<String>,
-}
-
-impl Context {
-    fn taken_as(&self) -> MutexGuard<'_, String> {
-        // One comparison or assignment at a time: a panic elsewhere leaves nothing half done.
-        self.taken_as.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Context {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "Kafka consumer");
-    }
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: rd_kafka_resp_err_t,
-        list: &mut TopicPartitionList,
-    ) {
-        let (member, partitions) = (Member(consumer), partitions(list));
-        if event == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.settled.store(true, Ordering::SeqCst);
-            self.rebalance.assigned(member, &partitions);
-        } else {
-            self.rebalance.revoked(member, &partitions, consumer.assignment_lost());
-        }
-    }
-}
-
 /// What a poll came to.
-pub enum Polled<'a> {
+enum Polled<'a> {
     /// Nothing came in time.
     Nothing,
     /// A record.
@@ -94,78 +45,63 @@ pub enum Polled<'a> {
 pub enum ConsumerError {
     /// A position is outside its partition: retention overtook the reading, or the topic was made anew.
     #[error("{0}")]
-    OutOfRange(KafkaError),
+    OutOfRange(String),
     /// A topic does not exist.
     #[error("{0}")]
-    UnknownTopic(KafkaError),
+    UnknownTopic(String),
     /// This user may not read.
     #[error("{0}")]
-    NotPermitted(KafkaError),
+    NotPermitted(String),
     /// Somebody else is the static member now.
     #[error("{0}")]
-    Fenced(KafkaError),
+    Fenced(String),
     /// The static member that was is still there.
     #[error("{0}")]
-    Unreleased(KafkaError),
+    Unreleased(String),
     /// The group has nothing to do with this member any more, for this reason.
     #[error("{0}")]
     Fatal(String),
     /// librdkafka goes on by itself: brokers down, timeouts, a poll that came late.
     #[error("{0}")]
-    Passing(KafkaError),
+    Passing(String),
 }
 
 impl ConsumerError {
-    fn of(consumer: &BaseConsumer<Context>, error: KafkaError) -> Self {
+    fn of(consumer: &BaseConsumer<Context>, error: &KafkaError) -> Self {
+        let why = error.to_string();
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                Self::OutOfRange(error)
+                Self::OutOfRange(why)
             }
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                Self::UnknownTopic(error)
+                Self::UnknownTopic(why)
             }
             Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                Self::NotPermitted(error)
+                Self::NotPermitted(why)
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 match consumer.client().fatal_error() {
-                    Some((RDKafkaErrorCode::FencedInstanceId, _)) => Self::Fenced(error),
-                    Some((RDKafkaErrorCode::UnreleasedInstanceId, _)) => Self::Unreleased(error),
+                    Some((RDKafkaErrorCode::FencedInstanceId, _)) => Self::Fenced(why),
+                    Some((RDKafkaErrorCode::UnreleasedInstanceId, _)) => Self::Unreleased(why),
                     Some((_, why)) => Self::Fatal(why),
-                    None => Self::Fatal(error.to_string()),
+                    None => Self::Fatal(why),
                 }
             }
-            _ => Self::Passing(error),
+            _ => Self::Passing(why),
         }
     }
 }
 
 /// A record as librdkafka has it: it pins the whole fetch it came in, so it must not be kept.
-pub struct Message<'a>(BorrowedMessage<'a>);
+struct Message<'a>(BorrowedMessage<'a>);
 
 impl Message<'_> {
-    /// Its topic.
-    #[must_use]
-    pub fn topic(&self) -> &str {
-        self.0.topic()
-    }
-
-    /// Its partition.
-    #[must_use]
-    pub fn partition(&self) -> i32 {
-        self.0.partition()
-    }
-
-    /// Its offset.
-    #[must_use]
-    pub fn offset(&self) -> Offset {
-        Offset(self.0.offset())
-    }
-
-    /// An owned copy, and its size in bytes.
-    #[must_use]
-    pub fn own(&self, source: Source) -> (Record, usize) {
-        own(&self.0, source)
+    /// An owned copy, and its size in bytes. The topic's name is shared where it is one of these.
+    fn own(&self, topics: &[Arc<str>]) -> (Record, usize) {
+        let name = self.0.topic();
+        let topic = topics.iter().find(|topic| ***topic == *name).map_or_else(|| Arc::from(name), Arc::clone);
+        let at = TopicPartition { topic, partition: self.0.partition() };
+        own(&self.0, Source { at, offset: Offset(self.0.offset()) })
     }
 }
 
@@ -196,32 +132,24 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Makes the client; it joins the group when it has subscribed.
-    ///
-    /// # Errors
-    /// When a password file cannot be read, or the configuration is refused.
-    pub fn new(
+    /// Makes the client; it joins the group when it has subscribed. `context` is made of the topics that it reads.
+    fn new(
         kafka: &KafkaArgs,
         group: &GroupArgs,
         topics: &TopicArgs,
         worker: usize,
         role: Role,
-        rebalance: Arc<dyn Rebalance>,
+        context: impl FnOnce(Vec<Arc<str>>) -> Context,
     ) -> Result<Self> {
         let mut config = consumer_config(kafka, group, role)?;
         let static_id = make_static(&mut config, group, worker, role);
-        let topics = role.topics(topics).into_iter().map(Arc::from).collect();
-        let context =
-            Context { rebalance, topics, settled: AtomicBool::new(false), taken_as: Mutex::default() };
+        let context = context(role.topics(topics).into_iter().map(Arc::from).collect());
         let inner = config.create_with_context(context).context("the consumer's configuration is refused")?;
         Ok(Self { inner, group: group.group.clone(), static_id })
     }
 
     /// Begins to join the group. Partitions are assigned while it polls.
-    ///
-    /// # Errors
-    /// When librdkafka refuses the subscription.
-    pub fn subscribe(&self) -> Result<()> {
+    fn subscribe(&self) -> Result<()> {
         let topics: Vec<&str> = self.member().topics().iter().map(|topic| &**topic).collect();
         self.inner.subscribe(&topics).with_context(|| format!("cannot subscribe to {}", topics.join(" and ")))
     }
@@ -234,13 +162,16 @@ impl Consumer {
     }
 
     /// Takes in what comes, and serves rebalances.
-    #[must_use]
-    pub fn poll(&self, wait: Duration) -> Polled<'_> {
+    fn poll(&self, wait: Duration) -> Polled<'_> {
         match self.inner.poll(wait) {
             None => Polled::Nothing,
             Some(Ok(message)) => Polled::Record(Message(message)),
-            Some(Err(error)) => Polled::Failed(ConsumerError::of(&self.inner, error)),
+            Some(Err(error)) => Polled::Failed(ConsumerError::of(&self.inner, &error)),
         }
+    }
+
+    fn context(&self) -> &Context {
+        self.inner.context()
     }
 
     /// The member that it is.

@@ -1,0 +1,212 @@
+//! A verifier: its workers, each a pipeline that is a member of the group, and what goes on beside them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Bounds;
+use super::batch_publisher::{Unfinished, renew};
+use super::gather::FencedByItself;
+use super::on_kafka::AskedGroup;
+use super::progress::Progress;
+use super::sharing::{GroupWatch, Sharing};
+use super::topic_watch::{TopicNews, TopicWatch};
+use super::{Comparison, Pipeline, graver};
+use crate::background::{Background, LevelChanges};
+use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::kafka::consumer::Memberships;
+use crate::kafka::transactional::Publisher;
+use crate::store::{LedgerWriter, VerifierStore};
+use crate::tally::Totals;
+
+/// A member that is fenced by itself again within this time is fenced by another instance.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// Longest wait, when stopping, for the ledger to note how far results are published.
+const KEEP_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a verifier needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How to reach Kafka.
+    pub kafka: KafkaArgs,
+    /// The topics' names.
+    pub topics: TopicArgs,
+    /// The consumer group.
+    pub group: GroupArgs,
+    /// What bounds a batch.
+    pub batch: BatchArgs,
+    /// How levels are published.
+    pub levels: LevelsArgs,
+    /// How many pipelines, each a member of the group.
+    pub workers: usize,
+    /// Whether to go on where records are gone.
+    pub accept_data_loss: bool,
+    /// Whether the group may have members of an earlier version; the demo's has none, and its broker cannot be asked.
+    pub may_have_older: bool,
+}
+
+/// Runs until `stop`, then finishes what is in hand and leaves the group.
+///
+/// # Errors
+/// The first failure of a worker; the others are stopped in good order.
+pub async fn run(
+    settings: Settings,
+    store: Arc<dyn VerifierStore>,
+    totals: Arc<Totals>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let progress = Arc::new(Progress::default());
+    let writer: Arc<dyn LedgerWriter> = store.clone();
+    let comparison = Arc::new(Comparison::new(
+        Arc::clone(&writer),
+        Box::new(AskedGroup::new(&settings.kafka, &settings.group, &settings.topics)?),
+        Arc::clone(&progress),
+    ));
+    let topics = TopicWatch::new(&settings.kafka, &settings.topics)?;
+    topics.check_partitions(&*writer, settings.accept_data_loss).await?;
+    let background =
+        Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), store.clone(), store)?;
+    let level_changes = background.level_changes();
+    let background_stop = CancellationToken::new();
+    let background = tokio::spawn(background.run(background_stop.clone()));
+    let mut workers = JoinSet::new();
+    for number in 0..settings.workers {
+        let worker = Worker {
+            number,
+            settings: settings.clone(),
+            store: Arc::clone(&writer),
+            level_changes: level_changes.clone(),
+            news: topics.listen(),
+            comparison: Arc::clone(&comparison),
+            totals: Arc::clone(&totals),
+        };
+        workers.spawn(work(worker, stop.clone()));
+    }
+    let topics = tokio::spawn(topics.run(background_stop.clone()));
+    let mut first = Ok(());
+    while let Some(ended) = workers.join_next().await {
+        let ended = ended.context("a worker panicked").flatten();
+        stop.cancel();
+        first = graver(first, ended);
+    }
+    match tokio::time::timeout(KEEP_LIMIT, progress.keep(&*writer)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "how far results are published is not kept"),
+        Err(_) => tracing::debug!("how far results are published is not kept within {KEEP_LIMIT:?}"),
+    }
+    // Last, so that what the workers moved last is published too.
+    background_stop.cancel();
+    let watched = topics.await.context("watching the topics panicked");
+    first.and(background.await.context("publishing levels panicked")).and(watched)
+}
+
+/// What one worker works with.
+struct Worker {
+    /// From 0.
+    number: usize,
+    settings: Settings,
+    store: Arc<dyn LedgerWriter>,
+    level_changes: LevelChanges,
+    news: TopicNews,
+    comparison: Arc<Comparison>,
+    totals: Arc<Totals>,
+}
+
+/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
+async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
+    let Worker { number, settings, .. } = &worker;
+    let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
+    let mut fenced: Option<Instant> = None;
+    while !stop.is_cancelled() {
+        let sharing = match &group {
+            Some(group) => group.sharing(&stop).await?,
+            None => Some(Sharing::EachTopic),
+        };
+        let Some(sharing) = sharing else { break };
+        let own_stop = stop.child_token();
+        let pipeline = pipeline(&worker, sharing, own_stop.clone());
+        let ended = match group.as_ref().filter(|_| sharing == Sharing::Together) {
+            None => pipeline.await,
+            Some(group) => {
+                tokio::select! {
+                    ended = pipeline => ended,
+                    never = stop_without_older(group, *number, &own_stop) => match never {},
+                }
+            }
+        };
+        match ended {
+            Ok(()) if sharing == Sharing::EachTopic => break,
+            Ok(()) => {}
+            // What it left in hand to join anew it reads again itself.
+            Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
+            Err(error)
+                if error.is::<FencedByItself>()
+                    && !stop.is_cancelled()
+                    && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
+            {
+                tracing::warn!(worker = number, "joining the group anew: {error:#}");
+                fenced = Some(Instant::now());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Stops a pipeline that joined as older instances do, once none of them is left. Never ends by itself.
+async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &CancellationToken) -> Infallible {
+    tracing::warn!(
+        worker,
+        "older instances share this group: until all are of this version, orders and adjustments are shared in sum, as \
+         they do, not each evenly"
+    );
+    match group.older_are_gone().await {
+        Ok(()) => {
+            tracing::info!(
+                worker,
+                "no older instance is left: leaving the group, to share each topic evenly"
+            );
+            stop.cancel();
+        }
+        Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
+    }
+    std::future::pending().await
+}
+
+/// A pipeline on Kafka.
+async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
+    let Settings { kafka, group, topics, batch, accept_data_loss, .. } = &worker.settings;
+    // Init first: only then do the committed offsets hold all that a predecessor published.
+    let mut publisher = Publisher::new(kafka, topics, &group.transactional_id(worker.number))?;
+    match renew(&mut publisher, &stop).await {
+        Ok(()) => {}
+        // It has nothing in hand yet.
+        Err(_) if stop.is_cancelled() => return Ok(()),
+        Err(refused) => return Err(refused),
+    }
+    let memberships = Memberships::join(kafka, group, topics, worker.number, sharing.roles())?;
+    let pipeline = Pipeline {
+        store: Arc::clone(&worker.store),
+        comparison: Arc::clone(&worker.comparison),
+        level_changes: worker.level_changes.clone(),
+        news: worker.news.clone(),
+        totals: Arc::clone(&worker.totals),
+        bounds: Bounds::from(*batch),
+        accept_data_loss: *accept_data_loss,
+    };
+    pipeline.run(memberships, publisher, stop).await
+}
+
+impl From<BatchArgs> for Bounds {
+    fn from(batch: BatchArgs) -> Self {
+        Self {
+            records: batch.batch_max_orders,
+            bytes: usize::try_from(batch.batch_max_bytes.as_u64()).unwrap_or(usize::MAX),
+            age: batch.batch_max_age,
+        }
+    }
+}
