@@ -22,5 +22,6 @@ mod faults;
 mod house;
 mod pipeline;
 mod replay;
+mod simulation;
 mod stock;
 mod support;

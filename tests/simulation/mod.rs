@@ -1,0 +1,203 @@
+//! The real pipeline on a simulated Kafka and database: one thread, a clock that stands still unless everybody waits, and
+//! a seed that makes the same run again.
+
+mod ports;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use stock_verifier::background::LevelChanges;
+use stock_verifier::ledger::{Item, Level, Map, NextOffset};
+use stock_verifier::pipeline::batch::Bounds;
+use stock_verifier::pipeline::progress::Progress;
+use stock_verifier::pipeline::{Comparison, Pipeline, TopicNews, Unfinished};
+use stock_verifier::tally::Totals;
+use tokio_util::sync::CancellationToken;
+
+use self::ports::{Member, Sink};
+use self::world::{Faults, World, partition};
+use crate::support::{item, stream};
+
+/// Longest that a run may take, by its own clock.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// How a process ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// Everything was published, and it was stopped.
+    Done,
+    Killed,
+}
+
+/// Orders of one piece each.
+fn orders(count: usize) -> Vec<String> {
+    let order = |number| {
+        format!(
+            r#"{{"type":"order.created","order_id":"o-{number}","lines":[{{"sku":"MUG","quantity":1}}]}}"#
+        )
+    };
+    (0..count).map(order).collect()
+}
+
+/// So many pieces.
+fn stock(pieces: i64) -> Map<Item, Level> {
+    [(item("MUG"), Level { available: pieces, version: 1, ..Level::default() })].into_iter().collect()
+}
+
+/// Runs a process until it is killed, or everything is published.
+fn run(world: &World, batch: usize, kill_at: Option<u64>) -> Ended {
+    {
+        let mut inner = world.lock();
+        (inner.steps, inner.kill_at) = (0, kill_at);
+        // A process has a connection of its own.
+        inner.ledger.epoch += 1;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let ended = runtime.block_on(async {
+        let store = Arc::new(world.clone());
+        let pipeline = Pipeline {
+            store: store.clone(),
+            comparison: Arc::new(Comparison::new(
+                store,
+                Box::new(world.clone()),
+                Arc::new(Progress::default()),
+            )),
+            level_changes: LevelChanges::ignored(),
+            news: TopicNews::none(),
+            totals: Arc::new(Totals::default()),
+            bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
+            accept_data_loss: false,
+        };
+        let stop = CancellationToken::new();
+        let mut running = tokio::spawn(pipeline.run(Member::join(world), Sink(world.clone()), stop.clone()));
+        let published = async {
+            while !world.is_done() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = world.killed() => return Ended::Killed,
+            ended = &mut running => panic!("it ended by itself: {ended:?}"),
+            () = published => {}
+            () = tokio::time::sleep(LIMIT) => panic!("it got stuck at {:?}", world.lock().committed),
+        }
+        // Killed while it stops is killed too.
+        stop.cancel();
+        tokio::select! {
+            () = world.killed() => Ended::Killed,
+            ended = running => {
+                match ended.expect("no stage panics") {
+                    Err(error) if !error.is::<Unfinished>() => panic!("{error:#}"),
+                    Ok(()) | Err(_) => Ended::Done,
+                }
+            }
+        }
+    });
+    // Killed: whatever it was doing, it does no more.
+    drop(runtime);
+    ended
+}
+
+/// Every order was decided once and published once, no more was sold than there was, and all is at rest.
+fn holds(world: &World, orders: usize, pieces: i64) {
+    let world = world.lock();
+    let mut published: BTreeMap<String, usize> = BTreeMap::new();
+    let mut accepted = 0;
+    for value in &world.published {
+        let event: serde_json::Value = serde_json::from_slice(value).expect("JSON");
+        let id = event["order_id"].as_str().expect("an id").to_owned();
+        *published.entry(id).or_default() += 1;
+        accepted += i64::from(event["type"] == "order.accepted");
+    }
+    let twice: Vec<_> = published.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "published more than once: {twice:?}");
+    assert_eq!(published.len(), orders, "each order has a result");
+    assert_eq!(accepted, pieces.min(i64::try_from(orders).expect("few")), "sold what there was");
+    assert_eq!(world.ledger.levels[&item("MUG")].available, pieces - accepted);
+    for (number, records) in world.log.iter().enumerate() {
+        let end = NextOffset(i64::try_from(records.len()).expect("few"));
+        assert_eq!(world.ledger.positions[&partition(number)].next, end, "the ledger is where the group is");
+    }
+}
+
+#[test]
+fn killed_at_every_wait_of_three_batches_each_order_is_published_once() {
+    const ORDERS: usize = 12;
+    const BATCH: usize = 4;
+    const PIECES: i64 = 9;
+    let world = || World::new(7, Faults::default(), stock(PIECES), &orders(ORDERS), 2);
+    let whole = world();
+    assert_eq!(run(&whole, BATCH, None), Ended::Done);
+    holds(&whole, ORDERS, PIECES);
+    let steps = whole.lock().steps;
+    assert!(steps > 40, "three batches wait for more than {steps} things");
+    let mut in_between = 0;
+    for kill_at in 1..=steps {
+        let world = world();
+        // A run that is quicker than the first has no such step.
+        if run(&world, BATCH, Some(kill_at)) == Ended::Killed {
+            {
+                let killed = world.lock();
+                in_between += usize::from(killed.ledger.decisions.len() > killed.published.len());
+            }
+            assert_eq!(run(&world, BATCH, None), Ended::Done, "killed at {kill_at}");
+        }
+        holds(&world, ORDERS, PIECES);
+    }
+    assert!(in_between > 5, "only {in_between} kills came between deciding and publishing");
+}
+
+#[test]
+fn killed_again_while_it_recovers_each_order_is_published_once() {
+    const ORDERS: usize = 12;
+    const PIECES: i64 = 9;
+    let seed = stream::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut kills = 0;
+    for round in 0..150 {
+        let world = World::new(random.random(), Faults::default(), stock(PIECES), &orders(ORDERS), 3);
+        while kills < 10_000 && run(&world, 4, Some(random.random_range(1..80))) == Ended::Killed {
+            kills += 1;
+            if random.random_bool(0.3) {
+                break;
+            }
+        }
+        assert_eq!(run(&world, 4, None), Ended::Done, "round {round} of seed {seed}");
+        holds(&world, ORDERS, PIECES);
+    }
+    assert!(kills > 100, "only {kills} kills");
+}
+
+#[test]
+fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() {
+    const ORDERS: usize = 60;
+    const PIECES: i64 = 40;
+    let seed = stream::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let faults = Faults { aborted: 0.1, unknown: 0.1, moved: 0.05, lost: 0.05, disconnected: 0.1 };
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for round in 0..150 {
+        let world = World::new(random.random(), faults, stock(PIECES), &orders(ORDERS), 3);
+        for _ in 0..random.random_range(0..3) {
+            if run(&world, 8, Some(random.random_range(1..400))) == Ended::Killed {
+                *seen.entry("killed").or_default() += 1;
+            }
+        }
+        world.lock().events.iter().for_each(|event| *seen.entry(event).or_default() += 1);
+        println!("round {round} of seed {seed}");
+        assert_eq!(run(&world, 8, None), Ended::Done);
+        holds(&world, ORDERS, PIECES);
+        world.lock().events.iter().for_each(|event| *seen.entry(event).or_default() += 1);
+    }
+    for what in ["killed", "aborted", "unknown", "moved", "lost", "disconnected"] {
+        assert!(seen.get(what).is_some_and(|times| *times > 20), "{what} hardly happened: {seen:?}");
+    }
+}

@@ -1,0 +1,391 @@
+//! The ports of a pipeline, on the simulated world. Every wait is a step at which the process can be killed; what it asked
+//! for is done between two of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::Rng as _;
+use rdkafka::error::KafkaError;
+use stock_verifier::event::Outgoing;
+use stock_verifier::kafka;
+use stock_verifier::kafka::consumer::{
+    Assigned, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets,
+};
+use stock_verifier::kafka::offsets::CommittedOffsets;
+use stock_verifier::kafka::topic_ids::Described;
+use stock_verifier::kafka::transactional::PublishError;
+use stock_verifier::ledger::{NextOffset, Sequenced, Sequences, Stamp, TopicPartition, View, decide};
+use stock_verifier::pipeline::ports::{GroupCommitted, GroupMember, GroupOffsets, RecordSource, ResultSink};
+use stock_verifier::store::{Applied, CommandBatch, LedgerWriter, Position, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use super::world::{ORDERS, World, partition, topic_id};
+
+/// Most records that come at once.
+const CHUNK: usize = 3;
+
+/// What the process's one membership has.
+#[derive(Default)]
+struct Membership {
+    notices: Vec<Notice>,
+    /// What is fetched next of each partition that is read.
+    reading: HashMap<TopicPartition, usize>,
+    epoch: u64,
+    taken_as: String,
+    /// A partition that the group is about to give back.
+    taken: Option<TopicPartition>,
+}
+
+/// The membership, and the source of its records.
+#[derive(Clone)]
+pub struct Member {
+    world: World,
+    topics: [Arc<str>; 1],
+    shared: Arc<Mutex<Membership>>,
+}
+
+impl Member {
+    /// Joins the group as a member of its own.
+    pub fn join(world: &World) -> Self {
+        world.lock().member += 1;
+        let partitions = (0..world.lock().log.len()).map(partition).collect();
+        let member = Self { world: world.clone(), topics: [Arc::from(ORDERS)], shared: Arc::default() };
+        member.give(partitions);
+        member
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Membership> {
+        self.shared.lock().expect("nothing panics while it is locked")
+    }
+
+    fn read(shared: &mut Membership, from: &[(TopicPartition, NextOffset)]) {
+        let next = |next: &NextOffset| usize::try_from(next.0).expect("an offset");
+        shared.reading.extend(from.iter().map(|(at, from)| (at.clone(), next(from))));
+    }
+
+    fn give(&self, partitions: Vec<TopicPartition>) {
+        let shared = Arc::clone(&self.shared);
+        let mut membership = self.lock();
+        membership.epoch += 1;
+        let epoch = membership.epoch;
+        membership.notices.push(Notice::Assigned(Assigned::new(partitions, epoch, move |from| {
+            Self::read(&mut shared.lock().expect("nothing panics while it is locked"), &from);
+        })));
+    }
+
+    /// The group takes a partition, and gives it back when it was let go. When it is lost, this is another member after.
+    fn take(&self, are_lost: bool) {
+        let mut membership = self.lock();
+        let Some(at) = membership.reading.keys().min_by_key(|at| at.partition).cloned() else { return };
+        membership.epoch += 1;
+        if are_lost {
+            self.world.lock().member += 1;
+        }
+        let (shared, gone) = (Arc::clone(&self.shared), at.clone());
+        membership.notices.push(Notice::Revoked(Revoked::new(vec![at], are_lost, move || {
+            let mut membership = shared.lock().expect("nothing panics while it is locked");
+            membership.reading.remove(&gone);
+            membership.taken = Some(gone);
+        })));
+    }
+
+    /// What is fetched now.
+    fn fetch(&self) -> Vec<FetchedRecord> {
+        let mut membership = self.lock();
+        let mut world = self.world.lock();
+        let has_more = |(at, next): (&TopicPartition, &usize)| {
+            (*next < world.log[at.partition.cast_unsigned() as usize].len()).then(|| at.clone())
+        };
+        let mut ready: Vec<_> = membership.reading.iter().filter_map(has_more).collect();
+        ready.sort_unstable_by_key(|at| at.partition);
+        if ready.is_empty() {
+            return Vec::new();
+        }
+        let at = &ready[world.random.random_range(0..ready.len())];
+        let most = world.random.random_range(1..=CHUNK);
+        let epoch = membership.epoch;
+        let next = membership.reading.get_mut(at).expect("it is read");
+        let records: Vec<_> =
+            world.log[at.partition.cast_unsigned() as usize].iter().skip(*next).take(most).cloned().collect();
+        *next += records.len();
+        records.into_iter().map(|record| FetchedRecord { record, bytes: 1, epoch }).collect()
+    }
+}
+
+impl RecordSource for Member {
+    type Member = Self;
+
+    fn members(&self) -> Vec<Self> {
+        vec![self.clone()]
+    }
+
+    async fn next(&mut self, records: bool) -> Incoming {
+        loop {
+            self.world.step().await;
+            let given_back = self.lock().taken.take();
+            if let Some(at) = given_back {
+                self.give(vec![at]);
+            }
+            let is_quiet = self.lock().notices.is_empty();
+            if is_quiet && self.world.happens("moved", |faults| faults.moved) {
+                self.take(false);
+            } else if is_quiet && self.world.happens("lost", |faults| faults.lost) {
+                self.take(true);
+            }
+            if !self.lock().notices.is_empty() {
+                return Incoming::Notice(0, self.lock().notices.remove(0));
+            }
+            if records {
+                let records = self.fetch();
+                if !records.is_empty() {
+                    return Incoming::Records(records);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn close(self) {}
+}
+
+impl GroupMember for Member {
+    type Name = u64;
+
+    fn topics(&self) -> &[Arc<str>] {
+        &self.topics
+    }
+
+    fn id(&self) -> String {
+        self.world.lock().member.to_string()
+    }
+
+    fn set_taken_as(&self, id: String) {
+        self.lock().taken_as = id;
+    }
+
+    fn was_taken_as(&self, id: &str) -> bool {
+        self.lock().taken_as == id
+    }
+
+    fn name(&self) -> Result<u64, NotSpeaking> {
+        let member = self.world.lock().member;
+        if !self.was_taken_as(&member.to_string()) {
+            return Err(kafka::consumer::JoinedAnew.into());
+        }
+        Ok(member)
+    }
+
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    fn is_static(&self) -> bool {
+        false
+    }
+
+    fn is_dead(&self) -> bool {
+        false
+    }
+
+    fn unsubscribe(&self) {}
+
+    async fn has_left(&self) -> bool {
+        true
+    }
+
+    async fn committed(&self, of: &[TopicPartition]) -> Result<CommittedOffsets, kafka::Error> {
+        self.world.step().await;
+        let known = {
+            let world = self.world.lock();
+            of.iter().map(|at| (at.clone(), Ok(world.committed.get(at).copied()))).collect()
+        };
+        self.world.step().await;
+        Ok(CommittedOffsets::new(known))
+    }
+
+    async fn watermarks(&self, of: &TopicPartition) -> Result<(NextOffset, NextOffset), kafka::Error> {
+        self.world.step().await;
+        let records = self.world.lock().log[of.partition.cast_unsigned() as usize].len();
+        Ok((NextOffset(0), NextOffset(i64::try_from(records).expect("a small number"))))
+    }
+
+    async fn describe(&self, names: &[&str]) -> Result<Vec<Described>, kafka::Error> {
+        self.world.step().await;
+        let partitions = i32::try_from(self.world.lock().log.len()).expect("few partitions");
+        Ok(vec![Described::There { id: Some(topic_id()), partitions }; names.len()])
+    }
+
+    async fn commit(&self, offsets: &[(TopicPartition, NextOffset)]) -> Result<(), kafka::Error> {
+        self.world.step().await;
+        self.world.lock().committed.extend(offsets.iter().cloned());
+        self.world.step().await;
+        Ok(())
+    }
+
+    async fn read_only(&self, from: StartOffsets) -> Result<u64, kafka::Error> {
+        self.world.step().await;
+        let epoch = {
+            let mut membership = self.lock();
+            membership.reading.clear();
+            Self::read(&mut membership, &from);
+            membership.epoch += 1;
+            membership.epoch
+        };
+        self.world.step().await;
+        Ok(epoch)
+    }
+}
+
+/// The transactional producer.
+pub struct Sink(pub World);
+
+impl ResultSink for Sink {
+    type Name = u64;
+
+    async fn init_transactions(&mut self, _: &CancellationToken) -> anyhow::Result<()> {
+        // What is open is ended by it; nobody has seen anything of that.
+        self.0.step().await;
+        Ok(())
+    }
+
+    async fn publish(
+        &mut self,
+        events: &[&Outgoing],
+        offsets: &[(TopicPartition, NextOffset)],
+        names: &[u64],
+    ) -> Result<(), PublishError> {
+        // Begun, sent, and the offsets.
+        for _ in 0..3 {
+            self.0.step().await;
+        }
+        if self.0.happens("aborted", |faults| faults.aborted) {
+            return Err(PublishError::Aborted(KafkaError::Canceled));
+        }
+        let is_unknown = self.0.happens("unknown", |faults| faults.unknown);
+        {
+            let mut world = self.0.lock();
+            if names.iter().any(|name| *name != world.member) {
+                return Err(PublishError::Aborted(KafkaError::Canceled));
+            }
+            let values = events.iter().map(|event| event.value.clone().expect("a result has a value"));
+            world.published.extend(values);
+            world.committed.extend(offsets.iter().cloned());
+        }
+        self.0.step().await;
+        if is_unknown { Err(PublishError::ProducerLost(KafkaError::Canceled)) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl GroupOffsets for World {
+    async fn committed(&self) -> Result<GroupCommitted, kafka::Error> {
+        self.step().await;
+        let committed = self.lock().committed.clone();
+        Ok(committed.into_iter().map(|(at, next)| (at, (Some(topic_id()), next))).collect())
+    }
+}
+
+#[async_trait]
+impl LedgerWriter for World {
+    async fn claim_group(&self, _: &str, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn positions(
+        &self,
+        of: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        let mut positions = self.all_positions().await?;
+        positions.retain(|at, _| of.contains(at));
+        Ok(positions)
+    }
+
+    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        self.step().await;
+        Ok(self.lock().ledger.positions.clone())
+    }
+
+    async fn set_position(
+        &self,
+        at: &TopicPartition,
+        was: Option<&Position>,
+        now: &Position,
+    ) -> Result<(), StoreError> {
+        self.step().await;
+        {
+            let positions = &mut self.lock().ledger.positions;
+            if positions.get(at) != was {
+                return Err(StoreError::PositionChanged { at: at.clone() });
+            }
+            positions.insert(at.clone(), now.clone());
+        }
+        self.step().await;
+        Ok(())
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.lock().ledger.epoch
+    }
+
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+        self.step().await;
+        let world = self.lock();
+        Ok((world.ledger.epoch, world.ledger.positions.clone()))
+    }
+
+    async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
+        // Begun, locked, decided.
+        for _ in 0..3 {
+            self.step().await;
+        }
+        if self.happens("disconnected", |faults| faults.disconnected) {
+            self.lock().ledger.epoch += 1;
+        }
+        let applied = apply(self, batch)?;
+        self.step().await;
+        Ok(applied)
+    }
+}
+
+/// What a store does, in one moment.
+fn apply(world: &World, batch: &CommandBatch) -> Result<Applied, StoreError> {
+    let ledger = &mut world.lock().ledger;
+    if batch.epoch.is_some_and(|epoch| epoch != ledger.epoch) {
+        return Err(StoreError::Reconnected);
+    }
+    for advance in &batch.advances {
+        let found = ledger.positions.get(&advance.at).map_or(advance.expected, |position| position.next);
+        if found < advance.expected {
+            let (at, expected) = (advance.at.clone(), advance.expected);
+            return Err(match advance.applied {
+                Some(applied) if found < applied => StoreError::LedgerBehind { at, expected: applied, found },
+                _ => StoreError::PreviousNotCommitted { at, expected, found },
+            });
+        }
+    }
+    let positions = ledger.positions.clone();
+    let view = View { levels: ledger.levels.clone(), decisions: ledger.decisions.clone(), ..View::default() };
+    let below = |request: &stock_verifier::ledger::Request| {
+        let source = request.source.as_ref().expect("read from a topic");
+        positions.get(&source.at).is_some_and(|position| position.next.covers(source.offset))
+    };
+    let first = Sequenced { seq: ledger.draw(batch.requests.len()), at: Stamp(0) };
+    let changes = decide(view, &batch.requests, below, Sequences::From(first));
+    for decision in &changes.decisions {
+        let before = ledger.decisions.insert(decision.key.clone(), Arc::clone(decision));
+        assert!(before.is_none(), "decided twice: {:?}", decision.key);
+    }
+    ledger.levels.extend(changes.levels.iter().cloned());
+    for advance in &batch.advances {
+        let position = ledger.positions.entry(advance.at.clone()).or_insert(Position {
+            next: advance.expected,
+            published: None,
+            topic_id: Some(topic_id()),
+        });
+        position.next = position.next.max(advance.next);
+        position.published = position.published.max(advance.published);
+    }
+    Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
+}

@@ -1,0 +1,172 @@
+//! What outlives a process in the simulation: Kafka's topics and group, and the database. And where a process is killed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use stock_verifier::event::Record;
+use stock_verifier::ledger::{
+    CommandKey, Decision, Item, Level, Map, NextOffset, Offset, Seq, Source, TopicId, TopicPartition,
+};
+use stock_verifier::store::Position;
+use tokio::sync::Notify;
+
+/// The topic of commands.
+pub const ORDERS: &str = "orders";
+/// The longest that something takes in the simulation.
+const LONGEST: u64 = 5;
+
+/// A partition of the orders.
+pub fn partition(number: usize) -> TopicPartition {
+    TopicPartition::new(ORDERS, i32::try_from(number).expect("few partitions"))
+}
+
+/// What may go wrong, each with how likely it is at each moment where it can.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// A transaction is aborted.
+    pub aborted: f64,
+    /// A transaction is committed, and its producer does not learn it.
+    pub unknown: f64,
+    /// The group takes a partition and gives it back.
+    pub moved: f64,
+    /// The same, but the group did not wait: the member was silent for too long.
+    pub lost: f64,
+    /// The database's connection breaks.
+    pub disconnected: f64,
+}
+
+/// The database.
+#[derive(Default)]
+pub struct Ledger {
+    pub positions: HashMap<TopicPartition, Position>,
+    pub decisions: Map<CommandKey, Arc<Decision>>,
+    pub levels: Map<Item, Level>,
+    pub next: i64,
+    /// How often it was connected to.
+    pub epoch: u64,
+}
+
+/// Kafka and the database, and the process's fate.
+pub struct Inner {
+    pub random: StdRng,
+    pub faults: Faults,
+    /// The records of each partition.
+    pub log: Vec<Vec<Record>>,
+    pub committed: HashMap<TopicPartition, NextOffset>,
+    /// What `read_committed` readers see of the results, in order.
+    pub published: Vec<Vec<u8>>,
+    /// The member that owns the partitions, as Kafka counts them.
+    pub member: u64,
+    pub ledger: Ledger,
+    /// The steps made by this process.
+    pub steps: u64,
+    /// The step at which it is killed.
+    pub kill_at: Option<u64>,
+    /// What went wrong, in words: for checks that a run was not empty.
+    pub events: Vec<&'static str>,
+}
+
+/// A handle on it.
+#[derive(Clone)]
+pub struct World {
+    inner: Arc<Mutex<Inner>>,
+    killed: Arc<Notify>,
+}
+
+impl World {
+    /// With this stock and these orders, spread over so many partitions.
+    pub fn new(
+        seed: u64,
+        faults: Faults,
+        stock: Map<Item, Level>,
+        orders: &[String],
+        partitions: usize,
+    ) -> Self {
+        let mut log: Vec<Vec<Record>> = vec![Vec::new(); partitions];
+        for (number, order) in orders.iter().enumerate() {
+            let at = number % partitions;
+            let offset = Offset(i64::try_from(log[at].len()).expect("a small number"));
+            log[at].push(Record {
+                source: Source { at: partition(at), offset },
+                key: None,
+                value: Some(order.clone().into_bytes()),
+                headers: Vec::new(),
+                timestamp_ms: None,
+            });
+        }
+        let inner = Inner {
+            random: StdRng::seed_from_u64(seed),
+            faults,
+            log,
+            committed: HashMap::new(),
+            published: Vec::new(),
+            member: 0,
+            ledger: Ledger { levels: stock, next: 1, ..Ledger::default() },
+            steps: 0,
+            kill_at: None,
+            events: Vec::new(),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), killed: Arc::new(Notify::new()) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing panics while it is locked")
+    }
+
+    /// A moment at which the process waits for the world. It may be its last: then this never ends.
+    pub async fn step(&self) {
+        let (is_last, takes) = {
+            let mut world = self.lock();
+            world.steps += 1;
+            let takes = world.random.random_range(0..=LONGEST);
+            (world.kill_at == Some(world.steps), Duration::from_millis(takes))
+        };
+        if is_last {
+            self.killed.notify_one();
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(takes).await;
+    }
+
+    /// Ends when the process is killed.
+    pub async fn killed(&self) {
+        self.killed.notified().await;
+    }
+
+    /// Whether something goes wrong now.
+    pub fn happens(&self, what: &'static str, likely: impl Fn(&Faults) -> f64) -> bool {
+        let mut world = self.lock();
+        let likely = likely(&world.faults);
+        let happens = likely > 0.0 && world.random.random_bool(likely);
+        if happens {
+            world.events.push(what);
+        }
+        happens
+    }
+
+    /// Whether all records are decided and published.
+    pub fn is_done(&self) -> bool {
+        let world = self.lock();
+        world.log.iter().enumerate().all(|(number, records)| {
+            let end = NextOffset(i64::try_from(records.len()).expect("a small number"));
+            world.committed.get(&partition(number)) == Some(&end)
+        })
+    }
+}
+
+/// The topic's id.
+pub fn topic_id() -> TopicId {
+    TopicId::new("first")
+}
+
+impl Ledger {
+    /// The next ledger sequence, and so many after it.
+    pub fn draw(&mut self, count: usize) -> Seq {
+        let first = self.next;
+        self.next += i64::try_from(count).expect("a small number");
+        Seq(first)
+    }
+}
