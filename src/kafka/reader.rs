@@ -95,7 +95,7 @@ impl Topics {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("queued.max.messages.kbytes", "16384")
-            // A fetch is compressed and opened whole, as in the intake.
+            // A fetch is compressed and opened whole, as when gathering.
             .set("fetch.max.bytes", "1048576")
             // How soon the end of a partition is known.
             .set("fetch.wait.max.ms", "20")
