@@ -19,6 +19,10 @@ const UNWRITABLE: Duration = Duration::from_secs(2);
 /// until Kafka ends its transaction after ten, and looks for such once a second. A new producer is there in moments.
 const TOLD_AGAIN: Duration = Duration::from_secs(15);
 
+/// The same where the group's coordinator is gone: sending offsets to it hangs, and is given up after twelve seconds; the next
+/// producers ask who it is now.
+const HUNG_ONCE: Duration = Duration::from_secs(25);
+
 /// Kills a server again and again while orders are verified by two processes, which must live through it.
 fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<String>) {
     let _alone = alone();
@@ -117,9 +121,23 @@ fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
 
 #[test]
 fn results_that_too_few_replicas_take_for_a_moment_are_published_moments_later() {
+    too_few_replicas(false, TOLD_AGAIN);
+}
+
+#[test]
+fn a_groups_coordinator_that_dies_holds_up_its_results_once() {
+    too_few_replicas(true, HUNG_ONCE);
+}
+
+/// Kills one of three brokers where each result must be on all three: the group's coordinator, or not. Results are published
+/// `within` this time after two are enough.
+fn too_few_replicas(kill_coordinator: bool, within: Duration) {
     let _alone = alone();
     let (private, mut others) = cluster();
-    let scene = Scene::on(&private.servers(), PARTITIONS);
+    // A broker that can be killed: the first has the cluster's controller.
+    let fits = |scene: &Scene| !kill_coordinator || scene.coordinator() != 1;
+    let scene = std::iter::repeat_with(|| Scene::on(&private.servers(), PARTITIONS)).find(fits);
+    let scene = scene.expect("a group in three has another coordinator than the first broker");
     scene.stock(&[("MUG", 1_000_000)]);
     let accepted = scene.topic("accepted");
     let replicas = usize::try_from(PARTITIONS).expect("few");
@@ -133,7 +151,10 @@ fn results_that_too_few_replicas_take_for_a_moment_are_published_moments_later()
     };
     orders(0);
     scene.done(LONG);
-    others[1].kill();
+    let coordinator = scene.coordinator();
+    let killed = (2..).zip(&mut others).find(|(node, _)| (*node == coordinator) == kill_coordinator);
+    let (_, broker) = killed.expect("one of the two");
+    broker.kill();
     let mut rounds = 1;
     let mut unwritable: Option<Instant> = None;
     wait::until("the topic was not written for a while", LONG, || {
@@ -155,7 +176,7 @@ fn results_that_too_few_replicas_take_for_a_moment_are_published_moments_later()
     let took = again.elapsed();
     scene.done(LONG);
     println!("published {took:?} after the topic took results again");
-    assert!(took < TOLD_AGAIN, "it took {took:?}:\n{}", verifier.log());
+    assert!(took < within, "it took {took:?}:\n{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
     assert_eq!(scene.prove().accepted, rounds * PORTION);

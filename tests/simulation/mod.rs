@@ -183,21 +183,21 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
     let seed = stream::seed();
     let mut random = StdRng::seed_from_u64(seed);
     let faults = Faults { aborted: 0.1, unknown: 0.1, moved: 0.05, lost: 0.05, disconnected: 0.1 };
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut happened: BTreeMap<&str, usize> = BTreeMap::new();
     for round in 0..150 {
         let world = World::new(random.random(), faults, stock(PIECES), &orders(ORDERS), 3);
         for _ in 0..random.random_range(0..3) {
             if run(&world, 8, Some(random.random_range(1..400))) == Ended::Killed {
-                *seen.entry("killed").or_default() += 1;
+                *happened.entry("killed").or_default() += 1;
             }
         }
-        world.lock().events.iter().for_each(|event| *seen.entry(event).or_default() += 1);
+        world.lock().events.iter().for_each(|event| *happened.entry(event).or_default() += 1);
         println!("round {round} of seed {seed}");
         assert_eq!(run(&world, 8, None), Ended::Done);
         holds(&world, ORDERS, PIECES);
-        world.lock().events.iter().for_each(|event| *seen.entry(event).or_default() += 1);
+        world.lock().events.iter().for_each(|event| *happened.entry(event).or_default() += 1);
     }
     for what in ["killed", "aborted", "unknown", "moved", "lost", "disconnected"] {
-        assert!(seen.get(what).is_some_and(|times| *times > 20), "{what} hardly happened: {seen:?}");
+        assert!(happened.get(what).is_some_and(|times| *times > 20), "{what} hardly happened: {happened:?}");
     }
 }

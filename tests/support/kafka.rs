@@ -168,6 +168,22 @@ impl Cluster {
         })
     }
 
+    /// The broker that coordinates a group: the leader of the partition that keeps what it commits, which Kafka finds by
+    /// Java's hash of the group's name.
+    pub fn coordinator(&self, group: &str) -> i32 {
+        let hash = group
+            .encode_utf16()
+            .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+        let metadata = self
+            .asking("read_committed", "nobody")
+            .fetch_metadata(Some("__consumer_offsets"), LIMIT)
+            .expect("Kafka answers");
+        let partitions = metadata.topics()[0].partitions();
+        // As Kafka makes it positive.
+        let number = (hash & i32::MAX) % i32::try_from(partitions.len()).expect("few partitions");
+        partitions.iter().find(|at| at.id() == number).expect("a partition of the group").leader()
+    }
+
     /// Deletes a topic, and waits until nobody knows it.
     pub fn delete(&self, topic: &str) {
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));

@@ -59,6 +59,16 @@ impl Scene {
         &self.name
     }
 
+    /// The broker that coordinates the group.
+    #[track_caller]
+    pub fn coordinator(&self) -> i32 {
+        // Asked for, Kafka makes the topic of what groups commit.
+        wait::value("the group has a coordinator", std::time::Duration::from_secs(30), || {
+            self.kafka.try_committed(self.group(), &self.orders()).ok()?;
+            Some(self.kafka.coordinator(self.group()))
+        })
+    }
+
     /// A path in a directory of its own.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)

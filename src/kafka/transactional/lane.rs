@@ -54,6 +54,14 @@ const SEND_QUEUE_KIB: &str = "32768";
 /// librdkafka's own default of 1 MB the dead letter of a large record could not be sent, and its batch never be published.
 const LARGEST_RECORD: &str = "1000000000";
 
+/// What sending offsets comes to that hangs.
+const HANG: KafkaError = KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut);
+
+/// Whether sending the offsets hung.
+pub(super) fn is_hang(error: &KafkaError) -> bool {
+    *error == HANG
+}
+
 /// A producer under one transactional id.
 pub(super) struct Lane {
     config: ClientConfig,
@@ -344,7 +352,7 @@ impl Lane {
         });
         sent.unwrap_or_else(|| {
             tracing::warn!(id = self.transactional_id, "sending offsets hangs; its producer is abandoned");
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut))
+            Err(HANG)
         })
     }
 

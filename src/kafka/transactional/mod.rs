@@ -12,7 +12,7 @@ use anyhow::Result;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
-use lane::Lane;
+use lane::{Lane, is_hang};
 pub use refusal::{Refusal, RefusalCode};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
@@ -116,8 +116,14 @@ impl Publisher {
         let lane = &mut self.lanes[self.turn];
         self.turn = (self.turn + 1) % LANES.len();
         let published = lane.publish(publishing);
-        if let Err(PublishError::ProducerLost(_)) = published {
-            lane.give_up();
+        match &published {
+            // What hangs is the way to the group's coordinator: the other producer remembers the same one, which may be gone,
+            // and would hang as long.
+            Err(PublishError::ProducerLost(error)) if is_hang(error) => {
+                self.lanes.iter_mut().for_each(Lane::give_up);
+            }
+            Err(PublishError::ProducerLost(_)) => lane.give_up(),
+            _ => {}
         }
         published
     }
