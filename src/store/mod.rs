@@ -2,7 +2,7 @@
 //!
 //! A store applies a batch in one transaction: it locks and reads, hands
 //! what it read to the pure [`crate::ledger::decide`], and writes what came
-//! back. Every store passes the same suite, `tests/conformance`.
+//! back. Every store passes the same suite, `tests/conformance`; the one in memory that part which it has contracts for.
 //!
 //! Here are the words; what can be done with a ledger is in `contract/`, one file for each kind of user.
 
@@ -22,6 +22,7 @@ use crate::ledger::{
 mod apply;
 mod audit;
 mod contract;
+pub mod memory;
 mod offline;
 pub mod postgres;
 pub mod sqlite;
