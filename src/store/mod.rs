@@ -2,12 +2,10 @@
 //!
 //! A store applies a batch in one transaction: it locks and reads, hands
 //! what it read to the pure [`crate::ledger::decide`], and writes what came
-//! back. Every store passes the same suite, `tests/conformance`.
+//! back. Every store passes the same suite, `tests/conformance`; the one in memory that part which it has contracts for.
 //!
 //! Here are the words; what can be done with a ledger is in `contract/`, one file for each kind of user.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -18,12 +16,14 @@ pub use contract::{
 };
 
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, Offset, OrderState, Outcome,
-    Request, Seq, Stamp, TopicId, TopicPartition,
+    CommandKey, Id, Item, Level, NextOffset, Offset, Outcome, Request, Seq, Stamp, TopicId, TopicPartition,
 };
 
+mod apply;
 mod audit;
 mod contract;
+pub mod memory;
+mod offline;
 pub mod postgres;
 pub mod sqlite;
 mod version;
@@ -321,35 +321,6 @@ async fn retry_when<T, F: Future<Output = Result<T, StoreError>>>(
         .await
 }
 
-/// The position of each partition of a batch, where a partition the ledger never saw stands where it is expected.
-///
-/// # Errors
-/// [`StoreError::LedgerBehind`] when one is below what the caller knows to be applied, else
-/// [`StoreError::PreviousNotCommitted`] when one is below what the batch goes on from.
-fn find_positions(
-    mut found: HashMap<TopicPartition, NextOffset>,
-    advances: &[Advance],
-) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
-    for Advance { at, expected, applied, .. } in advances {
-        let found = *found.entry(at.clone()).or_insert(*expected);
-        if found < *expected {
-            let at = at.clone();
-            return Err(match *applied {
-                Some(applied) if found < applied => StoreError::LedgerBehind { at, expected: applied, found },
-                _ => StoreError::PreviousNotCommitted { at, expected: *expected, found },
-            });
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a request's record was applied before, by the positions read under the batch's locks.
-fn is_below(positions: &HashMap<TopicPartition, NextOffset>, request: &Request) -> bool {
-    request.source.as_ref().is_some_and(|source| {
-        positions.get(&source.at).is_some_and(|position| position.covers(source.offset))
-    })
-}
-
 /// From which ledger sequence on a partition's decisions are of a topic whose id is stated now: all of them, where the position
 /// that `was` knew no id, since then the topic was never known to be another; else those still to come.
 fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
@@ -361,27 +332,3 @@ fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
 
 /// Levels repaired at once, at most.
 const MOST_REPAIRED: i64 = 20_000;
-
-/// The orders whose life this batch's commands go on with, sorted, each once.
-fn followed_orders(batch: &CommandBatch) -> Vec<&Id> {
-    let ids: BTreeSet<&Id> = batch.requests.iter().filter_map(|request| request.command.follows()).collect();
-    ids.into_iter().collect()
-}
-
-/// The accepted ones of these orders as their decisions left them: nothing given back, and no hold.
-fn order_states(
-    decisions: &Map<CommandKey, Arc<Decision>>,
-    orders: &[&Id],
-) -> Result<Map<Id, OrderState>, StoreError> {
-    let mut states = Map::default();
-    for id in orders {
-        let key = CommandKey { id: (*id).clone(), kind: CommandKind::OrderCreated };
-        if let Some(created) = decisions.get(&key).filter(|decision| decision.accepted) {
-            let state = OrderState::of(created).map_err(|error| StoreError::Damaged {
-                what: format!("a decision for order {id} that is not readable: {error}"),
-            })?;
-            states.insert(key.id, state);
-        }
-    }
-    Ok(states)
-}

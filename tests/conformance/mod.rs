@@ -1,5 +1,6 @@
 //! One suite for every store: what the protocol rests on.
 
+mod memory;
 mod model;
 mod orders_life;
 mod reading;
@@ -16,7 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
     Decision, Id, Item, NextOffset, Outcome, Reason, Request, Seq, TopicId, TopicPartition,
 };
-use stock_verifier::store::{Advance, CommandBatch, Position, Store, StoreError};
+use stock_verifier::store::{Advance, CommandBatch, LedgerHistory, Position, Store, StoreError};
 
 use crate::on_every_store;
 use crate::support::{
@@ -95,8 +96,8 @@ async fn apply_one(store: &dyn Store, request: Request) -> Outcome {
     outcomes.pop().expect("one outcome")
 }
 
-async fn expect_no_findings(store: &dyn Store) {
-    let audit = store.audit().await.expect("audits");
+async fn expect_no_findings(ledger: &dyn LedgerHistory) {
+    let audit = ledger.audit().await.expect("audits");
     assert!(audit.findings.is_empty(), "{:#?}", audit.findings);
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn repair(connection: &mut PgConnection, items: &[&Item]) -> Re
 }
 
 /// Where the row of each wanted item's level is, and its limits; in item order, `None` where there is no row.
-pub(super) type LevelRows<'a> = Vec<(&'a Item, Option<(Ctid, Limits)>)>;
+pub(super) type LevelRows = Vec<Option<(Ctid, Limits)>>;
 
 /// Locks these levels in item order and reads them.
 ///
@@ -40,12 +40,12 @@ pub(super) type LevelRows<'a> = Vec<(&'a Item, Option<(Ctid, Limits)>)>;
 ///
 /// Citus wants another statement here: across shards it refuses `FOR UPDATE`,
 /// and `UPDATE … SET version = version … RETURNING` replaces it.
-pub(super) async fn lock<'a>(
+pub(super) async fn lock(
     connection: &mut PgConnection,
-    items: &[&'a Item],
-) -> Result<(Map<Item, Level>, LevelRows<'a>), StoreError> {
+    items: &[&Item],
+) -> Result<(Map<Item, Level>, LevelRows), StoreError> {
     let mut levels = Map::default();
-    let mut rows: LevelRows<'a> = items.iter().map(|item| (*item, None)).collect();
+    let mut rows: LevelRows = vec![None; items.len()];
     if items.is_empty() {
         return Ok((levels, rows));
     }
@@ -85,26 +85,27 @@ pub(super) async fn lock<'a>(
             limits,
         };
         // Holds because the database numbers what it was given, from 1.
-        let (item, row) = &mut rows[usize::try_from(number - 1).expect("a number from 1")];
-        levels.insert((*item).clone(), level);
-        *row = Some((found.try_get(5).map_err(&doing)?, limits));
+        let index = usize::try_from(number - 1).expect("a number from 1");
+        levels.insert(items[index].clone(), level);
+        rows[index] = Some((found.try_get(5).map_err(&doing)?, limits));
     }
     Ok((levels, rows))
 }
 
-/// Writes the new levels and positions. Every row meant must be written, or the batch fails whole.
+/// Writes the new levels, whose rows were locked for these items, and positions. Every row meant must be written, or the
+/// batch fails whole.
 pub(super) async fn write_with_positions(
     connection: &mut PgConnection,
-    rows: &LevelRows<'_>,
+    (items, rows): (&[&Item], &LevelRows),
     changes: &Changes,
     advances: &[Advance],
 ) -> Result<(), StoreError> {
     let (mut moved, mut limited, mut new) =
         ((Vec::new(), LevelColumns::default()), (Vec::new(), LevelColumns::default()), Vec::new());
     // Both in item order: one walk finds each level's row.
-    let mut rows = rows.iter();
+    let mut rows = items.iter().zip(rows);
     for (item, level) in &changes.levels {
-        match rows.find(|(at, _)| *at == item).and_then(|(_, row)| row.as_ref()) {
+        match rows.find(|(at, _)| **at == item).and_then(|(_, row)| row.as_ref()) {
             Some((row_id, limits)) => {
                 let (row_ids, columns) = if *limits == level.limits { &mut moved } else { &mut limited };
                 row_ids.push(*row_id);

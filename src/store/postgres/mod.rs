@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 1 | look up the orders that commands follow | to know which levels to lock |
 //! | – | look up the items that are received or set | whether one begins here; only with such commands |
-//! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `apply.rs` |
+//! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `gate.rs` |
 //! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
 //! | 4 | lock and read the positions | where the batch stands in its partitions |
 //! | 5 | read decisions by command id; draw the batch's ledger sequences | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
@@ -30,12 +30,11 @@
 //! `FULL_LOOKUP_BATCHES` batches), since looking for ten thousand ids that are not
 //! there was a twentieth of a batch's time.
 
-mod apply;
 mod audit;
 mod connection;
 mod copy;
+mod gate;
 mod levels;
-mod offline;
 mod orders;
 mod peers;
 mod positions;
@@ -43,6 +42,7 @@ mod read;
 mod rows;
 mod session;
 mod settings;
+mod tx;
 
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
@@ -56,13 +56,14 @@ use sqlx::migrate::{AppliedMigration, MigrateError};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use apply::IdLookup;
 use connection::{CLOSE_LIMIT, Patience};
 use session::ACQUIRE_TIMEOUT;
+use tx::PostgresTx;
 
+use super::apply::{self, IdLookup};
 use super::{
     Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
-    OverdueHolds, Position, Snapshot, StoreError, WorkQueue, version,
+    OverdueHolds, Position, Snapshot, StoreError, WorkQueue, offline, version,
 };
 use crate::ledger::{Item, Sequenced, Sku, TopicPartition};
 
@@ -136,7 +137,7 @@ impl PostgresStore {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if full_lookup_batches.is_err() {
             match self.attempt_as(batch, IdLookup::New).await {
-                Err(error) if apply::met_known_id(&error) => {
+                Err(error) if tx::met_known_id(&error) => {
                     tracing::debug!("a command id was decided before; ids are looked up for a while");
                     self.full_lookup_batches.store(FULL_LOOKUP_BATCHES, Ordering::Relaxed);
                 }
@@ -149,7 +150,7 @@ impl PostgresStore {
     async fn attempt_as(&self, batch: &CommandBatch, ids: IdLookup) -> Result<Applied, StoreError> {
         let apply = async |connection: &mut PgConnection| {
             self.check_epoch(batch)?;
-            apply::apply(connection, batch, ids).await
+            apply::apply::<PostgresTx<'_>>(connection, batch, ids).await
         };
         connection::with_connection(&self.batches, Patience::Usual, apply).await
     }
@@ -431,7 +432,7 @@ impl LedgerAdmin for PostgresStore {
         let repair = || {
             let repair = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
-                offline::repair(connection, batch).await
+                offline::repair::<PostgresTx<'_>>(connection, batch).await
             };
             connection::with_connection(&self.batches, Patience::Usual, repair)
         };
@@ -442,7 +443,7 @@ impl LedgerAdmin for PostgresStore {
         let restore = || {
             let restore = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
-                offline::restore(connection, batch, sequences).await
+                offline::restore::<PostgresTx<'_>>(connection, batch, sequences).await
             };
             connection::with_connection(&self.batches, Patience::Usual, restore)
         };

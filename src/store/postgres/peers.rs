@@ -12,7 +12,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnectOptions;
 
 use super::session::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, connect};
-use super::{apply, failed};
+use super::{failed, gate};
 use crate::store::StoreError;
 
 /// Longest time for looking: it is only worth it where the database answers.
@@ -61,7 +61,7 @@ async fn try_end_stuck(options: &PgConnectOptions) -> Result<(), StoreError> {
     .bind(APPLICATION_NAME)
     .bind(STATEMENT_TIMEOUT.as_secs_f64())
     .bind(IDLE_TIMEOUT.as_secs_f64())
-    .bind(apply::GATE)
+    .bind(gate::GATE)
     .fetch_all(&mut connection)
     .await
     .map_err(&doing)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::{apply, failed, rows};
+use super::{failed, gate, rows};
 use crate::ledger::{Seq, TopicId, TopicPartition};
 use crate::store::{Position, StoreError, first_place_of};
 
@@ -30,7 +30,7 @@ pub(super) async fn set(
     now: &Position,
 ) -> Result<(), StoreError> {
     let doing = failed("setting a position");
-    let mut transaction = connection.begin_with(apply::BEGIN).await.map_err(&doing)?;
+    let mut transaction = connection.begin_with(gate::BEGIN).await.map_err(&doing)?;
     let found = sqlx::query(
         "SELECT topic, partition, next_offset, published_offset, topic_id FROM positions
          WHERE topic = $1 AND partition = $2 FOR UPDATE",

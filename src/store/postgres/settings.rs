@@ -56,7 +56,7 @@ const NEEDED: &[Needed] = &[
         setting: "synchronous_commit",
         asks: "current_setting('synchronous_commit')",
         is_met: |found| found != "off",
-        // Batches see to it themselves all the same (`apply.rs`): who changes it later must not be noticed too late.
+        // Batches see to it themselves all the same (`gate.rs`): who changes it later must not be noticed too late.
         needed: "on",
         why: "a published result could be lost in a crash",
         repair: "ALTER ROLE … SET synchronous_commit = on, or say so in the URL's options",

@@ -8,9 +8,9 @@
 //! | # | statement | carries |
 //! |---|---|---|
 //! | 1 | `BEGIN IMMEDIATE` | the file's write lock: one writer at a time, so nothing can deadlock |
-//! | 2 | read positions | all partitions of the batch, one JSON text |
-//! | 3 | read decisions | all command ids, and the orders that commands follow |
-//! | 4 | read levels | all items, and those of the orders followed |
+//! | 2 | read decisions | all command ids, and the orders that commands follow, one JSON text |
+//! | 3 | read levels | all items, and those of the orders followed |
+//! | 4 | read positions | all partitions of the batch |
 //! | 5 | next ledger sequence | – |
 //! | 6 to 8 | write levels, decisions, movements | all rows, one JSON text each |
 //! | 9 | write positions | all partitions |
@@ -20,18 +20,17 @@
 //!
 //! | when | statement | carries |
 //! |---|---|---|
-//! | after 4 | read what orders gave back, read holds | all orders followed |
+//! | after 5 | read what orders gave back, read holds | all orders followed |
 //! | after 8 | write what orders gave back, write holds, delete holds | all orders changed |
 //! | after 8 | note levels to announce | all items moved by commands from no record |
 //!
 //! Rows travel as one JSON text that `json_each` takes apart, so that the
 //! statements are static and stay prepared.
 
-mod apply;
 mod audit;
-mod offline;
 mod orders;
 mod rows;
+mod tx;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -46,10 +45,13 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 
+use tx::SqliteTx;
+
+use super::apply::{self, IdLookup};
 use super::{
     Applied, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader,
     LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, WorkQueue, first_place_of,
-    version,
+    offline, version,
 };
 use crate::ledger::{
     CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku, Stamp,
@@ -128,7 +130,7 @@ impl SqliteStore {
         Ok(Self { writer, readers, opened })
     }
 
-    /// One try: a transaction around this work.
+    /// One try.
     async fn write_once(
         &self,
         batch: &CommandBatch,
@@ -138,7 +140,7 @@ impl SqliteStore {
         if batch.epoch.is_some_and(|epoch| epoch != self.connection_epoch()) {
             return Err(StoreError::Reconnected);
         }
-        let result = in_transaction(&mut conn, work).await;
+        let result = work(&mut conn).await;
         if matches!(result, Err(StoreError::Database { .. })) {
             // Its state is unknown; the next try gets a new one. What closing says adds nothing to the error in hand.
             let _ = conn.close().await;
@@ -229,7 +231,9 @@ impl LedgerWriter for SqliteStore {
             error.is_transient() && (batch.epoch.is_none() || !matches!(error, StoreError::Database { .. }))
         };
         super::retry_when("applying a batch", again, || {
-            self.write_once(batch, async |conn: &mut SqliteConnection| apply::apply(conn, batch).await)
+            self.write_once(batch, async |conn: &mut SqliteConnection| {
+                apply::apply::<SqliteTx<'_>>(conn, batch, IdLookup::Any).await
+            })
         })
         .await
     }
@@ -299,7 +303,9 @@ impl LedgerAdmin for SqliteStore {
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         super::retry("repairing levels", || {
-            self.write_once(batch, async |conn: &mut SqliteConnection| offline::repair(conn, batch).await)
+            self.write_once(batch, async |conn: &mut SqliteConnection| {
+                offline::repair::<SqliteTx<'_>>(conn, batch).await
+            })
         })
         .await
     }
@@ -307,7 +313,7 @@ impl LedgerAdmin for SqliteStore {
     async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
         super::retry("restoring a batch", || {
             self.write_once(batch, async |conn: &mut SqliteConnection| {
-                offline::restore(conn, batch, sequences).await
+                offline::restore::<SqliteTx<'_>>(conn, batch, sequences).await
             })
         })
         .await
@@ -337,25 +343,6 @@ impl WorkQueue for SqliteStore {
     async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("taking levels to announce"))?;
         orders::take_unannounced(&mut conn, limit).await
-    }
-}
-
-/// Commits where the work succeeded.
-async fn in_transaction(
-    conn: &mut SqliteConnection,
-    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<Applied, StoreError>,
-) -> Result<Applied, StoreError> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database("beginning a batch"))?;
-    match work(&mut tx).await {
-        Ok(applied) => {
-            tx.commit().await.map_err(database("committing a batch"))?;
-            Ok(applied)
-        }
-        Err(error) => {
-            // The first error is the one to report; a failed rollback ends with the connection.
-            let _ = tx.rollback().await;
-            Err(error)
-        }
     }
 }
 

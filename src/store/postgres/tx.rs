@@ -1,0 +1,241 @@
+//! A batch's transaction in PostgreSQL. The module above lists the round trips.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::{Connection as _, PgConnection, Postgres, Row, Transaction};
+
+use super::copy::CopyRows;
+use super::levels::LevelRows;
+use super::rows::location_column;
+use super::{DECISIONS_KEY, broke, failed, gate, levels, orders, rows};
+use crate::ledger::{
+    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Movement, NextOffset, OrderState, Seq,
+    Sequenced, Stamp, TopicPartition,
+};
+use crate::store::apply::{IdLookup, LedgerTx};
+use crate::store::offline::OfflineTx;
+use crate::store::{Advance, CommandBatch, StoreError};
+
+/// Whether a batch was refused because one of its ids was decided before.
+pub(super) fn met_known_id(error: &StoreError) -> bool {
+    matches!(error, StoreError::Database { source: sqlx::Error::Database(database), .. }
+        if broke(&**database, DECISIONS_KEY))
+}
+
+/// Draws the batch's ledger sequences, and reads the decisions for which this holds.
+macro_rules! decisions_where {
+    ($condition:literal) => {
+        concat!(
+            r#"SELECT drawn.first, drawn.now, d.id, d.kind, d.seq, d.digest, d.accepted, d.detail, d.topic,
+                      d.partition, d."offset", d.decided_at
+               FROM (SELECT nextval('ledger_seq') AS first,
+                            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS drawn
+               LEFT JOIN decisions AS d ON "#,
+            $condition
+        )
+    };
+}
+
+/// A batch's transaction.
+pub(super) struct PostgresTx<'c> {
+    transaction: Transaction<'c, Postgres>,
+    /// Where the levels' rows are that were locked last, in the order of their items.
+    rows: LevelRows,
+}
+
+#[async_trait]
+impl<'c> LedgerTx<'c> for PostgresTx<'c> {
+    type Connection = PgConnection;
+
+    async fn begin(
+        connection: &'c mut PgConnection,
+        batch: &CommandBatch,
+        followed: &[&Id],
+    ) -> Result<(Self, Map<CommandKey, Arc<Decision>>), StoreError> {
+        // Before the gate: a batch that is about to have it for itself must know so.
+        let decided = look_up(connection, followed).await?;
+        let begin = gate::begin_of(connection, batch, &decided).await?;
+        let transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
+        Ok((Self { transaction, rows: LevelRows::new() }, decided))
+    }
+
+    async fn lock_levels(&mut self, items: &[&Item]) -> Result<Map<Item, Level>, StoreError> {
+        let (levels, rows) = levels::lock(&mut self.transaction, items).await?;
+        self.rows = rows;
+        Ok(levels)
+    }
+
+    async fn lock_positions(
+        &mut self,
+        advances: &[Advance],
+    ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
+        if advances.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (topics, partitions) = rows::partition_columns(advances.iter().map(|advance| &advance.at));
+        sqlx::query(
+            "SELECT topic, partition, next_offset FROM positions
+             WHERE (topic, partition) IN (SELECT * FROM UNNEST($1::text[], $2::int[]))
+             ORDER BY topic, partition FOR NO KEY UPDATE",
+        )
+        .bind(topics)
+        .bind(partitions)
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(failed("locking the positions"))?
+        .iter()
+        .map(|row| rows::position(row).map_err(failed("locking the positions")))
+        .collect()
+    }
+
+    /// A statement of its own, after the locks: its snapshot holds everything that earlier holders of the locks
+    /// committed.
+    async fn read_decisions(
+        &mut self,
+        ids: &[&Id],
+        lookup: IdLookup,
+    ) -> Result<(Map<CommandKey, Arc<Decision>>, Sequenced), StoreError> {
+        let statement = match lookup {
+            IdLookup::Any => decisions_where!("d.id = ANY($1)"),
+            // As `decisions_cancelled` has it, the index that holds nothing else: a number in place of the 2 would not do.
+            IdLookup::New => decisions_where!("d.id = ANY($1) AND d.kind = 2"),
+        };
+        let doing = failed("reading the decisions");
+        let wanted: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        let found =
+            sqlx::query(statement).bind(wanted).fetch_all(&mut *self.transaction).await.map_err(&doing)?;
+        let one = found.first().ok_or_else(|| doing(sqlx::Error::RowNotFound))?;
+        let first = Seq(one.try_get("first").map_err(&doing)?);
+        let now = Stamp(one.try_get("now").map_err(&doing)?);
+        let mut decisions = Map::default();
+        for row in &found {
+            if row.try_get::<Option<&str>, _>("id").map_err(&doing)?.is_some() {
+                let decision = rows::decision(row, 2)?;
+                decisions.insert(decision.key.clone(), Arc::new(decision));
+            }
+        }
+        Ok((decisions, Sequenced { seq: first, at: now }))
+    }
+
+    async fn read_orders(&mut self, orders: &mut Map<Id, OrderState>) -> Result<(), StoreError> {
+        orders::read_states(&mut self.transaction, orders).await
+    }
+
+    async fn write(
+        &mut self,
+        batch: &CommandBatch,
+        items: &[&Item],
+        changes: &Changes,
+    ) -> Result<(), StoreError> {
+        let connection = &mut *self.transaction;
+        levels::write_with_positions(connection, (items, &self.rows), changes, &batch.advances).await?;
+        copy_decisions(connection, changes).await?;
+        copy_movements(connection, changes).await?;
+        orders::write_states(connection, &changes.orders).await?;
+        orders::note_unannounced(connection, &changes.movements).await
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        self.transaction.commit().await.map_err(failed("committing a batch"))
+    }
+}
+
+#[async_trait]
+impl<'c> OfflineTx<'c> for PostgresTx<'c> {
+    async fn repair_levels(&mut self, items: &[&Item]) -> Result<(), StoreError> {
+        self.lock_levels(items).await?;
+        levels::repair(&mut self.transaction, items).await
+    }
+
+    async fn draw_through(&mut self, last: Seq) -> Result<(), StoreError> {
+        sqlx::query("SELECT setval('ledger_seq', greatest($1, last_value)) FROM ledger_seq")
+            .bind(last.0)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(failed("keeping the ledger sequences"))?;
+        Ok(())
+    }
+}
+
+/// The decisions there are for orders that commands follow, before anything is locked.
+async fn look_up(
+    connection: &mut PgConnection,
+    orders: &[&Id],
+) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
+    if orders.is_empty() {
+        return Ok(Map::default());
+    }
+    let ids: Vec<&str> = orders.iter().map(|id| id.as_str()).collect();
+    sqlx::query(
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
+           FROM decisions WHERE id = ANY($1) AND kind = $2"#,
+    )
+    .bind(ids)
+    .bind(CommandKind::OrderCreated.number())
+    .fetch_all(connection)
+    .await
+    .map_err(failed("looking up orders"))?
+    .iter()
+    .map(|row| rows::decision(row, 0).map(|decision| (decision.key.clone(), Arc::new(decision))))
+    .collect()
+}
+
+async fn copy_decisions(connection: &mut PgConnection, changes: &Changes) -> Result<(), StoreError> {
+    if changes.decisions.is_empty() {
+        return Ok(());
+    }
+    let doing = failed("writing the decisions");
+    let statement = r#"COPY decisions (seq, decided_at, "offset", partition, kind, accepted, id, topic, digest, detail)
+                       FROM STDIN WITH (FORMAT binary)"#;
+    let mut rows = CopyRows::begin(connection, statement, 10).await.map_err(&doing)?;
+    for decision in &changes.decisions {
+        let row = rows.row().await.map_err(&doing)?;
+        row.bigint(decision.seq.0).timestamp(decision.decided_at.0);
+        match &decision.source {
+            Some(source) => row.bigint(source.offset.0).integer(source.at.partition),
+            None => row.null().null(),
+        };
+        row.smallint(decision.key.kind.number()).boolean(decision.accepted).text(decision.key.id.as_str());
+        match &decision.source {
+            Some(source) => row.text(&source.at.topic),
+            None => row.null(),
+        };
+        row.bytes(&decision.digest.0).text(&decision.detail);
+    }
+    rows.finish().await.map_err(doing)
+}
+
+async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Result<(), StoreError> {
+    if changes.movements.is_empty() {
+        return Ok(());
+    }
+    // In the order of the primary key: neighbours go to the same page of its index.
+    // Sorted by numbers, since there are many movements of few items: the items' order is known.
+    let indexes: Map<&Item, usize> =
+        changes.levels.iter().enumerate().map(|(index, (item, _))| (item, index)).collect();
+    let mut movements: Vec<(usize, &Movement)> =
+        changes.movements.iter().map(|movement| (indexes[&movement.item], movement)).collect();
+    movements.sort_unstable_by_key(|(index, movement)| (*index, movement.version));
+    let doing = failed("writing the movements");
+    let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
+                       FROM STDIN WITH (FORMAT binary)"#;
+    let mut rows = CopyRows::begin(connection, statement, 10).await.map_err(&doing)?;
+    for (_, movement) in movements {
+        let row = rows.row().await.map_err(&doing)?;
+        row.bigint(movement.version)
+            .bigint(movement.quantity)
+            .bigint(movement.balance)
+            .bigint(movement.seq.0);
+        match &movement.source {
+            Some(source) => row.bigint(source.offset.0).integer(source.at.partition),
+            None => row.null().null(),
+        };
+        row.smallint(movement.cause.kind.number())
+            .text(movement.item.sku.as_str())
+            .text(location_column(&movement.item))
+            .text(movement.cause.id.as_str());
+    }
+    rows.finish().await.map_err(doing)
+}

@@ -1,0 +1,173 @@
+//! The ledger in memory: it decides as every store does, and its time and its faults are the test's.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use stock_verifier::ledger::{Item, NextOffset, Stamp};
+use stock_verifier::store::memory::MemoryStore;
+use stock_verifier::store::{
+    CommandBatch, LedgerReader as _, LedgerWriter as _, Position, StoreError, WorkQueue as _,
+};
+
+use super::model::expect_as_the_model;
+use crate::support::{
+    advance, at, batch, cancelled, expired, extended, hold, item, order, partition, records, set, words,
+};
+
+/// A ledger whose time stands still until the test moves it, in seconds.
+fn ledger() -> (MemoryStore, Arc<AtomicI64>) {
+    let time = Arc::new(AtomicI64::new(1_000));
+    let read = Arc::clone(&time);
+    (MemoryStore::new(move || Stamp(read.load(Ordering::SeqCst) * 1_000_000)), time)
+}
+
+async fn available(store: &MemoryStore, name: &str) -> i64 {
+    store.levels_of(&[item(name)]).await.unwrap()[0].level.available
+}
+
+/// A batch of one order for one mug, the first record of its partition.
+fn one_mug(epoch: u64) -> CommandBatch {
+    CommandBatch { epoch: Some(epoch), ..records(0, 0, vec![order("o-1", &[("MUG", 1)])]) }
+}
+
+#[tokio::test]
+async fn random_batches_are_decided_as_the_model_decides_them() {
+    let (store, _) = ledger();
+    expect_as_the_model(&store, None).await;
+}
+
+#[tokio::test]
+async fn the_same_calls_give_the_same_answers() {
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let (store, time) = ledger();
+        let first =
+            store.apply(&batch(vec![set("a-1", "MUG", 9, None), hold("o-1", 5, &[("MUG", 2)])])).await;
+        time.fetch_add(1, Ordering::SeqCst);
+        let second = store.apply(&records(0, 0, vec![cancelled("o-1"), order("o-2", &[("MUG", 20)])])).await;
+        answers.push((first.unwrap().outcomes, second.unwrap().outcomes));
+    }
+    assert_eq!(answers[0], answers[1], "sequences, times and all");
+}
+
+#[tokio::test]
+async fn a_hold_is_over_when_the_time_that_was_given_says_so() {
+    let (store, time) = ledger();
+    let lease = Duration::from_secs(30);
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    store.apply(&records(3, 0, vec![hold("o-1", 60, &[("MUG", 2)])])).await.unwrap();
+    time.fetch_add(59, Ordering::SeqCst);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap(), []);
+    assert_eq!(words(&store.apply(&batch(vec![expired("o-1")])).await.unwrap().outcomes), ["not due"]);
+    time.fetch_add(1, Ordering::SeqCst);
+    let due = store.take_due_holds(9, lease).await.unwrap();
+    assert_eq!((due.len(), &due[0].at), (1, &Some(partition(3))));
+    // Another connection is told nothing while the lease lasts, and then what the first did not do.
+    let other = store.connect();
+    time.fetch_add(29, Ordering::SeqCst);
+    assert_eq!(other.take_due_holds(9, lease).await.unwrap(), []);
+    assert_eq!(other.overdue_holds(lease).await.unwrap(), None);
+    time.fetch_add(1, Ordering::SeqCst);
+    assert_eq!(other.take_due_holds(9, lease).await.unwrap(), due);
+    assert_eq!(other.overdue_holds(Duration::from_secs(29)).await.unwrap().expect("one").count, 1);
+    let late = batch(vec![extended("e-1", "o-1", 60), expired("o-1"), expired("o-1")]);
+    assert_eq!(words(&other.apply(&late).await.unwrap().outcomes), ["rejected", "accepted", "repeated"]);
+    assert_eq!(available(&store, "MUG").await, 9);
+    time.fetch_add(100, Ordering::SeqCst);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_lost_connection_asks_for_a_comparison_and_no_other_one_does() {
+    let (store, _) = ledger();
+    let other = store.connect();
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    let compared = store.connection_epoch();
+    store.lose_connection();
+    let refused = store.apply(&one_mug(compared)).await;
+    assert!(matches!(refused, Err(StoreError::Reconnected)), "{refused:?}");
+    assert_eq!(available(&store, "MUG").await, 9);
+    assert_eq!(words(&other.apply(&one_mug(other.connection_epoch())).await.unwrap().outcomes), ["accepted"]);
+    let (epoch, positions) = store.applying_positions().await.unwrap();
+    assert_eq!(positions[&partition(0)].next, NextOffset(1));
+    assert_eq!(words(&store.apply(&one_mug(epoch)).await.unwrap().outcomes), ["republished"]);
+    assert_eq!(available(&store, "MUG").await, 8);
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_the_commit_loses_the_batch_whole() {
+    // Lost while the batch asks what time it is: after it began, and before it commits.
+    let losing: Arc<std::sync::Mutex<Option<MemoryStore>>> = Arc::default();
+    let then = Arc::clone(&losing);
+    let store = MemoryStore::new(move || {
+        if let Some(store) = then.lock().expect("no panic").take() {
+            store.lose_connection();
+        }
+        Stamp(0)
+    });
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    let epoch = store.connection_epoch();
+    *losing.lock().expect("no panic") = Some(store.clone());
+    let lost = store.apply(&one_mug(epoch)).await;
+    assert!(matches!(&lost, Err(error @ StoreError::Database { .. }) if error.is_transient()), "{lost:?}");
+    assert_eq!((available(&store, "MUG").await, store.all_positions().await.unwrap().len()), (9, 0));
+    assert!(matches!(store.apply(&one_mug(epoch)).await, Err(StoreError::Reconnected)));
+    assert_eq!(words(&store.apply(&one_mug(epoch + 1)).await.unwrap().outcomes), ["accepted"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_dropped_while_it_waits_leaves_its_turn_to_the_next() {
+    let (store, _) = ledger();
+    let stock = batch(vec![set("a-1", "MUG", 9, None)]);
+    {
+        // Never asked again after the first time.
+        let mut dropped = pin!(store.apply(&stock));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = dropped.as_mut().poll(&mut context);
+    }
+    let again = store.connect().apply(&stock).await.unwrap();
+    assert!(["accepted", "repeated"].contains(&words(&again.outcomes)[0]));
+    assert_eq!(available(&store, "MUG").await, 9);
+}
+
+#[tokio::test]
+async fn positions_groups_and_pages_are_as_in_every_store() {
+    let (store, _) = ledger();
+    let bare = |next| Position { next: NextOffset(next), published: None, topic_id: None };
+    store.claim_group("one", false).await.unwrap();
+    assert!(matches!(store.claim_group("two", false).await, Err(StoreError::OtherGroup { .. })));
+    store.claim_group("two", true).await.unwrap();
+
+    store.set_position(&partition(0), None, &bare(3)).await.unwrap();
+    let changed = store.set_position(&partition(0), None, &bare(9)).await;
+    assert!(matches!(changed, Err(StoreError::PositionChanged { .. })), "{changed:?}");
+    let mut behind = CommandBatch { advances: vec![advance(0, 5, 6)], ..CommandBatch::default() };
+    assert!(matches!(store.apply(&behind).await, Err(StoreError::PreviousNotCommitted { .. })));
+    behind.advances[0].applied = Some(NextOffset(4));
+    assert!(matches!(store.apply(&behind).await, Err(StoreError::LedgerBehind { .. })));
+    let undecided = CommandBatch {
+        advances: vec![advance(0, 2, 3)],
+        ..batch(vec![at(0, 2, order("o-9", &[("MUG", 1)]))])
+    };
+    assert_eq!(words(&store.apply(&undecided).await.unwrap().outcomes), ["undecided"]);
+    let mut on = CommandBatch { advances: vec![advance(0, 3, 8)], ..CommandBatch::default() };
+    on.advances[0].published = Some(NextOffset(3));
+    store.apply(&on).await.unwrap();
+    on.advances[0] = advance(0, 3, 4);
+    store.apply(&on).await.unwrap();
+    let position = store.positions(&[partition(0), partition(1)]).await.unwrap().remove(&partition(0));
+    assert_eq!(position, Some(Position { published: Some(NextOffset(3)), ..bare(8) }), "it never moves back");
+
+    let names = ["b", "a@Z", "a", "9"];
+    store.apply(&batch(names.map(|name| set(&format!("a-{name}"), name, 1, None)).into())).await.unwrap();
+    let (mut after, mut found): (Option<Item>, Vec<String>) = (None, Vec::new());
+    while let [level] = &store.levels_after(after.as_ref(), 1).await.unwrap()[..] {
+        found.push(level.item.to_string());
+        after = Some(level.item.clone());
+    }
+    assert_eq!(found, ["9", "a", "a at Z", "b"]);
+    assert_eq!(store.take_unannounced(3).await.unwrap().len(), 3);
+    assert_eq!(store.take_unannounced(3).await.unwrap(), [item("b")]);
+}
