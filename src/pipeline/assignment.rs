@@ -117,7 +117,11 @@ impl<M: GroupMember> Assignment<M> {
     /// it was fetched.
     pub(super) fn admit(&mut self, fetched: &FetchedRecord) -> Option<Slice> {
         let source = &fetched.record.source;
-        let reading = self.reading.iter_mut().find(|reading| reading.at == source.at)?;
+        // The number first: comparing texts for each record would be work for nothing.
+        let is_of = |reading: &&mut Reading| {
+            reading.at.partition == source.at.partition && reading.at.topic == source.at.topic
+        };
+        let reading = self.reading.iter_mut().find(is_of)?;
         if fetched.epoch < reading.epoch {
             return None;
         }

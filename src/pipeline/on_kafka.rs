@@ -15,7 +15,7 @@ use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 use crate::kafka;
 use crate::kafka::asker::Asker;
-use crate::kafka::consumer::{Consumer, GroupMember, Incoming, Memberships, NotSpeaking, StartOffsets};
+use crate::kafka::consumer::{Consumer, Incoming, MemberName, Memberships, NotSpeaking, StartOffsets};
 use crate::kafka::offsets::CommittedOffsets;
 use crate::kafka::topic_ids::Described;
 use crate::kafka::transactional::{PublishError, PublishRequest, Publisher};
@@ -40,7 +40,7 @@ impl RecordSource for Memberships {
 }
 
 impl super::ports::GroupMember for Arc<Consumer> {
-    type Name = GroupMember;
+    type Name = MemberName;
 
     fn topics(&self) -> &[Arc<str>] {
         self.member().topics()
@@ -58,7 +58,7 @@ impl super::ports::GroupMember for Arc<Consumer> {
         self.member().was_taken_as(id)
     }
 
-    fn name(&self) -> Result<GroupMember, NotSpeaking> {
+    fn name(&self) -> Result<MemberName, NotSpeaking> {
         self.member().speaking()
     }
 
@@ -104,7 +104,7 @@ impl super::ports::GroupMember for Arc<Consumer> {
 }
 
 impl ResultSink for Publisher {
-    type Name = GroupMember;
+    type Name = MemberName;
 
     async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
         block_in_place(|| Self::init_transactions(self, stop))
@@ -114,7 +114,7 @@ impl ResultSink for Publisher {
         &mut self,
         events: &[&Outgoing],
         offsets: &[(TopicPartition, NextOffset)],
-        names: &[GroupMember],
+        names: &[MemberName],
     ) -> Result<(), PublishError> {
         block_in_place(|| Self::publish(self, &PublishRequest { events, offsets, group: names }))
     }

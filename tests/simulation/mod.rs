@@ -11,16 +11,18 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::background::LevelChanges;
-use stock_verifier::ledger::{Item, Level, Map, NextOffset};
+use stock_verifier::ledger::NextOffset;
 use stock_verifier::pipeline::batch::Bounds;
 use stock_verifier::pipeline::progress::Progress;
 use stock_verifier::pipeline::{Comparison, Pipeline, TopicNews, Unfinished};
+use stock_verifier::store::{CommandBatch, LedgerReader as _, LedgerWriter as _};
 use stock_verifier::tally::Totals;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use self::ports::{Member, Sink};
 use self::world::{Faults, World, partition};
-use crate::support::{item, stream};
+use crate::support::{set, stream};
 
 /// Longest that a run may take, by its own clock.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -43,9 +45,18 @@ fn orders(count: usize) -> Vec<String> {
     (0..count).map(order).collect()
 }
 
-/// So many pieces.
-fn stock(pieces: i64) -> Map<Item, Level> {
-    [(item("MUG"), Level { available: pieces, version: 1, ..Level::default() })].into_iter().collect()
+/// A world with so many mugs, and orders for one each.
+fn world(seed: u64, faults: Faults, pieces: i64, count: usize, partitions: usize) -> World {
+    let world = World::new(seed, faults, &orders(count), partitions);
+    let stock = CommandBatch { requests: vec![set("stock", "MUG", pieces, None)], ..CommandBatch::default() };
+    runtime().block_on(world.database.apply(&stock)).expect("stock is set");
+    world
+}
+
+/// One thread, and a clock that stands still unless everybody waits.
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime")
 }
 
 /// Runs a process until it is killed, or everything is published.
@@ -53,14 +64,9 @@ fn run(world: &World, batch: usize, kill_at: Option<u64>) -> Ended {
     {
         let mut inner = world.lock();
         (inner.steps, inner.kill_at) = (0, kill_at);
-        // A process has a connection of its own.
-        inner.ledger.epoch += 1;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+    let world = &world.for_another_process();
+    let runtime = runtime();
     let ended = runtime.block_on(async {
         let store = Arc::new(world.clone());
         let pipeline = Pipeline {
@@ -108,6 +114,8 @@ fn run(world: &World, batch: usize, kill_at: Option<u64>) -> Ended {
 
 /// Every order was decided once and published once, no more was sold than there was, and all is at rest.
 fn holds(world: &World, orders: usize, pieces: i64) {
+    let levels = runtime().block_on(world.database.levels(None)).expect("levels");
+    let positions = runtime().block_on(world.database.all_positions()).expect("positions");
     let world = world.lock();
     let mut published: BTreeMap<String, usize> = BTreeMap::new();
     let mut accepted = 0;
@@ -121,10 +129,10 @@ fn holds(world: &World, orders: usize, pieces: i64) {
     assert!(twice.is_empty(), "published more than once: {twice:?}");
     assert_eq!(published.len(), orders, "each order has a result");
     assert_eq!(accepted, pieces.min(i64::try_from(orders).expect("few")), "sold what there was");
-    assert_eq!(world.ledger.levels[&item("MUG")].available, pieces - accepted);
+    assert_eq!(levels[0].level.available, pieces - accepted);
     for (number, records) in world.log.iter().enumerate() {
         let end = NextOffset(i64::try_from(records.len()).expect("few"));
-        assert_eq!(world.ledger.positions[&partition(number)].next, end, "the ledger is where the group is");
+        assert_eq!(positions[&partition(number)].next, end, "the ledger is where the group is");
     }
 }
 
@@ -133,20 +141,20 @@ fn killed_at_every_wait_of_three_batches_each_order_is_published_once() {
     const ORDERS: usize = 12;
     const BATCH: usize = 4;
     const PIECES: i64 = 9;
-    let world = || World::new(7, Faults::default(), stock(PIECES), &orders(ORDERS), 2);
-    let whole = world();
+    let new = || world(7, Faults::default(), PIECES, ORDERS, 2);
+    let whole = new();
     assert_eq!(run(&whole, BATCH, None), Ended::Done);
     holds(&whole, ORDERS, PIECES);
     let steps = whole.lock().steps;
     assert!(steps > 40, "three batches wait for more than {steps} things");
     let mut in_between = 0;
     for kill_at in 1..=steps {
-        let world = world();
+        let world = new();
         // A run that is quicker than the first has no such step.
         if run(&world, BATCH, Some(kill_at)) == Ended::Killed {
             {
                 let killed = world.lock();
-                in_between += usize::from(killed.ledger.decisions.len() > killed.published.len());
+                in_between += usize::from(killed.decided.len() > killed.published.len());
             }
             assert_eq!(run(&world, BATCH, None), Ended::Done, "killed at {kill_at}");
         }
@@ -163,7 +171,7 @@ fn killed_again_while_it_recovers_each_order_is_published_once() {
     let mut random = StdRng::seed_from_u64(seed);
     let mut kills = 0;
     for round in 0..150 {
-        let world = World::new(random.random(), Faults::default(), stock(PIECES), &orders(ORDERS), 3);
+        let world = world(random.random(), Faults::default(), PIECES, ORDERS, 3);
         while kills < 10_000 && run(&world, 4, Some(random.random_range(1..80))) == Ended::Killed {
             kills += 1;
             if random.random_bool(0.3) {
@@ -182,10 +190,11 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
     const PIECES: i64 = 40;
     let seed = stream::seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let faults = Faults { aborted: 0.1, unknown: 0.1, moved: 0.05, lost: 0.05, disconnected: 0.1 };
+    let faults =
+        Faults { aborted: 0.1, unknown: 0.1, moved: 0.05, lost: 0.05, disconnected: 0.1, unanswered: 0.1 };
     let mut happened: BTreeMap<&str, usize> = BTreeMap::new();
     for round in 0..150 {
-        let world = World::new(random.random(), faults, stock(PIECES), &orders(ORDERS), 3);
+        let world = world(random.random(), faults, PIECES, ORDERS, 3);
         for _ in 0..random.random_range(0..3) {
             if run(&world, 8, Some(random.random_range(1..400))) == Ended::Killed {
                 *happened.entry("killed").or_default() += 1;
@@ -197,7 +206,7 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
         holds(&world, ORDERS, PIECES);
         world.lock().events.iter().for_each(|event| *happened.entry(event).or_default() += 1);
     }
-    for what in ["killed", "aborted", "unknown", "moved", "lost", "disconnected"] {
+    for what in ["killed", "aborted", "unknown", "moved", "lost", "disconnected", "unanswered"] {
         assert!(happened.get(what).is_some_and(|times| *times > 20), "{what} hardly happened: {happened:?}");
     }
 }

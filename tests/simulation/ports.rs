@@ -16,15 +16,15 @@ use stock_verifier::kafka::consumer::{
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
 use stock_verifier::kafka::transactional::PublishError;
-use stock_verifier::ledger::{NextOffset, Sequenced, Sequences, Stamp, TopicPartition, View, decide};
+use stock_verifier::ledger::{NextOffset, Outcome, TopicPartition};
 use stock_verifier::pipeline::ports::{GroupCommitted, GroupMember, GroupOffsets, RecordSource, ResultSink};
 use stock_verifier::store::{Applied, CommandBatch, LedgerWriter, Position, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::world::{ORDERS, World, partition, topic_id};
 
-/// Most records that come at once.
-const CHUNK: usize = 3;
+/// Most records that come at once: more than fit into a batch.
+const CHUNK: usize = 10;
 
 /// What the process's one membership has.
 #[derive(Default)]
@@ -266,7 +266,7 @@ impl ResultSink for Sink {
         let is_unknown = self.0.happens("unknown", |faults| faults.unknown);
         {
             let mut world = self.0.lock();
-            if names.iter().any(|name| *name != world.member) {
+            if names != [world.member] {
                 return Err(PublishError::Aborted(KafkaError::Canceled));
             }
             let values = events.iter().map(|event| event.value.clone().expect("a result has a value"));
@@ -304,7 +304,7 @@ impl LedgerWriter for World {
 
     async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
         self.step().await;
-        Ok(self.lock().ledger.positions.clone())
+        self.database.all_positions().await
     }
 
     async fn set_position(
@@ -314,25 +314,18 @@ impl LedgerWriter for World {
         now: &Position,
     ) -> Result<(), StoreError> {
         self.step().await;
-        {
-            let positions = &mut self.lock().ledger.positions;
-            if positions.get(at) != was {
-                return Err(StoreError::PositionChanged { at: at.clone() });
-            }
-            positions.insert(at.clone(), now.clone());
-        }
+        let done = self.database.set_position(at, was, now).await;
         self.step().await;
-        Ok(())
+        done
     }
 
     fn connection_epoch(&self) -> u64 {
-        self.lock().ledger.epoch
+        self.database.connection_epoch()
     }
 
     async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
         self.step().await;
-        let world = self.lock();
-        Ok((world.ledger.epoch, world.ledger.positions.clone()))
+        self.database.applying_positions().await
     }
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
@@ -341,51 +334,22 @@ impl LedgerWriter for World {
             self.step().await;
         }
         if self.happens("disconnected", |faults| faults.disconnected) {
-            self.lock().ledger.epoch += 1;
+            self.database.lose_connection();
         }
-        let applied = apply(self, batch)?;
+        let applied = self.database.apply(batch).await?;
+        for outcome in &applied.outcomes {
+            if let Outcome::Decided(decision) = outcome {
+                let id = decision.key.id.as_str().to_owned();
+                assert!(self.lock().decided.insert(id), "decided twice: {:?}", decision.key);
+            }
+        }
+        let is_unanswered = self.happens("unanswered", |faults| faults.unanswered);
         self.step().await;
+        if is_unanswered {
+            self.database.lose_connection();
+            let source = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+            return Err(StoreError::Database { doing: "committing a batch", source, retry: true });
+        }
         Ok(applied)
     }
-}
-
-/// What a store does, in one moment.
-fn apply(world: &World, batch: &CommandBatch) -> Result<Applied, StoreError> {
-    let ledger = &mut world.lock().ledger;
-    if batch.epoch.is_some_and(|epoch| epoch != ledger.epoch) {
-        return Err(StoreError::Reconnected);
-    }
-    for advance in &batch.advances {
-        let found = ledger.positions.get(&advance.at).map_or(advance.expected, |position| position.next);
-        if found < advance.expected {
-            let (at, expected) = (advance.at.clone(), advance.expected);
-            return Err(match advance.applied {
-                Some(applied) if found < applied => StoreError::LedgerBehind { at, expected: applied, found },
-                _ => StoreError::PreviousNotCommitted { at, expected, found },
-            });
-        }
-    }
-    let positions = ledger.positions.clone();
-    let view = View { levels: ledger.levels.clone(), decisions: ledger.decisions.clone(), ..View::default() };
-    let below = |request: &stock_verifier::ledger::Request| {
-        let source = request.source.as_ref().expect("read from a topic");
-        positions.get(&source.at).is_some_and(|position| position.next.covers(source.offset))
-    };
-    let first = Sequenced { seq: ledger.draw(batch.requests.len()), at: Stamp(0) };
-    let changes = decide(view, &batch.requests, below, Sequences::From(first));
-    for decision in &changes.decisions {
-        let before = ledger.decisions.insert(decision.key.clone(), Arc::clone(decision));
-        assert!(before.is_none(), "decided twice: {:?}", decision.key);
-    }
-    ledger.levels.extend(changes.levels.iter().cloned());
-    for advance in &batch.advances {
-        let position = ledger.positions.entry(advance.at.clone()).or_insert(Position {
-            next: advance.expected,
-            published: None,
-            topic_id: Some(topic_id()),
-        });
-        position.next = position.next.max(advance.next);
-        position.published = position.published.max(advance.published);
-    }
-    Ok(Applied { outcomes: changes.outcomes, levels: changes.levels })
 }

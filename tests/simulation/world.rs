@@ -1,16 +1,14 @@
 //! What outlives a process in the simulation: Kafka's topics and group, and the database. And where a process is killed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::event::Record;
-use stock_verifier::ledger::{
-    CommandKey, Decision, Item, Level, Map, NextOffset, Offset, Seq, Source, TopicId, TopicPartition,
-};
-use stock_verifier::store::Position;
+use stock_verifier::ledger::{NextOffset, Offset, Source, Stamp, TopicId, TopicPartition};
+use stock_verifier::store::memory::MemoryStore;
 use tokio::sync::Notify;
 
 /// The topic of commands.
@@ -34,19 +32,10 @@ pub struct Faults {
     pub moved: f64,
     /// The same, but the group did not wait: the member was silent for too long.
     pub lost: f64,
-    /// The database's connection breaks.
+    /// The database's connection breaks before a batch is applied.
     pub disconnected: f64,
-}
-
-/// The database.
-#[derive(Default)]
-pub struct Ledger {
-    pub positions: HashMap<TopicPartition, Position>,
-    pub decisions: Map<CommandKey, Arc<Decision>>,
-    pub levels: Map<Item, Level>,
-    pub next: i64,
-    /// How often it was connected to.
-    pub epoch: u64,
+    /// The same after its commit, which the process does not learn.
+    pub unanswered: f64,
 }
 
 /// Kafka and the database, and the process's fate.
@@ -60,7 +49,8 @@ pub struct Inner {
     pub published: Vec<Vec<u8>>,
     /// The member that owns the partitions, as Kafka counts them.
     pub member: u64,
-    pub ledger: Ledger,
+    /// The commands that the ledger decided.
+    pub decided: BTreeSet<String>,
     /// The steps made by this process.
     pub steps: u64,
     /// The step at which it is killed.
@@ -72,19 +62,15 @@ pub struct Inner {
 /// A handle on it.
 #[derive(Clone)]
 pub struct World {
+    /// The database, as the process that runs is connected to it.
+    pub database: MemoryStore,
     inner: Arc<Mutex<Inner>>,
     killed: Arc<Notify>,
 }
 
 impl World {
     /// With this stock and these orders, spread over so many partitions.
-    pub fn new(
-        seed: u64,
-        faults: Faults,
-        stock: Map<Item, Level>,
-        orders: &[String],
-        partitions: usize,
-    ) -> Self {
+    pub fn new(seed: u64, faults: Faults, orders: &[String], partitions: usize) -> Self {
         let mut log: Vec<Vec<Record>> = vec![Vec::new(); partitions];
         for (number, order) in orders.iter().enumerate() {
             let at = number % partitions;
@@ -104,12 +90,14 @@ impl World {
             committed: HashMap::new(),
             published: Vec::new(),
             member: 0,
-            ledger: Ledger { levels: stock, next: 1, ..Ledger::default() },
+            decided: BTreeSet::new(),
             steps: 0,
             kill_at: None,
             events: Vec::new(),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), killed: Arc::new(Notify::new()) }
+        // Nothing here depends on when something was decided.
+        let database = MemoryStore::new(|| Stamp(0));
+        Self { database, inner: Arc::new(Mutex::new(inner)), killed: Arc::new(Notify::new()) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -129,6 +117,11 @@ impl World {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(takes).await;
+    }
+
+    /// What a process of its own sees of it: another connection.
+    pub fn for_another_process(&self) -> Self {
+        Self { database: self.database.connect(), ..self.clone() }
     }
 
     /// Ends when the process is killed.
@@ -160,13 +153,4 @@ impl World {
 /// The topic's id.
 pub fn topic_id() -> TopicId {
     TopicId::new("first")
-}
-
-impl Ledger {
-    /// The next ledger sequence, and so many after it.
-    pub fn draw(&mut self, count: usize) -> Seq {
-        let first = self.next;
-        self.next += i64::try_from(count).expect("a small number");
-        Seq(first)
-    }
 }

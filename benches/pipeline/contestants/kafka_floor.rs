@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use stock_verifier::event::{Channel, Outgoing, OutgoingHeader};
-use stock_verifier::kafka::consumer::{GroupMember, Role, consumer_config};
+use stock_verifier::kafka::consumer::{MemberName, Role, consumer_config};
 use stock_verifier::kafka::transactional::{PublishRequest, Publisher};
 use stock_verifier::ledger::{NextOffset, TopicPartition};
 use tokio_util::sync::CancellationToken;
@@ -81,7 +81,7 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
                 publisher.publish(&PublishRequest {
                     events: &events.iter().collect::<Vec<_>>(),
                     offsets: &offsets,
-                    group: &[GroupMember::of(&backlog, group)],
+                    group: &[MemberName::of(&backlog, group)],
                 })?;
             }
             Ok(())

@@ -172,35 +172,24 @@ impl Context {
         self.settled.store(true, Ordering::SeqCst);
     }
 
-    /// The partitions that are read, to be changed.
-    pub(super) fn set_reading(&self) -> MutexGuard<'_, Vec<TopicPartition>> {
-        lock(&self.reading)
-    }
-
     /// What it is told to do; locked by the polling thread alone.
     pub(super) fn instructions(&self) -> MutexGuard<'_, Receiver<Instruction>> {
         lock(&self.instructions)
     }
 
-    /// How it is told.
-    pub(super) fn instruct_from(&self) -> Sender<Instruction> {
+    /// How the polling thread is told what to do.
+    pub(super) fn instruct(&self) -> Sender<Instruction> {
         self.instruct.clone()
     }
 
     /// The partitions that are read.
-    pub(super) fn reading(&self) -> Vec<TopicPartition> {
-        lock(&self.reading).clone()
+    pub(super) fn reading(&self) -> MutexGuard<'_, Vec<TopicPartition>> {
+        lock(&self.reading)
     }
 
     /// Tells the owner; whether there is one.
     pub(super) fn notify(&self, notice: Notice) -> bool {
         self.notices.send((self.number, notice)).is_ok()
-    }
-
-    /// Has the polling thread do something.
-    pub(super) fn instruct(&self, instruction: Instruction) {
-        // Holds because the receiving end is here too.
-        let _ = self.instruct.send(instruction);
     }
 }
 

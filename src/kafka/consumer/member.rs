@@ -51,7 +51,7 @@ impl<'a> Member<'a> {
 
     /// The partitions that are read.
     pub(super) fn reading(self) -> Vec<TopicPartition> {
-        self.0.context().reading()
+        self.0.context().reading().clone()
     }
 
     /// Whether the group has given it partitions once, or told it that there are none for it.
@@ -81,13 +81,13 @@ impl<'a> Member<'a> {
     ///
     /// # Errors
     /// [`NotSpeaking`] when it is no member, or another than it was when it took its partitions over.
-    pub fn speaking(self) -> Result<GroupMember, NotSpeaking> {
+    pub fn speaking(self) -> Result<MemberName, NotSpeaking> {
         let metadata = self.0.group_metadata().ok_or(NotSpeaking::NoMember)?;
         // After it: should it have joined anew in between, Kafka refuses what is sent as the member that it was.
         if !self.was_taken_as(&self.id()) {
             return Err(JoinedAnew.into());
         }
-        Ok(GroupMember { topics: self.topics().to_vec(), metadata: Arc::new(metadata) })
+        Ok(MemberName { topics: self.topics().to_vec(), metadata: Arc::new(metadata) })
     }
 
     /// What it is assigned.
@@ -215,7 +215,7 @@ pub enum NotSpeaking {
 
 /// A membership as it was at a moment: offsets that are sent under it are refused once it is another.
 #[derive(Clone)]
-pub struct GroupMember {
+pub struct MemberName {
     topics: Vec<Arc<str>>,
     metadata: Arc<ConsumerGroupMetadata>,
 }
@@ -223,7 +223,7 @@ pub struct GroupMember {
 /// What one membership sends of a transaction's offsets.
 pub(in crate::kafka) type Share<'a> = (&'a Arc<ConsumerGroupMetadata>, Vec<&'a (TopicPartition, NextOffset)>);
 
-impl GroupMember {
+impl MemberName {
     /// A membership that owns partitions of one topic.
     #[must_use]
     pub fn of(topic: &str, metadata: ConsumerGroupMetadata) -> Self {

@@ -141,7 +141,8 @@ impl Consumer {
     /// When one cannot be moved there.
     pub async fn read_only(&self, from: StartOffsets) -> Result<u64, Error> {
         let (answer, answered) = oneshot::channel();
-        self.context().instruct(Instruction::Seek(from, answer));
+        // Nobody takes it only where the client is closed: then there is no answer either.
+        let _ = self.context().instruct().send(Instruction::Seek(from, answer));
         // Longer than the polling thread can be at anything else.
         match tokio::time::timeout(SEEK_ANSWER_LIMIT, answered).await {
             Ok(Ok(done)) => done,

@@ -53,7 +53,7 @@ impl Context {
         let read: Vec<TopicPartition> = from.iter().map(|(at, _)| at.clone()).collect();
         member.pause(&member.assigned()?)?;
         member.resume(&read)?;
-        *self.set_reading() = read;
+        *self.reading() = read;
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl Context {
         member.pause(partitions)?;
         let read: Vec<TopicPartition> = from.iter().map(|(at, _)| at.clone()).collect();
         member.resume(&read)?;
-        self.set_reading().extend(read);
+        self.reading().extend(read);
         Ok(())
     }
 }
@@ -82,7 +82,7 @@ impl ConsumerContext for Context {
         event: rd_kafka_resp_err_t,
         list: &mut TopicPartitionList,
     ) {
-        let (member, partitions, instruct) = (Member(consumer), partitions(list), self.instruct_from());
+        let (member, partitions, instruct) = (Member(consumer), partitions(list), self.instruct());
         let epoch = self.next_epoch();
         // Nobody waits for an answer any more only where the thread has ended, and its client with it.
         let done = if event == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
@@ -97,7 +97,7 @@ impl ConsumerContext for Context {
             self.assign(member, &partitions, &from)
         } else {
             let are_lost = consumer.assignment_lost();
-            self.set_reading().retain(|at| !partitions.contains(at));
+            self.reading().retain(|at| !partitions.contains(at));
             let answer = move || drop(instruct.send(Instruction::Unassign));
             let _ =
                 self.answered(member, Notice::Revoked(Revoked::new(partitions.clone(), are_lost, answer)));

@@ -16,7 +16,7 @@ use lane::{Lane, is_hang};
 pub use refusal::{Refusal, RefusalCode};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
-use super::consumer::GroupMember;
+use super::consumer::MemberName;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 use crate::ledger::{NextOffset, TopicPartition};
@@ -70,7 +70,7 @@ pub struct PublishRequest<'a> {
     /// How far each partition is published by them.
     pub offsets: &'a [(TopicPartition, NextOffset)],
     /// The memberships that the offsets are sent under, each its own; without one none are sent.
-    pub group: &'a [GroupMember],
+    pub group: &'a [MemberName],
 }
 
 /// The transactional producers of one worker, which take turns.
