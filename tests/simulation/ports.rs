@@ -33,6 +33,8 @@ struct Membership {
     /// What is fetched next of each partition that is read.
     reading: HashMap<TopicPartition, usize>,
     epoch: u64,
+    /// Fetched, and not handed over yet: whatever the group says meanwhile comes before it.
+    fetched: Vec<FetchedRecord>,
     taken_as: String,
     /// A partition that the group is about to give back.
     taken: Option<TopicPartition>,
@@ -138,9 +140,10 @@ impl RecordSource for Member {
                 return Incoming::Notice(0, self.lock().notices.remove(0));
             }
             if records {
-                let records = self.fetch();
-                if !records.is_empty() {
-                    return Incoming::Records(records);
+                let fetched = self.fetch();
+                let before = std::mem::replace(&mut self.lock().fetched, fetched);
+                if !before.is_empty() {
+                    return Incoming::Records(before);
                 }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
