@@ -165,7 +165,7 @@ impl Scene {
     }
 
     /// The same of one topic.
-    fn is_published(&self, topic: &str) -> bool {
+    pub fn is_published(&self, topic: &str) -> bool {
         let ends = self.kafka.ends(topic, "read_committed");
         let applied = self.database.try_number(&format!(
             "SELECT coalesce(sum(next_offset), 0)::bigint FROM positions WHERE topic = '{topic}'"

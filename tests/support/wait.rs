@@ -26,3 +26,15 @@ pub fn value<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>
 pub fn until(what: &str, limit: Duration, mut look: impl FnMut() -> bool) {
     value(what, limit, || look().then_some(()));
 }
+
+/// Whether it is so within this time.
+pub fn is_soon(limit: Duration, mut look: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !look() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
