@@ -126,7 +126,7 @@ impl Databases {
 
 /// Makes a ledger by its own rules: each SKU's stock has its decision and its first movement.
 pub async fn seed_ledger(url: &str, skus: u64) -> Result<()> {
-    let store = PostgresStore::open(url, Connections { batches: 1, others: 1 }).await?;
+    let store = PostgresStore::open(url, Connections { batches: 1, readers: 1, others: 1 }).await?;
     store.migrate().await?;
     let numbers: Vec<u64> = (0..skus).collect();
     for chunk in numbers.chunks(SEED_BATCH) {

@@ -33,7 +33,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// Connections to PostgreSQL for a command that does one thing at a time.
-const FEW_CONNECTIONS: Connections = Connections { batches: 1, others: 2 };
+const FEW_CONNECTIONS: Connections = Connections { batches: 1, readers: 1, others: 2 };
 
 /// Verifies stock for orders from Kafka: never oversold, each order decided once, every deduction in a ledger.
 #[derive(Debug, Parser)]

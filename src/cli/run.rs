@@ -19,6 +19,8 @@ use crate::tally::Totals;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Database connections beside one for each worker: one for where partitions begin, one each for levels and holds.
 const CONNECTIONS_BACKGROUND: u32 = 3;
+/// And those that read by key.
+const CONNECTIONS_READERS: u32 = 2;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 
@@ -98,7 +100,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         accept_data_loss: args.accept_data_loss,
         may_have_older: true,
     };
-    let connections = Connections { batches: u32::from(args.workers), others: CONNECTIONS_BACKGROUND };
+    let connections = Connections {
+        batches: u32::from(args.workers),
+        readers: CONNECTIONS_READERS,
+        others: CONNECTIONS_BACKGROUND,
+    };
     let store = open_for_writing(&args.database, connections, args.migrate).await?;
     start_checks::check(&settings, args.accept_compacted_topics).await?;
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;

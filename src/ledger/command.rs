@@ -51,6 +51,15 @@ impl CommandKind {
         self as i16
     }
 
+    /// Whether a command of this kind always has its order's id.
+    #[must_use]
+    pub fn has_id_of_order(self) -> bool {
+        match self {
+            Self::OrderCreated | Self::OrderCancelled | Self::OrderReleased | Self::HoldExpired => true,
+            Self::OrderReturned | Self::OrderConfirmed | Self::HoldExtended | Self::Adjustment => false,
+        }
+    }
+
     /// The word that starts the id of its result event.
     #[must_use]
     pub fn name(self) -> &'static str {

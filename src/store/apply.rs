@@ -206,7 +206,7 @@ fn followed_orders(batch: &CommandBatch) -> Vec<&Id> {
 }
 
 /// The accepted ones of these orders as their decisions left them: nothing given back, and no hold.
-fn order_states(
+pub(super) fn order_states(
     decisions: &Map<CommandKey, Arc<Decision>>,
     orders: &[&Id],
 ) -> Result<Map<Id, OrderState>, StoreError> {

@@ -1,7 +1,7 @@
 //! A ledger in memory, for tests, simulations and examples: what a running verifier needs, and nothing durable.
 //!
-//! It reads no clock, draws no random number and never sleeps, so that the same calls give the same answers. It keeps no
-//! movements, and so is no [`LedgerHistory`](super::LedgerHistory); it has no tables, and so is no
+//! It reads no clock, draws no random number and never sleeps, so that the same calls give the same answers. It is read
+//! by key alone, and so is no [`LedgerHistory`](super::LedgerHistory); it has no tables, and so is no
 //! [`LedgerAdmin`](super::LedgerAdmin).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,11 +15,11 @@ use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 use super::apply::{self, IdLookup, LedgerTx};
 use super::{
     Advance, Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, MAX_BATCH, OverdueHolds,
-    Position, StoreError, WorkQueue,
+    Position, StoreError, StoredMovement, StoredOrder, WorkQueue, stored_order,
 };
 use crate::ledger::{
-    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced,
-    Sku, Stamp, TopicPartition,
+    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Movement, NextOffset, OrderState, Seq,
+    Sequenced, Sku, Stamp, TopicPartition,
 };
 
 /// Says what time it is.
@@ -50,6 +50,8 @@ struct Ledger {
     orders: BTreeMap<Id, OrderState>,
     /// Until when the end of a hold is somebody's to ask for.
     asked_until: Map<Id, Stamp>,
+    /// In the ledger's order, and by item within a decision.
+    movements: Vec<Movement>,
     positions: HashMap<TopicPartition, Position>,
     unannounced: BTreeSet<Item>,
     /// The last ledger sequence drawn.
@@ -200,8 +202,10 @@ impl Ledger {
             self.asked_until.remove(&id);
             self.orders.insert(id, state);
         }
-        let own = changes.movements.into_iter().filter(|movement| movement.source.is_none());
-        self.unannounced.extend(own.map(|movement| movement.item));
+        let own = changes.movements.iter().filter(|movement| movement.source.is_none());
+        self.unannounced.extend(own.map(|movement| movement.item.clone()));
+        self.movements.extend(changes.movements);
+        self.movements.sort_by(|a, b| (a.seq, &a.item).cmp(&(b.seq, &b.item)));
         for Advance { at, next, published, .. } in advances {
             let position =
                 self.positions.entry(at).or_insert(Position { next, published: None, topic_id: None });
@@ -298,6 +302,24 @@ impl LedgerReader for MemoryStore {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         Ok(self.ledger().levels.range::<Item, _>((from, Unbounded)).take(limit).map(item_level).collect())
+    }
+
+    async fn decision(&self, of: &CommandKey) -> Result<Option<Decision>, StoreError> {
+        Ok(self.ledger().decisions.get(of).map(|decision| Decision::clone(decision)))
+    }
+
+    async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
+        let ledger = self.ledger();
+        let decisions = stored_order::about(id, ledger.decisions_of(&[id]));
+        if decisions.is_empty() {
+            return Ok(None);
+        }
+        let bare = stored_order::bare_state(id, &decisions)?.remove(id);
+        let state = bare.map(|bare| ledger.orders.get(id).cloned().unwrap_or(bare));
+        let sequences = stored_order::sequences(&decisions);
+        let moved = ledger.movements.iter().filter(|movement| sequences.contains(&movement.seq));
+        let movements = moved.map(StoredMovement::of).collect();
+        Ok(Some(StoredOrder { decisions, state, movements }))
     }
 }
 

@@ -14,9 +14,11 @@ pub use audit::{Audit, Finding};
 pub use contract::{
     LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter, Snapshot, Store, VerifierStore, WorkQueue,
 };
+pub use stored_order::StoredOrder;
 
 use crate::ledger::{
-    CommandKey, Id, Item, Level, NextOffset, Offset, Outcome, Request, Seq, Stamp, TopicId, TopicPartition,
+    CommandKey, Id, Item, Level, Movement, NextOffset, Offset, Outcome, Request, Seq, Stamp, TopicId,
+    TopicPartition,
 };
 
 mod apply;
@@ -26,6 +28,7 @@ pub mod memory;
 mod offline;
 pub mod postgres;
 pub mod sqlite;
+mod stored_order;
 mod version;
 
 /// Most commands one batch may have. Each batch draws this many ledger
@@ -282,6 +285,15 @@ pub struct StoredMovement {
     pub seq: Seq,
     /// Partition and offset of the record the command came from; `None` for an operator's own command.
     pub record: Option<(i32, Offset)>,
+}
+
+impl StoredMovement {
+    /// As a ledger keeps it: of its record the topic is with its decision.
+    pub(crate) fn of(movement: &Movement) -> Self {
+        let Movement { item, version, quantity, balance, cause, seq, source } = movement.clone();
+        let record = source.map(|source| (source.at.partition, source.offset));
+        Self { item, version, quantity, balance, cause, seq, record }
+    }
 }
 
 /// Most tries of a batch that meets a transient failure (deadlock, serialisation, lost connection) within one call.

@@ -12,6 +12,7 @@ use stock_verifier::store::{
 };
 
 use super::model::expect_as_the_model;
+use super::reading::expect_found_by_id;
 use crate::support::{
     advance, at, batch, cancelled, expired, extended, hold, item, order, partition, records, set, words,
 };
@@ -36,6 +37,12 @@ fn one_mug(epoch: u64) -> CommandBatch {
 async fn random_batches_are_decided_as_the_model_decides_them() {
     let (store, _) = ledger();
     expect_as_the_model(&store, None).await;
+}
+
+#[tokio::test]
+async fn a_decision_and_an_order_are_found_by_their_id() {
+    let (store, _) = ledger();
+    expect_found_by_id(&store).await;
 }
 
 #[tokio::test]

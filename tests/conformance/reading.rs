@@ -3,18 +3,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use stock_verifier::ledger::{CommandKind, Decision, Item, Seq};
+use stock_verifier::ledger::{CommandKey, CommandKind, Decision, Hold, Id, Item, Seq};
+use stock_verifier::store::{StoredOrder, VerifierStore};
 
 use super::{expect_no_findings, published};
 use crate::on_every_store;
 use crate::support::{
-    TestDatabase, batch, cancelled, extended, hold, levels, order, records, returned, set, sku, word,
+    TestDatabase, batch, cancelled, extended, hold, levels, order, partition, records, returned, set, sku,
+    word, words,
 };
 
 on_every_store![
     odd_texts_come_back_as_they_went_in,
     levels_are_sorted_and_named_ones_are_found,
     the_ledger_reads_the_same_in_pages_of_any_size,
+    a_decision_and_an_order_are_found_by_their_id,
 ];
 
 async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
@@ -173,4 +176,74 @@ fn moved_lines(decision: &Decision) -> Vec<(Item, i64, i64)> {
                 .collect()
         }
     }
+}
+
+async fn a_decision_and_an_order_are_found_by_their_id(database: Arc<TestDatabase>) {
+    expect_found_by_id(&*database.ledger().await).await;
+}
+
+/// What any ledger, empty at first, answers about single decisions and orders.
+pub(super) async fn expect_found_by_id(store: &dyn VerifierStore) {
+    let stock = vec![set("o-1", "MUG", 10, None), set("a-2", "SHIRT", 5, None)];
+    store.apply(&batch(stock)).await.unwrap();
+    let life = vec![
+        hold("o-1", 600, &[("SHIRT", 1), ("MUG", 4)]),
+        order("o-2", &[("MUG", 7)]),
+        order("o-3", &[("MUG", 1)]),
+        // The same text may be the id of a return of another order, and that of an extension of this one.
+        returned("o-1", "o-3", &[("MUG", 1)]),
+        extended("x-1", "o-1", 60),
+        cancelled("o-4"),
+    ];
+    let outcomes = store.apply(&records(0, 0, life)).await.unwrap().outcomes;
+    assert_eq!(words(&outcomes), ["accepted", "rejected", "accepted", "accepted", "accepted", "accepted"]);
+
+    for outcome in &outcomes {
+        let decided = published(outcome);
+        assert_eq!(store.decision(&decided.key).await.unwrap().as_ref(), Some(&*decided));
+    }
+    let other = CommandKey { id: Id::new("o-2").unwrap(), kind: CommandKind::OrderCancelled };
+    assert_eq!(store.decision(&other).await.unwrap(), None, "an id is of its kind");
+
+    let find = async |id: &str| store.order(&Id::new(id).unwrap()).await.unwrap();
+    assert_eq!(find("nobody").await, None);
+    assert_eq!(find("x-1").await, None, "the id of an extension is no order's");
+    let held = find("o-1").await.expect("held");
+    assert_eq!(held.decisions, [published(&outcomes[0])]);
+    let state = held.state.expect("accepted");
+    let lines: Vec<_> =
+        state.lines.iter().map(|line| (line.item.to_string(), line.deducted, line.returned)).collect();
+    assert_eq!(lines, [("MUG".into(), 4, 0), ("SHIRT".into(), 1, 0)]);
+    let expires_at = held.decisions[0].decided_at.plus_seconds(660);
+    assert_eq!(state.hold, Some(Hold { expires_at, at: Some(partition(0)) }));
+    let moved = |order: &StoredOrder| -> Vec<_> {
+        order
+            .movements
+            .iter()
+            .map(|row| (row.item.to_string(), row.quantity, row.balance, row.version))
+            .collect()
+    };
+    assert_eq!(
+        find("o-1").await.as_ref().map(moved),
+        Some(vec![("MUG".into(), -4, 6, 2), ("SHIRT".into(), -1, 4, 2)])
+    );
+
+    let rejected = find("o-2").await.expect("decided");
+    assert_eq!((rejected.decisions.len(), rejected.state, rejected.movements.len()), (1, None, 0));
+    let returned = find("o-3").await.expect("decided");
+    assert_eq!(returned.decisions, [published(&outcomes[2])], "its return has an id of its own");
+    assert_eq!(returned.state.expect("accepted").lines[0].returned, 1);
+    let early = find("o-4").await.expect("cancelled before it came");
+    assert_eq!((early.decisions, early.state), (vec![published(&outcomes[5])], None));
+
+    let end = store.apply(&records(0, 6, vec![cancelled("o-1")])).await.unwrap().outcomes;
+    let over = find("o-1").await.expect("decided");
+    assert_eq!(over.decisions, [published(&outcomes[0]), published(&end[0])], "in the ledger's order");
+    assert_eq!(
+        moved(&over)[2..],
+        [("MUG".into(), 4, 10, 5), ("SHIRT".into(), 1, 5, 3)],
+        "and what came back"
+    );
+    let state = over.state.expect("accepted");
+    assert!(state.hold.is_none() && state.lines.iter().all(|line| line.returned == line.deducted));
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
+use stock_verifier::ledger::Id;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::{
-    CommandBatch, LedgerAdmin as _, LedgerHistory as _, LedgerWriter as _, StoreError,
+    CommandBatch, LedgerAdmin as _, LedgerHistory as _, LedgerReader as _, LedgerWriter as _, StoreError,
+    WorkQueue as _,
 };
 
 use super::{expect_no_findings, levels};
@@ -28,7 +30,7 @@ fn name_of(database: &TestDatabase) -> String {
 async fn with_options(database: &TestDatabase, options: &str) -> PostgresStore {
     let mut url = url::Url::parse(&database.url()).expect("a URL");
     url.query_pairs_mut().append_pair("options", options);
-    PostgresStore::open(url.as_str(), Connections { batches: 2, others: 2 }).await.expect("opens")
+    PostgresStore::open(url.as_str(), Connections { batches: 2, readers: 2, others: 2 }).await.expect("opens")
 }
 
 /// States a setting for everyone who connects to the database from now on.
@@ -452,11 +454,42 @@ async fn a_session_of_ours_frozen_in_mid_copy_is_ended_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_ask_wait_among_themselves_and_hold_up_nobody_who_decides() {
+    let database = TestDatabase::postgres().await;
+    database.ledger().await.close().await;
+    let one = Connections { batches: 1, readers: 1, others: 1 };
+    let store = Arc::new(PostgresStore::open(&database.url(), one).await.unwrap());
+    store.apply(&batch(vec![set("a-1", "MUG", 10, None), order("o-1", &[("MUG", 1)])])).await.unwrap();
+    let mut holder = PgConnection::connect(&database.url()).await.unwrap();
+    // Which an order is read from, and a plain one does not touch.
+    holder.execute("BEGIN; LOCK TABLE order_lines").await.unwrap();
+    let id = Id::new("o-1").unwrap();
+    let asking: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, id) = (Arc::clone(&store), id.clone());
+            tokio::spawn(async move { store.order(&id).await })
+        })
+        .collect();
+    let mut looker = PgConnection::connect(&database.url()).await.unwrap();
+    waiting(&mut looker, 1).await;
+    store.apply(&batch(vec![order("o-2", &[("MUG", 1)])])).await.unwrap();
+    store.all_positions().await.unwrap();
+    store.take_unannounced(1).await.unwrap();
+    assert!(asking.iter().all(|one| !one.is_finished()), "they wait for the table");
+    holder.execute("ROLLBACK").await.unwrap();
+    for one in asking {
+        assert!(one.await.unwrap().unwrap().is_some());
+    }
+    store.close().await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_the_work_alone_does_not_cost_the_connection() {
     let database = TestDatabase::postgres().await;
     database.ledger().await.close().await;
     // As a verifier has it: as many connections for batches as there are pipelines.
-    let one = Connections { batches: 1, others: 1 };
+    let one = Connections { batches: 1, readers: 1, others: 1 };
     let store = Arc::new(PostgresStore::open(&database.url(), one).await.unwrap());
     store.apply(&batch(vec![set("a-1", "MUG", 10, None), order("o-1", &[("MUG", 1)])])).await.unwrap();
     let epoch = store.connection_epoch();

@@ -135,7 +135,9 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
     // The hold that is over since then is asked for on its order's partition, once.
     wait::until("everything is published", SOON, || committed(&orders) == [Some(11), Some(7)]);
     // Where its position is, since nobody said how far it was published. It may be assigned after the orders.
-    wait::until("the adjustments are where they were", SOON, || committed(&adjustments) == [Some(1), Some(1)]);
+    wait::until("the adjustments are where they were", SOON, || {
+        committed(&adjustments) == [Some(1), Some(1)]
+    });
     wait::until("the level of the operator's last command is published", SOON, || {
         scene.published("levels").iter().any(|level| level["sku"] == "CAP")
     });

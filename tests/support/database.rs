@@ -105,8 +105,10 @@ impl Database {
     /// The verifier's own store on it.
     pub fn store(&self) -> PostgresStore {
         let url = self.url();
-        wait_for(async move { PostgresStore::open(&url, Connections { batches: 2, others: 2 }).await })
-            .expect("PostgreSQL is reached")
+        wait_for(
+            async move { PostgresStore::open(&url, Connections { batches: 2, readers: 2, others: 2 }).await },
+        )
+        .expect("PostgreSQL is reached")
     }
 
     /// Does something for its effect.

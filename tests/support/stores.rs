@@ -60,9 +60,12 @@ impl TestDatabase {
         match self {
             Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
             Self::Postgres { .. } => Arc::new(
-                PostgresStore::open(&self.url(), Connections { batches: CONNECTIONS, others: CONNECTIONS })
-                    .await
-                    .expect("opens"),
+                PostgresStore::open(
+                    &self.url(),
+                    Connections { batches: CONNECTIONS, readers: CONNECTIONS, others: CONNECTIONS },
+                )
+                .await
+                .expect("opens"),
             ),
         }
     }

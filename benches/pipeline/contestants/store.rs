@@ -36,7 +36,8 @@ pub async fn apply(
 ) -> Result<Run> {
     let shares = shares(topic, orders, batch, connections)?;
     let store = Arc::new(
-        PostgresStore::open(url, Connections { batches: u32::try_from(connections)?, others: 1 }).await?,
+        PostgresStore::open(url, Connections { batches: u32::try_from(connections)?, readers: 1, others: 1 })
+            .await?,
     );
     // Connections are made before the clock starts.
     for _ in 0..connections {

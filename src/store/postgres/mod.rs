@@ -63,9 +63,9 @@ use tx::PostgresTx;
 use super::apply::{self, IdLookup};
 use super::{
     Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
-    OverdueHolds, Position, Snapshot, StoreError, WorkQueue, offline, version,
+    OverdueHolds, Position, Snapshot, StoreError, StoredOrder, WorkQueue, offline, version,
 };
-use crate::ledger::{Item, Sequenced, Sku, TopicPartition};
+use crate::ledger::{CommandKey, Decision, Id, Item, Sequenced, Sku, TopicPartition};
 
 /// Longest wait for a lock on a table while migrating. Whoever wants the table meanwhile waits behind.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +79,8 @@ const FULL_LOOKUP_BATCHES: usize = 100;
 pub struct Connections {
     /// To apply batches: one for each pipeline.
     pub batches: u32,
+    /// To read by key.
+    pub readers: u32,
     /// For everything else.
     pub others: u32,
 }
@@ -89,6 +91,8 @@ pub struct PostgresStore {
     pool: PgPool,
     /// The connections that apply batches. By themselves, so that one opened anew is noticed, and none is for its age.
     batches: PgPool,
+    /// The connections that read by key. By themselves, so that many who ask hold up nothing else.
+    readers: PgPool,
     /// How often one of those was opened.
     opened: Arc<AtomicU64>,
     /// Batches left of [`FULL_LOOKUP_BATCHES`].
@@ -124,6 +128,7 @@ impl PostgresStore {
         });
         Ok(Self {
             batches: batches.connect_lazy_with(options.clone()),
+            readers: pool(connections.readers).connect_lazy_with(options.clone()),
             pool: pool(connections.others).connect_lazy_with(options),
             opened,
             full_lookup_batches: Arc::default(),
@@ -169,6 +174,14 @@ impl PostgresStore {
         talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         connection::with_connection(&self.pool, Patience::Usual, talk).await
+    }
+
+    /// The same for what is asked for by key.
+    async fn read<T>(
+        &self,
+        talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        connection::with_connection(&self.readers, Patience::Usual, talk).await
     }
 
     /// The same for what takes as long as it takes.
@@ -328,7 +341,7 @@ impl LedgerWriter for PostgresStore {
 impl LedgerReader for PostgresStore {
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let wanted: Option<Vec<&str>> = of.map(|skus| skus.iter().map(Sku::as_str).collect());
-        self.with(async |connection| {
+        self.read(async |connection| {
             let found = sqlx::query(
                 "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
                  WHERE $1::text[] IS NULL OR sku = ANY($1) ORDER BY sku, location",
@@ -344,7 +357,7 @@ impl LedgerReader for PostgresStore {
     async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
         let items: BTreeSet<&Item> = items.iter().collect();
         let (skus, locations) = rows::item_columns(items.into_iter());
-        self.with(async |connection| {
+        self.read(async |connection| {
             let found = sqlx::query(
                 "SELECT sku, location, available, version, backorder_limit, order_limit
                  FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location) JOIN levels USING (sku, location)",
@@ -359,7 +372,15 @@ impl LedgerReader for PostgresStore {
     }
 
     async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
-        self.with(async |connection| read::levels_after(connection, after, limit).await).await
+        self.read(async |connection| read::levels_after(connection, after, limit).await).await
+    }
+
+    async fn decision(&self, of: &CommandKey) -> Result<Option<Decision>, StoreError> {
+        self.read(async |connection| read::decision(connection, of).await).await
+    }
+
+    async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
+        self.read(async |connection| read::order(connection, id).await).await
     }
 }
 
@@ -451,12 +472,13 @@ impl LedgerAdmin for PostgresStore {
     }
 
     async fn close(&self) {
-        let both = async {
+        let all = async {
             self.batches.close().await;
+            self.readers.close().await;
             self.pool.close().await;
         };
         // A connection in use is waited for, and one to a server that vanished would be for long.
-        if tokio::time::timeout(CLOSE_LIMIT, both).await.is_err() {
+        if tokio::time::timeout(CLOSE_LIMIT, all).await.is_err() {
             tracing::debug!("not all connections were closed within {CLOSE_LIMIT:?}");
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{Executor, PgConnection, Postgres, Row};
+use sqlx::{Connection, Executor, PgConnection, Postgres, Row};
 
 use super::rows::{PgStamp, damaged};
 use super::{failed, orders, read_levels, rows};
@@ -19,7 +19,9 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq, TopicId,
     TopicPartition,
 };
-use crate::store::{Incarnation, ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement};
+use crate::store::{
+    Incarnation, ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement, StoredOrder, stored_order,
+};
 
 /// Sequences between the first one of a batch and that of the next, as `ledger_seq` draws them.
 const BATCH_PLACES: i64 = 100_000;
@@ -137,18 +139,7 @@ impl Snapshot for PostgresSnapshot {
     }
 
     async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
-        let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-        sqlx::query(
-            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
-               FROM decisions WHERE id = ANY($1)"#,
-        )
-        .bind(ids)
-        .fetch_all(&mut *self.connection)
-        .await
-        .map_err(failed("reading the decisions"))?
-        .iter()
-        .map(|row| rows::decision(row, 0).map(|decision| (decision.key.clone(), Arc::new(decision))))
-        .collect()
+        decisions_of(&mut self.connection, ids).await
     }
 
     async fn levels_after(
@@ -219,6 +210,72 @@ pub(super) async fn summarise(connection: &mut PgConnection) -> Result<(), Store
     .await
     .map_err(failed("bringing the indexes by ledger sequence up to date"))?;
     Ok(())
+}
+
+/// The decisions of every kind for these ids.
+async fn decisions_of(
+    connection: &mut PgConnection,
+    ids: &[&Id],
+) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    sqlx::query(
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
+           FROM decisions WHERE id = ANY($1)"#,
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("reading the decisions"))?
+    .iter()
+    .map(|row| rows::decision(row, 0).map(|decision| (decision.key.clone(), Arc::new(decision))))
+    .collect()
+}
+
+/// The decision of one command.
+pub(super) async fn decision(
+    connection: &mut PgConnection,
+    of: &CommandKey,
+) -> Result<Option<Decision>, StoreError> {
+    sqlx::query(
+        r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
+           FROM decisions WHERE id = $1 AND kind = $2"#,
+    )
+    .bind(of.id.as_str())
+    .bind(of.kind.number())
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("reading a decision"))?
+    .as_ref()
+    .map(|row| rows::decision(row, 0))
+    .transpose()
+}
+
+/// One order, all of the same moment.
+pub(super) async fn order(connection: &mut PgConnection, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
+    let doing = failed("reading an order");
+    let mut moment =
+        connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
+    let decisions = stored_order::about(id, decisions_of(&mut moment, &[id]).await?);
+    if decisions.is_empty() {
+        moment.rollback().await.map_err(&doing)?;
+        return Ok(None);
+    }
+    let mut state = stored_order::bare_state(id, &decisions)?;
+    orders::read_states(&mut moment, &mut state).await?;
+    let sequences: Vec<i64> = stored_order::sequences(&decisions).into_iter().map(|seq| seq.0).collect();
+    let movements = sqlx::query(
+        r#"SELECT seq, sku, location, version, quantity, balance, kind, id, partition, "offset"
+           FROM movements WHERE seq = ANY($1) ORDER BY seq, sku, location"#,
+    )
+    .bind(sequences)
+    .fetch_all(&mut *moment)
+    .await
+    .map_err(&doing)?
+    .iter()
+    .map(movement)
+    .collect::<Result<_, _>>()?;
+    moment.rollback().await.map_err(&doing)?;
+    Ok(Some(StoredOrder { decisions, state: state.remove(id), movements }))
 }
 
 /// The first decisions of a range of the ledger's order.

@@ -32,7 +32,7 @@ mod orders;
 mod rows;
 mod tx;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,8 +50,8 @@ use tx::SqliteTx;
 use super::apply::{self, IdLookup};
 use super::{
     Applied, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader,
-    LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, WorkQueue, first_place_of,
-    offline, version,
+    LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, StoredOrder, WorkQueue,
+    first_place_of, offline, stored_order, version,
 };
 use crate::ledger::{
     CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku, Stamp,
@@ -258,6 +258,29 @@ impl LedgerReader for SqliteStore {
     async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         rows::read_levels_after(&mut conn, after, limit).await.map(item_levels)
+    }
+
+    async fn decision(&self, of: &CommandKey) -> Result<Option<Decision>, StoreError> {
+        let mut conn = self.readers.acquire().await.map_err(database("reading a decision"))?;
+        let mut found = rows::read_decisions(&mut conn, &BTreeSet::from([&of.id])).await?;
+        Ok(found.remove(of).map(Arc::unwrap_or_clone))
+    }
+
+    async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
+        let mut moment = self.readers.begin().await.map_err(database("reading an order"))?;
+        let found = rows::read_decisions(&mut moment, &BTreeSet::from([id])).await?;
+        let decisions = stored_order::about(id, found);
+        if decisions.is_empty() {
+            return Ok(None);
+        }
+        let mut state = stored_order::bare_state(id, &decisions)?;
+        orders::read_lines(&mut moment, &mut state).await?;
+        orders::read_holds(&mut moment, &mut state).await?;
+        let mut movements = Vec::new();
+        for seq in stored_order::sequences(&decisions) {
+            movements.extend(rows::read_movements_between(&mut moment, Seq(seq.0 - 1), seq).await?);
+        }
+        Ok(Some(StoredOrder { decisions, state: state.remove(id), movements }))
     }
 }
 
