@@ -16,7 +16,7 @@ use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, wha
 use super::progress::Shown;
 use super::{FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
-use crate::kafka::reader::Topics;
+use crate::kafka::topics::Topics;
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
 use crate::replay::decision_verifier;

@@ -13,6 +13,7 @@ pub mod reader;
 mod record;
 pub mod sender;
 pub mod topic_ids;
+pub mod topics;
 pub mod transactional;
 
 pub use error::Error;

@@ -1,4 +1,4 @@
-//! Topics at rest: where they begin and end, and their records, partition by partition.
+//! Reads ranges of topics to their ends, partition by partition.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,18 +12,9 @@ use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
 use super::consumer::own;
-use super::topic_ids::{Described, describe};
-use crate::config::KafkaArgs;
 use crate::event::Record;
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
-/// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Longest wait for the end of transactions that hide results: twice as long as one of a verifier can be open. Another's
-/// may be open for longer; waiting for it is the operator's to decide.
-const SETTLE_LIMIT: Duration = Duration::from_secs(20);
-/// The pause between two looks at that.
-const SETTLE_LOOK: Duration = Duration::from_millis(200);
 /// Longest silence while records are still to come.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest sleep in one poll of one topic.
@@ -62,7 +53,7 @@ impl OffsetRange {
 }
 
 /// Says nothing of ends of partitions, which librdkafka counts among the errors.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -73,216 +64,6 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
-
-/// Asks a cluster about its topics. Every call blocks.
-pub struct Topics {
-    config: ClientConfig,
-    consumer: BaseConsumer<Quiet>,
-}
-
-impl Topics {
-    /// A client that joins no group and commits nothing; `group` is whose committed offsets it can ask for.
-    ///
-    /// # Errors
-    /// When a password file cannot be read, or the configuration is refused.
-    pub fn connect(kafka: &KafkaArgs, group: &str) -> Result<Self> {
-        let mut config = kafka.client()?;
-        config
-            .set("client.id", "stock-verifier-replay")
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("queued.max.messages.kbytes", "16384")
-            // A fetch is compressed and opened whole, as when gathering.
-            .set("fetch.max.bytes", "1048576")
-            // How soon the end of a partition is known.
-            .set("fetch.wait.max.ms", "20")
-            .set("fetch.queue.backoff.ms", "5");
-        kafka.overlay(&mut config);
-        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        Ok(Self { config, consumer })
-    }
-
-    /// The partitions of a topic.
-    ///
-    /// # Errors
-    /// When Kafka does not answer, or there is no such topic.
-    pub fn partitions(&self, topic: &str) -> Result<Vec<TopicPartition>> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), ANSWER_LIMIT)
-            .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        let Some(found) = found.filter(|found| !found.partitions().is_empty()) else {
-            bail!("there is no topic {topic}: check its name, or --brokers");
-        };
-        let topic: Arc<str> = topic.into();
-        let mut partitions: Vec<_> = found
-            .partitions()
-            .iter()
-            .map(|partition| TopicPartition::new(Arc::clone(&topic), partition.id()))
-            .collect();
-        partitions.sort_unstable();
-        Ok(partitions)
-    }
-
-    /// Which topics these names mean.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
-        Ok(describe(self.consumer.client(), names, ANSWER_LIMIT)?)
-    }
-
-    /// All of a partition that readers of committed records see now.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub fn whole(&self, at: &TopicPartition) -> Result<OffsetRange> {
-        let (low, high) = watermarks(&self.consumer, at)?;
-        Ok(OffsetRange { at: at.clone(), from: NextOffset(low), to: NextOffset(high) })
-    }
-
-    /// All of every partition of a topic.
-    ///
-    /// # Errors
-    /// When Kafka does not answer, or there is no such topic.
-    pub fn whole_topic(&self, topic: &str) -> Result<Vec<OffsetRange>> {
-        self.partitions(topic)?.iter().map(|at| self.whole(at)).collect()
-    }
-
-    /// The first record of a partition whose timestamp is this or later, in milliseconds since 1970; its end when there
-    /// is none.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub fn at_time(&self, of: &OffsetRange, millis: i64) -> Result<NextOffset> {
-        let mut wanted = TopicPartitionList::new();
-        wanted.add_partition_offset(&of.at.topic, of.at.partition, KafkaOffset::Offset(millis))?;
-        let found = self
-            .consumer
-            .offsets_for_times(wanted, ANSWER_LIMIT)
-            .with_context(|| format!("cannot find a time in {}", of.at))?;
-        Ok(
-            match found.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
-            {
-                Some(KafkaOffset::Offset(offset)) => NextOffset(offset),
-                _ => of.to,
-            },
-        )
-    }
-
-    /// What the group committed of these partitions. Waits for a transaction that is open, as long as one can be.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub fn committed(&self, of: &[TopicPartition]) -> Result<HashMap<TopicPartition, NextOffset>> {
-        let mut list = TopicPartitionList::new();
-        for at in of {
-            list.add_partition(&at.topic, at.partition);
-        }
-        let offsets = self
-            .consumer
-            .committed_offsets(list, ANSWER_LIMIT)
-            .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
-        let mut committed = HashMap::new();
-        for element in offsets.elements() {
-            let at = TopicPartition::new(element.topic(), element.partition());
-            // An answer for all can hold an error for one: that is not "never committed".
-            element.error().with_context(|| format!("Kafka does not say what is committed of {at}"))?;
-            if let Some(next) = element.offset().to_raw().filter(|offset| *offset >= 0) {
-                committed.insert(at, NextOffset(next));
-            }
-        }
-        Ok(committed)
-    }
-
-    /// Waits until readers of committed records see all of these topics that is there now: a transaction that is open
-    /// hides what was published after its start, whoever published it.
-    ///
-    /// # Errors
-    /// When something stays hidden, or Kafka does not answer.
-    pub fn settle(&self, topics: &[&str]) -> Result<()> {
-        let all: BaseConsumer<Quiet> = self
-            .config
-            .clone()
-            .set("isolation.level", "read_uncommitted")
-            .create_with_context(Quiet)
-            .context("the Kafka configuration is refused")?;
-        let mut hidden = Vec::new();
-        for topic in topics {
-            for at in self.partitions(topic)? {
-                let (_, end) = watermarks(&all, &at)?;
-                hidden.push((at, NextOffset(end)));
-            }
-        }
-        let begun = Instant::now();
-        loop {
-            let mut still = Vec::new();
-            for (at, end) in hidden {
-                let seen = self.whole(&at)?.to;
-                if seen < end {
-                    still.push((at, seen, end));
-                }
-            }
-            let Some((at, seen, end)) = still.first() else { return Ok(()) };
-            if begun.elapsed() > SETTLE_LIMIT {
-                let all: Vec<String> =
-                    still.iter().map(|(at, seen, end)| format!("{at} from offset {seen} to {end}")).collect();
-                bail!(
-                    "a transaction stays open, and hides what was published after its start, so nobody can say what was \
-                     never published: {}. Whose it is, Kafka's own tools say: kafka-transactions.sh describe-producers \
-                     --topic {} --partition {} (the one with a CurrentTransactionStartOffset; {seen} here); wait for its \
-                     end, or abort it there if it hangs",
-                    all.join(", "),
-                    at.topic,
-                    at.partition
-                );
-            }
-            tracing::debug!(%at, %seen, %end, "waiting for the end of a transaction");
-            std::thread::sleep(SETTLE_LOOK);
-            hidden = still.into_iter().map(|(at, _, end)| (at, end)).collect();
-        }
-    }
-
-    /// Whether a member of this client's group is there.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub fn group_is_running(&self, group: &str) -> Result<bool> {
-        let groups = self
-            .consumer
-            .fetch_group_list(Some(group), ANSWER_LIMIT)
-            .with_context(|| format!("no answer from Kafka about group {group}"))?;
-        Ok(groups.groups().iter().any(|found| found.name() == group && !found.members().is_empty()))
-    }
-
-    /// Reads these ranges.
-    ///
-    /// # Errors
-    /// When the configuration is refused.
-    pub fn read(&self, ranges: &[OffsetRange]) -> Result<Reader> {
-        Reader::new(&self.config, ranges)
-    }
-
-    /// When the first record that is left of a partition was produced, in milliseconds since 1970.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub fn first_timestamp(&self, whole: &OffsetRange) -> Result<Option<i64>> {
-        let mut reader = self.read(std::slice::from_ref(whole))?;
-        Ok(reader.pop(&whole.at)?.and_then(|record| record.timestamp_ms))
-    }
-}
-
-/// A partition's first offset and its end: for readers of committed records, where the first open transaction begins.
-fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i64, i64)> {
-    consumer
-        .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
-        .with_context(|| format!("cannot read where {at} begins and ends"))
-}
 
 /// Reads ranges of partitions to their ends, each partition's records in their order.
 pub struct Reader {
@@ -307,7 +88,7 @@ struct Partition {
 }
 
 impl Reader {
-    fn new(config: &ClientConfig, ranges: &[OffsetRange]) -> Result<Self> {
+    pub(super) fn new(config: &ClientConfig, ranges: &[OffsetRange]) -> Result<Self> {
         let (mut indexes, mut partitions) = (HashMap::new(), Vec::new());
         let mut assignments: Vec<(Arc<str>, TopicPartitionList)> = Vec::new();
         for range in ranges.iter().filter(|range| range.span() > 0) {
@@ -513,28 +294,4 @@ fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::LeaderNotAvailable
         )
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use rdkafka::mocking::MockCluster;
-
-    use super::*;
-
-    #[test]
-    fn what_kafka_does_not_say_of_one_partition_is_not_taken_for_never_committed() {
-        let cluster = MockCluster::new(1).expect("a mock cluster");
-        cluster.create_topic("there", 1, 1).expect("a topic");
-        let kafka = KafkaArgs {
-            brokers: cluster.bootstrap_servers(),
-            kafka_password_file: None,
-            properties: Vec::new(),
-        };
-        let topics = Topics::connect(&kafka, "g").expect("a client");
-        let there = TopicPartition::new("there", 0);
-        assert_eq!(topics.committed(std::slice::from_ref(&there)).expect("an answer"), HashMap::new());
-        // The mock answers with an error for this partition alone.
-        let error = topics.committed(&[there, TopicPartition::new("there", 7)]).expect_err("cannot be said");
-        assert!(format!("{error:#}").contains("there[7]"), "{error:#}");
-    }
 }

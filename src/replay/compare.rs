@@ -15,7 +15,8 @@ use super::published::{Event, EventId, Named, Names, Reconciler, Sums, letter_cl
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, published_part};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
-use crate::kafka::reader::{OffsetRange, Reader, Topics};
+use crate::kafka::reader::{OffsetRange, Reader};
+use crate::kafka::topics::Topics;
 use crate::ledger::{
     Action, Command, Decision, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition,
 };

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use crate::kafka::reader::Topics;
 use crate::kafka::topic_ids::Described;
+use crate::kafka::topics::Topics;
 use crate::ledger::{Decision, NextOffset, Offset, Seq, TopicId, TopicPartition};
 use crate::store::Incarnation;
 

@@ -13,7 +13,8 @@ use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::{RowComparison, compare_rows};
 use super::scope::{Scope, check_fits};
 use crate::event::{Record, read_command};
-use crate::kafka::reader::{OffsetRange, Reader, Topics};
+use crate::kafka::reader::{OffsetRange, Reader};
+use crate::kafka::topics::Topics;
 use crate::ledger::{
     Action, Command, Decision, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId, TopicPartition,
     reconstruct,

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
 use crate::event::{Record, read_command};
-use crate::kafka::reader::{OffsetRange, Topics};
+use crate::kafka::reader::OffsetRange;
+use crate::kafka::topics::Topics;
 use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition};
 
 /// Where to begin, or to end.

@@ -8,7 +8,8 @@ use tokio::task::block_in_place;
 use super::incarnations::{Incarnations, Replaced, check_same};
 use super::record_filter::RecordFilter;
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::kafka::reader::{OffsetRange, Topics};
+use crate::kafka::reader::OffsetRange;
+use crate::kafka::topics::Topics;
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
 use crate::store::{LedgerHistory, Snapshot};
 
