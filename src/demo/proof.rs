@@ -19,7 +19,7 @@ use crate::ledger::{
     AcceptedLine, Action, Adjusted, AdjustedLine, Command, CommandKey, CommandKind, Decision, Digest, Item,
     OrderLine, Reason, Seq, Source, Terms,
 };
-use crate::store::{Audit, Finding, ItemLevel, Store, StoreError, StoredMovement};
+use crate::store::{Audit, BrokenInvariant, ItemLevel, Store, StoreError, StoredMovement};
 
 /// Decisions read at once.
 const PAGE: usize = 5_000;
@@ -424,7 +424,7 @@ impl<'a> Prover<'a> {
 
     /// What the database answered, and where its positions stand.
     fn audit(&mut self, audit: &Audit) {
-        for Finding { invariant, what } in &audit.findings {
+        for BrokenInvariant { invariant, what } in &audit.findings {
             self.verdict(usize::from(*invariant)).fault(format_args!("{what}"));
         }
         let ends = &self.evidence.ends;

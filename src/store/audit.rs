@@ -11,7 +11,7 @@ pub(super) const MOST_FINDINGS: u8 = 20;
 
 /// Something for which an invariant of the design does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct BrokenInvariant {
     /// Which invariant: 1 to 6.
     pub invariant: u8,
     /// What was found, and where.
@@ -31,7 +31,7 @@ pub struct Audit {
     #[serde(serialize_with = "listed")]
     pub positions: HashMap<TopicPartition, NextOffset>,
     /// Where invariants do not hold; at most some twenty for each check, which then says that there are more.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<BrokenInvariant>,
 }
 
 /// Positions as a list: a partition is no JSON key.
@@ -71,7 +71,7 @@ impl Audit {
         if more {
             found.push("… and more of this kind".to_owned());
         }
-        self.findings.extend(found.into_iter().map(|what| Finding { invariant, what }));
+        self.findings.extend(found.into_iter().map(|what| BrokenInvariant { invariant, what }));
     }
 
     /// Sets the counts, which a database gives signed.

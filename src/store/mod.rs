@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 
-pub use audit::{Audit, Finding};
+pub use audit::{Audit, BrokenInvariant};
 pub use contract::{
     LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter, Snapshot, Store, VerifierStore, WorkQueue,
 };

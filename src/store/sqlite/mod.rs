@@ -28,7 +28,10 @@
 //! statements are static and stay prepared.
 
 mod audit;
+mod levels;
 mod orders;
+mod positions;
+mod read;
 mod rows;
 mod tx;
 
@@ -43,20 +46,18 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+use read::SqliteSnapshot;
 use tx::SqliteTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, Incarnation, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader,
-    LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredMovement, StoredOrder, WorkQueue,
-    first_place_of, offline, stored_order, version,
+    Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
+    OverdueHolds, Position, Snapshot, StoreError, StoredOrder, WorkQueue, first_place_of, offline,
+    stored_order, version,
 };
-use crate::ledger::{
-    CommandKey, Decision, Hold, Id, Item, Level, Map, NextOffset, OrderStock, Seq, Sequenced, Sku, Stamp,
-    TopicPartition,
-};
+use crate::ledger::{CommandKey, Decision, Id, Item, Level, Seq, Sequenced, Sku, Stamp, TopicPartition};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -188,7 +189,7 @@ impl LedgerWriter for SqliteStore {
 
     async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading positions"))?;
-        rows::read_full_positions(&mut conn, None).await.map_err(database("reading positions"))
+        positions::read_full(&mut conn, None).await.map_err(database("reading positions"))
     }
 
     async fn set_position(
@@ -200,16 +201,16 @@ impl LedgerWriter for SqliteStore {
         let doing = "setting a position";
         let mut conn = self.writer.acquire().await.map_err(database(doing))?;
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(database(doing))?;
-        let found = rows::read_full_positions(&mut tx, Some(at)).await.map_err(database(doing))?.remove(at);
+        let found = positions::read_full(&mut tx, Some(at)).await.map_err(database(doing))?.remove(at);
         if found.as_ref() != was {
             return Err(StoreError::PositionChanged { at: at.clone() });
         }
-        rows::write_position(&mut tx, at, now).await.map_err(database(doing))?;
+        positions::write_one(&mut tx, at, now).await.map_err(database(doing))?;
         if let Some(topic_id) = &now.topic_id
             && was.and_then(|was| was.topic_id.as_ref()) != Some(topic_id)
         {
             let from = first_place_of(was, rows::next_seq(&mut tx).await.map_err(database(doing))?);
-            rows::write_incarnation(&mut tx, at, topic_id, from).await.map_err(database(doing))?;
+            positions::write_incarnation(&mut tx, at, topic_id, from).await.map_err(database(doing))?;
         }
         tx.commit().await.map_err(database(doing))
     }
@@ -222,7 +223,7 @@ impl LedgerWriter for SqliteStore {
         let doing = "reading positions";
         let mut conn = self.writer.acquire().await.map_err(database(doing))?;
         let epoch = self.connection_epoch();
-        Ok((epoch, rows::read_full_positions(&mut conn, None).await.map_err(database(doing))?))
+        Ok((epoch, positions::read_full(&mut conn, None).await.map_err(database(doing))?))
     }
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
@@ -244,20 +245,20 @@ impl LedgerReader for SqliteStore {
     async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         let levels = match of {
-            Some(skus) => rows::read_levels_of_skus(&mut conn, &skus.iter().collect()).await?,
-            None => rows::read_all_levels(&mut conn).await?,
+            Some(skus) => levels::read_of_skus(&mut conn, &skus.iter().collect()).await?,
+            None => levels::read_all(&mut conn).await?,
         };
         Ok(item_levels(levels))
     }
 
     async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
-        rows::read_levels(&mut conn, &items.iter().collect()).await.map(item_levels)
+        levels::read(&mut conn, &items.iter().collect()).await.map(item_levels)
     }
 
     async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
-        rows::read_levels_after(&mut conn, after, limit).await.map(item_levels)
+        levels::read_after(&mut conn, after, limit).await.map(item_levels)
     }
 
     async fn decision(&self, of: &CommandKey) -> Result<Option<Decision>, StoreError> {
@@ -321,7 +322,7 @@ impl LedgerAdmin for SqliteStore {
 
     async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
         let mut conn = self.readers.acquire().await.map_err(database("looking for levels to repair"))?;
-        rows::read_mendable_levels(&mut conn).await.map(item_levels)
+        levels::read_repairable(&mut conn).await.map(item_levels)
     }
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
@@ -366,72 +367,6 @@ impl WorkQueue for SqliteStore {
     async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
         let mut conn = self.writer.acquire().await.map_err(database("taking levels to announce"))?;
         orders::take_unannounced(&mut conn, limit).await
-    }
-}
-
-/// A read transaction: SQLite shows it the file as it was when it first read.
-struct SqliteSnapshot(Transaction<'static, Sqlite>);
-
-#[async_trait]
-impl Snapshot for SqliteSnapshot {
-    async fn count(&mut self) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM decisions")
-            .fetch_one(&mut *self.0)
-            .await
-            .map_err(database("counting the decisions"))?;
-        Ok(count.unsigned_abs())
-    }
-
-    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
-        let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
-            .fetch_one(&mut *self.0)
-            .await
-            .map_err(database("reading the last decision's ledger sequence"))?;
-        Ok(last.map(Seq))
-    }
-
-    async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
-        rows::read_all_positions(&mut self.0).await.map_err(database("reading positions"))
-    }
-
-    async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError> {
-        rows::read_incarnations(&mut self.0).await.map_err(database("reading the topics' ids"))
-    }
-
-    async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {
-        rows::read_decisions_after(&mut self.0, after, limit).await
-    }
-
-    async fn movements_between(
-        &mut self,
-        after: Seq,
-        through: Seq,
-    ) -> Result<Vec<StoredMovement>, StoreError> {
-        rows::read_movements_between(&mut self.0, after, through).await
-    }
-
-    async fn decisions_of(&mut self, ids: &[&Id]) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
-        rows::read_decisions(&mut self.0, &ids.iter().copied().collect()).await
-    }
-
-    async fn levels_after(
-        &mut self,
-        after: Option<&Item>,
-        limit: usize,
-    ) -> Result<Vec<ItemLevel>, StoreError> {
-        rows::read_levels_after(&mut self.0, after, limit).await.map(item_levels)
-    }
-
-    async fn order_lines_after(
-        &mut self,
-        after: Option<(&Id, &Item)>,
-        limit: usize,
-    ) -> Result<Vec<(Id, OrderStock)>, StoreError> {
-        orders::read_lines_after(&mut self.0, after, limit).await
-    }
-
-    async fn holds_after(&mut self, after: Option<&Id>, limit: usize) -> Result<Vec<(Id, Hold)>, StoreError> {
-        orders::read_holds_after(&mut self.0, after, limit).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
 
-use super::{database, now, orders, rows};
+use super::{database, levels, now, orders, positions, rows};
 use crate::ledger::{
     Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced,
     TopicPartition,
@@ -45,14 +45,14 @@ impl<'c> LedgerTx<'c> for SqliteTx<'c> {
 
     async fn lock_levels(&mut self, items: &[&Item]) -> Result<Map<Item, Level>, StoreError> {
         let items: BTreeSet<&Item> = items.iter().copied().collect();
-        Ok(rows::read_levels(&mut self.transaction, &items).await?.into_iter().collect())
+        Ok(levels::read(&mut self.transaction, &items).await?.into_iter().collect())
     }
 
     async fn lock_positions(
         &mut self,
         advances: &[Advance],
     ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {
-        rows::read_positions(&mut self.transaction, advances.iter().map(|advance| &advance.at))
+        positions::read(&mut self.transaction, advances.iter().map(|advance| &advance.at))
             .await
             .map_err(database("reading positions"))
     }
@@ -82,13 +82,13 @@ impl<'c> LedgerTx<'c> for SqliteTx<'c> {
         changes: &Changes,
     ) -> Result<(), StoreError> {
         let connection = &mut *self.transaction;
-        rows::write_levels(connection, &changes.levels).await?;
+        levels::write_all(connection, &changes.levels).await?;
         rows::write_decisions(connection, &changes.decisions).await?;
         rows::write_movements(connection, &changes.movements).await?;
         orders::write_lines(connection, &changes.orders).await?;
         orders::write_holds(connection, &changes.orders, &self.held).await?;
         orders::write_unannounced(connection, &changes.movements).await?;
-        rows::advance_positions(connection, &batch.advances).await
+        positions::advance(connection, &batch.advances).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -99,7 +99,7 @@ impl<'c> LedgerTx<'c> for SqliteTx<'c> {
 #[async_trait]
 impl<'c> OfflineTx<'c> for SqliteTx<'c> {
     async fn repair_levels(&mut self, items: &[&Item]) -> Result<(), StoreError> {
-        rows::mend_levels(&mut self.transaction, &items.iter().copied().collect()).await
+        levels::repair(&mut self.transaction, &items.iter().copied().collect()).await
     }
 
     async fn draw_through(&mut self, _: Seq) -> Result<(), StoreError> {
