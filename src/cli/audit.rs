@@ -32,13 +32,6 @@ const MOST_SHOWN: usize = 50;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct AuditArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-    #[command(flatten)]
-    kafka: KafkaArgs,
-    #[command(flatten)]
-    topics: TopicArgs,
-
     /// Also compare the ledger's positions with what the group committed in Kafka (invariant 6)
     #[arg(long, env = "STOCK_VERIFIER_OFFSETS")]
     offsets: bool,
@@ -63,6 +56,13 @@ pub struct AuditArgs {
     /// The consumer group that shares the orders
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     group: String,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
 }
 
 fn parse_since(text: &str) -> Result<Stamp, String> {

@@ -242,3 +242,43 @@ async fn open_url(url: &str, connections: Connections, migrate: bool) -> Result<
     }
     Ok(store)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+    use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+
+    /// The flags that belong under a heading of `--help`.
+    fn under_headings() -> Vec<clap::Command> {
+        let augment: [fn(clap::Command) -> clap::Command; 6] = [
+            KafkaArgs::augment_args,
+            TopicArgs::augment_args,
+            GroupArgs::augment_args,
+            BatchArgs::augment_args,
+            LevelsArgs::augment_args,
+            DatabaseArgs::augment_args,
+        ];
+        augment.into_iter().map(|augment| augment(clap::Command::new("some"))).collect()
+    }
+
+    fn check(command: &clap::Command, known: &[clap::Command]) {
+        for flag in command.get_arguments() {
+            let Some(heading) = flag.get_help_heading().filter(|heading| *heading != "Which records") else {
+                continue;
+            };
+            let belongs = known
+                .iter()
+                .flat_map(clap::Command::get_arguments)
+                .any(|known| known.get_id() == flag.get_id() && known.get_help_heading() == Some(heading));
+            assert!(belongs, "{} --{} stands under {heading}", command.get_name(), flag.get_id());
+        }
+        command.get_subcommands().for_each(|command| check(command, known));
+    }
+
+    #[test]
+    fn a_commands_own_flags_do_not_stand_under_the_heading_of_what_it_shares_with_others() {
+        check(&Cli::command(), &under_headings());
+    }
+}

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
-use crate::pipeline::Unfinished;
-use crate::pipeline::{self, Settings};
+use crate::pipeline::{self, Settings, Unfinished};
 use crate::store::postgres::Connections;
 use crate::tally::Totals;
 
@@ -35,19 +35,6 @@ const EXIT_UNFINISHED: u8 = 75;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArgs {
-    #[command(flatten)]
-    kafka: KafkaArgs,
-    #[command(flatten)]
-    topics: TopicArgs,
-    #[command(flatten)]
-    group: GroupArgs,
-    #[command(flatten)]
-    batch: BatchArgs,
-    #[command(flatten)]
-    levels: LevelsArgs,
-    #[command(flatten)]
-    database: DatabaseArgs,
-
     /// Pipelines in this process, each a member of the group
     #[arg(long, env = "STOCK_VERIFIER_WORKERS", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -82,6 +69,19 @@ pub struct RunArgs {
     /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
     accept_compacted_topics: bool,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
+    #[command(flatten)]
+    group: GroupArgs,
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    levels: LevelsArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// Verifies until SIGTERM or Ctrl-C, then finishes the batches in hand. A second signal ends at once.
@@ -110,7 +110,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
 
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone(), args.stop_timeout));
+    let signals = Signals::listen().context("signals cannot be heard")?;
+    tokio::spawn(stop_on_signal(signals, stop.clone(), args.stop_timeout));
     let totals = Arc::new(Totals::default());
     tokio::spawn(report(Arc::clone(&totals)));
     tokio::spawn(retention::watch(settings.clone()));
@@ -151,16 +152,33 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })
 }
 
-/// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.
-async fn stop_on_signal(stop: CancellationToken, limit: Duration) {
-    if let Err(error) = signal().await {
-        tracing::error!(%error, "signals cannot be heard");
-        return;
+/// The signals that stop it. Heard from when this is made until it is dropped: one that comes while nobody waits for it
+/// is not lost.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.
+async fn stop_on_signal(mut signals: Signals, stop: CancellationToken, limit: Duration) {
+    signals.next().await;
     tracing::info!("stopping: finishing the batches in hand (a second signal ends at once)");
     stop.cancel();
     tokio::select! {
-        _ = signal() => {
+        () = signals.next() => {
             tracing::warn!("ended by a second signal");
             std::process::exit(EXIT_ABORTED);
         }
@@ -172,16 +190,6 @@ async fn stop_on_signal(stop: CancellationToken, limit: Duration) {
             std::process::exit(EXIT_UNFINISHED.into());
         }
     }
-}
-
-async fn signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// Says in the log how far it is, while it moves.

@@ -22,11 +22,6 @@ pub enum TopicsCommand {
 /// The arguments of `topics create`.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    #[command(flatten)]
-    kafka: KafkaArgs,
-    #[command(flatten)]
-    topics: TopicArgs,
-
     /// Partitions of each topic: the most instances that can share the work
     #[arg(long, env = "STOCK_VERIFIER_PARTITIONS", value_name = "N", default_value_t = 12,
           value_parser = clap::value_parser!(i32).range(1..))]
@@ -36,6 +31,11 @@ pub struct CreateArgs {
     #[arg(long, env = "STOCK_VERIFIER_REPLICATION", value_name = "N", default_value_t = -1,
           allow_negative_numbers = true)]
     replication: i32,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
 }
 
 /// Creates the topics.

@@ -28,13 +28,6 @@ use crate::store::{LedgerHistory, Store};
 /// What every replay needs.
 #[derive(Debug, Args)]
 pub struct Common {
-    #[command(flatten)]
-    kafka: KafkaArgs,
-    #[command(flatten)]
-    topics: TopicArgs,
-    #[command(flatten)]
-    database: DatabaseArgs,
-
     /// The consumer group that shares the orders; its committed offsets say what is published
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     group: String,
@@ -42,6 +35,13 @@ pub struct Common {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// The commands of `replay`.
@@ -74,11 +74,6 @@ pub struct DiffArgs {
 /// The arguments of `replay republish`.
 #[derive(Debug, Args)]
 pub struct RepublishArgs {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    filter: ChoiceArgs,
-
     /// Publish to this topic instead of the result topics
     #[arg(long, value_name = "TOPIC")]
     to_topic: Option<String>,
@@ -86,16 +81,16 @@ pub struct RepublishArgs {
     /// Do it; else it is only said what would be done
     #[arg(long)]
     execute: bool,
+
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    filter: ChoiceArgs,
 }
 
 /// The arguments of `replay reprocess`.
 #[derive(Debug, Args)]
 pub struct ReprocessArgs {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    filter: ChoiceArgs,
-
     /// Take the dead letters, instead of the orders and adjustments
     #[arg(long)]
     dead_letters: bool,
@@ -111,14 +106,16 @@ pub struct ReprocessArgs {
     /// Do it; else it is only said what would be done
     #[arg(long)]
     execute: bool,
+
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    filter: ChoiceArgs,
 }
 
 /// The arguments of `replay rebuild`.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
-    #[command(flatten)]
-    common: Common,
-
     /// The new ledger.
     #[arg(long, value_name = "URL", value_parser = parse_database_url,
           help = "The new ledger, empty or begun before: postgres://USER@HOST/DB or sqlite://FILE")]
@@ -131,19 +128,22 @@ pub struct RebuildArgs {
     /// Do it; else it is only said what would be done
     #[arg(long)]
     execute: bool,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// The arguments of `replay simulate`.
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
+    /// The levels to begin with: CSV with the header `sku,available`, and maybe a column `location`
+    #[arg(long, value_name = "FILE.csv")]
+    levels: PathBuf,
+
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     range: RangeArgs,
-
-    /// The levels to begin with: CSV with the header `sku,available`, and maybe a column `location`
-    #[arg(long, value_name = "FILE.csv")]
-    levels: PathBuf,
 }
 
 /// Runs a replay. Exit status: 0 done, and nothing differs; 1 something differs; 130 stopped, and said how to go on.
