@@ -18,7 +18,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Servers, wait_for};
 use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// Stands for the names of the topics in what was recorded.
 const NAME: &str = "NAME";
 /// Partition 1 of the orders is decided up to 6 and published up to here.
@@ -135,12 +135,15 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
     // The hold that is over since then is asked for on its order's partition, once.
     wait::until("everything is published", SOON, || committed(&orders) == [Some(11), Some(7)]);
     // Where its position is, since nobody said how far it was published. It may be assigned after the orders.
-    wait::until("the adjustments are where they were", SOON, || committed(&adjustments) == [Some(1), Some(1)]);
+    wait::until("the adjustments are where they were", SOON, || {
+        committed(&adjustments) == [Some(1), Some(1)]
+    });
     wait::until("the level of the operator's last command is published", SOON, || {
         scene.published("levels").iter().any(|level| level["sku"] == "CAP")
     });
     assert!(verifier.ended().is_none(), "{}", verifier.log());
     verifier.stop();
+    scene.transactions_ended(SOON);
 
     let mut published = Vec::new();
     for topic in ["accepted", "rejected", "dead"] {
