@@ -13,7 +13,7 @@ use crate::support::wait;
 
 /// Above all that the store waits for: 40 s of silence, then for a lock until the session of before is ended.
 const LONG: Duration = Duration::from_secs(120);
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 2;
 
 /// A proxy to the scene's PostgreSQL, and the database's URL through it.

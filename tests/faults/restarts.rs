@@ -33,10 +33,13 @@ fn an_instance_that_comes_back_soon_goes_on_without_waiting_for_its_session() {
     // Longer than anything is waited for here: a member that is not static would have to be waited for until it is over.
     let patient = ["-X", "session.timeout.ms=120000"];
     let mut first = scene.start("a", &patient);
-    let mut second = scene.start("b", &patient);
-    for one in [&mut first, &mut second] {
-        one.said("reading", LONG);
-    }
+    let second = scene.start("b", &patient);
+    // The group is at rest before one is killed.
+    let topics = [scene.orders(), scene.topic("adjustments")];
+    let half = PARTITIONS as usize / 2;
+    wait::until("each has half of both topics", LONG, || {
+        [&first, &second].iter().all(|one| topics.iter().all(|topic| one.reads(topic).len() == half))
+    });
     scene.produce(&one_each("before"));
     scene.done(LONG);
     first.kill();
