@@ -134,19 +134,22 @@ async fn an_empty_batch_changes_nothing(database: Arc<TestDatabase>) {
     assert!(levels(&*store).await.is_empty());
 }
 
-/// With Nagle's algorithm on, each of two `COPY`s waits 40 ms (launchbadge/sqlx#4335). The quickest of many counts,
-/// so that a busy machine does not.
+/// With Nagle's algorithm on, each of two `COPY`s waits 40 ms (launchbadge/sqlx#4335), of every batch. One batch that is
+/// quicker shows that it is off, whatever a busy machine does to the others.
 async fn a_small_batch_does_not_wait_for_a_delayed_acknowledgement(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 1_000, None)])).await.unwrap();
     let mut quickest = Duration::MAX;
-    for number in 0..50 {
+    for number in 0..500 {
         let orders = batch(vec![order(&format!("o-{number}"), &[("MUG", 1)])]);
         let begun = Instant::now();
         store.apply(&orders).await.unwrap();
         quickest = quickest.min(begun.elapsed());
+        if quickest < Duration::from_millis(40) {
+            return;
+        }
     }
-    assert!(quickest < Duration::from_millis(40), "the quickest of 50 batches took {quickest:?}");
+    panic!("the quickest of 500 batches took {quickest:?}");
 }
 
 async fn a_cart_takes_all_its_lines_or_none(database: Arc<TestDatabase>) {

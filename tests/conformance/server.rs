@@ -35,7 +35,15 @@ async fn with_options(database: &TestDatabase, options: &str) -> PostgresStore {
 
 /// States a setting for everyone who connects to the database from now on.
 async fn set_default(database: &TestDatabase, setting: &str) {
-    database.execute(&format!("ALTER DATABASE {} SET {setting}", name_of(database))).await;
+    set_defaults(database, &[setting]).await;
+}
+
+/// The same of several, by one session: it began before any of them, so none of them ends it.
+async fn set_defaults(database: &TestDatabase, settings: &[&str]) {
+    let name = name_of(database);
+    let statements: Vec<_> =
+        settings.iter().map(|setting| format!("ALTER DATABASE {name} SET {setting}")).collect();
+    database.execute(&statements.join("; ")).await;
 }
 
 /// Waits until so many sessions wait for a lock.
@@ -195,8 +203,9 @@ async fn settings_that_correctness_rests_on_are_checked_or_set() {
             ))
             .await;
     }
-    // What the connection sets for itself counts, whatever is usual there.
-    for setting in [
+    // What the connection sets for itself counts, whatever is usual there. Two of these would end sessions of this test's
+    // own on a busy machine.
+    let settings = [
         "statement_timeout = 1",
         "standard_conforming_strings = off",
         "transform_null_equals = on",
@@ -204,15 +213,13 @@ async fn settings_that_correctness_rests_on_are_checked_or_set() {
         "default_transaction_deferrable = on",
         "row_security = on",
         "client_encoding = LATIN1",
-        // The last: it holds for this test's own sessions too.
-        "idle_session_timeout = 100",
-    ] {
-        set_default(&database, setting).await;
-    }
+        "idle_session_timeout = 1000",
+    ];
+    set_defaults(&database, &settings).await;
     let store = database.open().await;
     store.check().await.unwrap();
     // Long enough for a session to be ended that sits idle.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     store.apply(&batch(vec![set("a-1", "杯", 10, None), order("o-1", &[("杯", 3)])])).await.unwrap();
     assert_eq!(levels(&*store).await, [("杯".into(), 7, 2)]);
     expect_no_findings(&*store).await;
@@ -304,7 +311,8 @@ async fn a_migration_may_take_longer_than_a_batch() {
              CREATE EVENT TRIGGER look ON ddl_command_end EXECUTE FUNCTION look()",
         )
         .await;
-    set_default(&database, "statement_timeout = '1s'").await;
+    // Long enough for this test's own statements.
+    set_default(&database, "statement_timeout = '1min'").await;
     let store = database.open().await;
     store.migrate().await.unwrap();
     store.check().await.unwrap();

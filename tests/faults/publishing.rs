@@ -15,7 +15,13 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Private, alone, setting};
 use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(40);
+/// Longest wait for what takes seconds where the machine is not busy; what a topic refuses is tried for ten seconds first.
+const SOON: Duration = Duration::from_secs(90);
+/// By when what was refused for a moment is published: sooner than after the longest pause between two tries, ten seconds.
+const MOMENTS: Duration = Duration::from_secs(9);
+/// How long a stop may take: `--stop-timeout` is ten seconds, and the process has to end. No other limit of a stop is as
+/// short: batches under way are waited for for 30 s.
+const STOPPED_BY: Duration = Duration::from_secs(20);
 /// Kafka's tool for ACLs.
 const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 /// Kafka's own `max.message.bytes`.
@@ -212,7 +218,7 @@ fn results_that_may_not_be_written_for_a_moment_are_published_moments_later() {
     scene.done(SOON);
     let took = again.elapsed();
     println!("published {took:?} after the topic took results again");
-    assert!(took < Duration::from_secs(5), "it took {took:?}:\n{}", verifier.log());
+    assert!(took < MOMENTS, "it took {took:?}:\n{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
     assert_eq!(scene.prove().accepted, 501);
@@ -236,7 +242,7 @@ fn what_takes_longer_than_a_transaction_may_is_published_in_parts() {
     command.args(["--brokers", &brokers, "-X", "batch.size=10000", "-X", "max.in.flight=1"]);
     command.args(["-X", "compression.type=none", "-X", "linger.ms=50"]);
     let mut verifier = scene.launch(command, "slow");
-    scene.done(Duration::from_secs(120));
+    scene.done(Duration::from_secs(240));
     assert!(verifier.log().contains("fewer records are published at once"), "{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
@@ -299,5 +305,5 @@ fn ends_unfinished(verifier: &mut Verifier) {
     verifier.signal("TERM");
     let asked = Instant::now();
     assert_eq!(verifier.wait(SOON).code(), Some(75), "{}", verifier.log());
-    assert!(asked.elapsed() < Duration::from_secs(12), "it took {:?} to stop", asked.elapsed());
+    assert!(asked.elapsed() < STOPPED_BY, "it took {:?} to stop", asked.elapsed());
 }

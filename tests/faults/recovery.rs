@@ -13,7 +13,9 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Servers, wait_for};
 use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+/// Longest wait for what takes seconds where the machine is not busy: lost connections, sessions and transactions are
+/// waited for too, each for ten seconds or less.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Orders for one mug each, by turns to each partition.
 fn mugs(prefix: &str, count: usize, partitions: i32) -> Vec<Sent> {
@@ -222,7 +224,8 @@ fn records_deleted_under_a_running_verifier_stop_their_partition_alone() {
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 10_000)]);
     scene.produce(&mugs("before", 200, 2));
-    let mut verifier = scene.start("a", &[]);
+    // Its session outlasts its sleep: else what it has fetched could be decided, and published by nobody.
+    let mut verifier = scene.start("a", &["-X", "session.timeout.ms=60000"]);
     scene.done(SOON);
     // Asleep, so that the records are gone before it asks for them. The first ones answer the fetch it has open.
     verifier.signal("STOP");
@@ -418,8 +421,10 @@ fn data_loss_accepted_under_load_loses_only_what_kafka_deleted() {
         }
         running.push(scene.start(killed.name(), &settings));
     }
-    scene.done(Duration::from_secs(60));
-    for verifier in running {
+    scene.done(Duration::from_secs(90));
+    for mut verifier in running {
+        // The other may have done it all while this one was only just started, and not yet there to hear a signal.
+        verifier.said("verifying", SOON);
         verifier.stop();
     }
     scene.prove_levels();

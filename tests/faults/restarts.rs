@@ -30,13 +30,16 @@ fn one_each(prefix: &str) -> Vec<Sent> {
 fn an_instance_that_comes_back_soon_goes_on_without_waiting_for_its_session() {
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 1_000_000)]);
-    // The longest that goes unnoticed; a member that is not static would have to be waited for until it is over.
-    let patient = ["-X", "session.timeout.ms=60000"];
+    // Longer than anything is waited for here: a member that is not static would have to be waited for until it is over.
+    let patient = ["-X", "session.timeout.ms=120000"];
     let mut first = scene.start("a", &patient);
-    let mut second = scene.start("b", &patient);
-    for one in [&mut first, &mut second] {
-        one.said("reading", LONG);
-    }
+    let second = scene.start("b", &patient);
+    // The group is at rest before one is killed.
+    let topics = [scene.orders(), scene.topic("adjustments")];
+    let half = PARTITIONS as usize / 2;
+    wait::until("each has half of both topics", LONG, || {
+        [&first, &second].iter().all(|one| topics.iter().all(|topic| one.reads(topic).len() == half))
+    });
     scene.produce(&one_each("before"));
     scene.done(LONG);
     first.kill();
@@ -45,7 +48,7 @@ fn an_instance_that_comes_back_soon_goes_on_without_waiting_for_its_session() {
     scene.produce(&one_each("after"));
     scene.done(LONG);
     println!("everything was published {:?} after the kill", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
     first.stop();
     second.stop();
     assert_eq!(scene.prove().accepted, 2 * PARTITIONS as usize);
@@ -58,7 +61,7 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 1_000_000)]);
     // So long that a member that is not static is waited for until the test is over: then it is silent for 20 s and more.
-    let patient = ["-X", "session.timeout.ms=20000"];
+    let patient = ["-X", "session.timeout.ms=60000"];
     let stays = scene.start("stays", &patient);
     let mut dies = scene.start("dies", &patient);
     dies.said("reading", LONG);
@@ -86,6 +89,8 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
         });
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(25) {
+            // From when it joins, or a busy machine could leave it no time for that.
+            dies.said("verifying", LONG);
             // How long it lives is what is tested: not long enough for the group to have given it up.
             std::thread::sleep(Duration::from_millis(random.random_range(2_000..4_000)));
             dies.kill();
@@ -95,7 +100,7 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
         (producing.join().expect("produced"), watching.join().expect("watched"))
     });
     println!("the longest silence was {silence:?}");
-    assert!(silence < Duration::from_secs(10), "nothing was decided for {silence:?}");
+    assert!(silence < Duration::from_secs(18), "nothing was decided for {silence:?}");
     scene.done(LONG);
     // The other may have done it all while this one was only just started, and not yet there to hear a signal.
     dies.said("verifying", LONG);

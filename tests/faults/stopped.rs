@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::process::Verifier;
 use crate::support::scene::Scene;
 use crate::support::servers::alone;
 use crate::support::{stream, wait};
@@ -13,6 +14,11 @@ const LONG: Duration = Duration::from_secs(90);
 
 /// Small batches, so that the stop finds something under way; two workers, so that one process is several members.
 const SETTINGS: [&str; 4] = ["--batch-max-orders", "100", "--workers", "2"];
+
+/// How often it began to read a partition.
+fn begun(verifier: &Verifier) -> usize {
+    verifier.log().matches("reading partition").count()
+}
 
 #[test]
 fn an_instance_stopped_past_its_session_loses_and_repeats_nothing_when_it_wakes() {
@@ -31,10 +37,16 @@ fn an_instance_stopped_past_its_session_loses_and_repeats_nothing_when_it_wakes(
         wait::until("the work goes on", LONG, || scene.database.applied() > moment);
         victim.signal("STOP");
         // The other gets all of it, which takes the session's time, and whatever the victim left open is ended.
+        let of_victim = format!("stock-verifier-{}-", victim.name());
+        wait::until("the group has given it up", LONG, || {
+            !scene.kafka.all_members(scene.group()).iter().any(|member| member.starts_with(&of_victim))
+        });
         scene.done(LONG);
+        let read = begun(victim);
         scene.produce(late);
         victim.signal("CONT");
         scene.done(LONG);
+        wait::until("it reads again", LONG, || begun(victim) > read);
         before += part.len() as i64;
     }
     let ends = scene.finish(running, LONG);

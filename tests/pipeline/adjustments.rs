@@ -8,7 +8,7 @@ use crate::support::kafka::{Sent, header, order, sent};
 use crate::support::scene::Scene;
 use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn received(id: &str, sku: &str, quantity: i64) -> Sent {
     let value = json!({"type": "stock.received", "adjustment_id": id, "sku": sku, "quantity": quantity});

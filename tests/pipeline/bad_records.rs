@@ -99,7 +99,7 @@ fn a_record_as_large_as_the_topic_allows_does_not_stop_its_partition() {
     let large = Sent { key: Some(b"large".to_vec()), value: Some(vec![b'x'; 4_000_000]), ..Sent::default() };
     scene.produce(&[order("before", &[("MUG", 1)]), large, order("after", &[("MUG", 1)])]);
     let verifier = scene.start("a", &[]);
-    scene.done(Duration::from_secs(30));
+    scene.done(Duration::from_secs(60));
     verifier.stop();
     let ends = scene.prove();
     assert_eq!((ends.accepted, ends.dead), (2, 1));

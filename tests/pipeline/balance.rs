@@ -14,42 +14,30 @@ use crate::support::scene::Scene;
 use crate::support::wait;
 
 const PARTITIONS: i32 = 12;
-/// Some rebalances, each of a heartbeat or two.
-const LONG: Duration = Duration::from_secs(60);
+/// Some rebalances, each of a heartbeat or two; and who waits for older instances' members waits up to 40 s.
+const LONG: Duration = Duration::from_secs(120);
 
-/// The partitions of a topic that an instance reads now, by its log.
-fn reads(verifier: &Verifier, topic: &str) -> BTreeSet<i32> {
-    let mut read = BTreeSet::new();
-    let named = format!("partition={topic}[");
-    for line in verifier.log().lines() {
-        let Some((_, rest)) = line.split_once(&named) else { continue };
-        let number: i32 = rest.split(']').next().and_then(|text| text.parse().ok()).expect("a partition");
-        if line.contains(" reading ") {
-            read.insert(number);
-        } else if line.contains(" handed over ") {
-            read.remove(&number);
-        }
-    }
-    read
-}
-
-/// Waits until each of them reads as many partitions of each topic as the others.
+/// Waits until each of them reads as many partitions of each topic as the others, and each partition has one reader.
 #[track_caller]
 fn evenly(scene: &Scene, running: &[Verifier]) {
     let share = PARTITIONS as usize / running.len();
     let topics = [scene.orders(), scene.topic("adjustments")];
-    let counts = || {
-        running.iter().map(|one| topics.each_ref().map(|topic| reads(one, topic).len())).collect::<Vec<_>>()
-    };
     let what = format!("{} instances read {share} partitions of each topic", running.len());
     let deadline = std::time::Instant::now() + LONG;
-    while counts() != vec![[share; 2]; running.len()] {
-        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}; it is {:?}", counts());
+    loop {
+        // Each log once: what is counted and what is joined must be of one moment.
+        let read: Vec<_> =
+            running.iter().map(|one| topics.each_ref().map(|topic| one.reads(topic))).collect();
+        let evenly = read.iter().flatten().all(|partitions| partitions.len() == share);
+        let each_once = (0..topics.len()).all(|topic| {
+            let all: BTreeSet<i32> = read.iter().flat_map(|one| one[topic].iter().copied()).collect();
+            all.len() == PARTITIONS as usize
+        });
+        if evenly && each_once {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}; it is {read:?}");
         std::thread::sleep(Duration::from_millis(100));
-    }
-    for topic in topics {
-        let all: BTreeSet<i32> = running.iter().flat_map(|one| reads(one, &topic)).collect();
-        assert_eq!(all.len(), PARTITIONS as usize, "each partition of {topic} has one reader");
     }
 }
 
@@ -135,7 +123,7 @@ fn instances_of_the_last_version_share_the_work_with_those_of_this_until_the_las
     let mut running = vec![scene.start("a", &[]), scene.start("b", &[])];
     // Were they to join once for each topic, librdkafka's assignor would end the process of the old ones, this one.
     wait::until("all four have the same of the sum", LONG, || {
-        running.iter().all(|one| topics.iter().map(|topic| reads(one, topic).len()).sum::<usize>() == 6)
+        running.iter().all(|one| topics.iter().map(|topic| one.reads(topic).len()).sum::<usize>() == 6)
     });
     for one in &mut running {
         one.said("older instances share this group", LONG);
@@ -144,7 +132,7 @@ fn instances_of_the_last_version_share_the_work_with_those_of_this_until_the_las
     first.leave();
     running.push(scene.start("c", &[]));
     wait::until("the remaining four too", LONG, || {
-        running.iter().all(|one| topics.iter().map(|topic| reads(one, topic).len()).sum::<usize>() == 6)
+        running.iter().all(|one| topics.iter().map(|topic| one.reads(topic).len()).sum::<usize>() == 6)
     });
     last.leave();
     for one in &mut running {

@@ -8,7 +8,7 @@ use crate::support::kafka::{Sent, header, order, sent};
 use crate::support::proof::Ends;
 use crate::support::scene::Scene;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// One partition, so that what comes first is known.
 fn after(stock: &[(&str, i64)], records: &[Sent]) -> (Scene, Ends) {

@@ -18,7 +18,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Servers, wait_for};
 use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// Stands for the names of the topics in what was recorded.
 const NAME: &str = "NAME";
 /// Partition 1 of the orders is decided up to 6 and published up to here.
@@ -143,6 +143,7 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
     });
     assert!(verifier.ended().is_none(), "{}", verifier.log());
     verifier.stop();
+    scene.transactions_ended(SOON);
 
     let mut published = Vec::new();
     for topic in ["accepted", "rejected", "dead"] {

@@ -9,7 +9,7 @@ use crate::support::kafka::{Sent, header, sent};
 use crate::support::scene::Scene;
 use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(90);
 
 /// A record keyed by its order.

@@ -6,7 +6,7 @@ use crate::support::kafka::{Sent, order};
 use crate::support::scene::Scene;
 use crate::support::servers::setting;
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Verifies a few orders through these brokers with these properties.
 fn works(scene: &Scene, brokers: &str, more: &[&str], properties: &[&str]) {

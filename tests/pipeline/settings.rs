@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::support::process::program;
 use crate::support::scene::Scene;
+use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Everything in a file, under the names of the flags.
 fn from_file(scene: &Scene, more: &str) -> Command {
@@ -131,6 +132,11 @@ fn topics_are_created_once_and_levels_are_compacted() {
     };
     assert_eq!(create().matches("created ").count(), 6);
     assert_eq!(create().matches("exists ").count(), 6);
+    // The broker may know them a moment after the controller has made them.
+    for which in ["orders", "levels"] {
+        let topic = format!("{prefix}.{which}");
+        wait::until("the topic is known", SOON, || scene.kafka.partitions(&topic) > 0);
+    }
     assert_eq!(scene.kafka.partitions(&format!("{prefix}.orders")), 3);
     assert_eq!(scene.kafka.config(&format!("{prefix}.levels"), "cleanup.policy"), "compact");
     assert_eq!(scene.kafka.config(&format!("{prefix}.orders"), "cleanup.policy"), "delete");

@@ -10,7 +10,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Servers, setting};
 
 /// Longer than its own patience with brokers that do not answer.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const WRONG: &str = "Wr0ngSecret4711";
 
 /// The command ends with status 1, its log says these words, and neither a secret nor the database's password.
@@ -106,7 +106,10 @@ fn a_topic_created_a_moment_later_is_waited_for() {
     let mut verifier = scene.start("a", &[]);
     // Long enough for it to have looked once; were it not, the test would only prove less.
     std::thread::sleep(Duration::from_millis(700));
+    // It waits for three seconds, which making a topic may take: so it looks again only when the topic is there.
+    verifier.signal("STOP");
     scene.kafka.create(&dead, 1);
+    verifier.signal("CONT");
     verifier.said("verifying", SOON);
     verifier.stop();
 }

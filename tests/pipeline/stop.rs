@@ -1,6 +1,6 @@
 //! Stopping in good order.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -9,7 +9,12 @@ use crate::support::kafka::{Sent, order};
 use crate::support::scene::Scene;
 use crate::support::{stream, wait};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
+/// The session of a member that is not missed within it: far longer than anything takes here.
+const PATIENT: [&str; 2] = ["-X", "session.timeout.ms=120000"];
+/// By when another has the partitions of one that has left, on a slow machine too. Had it not left, they would be free only
+/// when its session ends.
+const BEFORE_ITS_SESSION_ENDS: Duration = Duration::from_secs(60);
 
 fn mugs(prefix: &str, count: usize) -> Vec<Sent> {
     (0..count).map(|number| order(&format!("{prefix}-{number}"), &[("MUG", 1)])).collect()
@@ -19,28 +24,29 @@ fn mugs(prefix: &str, count: usize) -> Vec<Sent> {
 fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
     let scene = Scene::new(4);
     scene.stock(&[("MUG", 1_000_000)]);
-    // A session far longer than the test: only a member that leaves frees its partitions in time.
-    let patient = ["-X", "session.timeout.ms=120000", "--batch-max-orders", "200"];
+    // Only a member that leaves frees its partitions in time.
+    let patient = [&PATIENT[..], &["--batch-max-orders", "200"]].concat();
     let mut first = scene.start("a", &patient);
     scene.produce(&mugs("one", 20_000));
     wait::until("the work has begun", SOON, || scene.database.applied() > 2_000);
     first.signal("TERM");
-    let asked = Instant::now();
+    // And not 75, which would be the status of a stop that took ten seconds (`--stop-timeout`).
     assert_eq!(first.wait(SOON).code(), Some(0), "{}", first.log());
-    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?} to stop", asked.elapsed());
-    // What it decided it published.
-    let committed = scene.kafka.committed(scene.group(), &scene.orders());
-    assert_eq!(committed.iter().flatten().sum::<i64>(), scene.database.applied());
-    assert!(scene.kafka.all_members(scene.group()).is_empty(), "it has not left the group");
+    let applied = scene.database.applied();
+    // Kafka marks what is committed a moment after it has answered.
+    wait::until("what it decided is published", SOON, || {
+        scene.kafka.committed(scene.group(), &scene.orders()).iter().flatten().sum::<i64>() == applied
+    });
+    assert_eq!(scene.database.applied(), applied);
+    wait::until("it has left the group", SOON, || scene.kafka.all_members(scene.group()).is_empty());
 
+    // Should it have been quick enough to leave nothing.
+    scene.produce(&mugs("two", 200));
     let second = scene.start("b", &patient);
-    let begun = Instant::now();
-    let before = scene.database.applied();
-    wait::until("another takes over", SOON, || scene.database.applied() > before);
-    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?} to take over", begun.elapsed());
+    wait::until("another takes over", BEFORE_ITS_SESSION_ENDS, || scene.database.applied() > applied);
     scene.done(Duration::from_secs(60));
     second.stop();
-    assert_eq!(scene.prove().accepted, 20_000);
+    assert_eq!(scene.prove().accepted, 20_200);
 }
 
 #[test]
@@ -49,9 +55,8 @@ fn a_stop_while_it_joins_the_group_does_not_wait() {
     let mut verifier = scene.start("a", &[]);
     verifier.said("verifying", SOON);
     verifier.signal("TERM");
-    let asked = Instant::now();
-    assert_eq!(verifier.wait(SOON * 2).code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?} to stop", asked.elapsed());
+    // And not 75, which would be the status of a stop that took ten seconds (`--stop-timeout`).
+    assert_eq!(verifier.wait(SOON).code(), Some(0), "{}", verifier.log());
 }
 
 #[test]
@@ -60,11 +65,10 @@ fn a_stop_at_any_moment_of_joining_frees_the_partitions_at_once() {
     let mut random = StdRng::seed_from_u64(seed);
     let scene = Scene::new(4);
     scene.stock(&[("MUG", 1_000_000)]);
-    let patient = ["-X", "session.timeout.ms=120000"];
-    let mut other = scene.start("b", &patient);
+    let mut other = scene.start("b", &PATIENT);
     other.said("reading", SOON);
     for round in 0..10 {
-        let mut verifier = scene.start("a", &patient);
+        let mut verifier = scene.start("a", &PATIENT);
         verifier.said("verifying", SOON);
         // The moment itself: before, within or after the join.
         std::thread::sleep(Duration::from_millis(random.random_range(0..1_200)));
@@ -72,7 +76,7 @@ fn a_stop_at_any_moment_of_joining_frees_the_partitions_at_once() {
         assert_eq!(verifier.wait(SOON).code(), Some(0), "round {round}");
         // Orders on each partition are published only once the other owns all of them again.
         scene.produce(&mugs(&format!("round-{round}"), 40));
-        scene.done(Duration::from_secs(20));
+        scene.done(BEFORE_ITS_SESSION_ENDS);
     }
     other.stop();
     scene.prove();
@@ -94,16 +98,13 @@ fn ctrl_c_is_a_good_end_too() {
 fn a_running_member_takes_the_partitions_of_one_that_stops() {
     let scene = Scene::new(4);
     scene.stock(&[("MUG", 1_000_000)]);
-    let patient = ["-X", "session.timeout.ms=120000"];
-    let mut first = scene.start("a", &patient);
-    let second = scene.start("b", &patient);
+    let mut first = scene.start("a", &PATIENT);
+    let second = scene.start("b", &PATIENT);
     wait::until("both are members", SOON, || scene.kafka.members(scene.group()).len() == 2);
     first.signal("TERM");
     assert_eq!(first.wait(SOON).code(), Some(0));
     scene.produce(&mugs("one", 1_000));
-    let begun = Instant::now();
-    scene.done(SOON);
-    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?} to take over", begun.elapsed());
+    scene.done(BEFORE_ITS_SESSION_ENDS);
     second.stop();
     assert_eq!(scene.prove().accepted, 1_000);
 }
@@ -124,7 +125,8 @@ fn a_second_signal_aborts() {
         verifier.signal("TERM");
         verifier.said("a second signal ends at once", SOON);
         verifier.signal("TERM");
-        assert_eq!(verifier.wait(Duration::from_secs(5)).code(), Some(130));
+        // And not 75, with which the first one ends after a while.
+        assert_eq!(verifier.wait(SOON).code(), Some(130));
     });
     let verifier = scene.start("a", &[]);
     scene.done(SOON);

@@ -9,8 +9,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use crate::support::kafka::order;
 use crate::support::process::program;
 use crate::support::scene::Scene;
+use crate::support::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The command ends with a status that is no success, and its log says these words.
 #[track_caller]
@@ -114,13 +115,15 @@ fn a_dead_letter_topic_has_room_for_the_largest_record_or_is_warned_of() {
     ]);
     create.args(["--accepted-topic", &scene.topic("accepted"), "--rejected-topic", &scene.topic("rejected")]);
     assert_eq!(scene.launch(create, "create").wait(SOON).code(), Some(0));
+    // The broker may know it a moment after the controller has made it.
+    wait::until("the topic is known", SOON, || scene.kafka.partitions(&dead) == 1);
     let largest: u64 = scene.kafka.config(&scene.orders(), "max.message.bytes").parse().expect("a number");
     let room: u64 = scene.kafka.config(&dead, "max.message.bytes").parse().expect("a number");
     assert!(room > largest, "{room} is not more than {largest}");
 
     let warning = "may be too large to be kept whole as a dead letter";
     let mut verifier = scene.start("a", &[]);
-    // Then it listens to signals too.
+    // Then everything was checked.
     verifier.said("reading", SOON);
     assert!(!verifier.log().contains(warning), "{}", verifier.log());
     verifier.stop();

@@ -1,7 +1,6 @@
 //! More brokers for a private Kafka: each a process of its own, to be killed and brought back.
 
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::servers::Private;
@@ -19,9 +18,7 @@ impl Broker {
     pub fn start(private: &Private, node: u8, properties: &str) -> Self {
         let directory = private.directory().join(format!("broker-{node}"));
         std::fs::create_dir(&directory).expect("a directory");
-        // Free now, and taken by nobody else but by chance: the kernel gives each once in a while.
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let port = free_port(&directory);
         let text = format!(
             "process.roles=broker\nnode.id={node}\ncontroller.quorum.voters=1@{controller}\n\
              controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\n\
@@ -73,6 +70,20 @@ impl Drop for Broker {
     }
 }
 
+/// A port that no other start on this machine is promised as long as this directory is there, and that no outgoing
+/// connection takes, neither before the broker listens nor while it is killed.
+fn free_port(directory: &Path) -> String {
+    let done = Command::new("bash")
+        .args(["-c", r#". "$0" && free_port "$1""#])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lib.sh"))
+        .arg(directory)
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("a number").trim().to_owned()
+}
+
 fn java(libs: &str, log4j: &str, class: &str) -> Command {
     let mut command = Command::new("java");
     command
@@ -83,7 +94,7 @@ fn java(libs: &str, log4j: &str, class: &str) -> Command {
     command
 }
 
-fn run(libs: &str, log4j: &str, directory: &std::path::Path) -> Child {
+fn run(libs: &str, log4j: &str, directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
     java(libs, log4j, "kafka.Kafka")
         .arg(directory.join("server.properties"))

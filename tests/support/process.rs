@@ -1,5 +1,6 @@
 //! The program itself, as its own process.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,10 @@ use super::wait;
 
 /// Lines of a log that are shown when a test fails.
 const SHOWN_LINES: usize = 60;
+/// The signals that ask the program to stop, with their numbers.
+const STOPPING: [(&str, u32); 2] = [("TERM", 15), ("INT", 2)];
+/// Longest wait until it listens to them: it does moments after it said that it runs.
+const LISTENS_LIMIT: Duration = Duration::from_secs(30);
 
 /// The program, with none of the test's own settings in its environment.
 pub fn program() -> Command {
@@ -57,6 +62,25 @@ impl Verifier {
         String::from_utf8_lossy(&std::fs::read(&self.log).expect("the log is there")).into_owned()
     }
 
+    /// The partitions of a topic that it reads now, by its log.
+    pub fn reads(&self, topic: &str) -> BTreeSet<i32> {
+        let mut read = BTreeSet::new();
+        let named = format!("partition={topic}[");
+        for line in self.log().lines() {
+            let Some((_, rest)) = line.split_once(&named) else { continue };
+            // The last line may not be written to its end yet.
+            let Some(number) = rest.split_once(']').and_then(|(number, _)| number.parse().ok()) else {
+                continue;
+            };
+            if line.contains(" reading ") {
+                read.insert(number);
+            } else if line.contains(" handed over ") {
+                read.remove(&number);
+            }
+        }
+        read
+    }
+
     /// Waits until its log holds a text.
     #[track_caller]
     pub fn said(&mut self, text: &str, limit: Duration) {
@@ -78,8 +102,23 @@ impl Verifier {
         self.child.wait().expect("a child");
     }
 
-    /// Sends a signal by its name: TERM, INT, STOP, CONT.
+    /// Whether it catches the signal of this number; also when it has ended, and catches nothing any more.
+    fn listens_to(&self, number: u32) -> bool {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())) else {
+            return true;
+        };
+        let caught = u64::from_str_radix(field(&status, "SigCgt:"), 16).expect("a mask of signals");
+        field(&status, "State:").starts_with('Z') || (caught >> (number - 1)) & 1 == 1
+    }
+
+    /// Sends a signal by its name: TERM, INT, STOP, CONT. One that asks it to stop is sent once it listens: it may say
+    /// that it runs a moment before, and would end by the signal itself.
+    #[track_caller]
     pub fn signal(&self, signal: &str) {
+        if let Some((_, number)) = STOPPING.iter().find(|(name, _)| *name == signal) {
+            let what = format!("{} listens to {signal}", self.name);
+            wait::until(&what, LISTENS_LIMIT, || self.listens_to(*number));
+        }
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &id]).status().expect("kill can be run");
         assert!(sent.success(), "no {signal} for {}", self.name);
@@ -120,6 +159,11 @@ impl Verifier {
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
     }
+}
+
+/// A field of what the kernel says of a process.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says it of each process").trim()
 }
 
 impl Drop for Verifier {

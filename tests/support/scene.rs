@@ -199,7 +199,13 @@ impl Scene {
             looked = std::time::Instant::now();
             self.is_published(topic)
         });
-        // Kafka marks the offsets' partition and the results' one by one: readers may see the first before the last.
+        self.transactions_ended(limit);
+    }
+
+    /// Waits until no transaction is open in the results. Kafka marks its end in the offsets' partition and the results'
+    /// one by one, after it has answered: readers may see the first before the last.
+    #[track_caller]
+    pub fn transactions_ended(&self, limit: Duration) {
         let results = ["accepted", "rejected", "dead"].map(|which| self.topic(which));
         wait::until("the ends of all transactions are marked", limit, || {
             results.iter().all(|topic| {
