@@ -151,6 +151,10 @@ async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
                 tracing::warn!(worker = number, "joining the group anew: {error:#}");
                 fenced = Some(Instant::now());
             }
+            // Told to stop meanwhile: what it had in hand is the next start's, and nothing is wrong with it.
+            Err(error) if error.is::<FencedByItself>() && stop.is_cancelled() => {
+                return Err(Unfinished(error).into());
+            }
             Err(error) => return Err(error),
         }
     }

@@ -19,7 +19,9 @@ use crate::support::wait;
 const SOON: Duration = Duration::from_secs(90);
 /// By when what was refused for a moment is published: sooner than after the longest pause between two tries, ten seconds.
 const MOMENTS: Duration = Duration::from_secs(9);
-/// How long a stop may take: `--stop-timeout` is ten seconds, and the process has to end. No other limit of a stop is as
+/// How long a stop may take.
+const STOP: [&str; 2] = ["--stop-timeout", "10s"];
+/// And by when the process has ended. No other limit of a stop is as
 /// short: batches under way are waited for for 30 s.
 const STOPPED_BY: Duration = Duration::from_secs(20);
 /// Kafka's tool for ACLs.
@@ -259,8 +261,10 @@ fn a_stop_while_kafka_is_away_ends_soon_and_says_that_something_is_left() {
         let is_away = Arc::clone(&is_away);
         move |_| if is_away.load(Ordering::SeqCst) { Act::Silence } else { Act::Pass }
     });
-    let mut verifier =
-        scene.launch(scene.command_without_brokers("a", &["--brokers", &brokers]), "behind-a-proxy");
+    let mut verifier = scene.launch(
+        scene.command_without_brokers("a", &["--brokers", &brokers, STOP[0], STOP[1]]),
+        "behind-a-proxy",
+    );
     scene.produce(&[mug("before", 0)]);
     scene.done(SOON);
     // It reads these, and then Kafka says no more.
@@ -283,7 +287,7 @@ fn a_stop_while_kafka_is_away_ends_soon_and_says_that_something_is_left() {
 #[test]
 fn a_stop_while_the_database_does_not_answer_ends_soon_and_says_that_something_is_left() {
     let scene = scene(1);
-    let mut verifier = scene.start("a", &[]);
+    let mut verifier = scene.start("a", &STOP);
     scene.produce(&[mug("before", 0)]);
     scene.done(SOON);
     scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {

@@ -30,7 +30,7 @@ fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
     scene.produce(&mugs("one", 20_000));
     wait::until("the work has begun", SOON, || scene.database.applied() > 2_000);
     first.signal("TERM");
-    // And not 75, which would be the status of a stop that took ten seconds (`--stop-timeout`).
+    // And not 75, which would be the status of a stop that took longer than it may (`--stop-timeout`).
     assert_eq!(first.wait(SOON).code(), Some(0), "{}", first.log());
     let applied = scene.database.applied();
     // Kafka marks what is committed a moment after it has answered.
@@ -52,7 +52,7 @@ fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
 #[test]
 fn a_stop_while_it_joins_the_group_does_not_wait() {
     let scene = Scene::new(1);
-    let mut verifier = scene.start("a", &[]);
+    let mut verifier = scene.start("a", &["--stop-timeout", "10s"]);
     verifier.said("verifying", SOON);
     verifier.signal("TERM");
     // And not 75, which would be the status of a stop that took ten seconds (`--stop-timeout`).

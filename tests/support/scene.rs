@@ -141,6 +141,8 @@ impl Scene {
         let mut command = program();
         command.args(["run", "--group", &self.name, "--instance-id", instance]);
         self.name_topics(&mut command);
+        // A busy machine may need more than the usual time for what is in hand.
+        command.args(["--stop-timeout", "30s"]);
         // With the consumer protocol the broker says how long a session is.
         if !more.contains(&"--group-protocol") {
             command.args(["-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=500"]);

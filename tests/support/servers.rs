@@ -136,6 +136,8 @@ impl Private {
     /// Runs one of Kafka's own tools, by its class, on this Kafka.
     pub fn kafka_tool(&self, class: &str, arguments: &[&str]) {
         let done = Command::new("java")
+            // It lives for a moment: what makes a long run fast makes its start slow.
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-cp", &format!("{}/*", self.setting("KAFKA_LIBS")), class])
             .args(["--bootstrap-server", self.setting("KAFKA_BROKERS")])
             .args(arguments)
