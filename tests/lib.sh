@@ -110,7 +110,9 @@ reserve_port() {
   release_port "$1" "$2"
   return 1
 }
-release_port() { [ "$(readlink "$PORT_RESERVATIONS/$2")" != "$1" ] || rm -f "$PORT_RESERVATIONS/$2"; }
+release_port() { ! owns_port "$1" "$2" || rm -f "$PORT_RESERVATIONS/$2"; }
+owns_port() { [ "$(readlink "$PORT_RESERVATIONS/$2")" = "$1" ]; }
+port_is_free() { ! port_listens "$1"; }
 port_listens() { (exec 7<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }

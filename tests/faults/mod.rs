@@ -9,5 +9,6 @@ mod publishing;
 mod read_only;
 mod recovery;
 mod restarts;
+mod servers;
 mod stopped;
 mod topics_made_anew;

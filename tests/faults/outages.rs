@@ -177,6 +177,8 @@ fn too_few_replicas(kill_coordinator: bool, within: Duration) {
     scene.done(LONG);
     println!("published {took:?} after the topic took results again");
     assert!(took < within, "it took {took:?}:\n{}", verifier.log());
+    let hung = verifier.log().matches("sending offsets hangs").count();
+    assert!(hung <= 1, "the second producer remembered the same coordinator:\n{}", verifier.log());
     assert!(verifier.ended().is_none());
     verifier.stop();
     assert_eq!(scene.prove().accepted, rounds * PORTION);

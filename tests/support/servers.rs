@@ -96,7 +96,8 @@ impl Private {
         private
     }
 
-    fn services(&self, arguments: &[&str]) -> String {
+    /// Runs tests/services on them.
+    pub fn services(&self, arguments: &[&str]) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services");
         let done = Command::new(script)
             .args(arguments)
