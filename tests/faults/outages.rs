@@ -20,8 +20,8 @@ const UNWRITABLE: Duration = Duration::from_secs(2);
 const TOLD_AGAIN: Duration = Duration::from_secs(18);
 
 /// The same where the group's coordinator is gone: sending offsets to it hangs, and is given up after twelve seconds; the next
-/// producers ask who it is now. With both producers hanging one after the other it was 38 s.
-const HUNG_ONCE: Duration = Duration::from_secs(32);
+/// producers ask who it is now. That it does not hang twice is told by the log; this is for a busy machine.
+const HUNG_ONCE: Duration = Duration::from_secs(60);
 
 /// Kills a server again and again while orders are verified by two processes, which must live through it.
 fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<String>) {
