@@ -59,11 +59,27 @@ fn runtime() -> Runtime {
     builder.enable_time().start_paused(true).build().expect("a runtime")
 }
 
-/// Runs a process until it is killed, or everything is published.
-fn run(world: &World, batch: usize, kill_at: Option<u64>) -> Ended {
+/// What becomes of a process.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It works until everything is published.
+    Lives,
+    /// It is killed at this step.
+    KilledAt(u64),
+    /// It is told to stop at this step.
+    StoppedAt(u64),
+}
+
+/// Runs a process until it is killed or told to stop, or everything is published.
+fn run(world: &World, batch: usize, fate: Fate) -> Ended {
     {
         let mut inner = world.lock();
-        (inner.steps, inner.kill_at) = (0, kill_at);
+        inner.steps = 0;
+        (inner.kill_at, inner.stop_at) = match fate {
+            Fate::Lives => (None, None),
+            Fate::KilledAt(step) => (Some(step), None),
+            Fate::StoppedAt(step) => (None, Some(step)),
+        };
     }
     let world = &world.for_another_process();
     let runtime = runtime();
@@ -93,6 +109,7 @@ fn run(world: &World, batch: usize, kill_at: Option<u64>) -> Ended {
             () = world.killed() => return Ended::Killed,
             ended = &mut running => panic!("it ended by itself: {ended:?}"),
             () = published => {}
+            () = world.stopped() => {}
             () = tokio::time::sleep(LIMIT) => panic!("it got stuck at {:?}", world.lock().committed),
         }
         // Killed while it stops is killed too.
@@ -143,7 +160,7 @@ fn killed_at_every_wait_of_three_batches_each_order_is_published_once() {
     const PIECES: i64 = 9;
     let new = || world(7, Faults::default(), PIECES, ORDERS, 2);
     let whole = new();
-    assert_eq!(run(&whole, BATCH, None), Ended::Done);
+    assert_eq!(run(&whole, BATCH, Fate::Lives), Ended::Done);
     holds(&whole, ORDERS, PIECES);
     let steps = whole.lock().steps;
     assert!(steps > 40, "three batches wait for more than {steps} things");
@@ -151,12 +168,12 @@ fn killed_at_every_wait_of_three_batches_each_order_is_published_once() {
     for kill_at in 1..=steps {
         let world = new();
         // A run that is quicker than the first has no such step.
-        if run(&world, BATCH, Some(kill_at)) == Ended::Killed {
+        if run(&world, BATCH, Fate::KilledAt(kill_at)) == Ended::Killed {
             {
                 let killed = world.lock();
                 in_between += usize::from(killed.decided.len() > killed.published.len());
             }
-            assert_eq!(run(&world, BATCH, None), Ended::Done, "killed at {kill_at}");
+            assert_eq!(run(&world, BATCH, Fate::Lives), Ended::Done, "killed at {kill_at}");
         }
         holds(&world, ORDERS, PIECES);
     }
@@ -172,16 +189,37 @@ fn killed_again_while_it_recovers_each_order_is_published_once() {
     let mut kills = 0;
     for round in 0..150 {
         let world = world(random.random(), Faults::default(), PIECES, ORDERS, 3);
-        while kills < 10_000 && run(&world, 4, Some(random.random_range(1..80))) == Ended::Killed {
+        while kills < 10_000 && run(&world, 4, Fate::KilledAt(random.random_range(1..80))) == Ended::Killed {
             kills += 1;
             if random.random_bool(0.3) {
                 break;
             }
         }
-        assert_eq!(run(&world, 4, None), Ended::Done, "round {round} of seed {seed}");
+        assert_eq!(run(&world, 4, Fate::Lives), Ended::Done, "round {round} of seed {seed}");
         holds(&world, ORDERS, PIECES);
     }
     assert!(kills > 100, "only {kills} kills");
+}
+
+/// A database that went back in time, say, is not what ended it.
+#[test]
+fn stopped_at_any_wait_while_things_go_wrong_it_ends_well_and_the_next_one_goes_on() {
+    const ORDERS: usize = 24;
+    const PIECES: i64 = 20;
+    let seed = stream::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    // Each makes it read again from where it was.
+    let faults = Faults { aborted: 0.4, moved: 0.1, disconnected: 0.2, unanswered: 0.2, ..Faults::default() };
+    let mut in_between = 0;
+    for stop_at in 1..300 {
+        let world = world(random.random(), faults, PIECES, ORDERS, 2);
+        println!("stopped at {stop_at}, seed {seed}");
+        run(&world, 4, Fate::StoppedAt(stop_at));
+        in_between += usize::from(!world.is_done());
+        run(&world, 4, Fate::Lives);
+        holds(&world, ORDERS, PIECES);
+    }
+    assert!(in_between > 50, "only {in_between} stops came in between");
 }
 
 #[test]
@@ -196,13 +234,13 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
     for round in 0..150 {
         let world = world(random.random(), faults, PIECES, ORDERS, 3);
         for _ in 0..random.random_range(0..3) {
-            if run(&world, 8, Some(random.random_range(1..400))) == Ended::Killed {
+            if run(&world, 8, Fate::KilledAt(random.random_range(1..400))) == Ended::Killed {
                 *happened.entry("killed").or_default() += 1;
             }
         }
         world.lock().events.iter().for_each(|event| *happened.entry(event).or_default() += 1);
         println!("round {round} of seed {seed}");
-        assert_eq!(run(&world, 8, None), Ended::Done);
+        assert_eq!(run(&world, 8, Fate::Lives), Ended::Done);
         holds(&world, ORDERS, PIECES);
         world.lock().events.iter().for_each(|event| *happened.entry(event).or_default() += 1);
     }

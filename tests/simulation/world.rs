@@ -55,6 +55,8 @@ pub struct Inner {
     pub steps: u64,
     /// The step at which it is killed.
     pub kill_at: Option<u64>,
+    /// The step at which it is told to stop.
+    pub stop_at: Option<u64>,
     /// What went wrong, in words: for checks that a run was not empty.
     pub events: Vec<&'static str>,
 }
@@ -66,6 +68,7 @@ pub struct World {
     pub database: MemoryStore,
     inner: Arc<Mutex<Inner>>,
     killed: Arc<Notify>,
+    stopped: Arc<Notify>,
 }
 
 impl World {
@@ -93,11 +96,12 @@ impl World {
             decided: BTreeSet::new(),
             steps: 0,
             kill_at: None,
+            stop_at: None,
             events: Vec::new(),
         };
         // Nothing here depends on when something was decided.
         let database = MemoryStore::new(|| Stamp(0));
-        Self { database, inner: Arc::new(Mutex::new(inner)), killed: Arc::new(Notify::new()) }
+        Self { database, inner: Arc::new(Mutex::new(inner)), killed: Arc::default(), stopped: Arc::default() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -109,6 +113,9 @@ impl World {
         let (is_last, takes) = {
             let mut world = self.lock();
             world.steps += 1;
+            if world.stop_at == Some(world.steps) {
+                self.stopped.notify_one();
+            }
             let takes = world.random.random_range(0..=LONGEST);
             (world.kill_at == Some(world.steps), Duration::from_millis(takes))
         };
@@ -127,6 +134,11 @@ impl World {
     /// Ends when the process is killed.
     pub async fn killed(&self) {
         self.killed.notified().await;
+    }
+
+    /// Ends when the process is told to stop.
+    pub async fn stopped(&self) {
+        self.stopped.notified().await;
     }
 
     /// Whether something goes wrong now.
