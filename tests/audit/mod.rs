@@ -11,7 +11,7 @@ use stock_verifier::replay::compare::standing;
 use stock_verifier::store::{Audit, CommandBatch, Store};
 
 use crate::on_every_store;
-use crate::support::{TestDatabase, advance, batch, order, partition, records, set};
+use crate::support::{TestDatabase, advance, batch, hold, order, partition, records, set};
 
 on_every_store![
     a_healthy_ledger_has_no_findings_and_is_counted,
@@ -27,6 +27,8 @@ on_every_store![
     a_decision_that_says_a_line_twice_or_not_at_all_is_named,
     a_decision_that_is_no_json_is_named,
     a_movement_from_nowhere_is_named,
+    a_movement_of_another_record_than_its_decision_is_named,
+    a_hold_whose_end_nobody_may_ask_for_is_named,
     a_level_whose_version_is_off_is_named,
     findings_are_bounded_and_say_that_there_are_more,
     positions_are_compared_with_committed_offsets,
@@ -212,6 +214,47 @@ async fn a_movement_from_nowhere_is_named(database: Arc<TestDatabase>) {
         &[(3, "command o-3 was rejected, yet movement 5 of SKU MUG took effect")],
     )
     .await;
+}
+
+async fn a_movement_of_another_record_than_its_decision_is_named(database: Arc<TestDatabase>) {
+    expect_named(
+        &database,
+        "UPDATE movements SET \"offset\" = 7 WHERE id = 'o-2';
+         UPDATE movements SET partition = NULL, \"offset\" = NULL WHERE id = 'o-1' AND sku = 'HAT'",
+        &[
+            (3, "command o-2: movement 3 of SKU MUG says that it came by record 0@7, its decision 0@1"),
+            (3, "command o-1: movement 2 of SKU HAT says that it came by record none, its decision 0@0"),
+        ],
+    )
+    .await;
+}
+
+async fn a_hold_whose_end_nobody_may_ask_for_is_named(database: Arc<TestDatabase>) {
+    let store = ledger(&database).await;
+    store.apply(&records(0, 4, vec![hold("h-1", 60, &[("MUG", 1)])])).await.unwrap();
+    let far = match *database {
+        TestDatabase::Postgres { .. } => "now() + interval '1 year'",
+        _ => "4102444800000000",
+    };
+    expect_named_in(
+        store,
+        &database,
+        &format!("UPDATE holds SET asked_until = {far}"),
+        &[(3, "order h-1: nobody may ask for the end of its hold until 2")],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_that_was_set_back_is_named() {
+    let database = Arc::new(TestDatabase::postgres().await);
+    expect_named(
+        &database,
+        "SELECT setval('ledger_seq', 100000, false)",
+        &[(3, "ledger_seq is at 100000, but a decision has ledger sequence 200003")],
+    )
+    .await;
+    database.remove().await;
 }
 
 async fn a_level_whose_version_is_off_is_named(database: Arc<TestDatabase>) {

@@ -36,6 +36,20 @@ const CHECKS: &[Check] = &[
                             sku || coalesce(' at ' || nullif(location, ''), ''))
               FROM order_lines WHERE returned < 0 OR returned > deducted LIMIT $1",
     },
+    Check {
+        invariant: 3,
+        // Whoever asks for a hold's end has it for a moment.
+        sql: "SELECT format('order %s: nobody may ask for the end of its hold until %s', order_id, asked_until)
+              FROM holds WHERE asked_until > now() + interval '1 hour' LIMIT $1",
+    },
+    Check {
+        invariant: 3,
+        // Batches that run meanwhile draw theirs first, and this is not of the snapshot.
+        sql: "SELECT format('ledger_seq is at %s, but a decision has ledger sequence %s: the next ones would come before it',
+                            drawn.last_value, newest.seq)
+              FROM ledger_seq AS drawn, (SELECT max(seq) AS seq FROM decisions) AS newest
+              WHERE newest.seq >= drawn.last_value + CASE WHEN drawn.is_called THEN 100000 ELSE 0 END LIMIT $1",
+    },
 ];
 
 /// Items whose level and movements are not one chain, in one pass that sorts nothing.
@@ -96,12 +110,12 @@ const CHAIN_CHECKS: &[Check] = &[
 
 /// Whether accepted lines and movements are the same, one for one: as many, and the same sum of 64-bit hashes of
 /// all that a line says. A healthy ledger is read once, in parallel, and nothing is joined.
-const LINES_MATCH: &str =
-    "SELECT lines.number = moved.number AND lines.total IS NOT DISTINCT FROM moved.total
+const LINES_MATCH: &str = r#"SELECT lines.number = moved.number AND lines.total IS NOT DISTINCT FROM moved.total
      FROM (SELECT count(*) AS number,
                   sum(hashtextextended(line.sku, hashtextextended(coalesce(line.location, ''),
                       hashtextextended(d.id, hashint8extended(line.balance,
-                      hashint8extended(line.quantity, hashint8extended(d.kind, d.seq))))))) AS total
+                      hashint8extended(line.quantity, hashint8extended(coalesce(d."offset", -1),
+                      hashint8extended(coalesce(d.partition, -1), hashint8extended(d.kind, d.seq))))))))) AS total
            FROM decisions AS d
            CROSS JOIN LATERAL jsonb_to_recordset(
                d.detail::jsonb -> CASE WHEN d.kind IN (1, 10) THEN 'lines' ELSE 'returned' END)
@@ -111,8 +125,9 @@ const LINES_MATCH: &str =
                   sum(hashtextextended(sku, hashtextextended(location,
                       hashtextextended(id, hashint8extended(balance,
                       hashint8extended(CASE kind WHEN 1 THEN -quantity ELSE quantity END,
-                                       hashint8extended(kind, seq))))))) AS total
-           FROM movements) AS moved";
+                      hashint8extended(coalesce("offset", -1),
+                      hashint8extended(coalesce(partition, -1), hashint8extended(kind, seq))))))))) AS total
+           FROM movements) AS moved"#;
 
 /// Accepted lines against movements, both ways, where they are not the same.
 ///
@@ -130,11 +145,19 @@ const LINES: Check = Check {
                                                   odd.item, odd.version, odd.id, odd.seq, d.seq)
                 WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
                                                 odd.id, odd.version, odd.item)
+                WHEN odd.is_as_said
+                    THEN format('command %s: movement %s of SKU %s says that it came by record %s, its decision %s', odd.id,
+                                odd.version, odd.item, coalesce(odd.partition || '@' || odd."offset", 'none'),
+                                coalesce(odd.said_partition || '@' || odd.said_offset, 'none'))
                 ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision says: %s',
                             odd.id, odd.version, odd.item, odd.quantity, odd.balance, left(d.detail, 200)) END
             FROM (SELECT l.id AS line_id, l.sku || coalesce(' at ' || nullif(l.location, ''), '') AS line_item,
-                         m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item, m.*
-                  FROM (SELECT d.seq, d.id, d.kind, line.*
+                         m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item,
+                         l.partition AS said_partition, l."offset" AS said_offset,
+                         l.times = 1 AND l.id = m.id AND l.kind = m.kind AND l.balance = m.balance
+                             AND l.quantity = CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END AS is_as_said,
+                         m.*
+                  FROM (SELECT d.seq, d.id, d.kind, d.partition, d."offset", line.*
                         FROM decisions AS d
                         CROSS JOIN LATERAL (
                             SELECT sku, coalesce(location, '') COLLATE "C" AS location,
@@ -148,6 +171,7 @@ const LINES: Check = Check {
                   WHERE m.sku IS NULL OR l.sku IS NULL OR l.times <> 1 OR l.id <> m.id OR l.kind <> m.kind
                         OR l.balance IS DISTINCT FROM m.balance
                         OR l.quantity IS DISTINCT FROM CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END
+                        OR l.partition IS DISTINCT FROM m.partition OR l."offset" IS DISTINCT FROM m."offset"
                   LIMIT $1) AS odd
             LEFT JOIN decisions AS d ON d.id = odd.id AND d.kind = odd.kind"#,
 };

@@ -131,11 +131,16 @@ const CHECKS: &[Check] = &[
                  WHEN NOT d.accepted
                      THEN format('command %s was rejected, yet movement %d of SKU %s took effect', m.id, m.version,
                                  ", item!("m."), ")
+                 WHEN m.partition IS NOT d.partition OR m.\"offset\" IS NOT d.\"offset\"
+                     THEN format('command %s: movement %d of SKU %s says that it came by record %s, its decision %s', m.id,
+                                 m.version, ", item!("m."), ", coalesce(m.partition || '@' || m.\"offset\", 'none'),
+                                 coalesce(d.partition || '@' || d.\"offset\", 'none'))
                  ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision says: %s',
                              m.id, m.version, ", item!("m."), ", m.quantity, m.balance, substr(d.detail, 1, 200)) END
              FROM movements AS m
              LEFT JOIN decisions AS d ON d.seq = m.seq
              WHERE d.seq IS NULL OR d.id <> m.id OR d.kind <> m.kind OR NOT d.accepted
+                   OR m.partition IS NOT d.partition OR m.\"offset\" IS NOT d.\"offset\"
                    OR NOT EXISTS (
                        SELECT 1 FROM json_each(", detail!(), ", ", moved!(), ") AS line
                        WHERE CASE line.type WHEN 'object' THEN
@@ -167,6 +172,13 @@ const CHECKS: &[Check] = &[
             "SELECT format('order %s: %d of %d pieces of SKU %s came back', order_id, returned, deducted, ", item!(""), ")
              FROM order_lines WHERE returned < 0 OR returned > deducted LIMIT ?1"
         ),
+    },
+    Check {
+        invariant: 3,
+        // Whoever asks for a hold's end has it for a moment.
+        sql: "SELECT format('order %s: nobody may ask for the end of its hold until %s', order_id,
+                            datetime(asked_until / 1000000, 'unixepoch'))
+              FROM holds WHERE asked_until > (strftime('%s', 'now') + 3600) * 1000000 LIMIT ?1",
     },
     Check {
         invariant: 3,
