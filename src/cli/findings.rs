@@ -74,7 +74,8 @@ pub(super) fn subject(finding: &Finding) -> String {
         | Finding::AnotherCommand { key, .. }
         | Finding::NoRecord { key, .. }
         | Finding::Decided { key, .. }
-        | Finding::BeyondPosition { key, .. } => key.to_string(),
+        | Finding::BeyondPosition { key, .. }
+        | Finding::OutOfOrder { key, .. } => key.to_string(),
         Finding::ItemLimits { item, .. } => format!("SKU {item}"),
         Finding::HoldEnd { order_id, .. } => format!("order {order_id}"),
         Finding::Positions(PositionMismatch { at, .. }) => at.to_string(),
@@ -105,6 +106,11 @@ pub(super) fn what(finding: &Finding) -> String {
         }
         Finding::Positions(mismatch) => positions(mismatch),
         Finding::Topic(replaced) => replaced.to_string(),
+        Finding::OutOfOrder { record, after, .. } => {
+            format!(
+                "its record {record} has a later ledger sequence than the one at offset {after}, which comes after it"
+            )
+        }
         Finding::BeyondPosition { record, position, .. } => {
             format!("it was decided from {record}, but the ledger's position there is {position}")
         }
@@ -132,6 +138,9 @@ fn published(wrong: &Wrong) -> String {
     match wrong {
         Wrong::Missing => "it was never published".to_owned(),
         Wrong::Altered(at) => format!("what was published at {at} is not what the ledger has"),
+        Wrong::Envelope(at) => format!(
+            "what was published at {at} says what the ledger has, but its key or a header is not what belongs to it"
+        ),
         Wrong::Repeated(at) => format!("it was published {} times: {}", at.len(), list(at)),
         Wrong::Unknown(at) => {
             format!("it was published at {}, but the ledger has no such decision", list(at))
@@ -221,6 +230,7 @@ mod tests {
         let findings = [
             of_event(EventId::Result(key()), Wrong::Missing),
             of_event(EventId::DeadLetter(at(1)), Wrong::Altered(at(2))),
+            of_event(EventId::Result(key()), Wrong::Envelope(at(2))),
             of_event(EventId::Unknown("x".to_owned()), Wrong::Repeated(vec![at(1), at(2)])),
             of_event(EventId::Unknown("x".to_owned()), Wrong::Unknown(vec![at(1), at(2)])),
             Finding::Undecided { key: key(), record: at(1) },
@@ -242,6 +252,7 @@ mod tests {
             mismatch(Some(3), None),
             mismatch(None, Some(1)),
             Finding::BeyondPosition { key: key(), record: at(9), position: NextOffset(4) },
+            Finding::OutOfOrder { key: key(), record: at(3), after: Offset(7) },
         ];
         let lines = findings.iter().map(|finding| {
             let class = finding.class().name();

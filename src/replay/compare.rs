@@ -1,6 +1,6 @@
 //! The ledger against its topics: whether what was asked decides the same again, and what was published is what is stored.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -69,8 +69,15 @@ pub async fn with_topics(
 
     let total: u64 = ranges.iter().map(OffsetRange::span).sum();
     progress.expect(total * 2 + snapshot.count().await?);
-    let over =
-        Over { topics: &topics, scope, ranges: &ranges, positions: &positions, incarnations: &incarnations };
+    let deleted = block_in_place(|| shortened(&topics, &names.dead_letter_topic))?;
+    let over = Over {
+        topics: &topics,
+        scope,
+        ranges: &ranges,
+        positions: &positions,
+        incarnations: &incarnations,
+        letters_are_gone: !deleted.is_empty(),
+    };
     let mut comparison = Comparison::new(over, Sums::default());
     verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
     verifier.report.notes.extend(comparison.gone.notes());
@@ -90,7 +97,7 @@ pub async fn with_topics(
     let again = DecisionVerifier::new(verifier.since);
     comparison.walk(&mut *snapshot, again, progress).await?;
     comparison.read_published(progress, verifier.since)?;
-    let Named { wrong, excused } = comparison.reconciler.named();
+    let Named { wrong, excused_results: excused, excused_letters } = comparison.reconciler.named();
     for (event, wrong) in wrong {
         verifier.report.add(Finding::Published { event, wrong });
     }
@@ -98,6 +105,14 @@ pub async fn with_topics(
         verifier.report.notes.push(format!(
             "{excused} results of earlier topics of their names were never published, and cannot be now: their records \
              are gone"
+        ));
+    }
+    if excused_letters > 0 {
+        let gone: Vec<String> =
+            deleted.iter().map(|whole| format!("{} before offset {}", whole.at, whole.from)).collect();
+        verifier.report.notes.push(format!(
+            "{excused_letters} dead letters are not there: their topic was shortened (retention?): {}",
+            gone.join(", ")
         ));
     }
     Ok(verifier.report)
@@ -153,6 +168,13 @@ fn results_since(topics: &Topics, scope: &Scope<'_>, report: &mut AuditReport) -
     Ok(since)
 }
 
+/// The partitions of a topic whose first records are deleted.
+fn shortened(topics: &Topics, topic: &str) -> Result<Vec<OffsetRange>> {
+    let mut whole = topics.whole_topic(topic)?;
+    whole.retain(|range| range.from > NextOffset(0));
+    Ok(whole)
+}
+
 /// How far results of one partition may stand out of the order of their decisions.
 const RETENTION_SLACK_SECONDS: i64 = 60;
 
@@ -176,6 +198,8 @@ struct Over<'a> {
     ranges: &'a [OffsetRange],
     positions: &'a Positions,
     incarnations: &'a Incarnations,
+    /// Whether dead letters were deleted from their topic, nobody knows which.
+    letters_are_gone: bool,
 }
 
 /// A comparison with the topics under way.
@@ -183,6 +207,8 @@ struct Comparison<'a, R> {
     over: Over<'a>,
     /// Decisions met whose records went with an earlier topic.
     gone: Gone,
+    /// The last record of each partition that made a decision so far, in the ledger's order.
+    last: HashMap<TopicPartition, Offset>,
     reconciler: R,
     /// The events that are meant, where records are chosen by what they say.
     meant: HashSet<EventId>,
@@ -190,7 +216,7 @@ struct Comparison<'a, R> {
 
 impl<'a, R: Reconciler> Comparison<'a, R> {
     fn new(over: Over<'a>, reconciler: R) -> Self {
-        Self { over, gone: Gone::default(), reconciler, meant: HashSet::new() }
+        Self { over, gone: Gone::default(), last: HashMap::new(), reconciler, meant: HashSet::new() }
     }
 
     /// Walks the ledger and the topics, notes what should have been published, and judges.
@@ -239,17 +265,10 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         meant: &mut HashSet<Seq>,
     ) -> Step {
         let Entry { decision, movements } = entry;
-        if !self.over.incarnations.is_of_last(&decision) {
+        if self.over.incarnations.is_of_last(&decision) {
+            self.check_place(verifier, &decision);
+        } else {
             self.of_an_earlier_topic(verifier, &decision);
-        } else if let Some(source) = &decision.source
-            && let Some(position) = self.over.positions.get(&source.at)
-            && !position.covers(source.offset)
-        {
-            verifier.report.add(Finding::BeyondPosition {
-                key: decision.key.clone(),
-                record: source.clone(),
-                position: *position,
-            });
         }
         let wanted = match &found {
             Found::Unread => false,
@@ -283,7 +302,9 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                 }
                 Found::Own(_, Err(_)) | Found::Unread => None,
                 // It was published all the same.
-                Found::Another(_) | Found::Nothing(_) => Event::expected(&result(&decision, None, None)),
+                Found::Another(_) | Found::Nothing(_) => {
+                    Event::expected(&result(&decision, None, None)).map(Event::of_a_record_that_is_gone)
+                }
             };
             if let Some(event) = event {
                 self.expect(event);
@@ -291,6 +312,27 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         }
         let command = if let Found::Own(_, Ok(command)) = found { Some(command) } else { None };
         Step { decision, movements, command }
+    }
+
+    /// What is decided lies below the partition's position. And records of a partition are decided in their order: a
+    /// decision that was moved in the ledger's order shows.
+    fn check_place(&mut self, verifier: &mut DecisionVerifier, decision: &Decision) {
+        let Some(source) = &decision.source else { return };
+        let (key, record) = (|| decision.key.clone(), || source.clone());
+        if let Some(position) = self.over.positions.get(&source.at)
+            && !position.covers(source.offset)
+        {
+            verifier.report.add(Finding::BeyondPosition {
+                key: key(),
+                record: record(),
+                position: *position,
+            });
+        }
+        if let Some(after) = self.last.insert(source.at.clone(), source.offset)
+            && source.offset < after
+        {
+            verifier.report.add(Finding::OutOfOrder { key: key(), record: record(), after });
+        }
     }
 
     /// A decision whose record is gone with its topic. It was published all the same, unless the topic was deleted first.
@@ -301,7 +343,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             && verifier.counts(decision)
             && !self.over.scope.filter.looks_inside();
         if is_looked_at && let Some(event) = Event::expected(&result(decision, None, None)) {
-            self.reconciler.expect_excused(event);
+            self.reconciler.expect_excused(event.of_a_record_that_is_gone());
         }
     }
 
@@ -346,7 +388,8 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                             && let Some(event) =
                                 Event::expected(&result(first, record.key.as_deref(), record.traceparent()))
                         {
-                            self.expect(event);
+                            // The first time it was published with that one's key.
+                            self.expect(event.of_a_record_that_is_gone());
                         }
                     }
                     // Refused for its key, and not decided by an earlier version.
@@ -377,7 +420,14 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
     ) {
         verifier.report.dead_letters += 1;
         if let Some(event) = Event::expected(&dead_letter(record, fault, stage)) {
-            self.expect(event);
+            if self.over.scope.filter.looks_inside() {
+                self.meant.insert(event.id.clone());
+            }
+            if self.over.letters_are_gone {
+                self.reconciler.expect_excused(event);
+            } else {
+                self.reconciler.expect(event);
+            }
         }
     }
 
@@ -397,6 +447,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                     if self.is_published_of_these(channel, &record, since)
                         && let Some(event) = Event::found(channel, &record)
                         && (self.meant.contains(&event.id) || !self.over.scope.filter.looks_inside())
+                        && (event.is_ours() || self.over.scope.filter.is_everything())
                     {
                         published += 1;
                         self.reconciler.find(event, &record.source);

@@ -3,7 +3,9 @@
 use super::incarnations::Replaced;
 use super::published::{EventId, Wrong};
 use crate::event::Fault;
-use crate::ledger::{CommandKey, Differs, Id, Item, Limits, NextOffset, Source, Stamp, TopicPartition};
+use crate::ledger::{
+    CommandKey, Differs, Id, Item, Limits, NextOffset, Offset, Source, Stamp, TopicPartition,
+};
 
 /// Findings of each class kept at most; all are counted.
 const MOST_FINDINGS: u64 = 1_000;
@@ -107,6 +109,15 @@ pub enum Finding {
         /// The position.
         position: NextOffset,
     },
+    /// A command has a later ledger sequence than one of a later record of its partition.
+    OutOfOrder {
+        /// The command.
+        key: CommandKey,
+        /// Its record.
+        record: Source,
+        /// The offset of the other record.
+        after: Offset,
+    },
 }
 
 /// A partition of which ledger and Kafka do not agree how far it is done.
@@ -130,7 +141,10 @@ impl Finding {
             | Self::NoCommand { .. }
             | Self::AnotherCommand { .. }
             | Self::NoRecord { .. } => 4,
-            Self::Decided { .. } | Self::ItemLimits { .. } | Self::HoldEnd { .. } => 5,
+            Self::Decided { .. }
+            | Self::ItemLimits { .. }
+            | Self::HoldEnd { .. }
+            | Self::OutOfOrder { .. } => 5,
             Self::Positions(_) | Self::Topic(_) | Self::BeyondPosition { .. } => 6,
         }
     }
@@ -144,13 +158,14 @@ impl Finding {
             | Self::NoCommand { .. }
             | Self::AnotherCommand { .. }
             | Self::NoRecord { .. } => Class::Extra,
-            Self::Published { wrong: Wrong::Altered(_), .. }
+            Self::Published { wrong: Wrong::Altered(_) | Wrong::Envelope(_), .. }
             | Self::Decided { .. }
             | Self::ItemLimits { .. }
             | Self::HoldEnd { .. }
             | Self::Positions(_)
             | Self::Topic(_)
-            | Self::BeyondPosition { .. } => Class::Differing,
+            | Self::BeyondPosition { .. }
+            | Self::OutOfOrder { .. } => Class::Differing,
         }
     }
 

@@ -3,11 +3,14 @@
 //! Every event falls into one of a million buckets by its id, and each bucket keeps how many events should be in it
 //! less how many are, and the same of the sums of their fingerprints. When all is well every bucket is empty in the
 //! end. A second reading then names the events of those buckets that are not.
+//!
+//! Keys and headers have sums of their own, since they are not always known: what they should be stands in the record
+//! that an event is of, and that may be gone.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use crate::event::{Channel, OMITTED_VALUE_SHA256, Outgoing, Record, sha256};
+use crate::event::{Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, Record, sha256};
 use crate::ledger::{CommandKey, CommandKind, Id, Source, Stamp};
 
 /// Buckets: 16 MB, and with twenty million events some twenty in each.
@@ -60,16 +63,22 @@ pub struct Event {
     pub id: EventId,
     /// A digest of where it was published and of what it says.
     pub fingerprint: u64,
+    /// A digest of its key and its headers; `None` where nobody knows what they should be.
+    pub envelope: Option<u64>,
 }
 
 fn fingerprint(channel: Channel, parts: [&[u8]; 3]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[match channel {
+    let channel = match channel {
         Channel::Accepted => 1,
         Channel::Rejected => 2,
         Channel::DeadLetter => 3,
         Channel::Levels | Channel::Orders => 4,
-    }]);
+    };
+    digest([&[channel][..]].into_iter().chain(parts))
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
@@ -78,29 +87,82 @@ fn fingerprint(channel: Channel, parts: [&[u8]; 3]) -> u64 {
     u64::from_le_bytes(short)
 }
 
+/// The key and the headers of a record, whoever has it.
+struct Envelope<'a> {
+    key: Option<&'a [u8]>,
+    headers: Vec<(&'a str, Option<&'a [u8]>)>,
+}
+
+impl<'a> Envelope<'a> {
+    fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers.iter().rfind(|(known, _)| *known == name)?.1
+    }
+
+    fn digest(&self, channel: Channel) -> u64 {
+        if channel == Channel::DeadLetter {
+            return self.digest_of_letter();
+        }
+        let present = |part: Option<&[u8]>| if part.is_some() { &b"1"[..] } else { b"0" };
+        let headers = self
+            .headers
+            .iter()
+            .flat_map(|(name, value)| [name.as_bytes(), present(*value), value.unwrap_or_default()]);
+        digest([present(self.key), self.key.unwrap_or_default()].into_iter().chain(headers))
+    }
+
+    /// Of a dead letter: its stage, that it has a message, and the key. Not what the message says, which may be said
+    /// better by a later version; nor the headers of its record, which may have been left out.
+    fn digest_of_letter(&self) -> u64 {
+        let [_, _, _, stage, _, message] = ERROR_HEADERS;
+        let [_, _, _, key_digest, _] = OMITTED_HEADERS;
+        let key = match (self.header(key_digest), self.key) {
+            (Some(omitted), _) => omitted.to_vec(),
+            (None, Some(key)) => sha256(key).into_bytes(),
+            (None, None) => Vec::new(),
+        };
+        let has_message = self.header(message).is_some_and(|message| !message.is_empty());
+        digest([self.header(stage).unwrap_or_default(), if has_message { b"1" } else { b"0" }, &key])
+    }
+}
+
 impl Event {
     /// One that is to be published.
     #[must_use]
     pub fn expected(event: &Outgoing) -> Option<Self> {
-        let header = |name: &str| {
-            let found = event.headers.iter().rfind(|header| header.name == name)?;
-            found.value.as_deref()
-        };
-        Self::of(event.channel, event.value.as_deref(), header)
+        let headers = event.headers.iter().map(|header| (&*header.name, header.value.as_deref()));
+        let envelope = Envelope { key: event.key.as_deref(), headers: headers.collect() };
+        Self::of(event.channel, event.value.as_deref(), &envelope)
     }
 
-    /// One that was published; `None` when it has no id: then this program did not publish it.
+    /// One that was published. On a topic of results whatever has no id is an event that this program does not know;
+    /// a dead letter that says of no record is another program's, and `None`.
     #[must_use]
     pub fn found(channel: Channel, record: &Record) -> Option<Self> {
-        Self::of(channel, record.value.as_deref(), |name| header(record, name))
+        let headers = record.headers.iter().map(|header| (&*header.name, header.value.as_deref()));
+        let envelope = Envelope { key: record.key.as_deref(), headers: headers.collect() };
+        let event = Self::of(channel, record.value.as_deref(), &envelope);
+        event.or_else(|| {
+            let id = EventId::Unknown("a record without an event's id".to_owned());
+            (channel != Channel::DeadLetter).then_some(Self { id, fingerprint: 0, envelope: Some(0) })
+        })
     }
 
-    fn of<'a>(
-        channel: Channel,
-        value: Option<&[u8]>,
-        header: impl Fn(&str) -> Option<&'a [u8]>,
-    ) -> Option<Self> {
+    /// Whether it has the id of an event of this program's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        !matches!(self.id, EventId::Unknown(_))
+    }
+
+    /// The same where the record that it is of is gone, and its key and headers with it.
+    #[must_use]
+    pub fn of_a_record_that_is_gone(self) -> Self {
+        Self { envelope: None, ..self }
+    }
+
+    fn of(channel: Channel, value: Option<&[u8]>, envelope: &Envelope<'_>) -> Option<Self> {
+        let header = |name: &str| envelope.header(name);
         let value = value.unwrap_or_default();
+        let of_headers = Some(envelope.digest(channel));
         if channel == Channel::DeadLetter {
             let source = letter_source(&header)?;
             let class = header(LETTER_CLASS).unwrap_or_default();
@@ -110,11 +172,12 @@ impl Event {
             return Some(Self {
                 id: EventId::DeadLetter(source),
                 fingerprint: fingerprint(channel, [&digest, class, b""]),
+                envelope: of_headers,
             });
         }
         let id = EventId::read(String::from_utf8(header(ID)?.to_vec()).ok()?);
         let parts = [value, header(TYPE).unwrap_or_default(), header(TIME).unwrap_or_default()];
-        Some(Self { id, fingerprint: fingerprint(channel, parts) })
+        Some(Self { id, fingerprint: fingerprint(channel, parts), envelope: of_headers })
     }
 }
 
@@ -172,11 +235,26 @@ const _: () = assert!(BUCKETS == 1 << 20, "bucket() makes 20 bits");
 
 /// The buckets.
 #[derive(Debug)]
-pub struct Sums(Vec<(i64, u64)>);
+pub struct Sums(Vec<Bucket>);
+
+#[derive(Debug, Clone, Default)]
+struct Bucket {
+    count: i64,
+    fingerprints: u64,
+    envelopes: u64,
+    /// Whether the envelope of an event of it is not known: then those of the others are not compared either.
+    has_unknown: bool,
+}
+
+impl Bucket {
+    fn is_even(&self) -> bool {
+        (self.count, self.fingerprints) == (0, 0) && (self.envelopes == 0 || self.has_unknown)
+    }
+}
 
 impl Default for Sums {
     fn default() -> Self {
-        Self(vec![(0, 0); BUCKETS])
+        Self(vec![Bucket::default(); BUCKETS])
     }
 }
 
@@ -184,7 +262,7 @@ impl Sums {
     /// The buckets that are not even, and whether there are more than are returned.
     #[must_use]
     pub fn uneven(&self) -> (HashSet<usize>, bool) {
-        let uneven = self.0.iter().enumerate().filter(|(_, sums)| **sums != (0, 0)).map(|(index, _)| index);
+        let uneven = self.0.iter().enumerate().filter(|(_, sums)| !sums.is_even()).map(|(index, _)| index);
         let named: HashSet<usize> = uneven.clone().take(MOST_NAMED).collect();
         let more = uneven.count() > named.len();
         (named, more)
@@ -193,9 +271,13 @@ impl Sums {
 
 impl Reconciler for Sums {
     fn expect(&mut self, event: Event) {
-        let (count, sum) = &mut self.0[bucket(&event.id)];
-        *count += 1;
-        *sum = sum.wrapping_add(event.fingerprint);
+        let sums = &mut self.0[bucket(&event.id)];
+        sums.count += 1;
+        sums.fingerprints = sums.fingerprints.wrapping_add(event.fingerprint);
+        match event.envelope {
+            Some(envelope) => sums.envelopes = sums.envelopes.wrapping_add(envelope),
+            None => sums.has_unknown = true,
+        }
     }
 
     fn expect_excused(&mut self, event: Event) {
@@ -203,9 +285,10 @@ impl Reconciler for Sums {
     }
 
     fn find(&mut self, event: Event, _: &Source) {
-        let (count, sum) = &mut self.0[bucket(&event.id)];
-        *count -= 1;
-        *sum = sum.wrapping_sub(event.fingerprint);
+        let sums = &mut self.0[bucket(&event.id)];
+        sums.count -= 1;
+        sums.fingerprints = sums.fingerprints.wrapping_sub(event.fingerprint);
+        sums.envelopes = sums.envelopes.wrapping_sub(event.envelope.unwrap_or_default());
     }
 }
 
@@ -213,10 +296,29 @@ impl Reconciler for Sums {
 #[derive(Debug, Default)]
 pub struct Names {
     of: HashSet<usize>,
-    expected: HashMap<EventId, Vec<u64>>,
+    expected: HashMap<EventId, Vec<Digests>>,
     /// Those that may be missing.
     excused: HashSet<EventId>,
-    found: HashMap<EventId, Vec<(u64, Source)>>,
+    found: HashMap<EventId, Vec<(Digests, Source)>>,
+}
+
+/// The two digests of an event.
+#[derive(Debug, Clone, Copy)]
+struct Digests {
+    fingerprint: u64,
+    envelope: Option<u64>,
+}
+
+impl Digests {
+    fn of(event: &Event) -> Self {
+        Self { fingerprint: event.fingerprint, envelope: event.envelope }
+    }
+
+    /// Whether what was found is this, as far as that is known.
+    fn is(&self, found: Self) -> bool {
+        self.fingerprint == found.fingerprint
+            && self.envelope.is_none_or(|known| found.envelope == Some(known))
+    }
 }
 
 /// What is wrong with an event.
@@ -226,6 +328,8 @@ pub enum Wrong {
     Missing,
     /// It was published otherwise than the ledger has it, there.
     Altered(Source),
+    /// It says what the ledger has, but its key or a header is not what belongs to it, there.
+    Envelope(Source),
     /// It was published more than once, there.
     Repeated(Vec<Source>),
     /// It was published, there, but the ledger has nothing of it.
@@ -237,8 +341,10 @@ pub enum Wrong {
 pub struct Named {
     /// What is wrong with each event that is not as it should be, in the order of the ids' texts.
     pub wrong: Vec<(EventId, Wrong)>,
-    /// How many were not published, and are excused.
-    pub excused: u64,
+    /// How many results were not published, and are excused.
+    pub excused_results: u64,
+    /// The same of dead letters.
+    pub excused_letters: u64,
 }
 
 impl Names {
@@ -252,17 +358,22 @@ impl Names {
     #[must_use]
     pub fn named(mut self) -> Named {
         let mut wrong = Vec::new();
-        let mut excused = 0;
+        let (mut excused_results, mut excused_letters) = (0, 0);
         for (id, expected) in self.expected {
             let found = self.found.remove(&id).unwrap_or_default();
             let (right, altered): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|(fingerprint, _)| expected.contains(fingerprint));
+                found.into_iter().partition(|(found, _)| expected.iter().any(|known| known.is(*found)));
             let published = right.len() + altered.len();
-            for (_, source) in altered {
-                wrong.push((id.clone(), Wrong::Altered(source)));
+            for (digests, source) in altered {
+                let says_the_same = expected.iter().any(|known| known.fingerprint == digests.fingerprint);
+                let how = if says_the_same { Wrong::Envelope(source) } else { Wrong::Altered(source) };
+                wrong.push((id.clone(), how));
             }
             if published == 0 && self.excused.contains(&id) {
-                excused += 1;
+                match id {
+                    EventId::DeadLetter(_) => excused_letters += 1,
+                    EventId::Result(_) | EventId::Unknown(_) => excused_results += 1,
+                }
             } else if published == 0 {
                 wrong.push((id, Wrong::Missing));
             } else if right.len() > expected.len() {
@@ -274,7 +385,7 @@ impl Names {
         });
         wrong.extend(unknown);
         wrong.sort_by_cached_key(|(id, _)| id.to_string());
-        Named { wrong, excused }
+        Named { wrong, excused_results, excused_letters }
     }
 
     fn names(&self, event: &Event) -> bool {
@@ -285,7 +396,8 @@ impl Names {
 impl Reconciler for Names {
     fn expect(&mut self, event: Event) {
         if self.names(&event) {
-            self.expected.entry(event.id).or_default().push(event.fingerprint);
+            let digests = Digests::of(&event);
+            self.expected.entry(event.id).or_default().push(digests);
         }
     }
 
@@ -298,7 +410,8 @@ impl Reconciler for Names {
 
     fn find(&mut self, event: Event, at: &Source) {
         if self.names(&event) {
-            self.found.entry(event.id).or_default().push((event.fingerprint, at.clone()));
+            let digests = Digests::of(&event);
+            self.found.entry(event.id).or_default().push((digests, at.clone()));
         }
     }
 }
@@ -308,7 +421,7 @@ pub trait Reconciler {
     /// This should be published.
     fn expect(&mut self, event: Event);
 
-    /// This should be published, unless its record was deleted before it could be.
+    /// This should be published, unless its record was deleted before it could be; or it was, and is deleted since.
     fn expect_excused(&mut self, event: Event);
 
     /// This was published, there.
@@ -321,7 +434,9 @@ mod tests {
     use crate::ledger::{Offset, TopicPartition};
 
     fn event(id: &str, fingerprint: u64) -> Event {
-        Event { id: EventId::Unknown(id.to_owned()), fingerprint }
+        // One of a record that is gone, and one whose key and headers are known.
+        let envelope = fingerprint.is_multiple_of(2).then_some(fingerprint);
+        Event { id: EventId::Unknown(id.to_owned()), fingerprint, envelope }
     }
 
     fn at(offset: i64) -> Source {
@@ -366,6 +481,25 @@ mod tests {
                 named("e", Wrong::Unknown(vec![at(4)])),
             ]
         );
+    }
+
+    #[test]
+    fn another_key_or_header_is_named_where_it_is_known_what_it_should_be() {
+        let compare = |expected: Option<u64>| {
+            let event = |envelope| Event { id: EventId::Unknown("a".to_owned()), fingerprint: 1, envelope };
+            let mut sums = Sums::default();
+            sums.expect(event(expected));
+            sums.find(event(Some(8)), &at(0));
+            let (uneven, _) = sums.uneven();
+            let mut names = Names::of(HashSet::from([bucket(&EventId::Unknown("a".to_owned()))]));
+            names.expect(event(expected));
+            names.find(event(Some(8)), &at(0));
+            (uneven.len(), names.named().wrong)
+        };
+        assert_eq!(compare(Some(8)), (0, vec![]));
+        assert_eq!(compare(None), (0, vec![]));
+        let wrong = (EventId::Unknown("a".to_owned()), Wrong::Envelope(at(0)));
+        assert_eq!(compare(Some(7)), (1, vec![wrong]));
     }
 
     #[test]

@@ -234,7 +234,7 @@ async fn a_hold_whose_end_nobody_may_ask_for_is_named(database: Arc<TestDatabase
     store.apply(&records(0, 4, vec![hold("h-1", 60, &[("MUG", 1)])])).await.unwrap();
     let far = match *database {
         TestDatabase::Postgres { .. } => "now() + interval '1 year'",
-        _ => "4102444800000000",
+        TestDatabase::Sqlite { .. } => "4102444800000000",
     };
     expect_named_in(
         store,

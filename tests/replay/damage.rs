@@ -83,6 +83,11 @@ fn ten_damages_of_a_ledger_are_each_named() {
             (4, "order.created/later: it was published at"),
         ],
     );
+    // A decision that moved nothing, moved in the ledger's order.
+    one(
+        "UPDATE decisions SET seq = 1 WHERE id = 'later'",
+        &[(5, "has a later ledger sequence than the one at offset")],
+    );
     one(
         "UPDATE holds SET expires_at = expires_at + interval '1 hour'",
         &[(5, "order h-4: its hold ends at")],
@@ -189,6 +194,75 @@ fn a_result_missing_doubled_altered_or_unknown_is_named_and_a_missing_one_is_rep
     for topic in [missing, doubled, altered, unknown] {
         scene.kafka.delete_if_there(&[&topic]);
     }
+}
+
+#[test]
+fn a_result_or_dead_letter_with_another_key_or_header_and_one_from_nowhere_are_named() {
+    let scene = lived(100);
+    let is_late = |record: &Sent| record.key.as_deref() == Some(b"late".as_slice());
+    let changed = |name: &str, change: &dyn Fn(&mut Sent)| {
+        let topic = copy(&scene, "accepted", name, |mut records| {
+            records.iter_mut().filter(|record| is_late(record)).for_each(change);
+            records
+        });
+        let says = "order.created/late: what was published at";
+        names(
+            &scene,
+            &scene.database,
+            &["--accepted-topic", &topic],
+            &[(4, says), (4, "its key or a header")],
+        );
+        topic
+    };
+    let without =
+        |name: &'static str| move |record: &mut Sent| record.headers.retain(|header| header.name != name);
+    let others = [
+        changed("keyed", &|record| record.key = Some(b"another".to_vec())),
+        changed("keyless", &|record| record.key = None),
+        changed("untraced", &without("traceparent")),
+        changed("sourceless", &without("ce_source")),
+        changed("untyped", &without("content-type")),
+    ];
+    let foreign = copy(&scene, "accepted", "foreign", |mut records| {
+        let foreign = records.iter().find(|record| is_late(record)).expect("it was published").clone();
+        records.push(Sent { headers: Vec::new(), ..foreign });
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--accepted-topic", &foreign],
+        &[(4, "a record without an event's id: it was published at")],
+    );
+    let staged = copy(&scene, "dead", "staged", |mut records| {
+        for record in &mut records {
+            record.headers.retain(|header| header.name != "__connect.errors.stage");
+        }
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--dead-letter-topic", &staged],
+        &[(4, "dead letter of"), (4, "its key or a header")],
+    );
+    scene.kafka.delete_if_there(&[&foreign, &staged]);
+    for topic in &others {
+        scene.kafka.delete_if_there(&[topic]);
+    }
+}
+
+#[test]
+fn dead_letters_that_retention_deleted_are_a_note_and_no_finding() {
+    let scene = lived(100);
+    let dead = scene.topic("dead");
+    let ends = scene.kafka.ends(&dead, "read_committed");
+    let partition = ends.iter().position(|end| *end > 0).expect("there are dead letters");
+    scene.kafka.delete_records(&dead, i32::try_from(partition).expect("few"), ends[partition]);
+    let (status, out, log) = run(scene.tool(&["audit", "--topics"]));
+    assert_eq!(status, 0, "{out}\n{log}");
+    assert!(out.contains("dead letters are not there: their topic was shortened"), "{out}");
+    assert!(out.contains(&format!("{dead}[{partition}] before offset {}", ends[partition])), "{out}");
 }
 
 #[test]

@@ -105,7 +105,9 @@ pub fn lived(orders: usize) -> Scene {
     // An operator's own commands, which no topic holds.
     scene.stock(&[("SKU-001", 3), ("SKU-NEW", 4)]);
     // One after the other on one partition: the second finds what the first left.
-    scene.produce(&[order("late", &[("SKU-NEW", 1)]).to(0), order("later", &[("SKU-NEW", 9)]).to(0)]);
+    let late = order("late", &[("SKU-NEW", 1)]).to(0);
+    let late = late.header("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    scene.produce(&[late, order("later", &[("SKU-NEW", 9)]).to(0)]);
     scene.done(SOON);
     verifier.stop();
     scene
