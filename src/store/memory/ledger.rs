@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::ledger::{
-    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, OrderState, Seq, Stamp, TopicPartition,
+    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Stamp,
+    TopicId, TopicPartition,
 };
 use crate::store::{
-    Advance, DueHold, ItemLevel, MAX_BATCH, Position, StoreError, StoredMovement, StoredOrder, stored_order,
+    Advance, DueHold, Incarnation, ItemLevel, MAX_BATCH, Position, StoreError, StoredMovement, StoredOrder,
+    first_place_of, stored_order,
 };
 
 /// What is committed.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Ledger {
     pub(super) group: Option<String>,
     pub(super) levels: BTreeMap<Item, Level>,
@@ -26,6 +28,8 @@ pub(super) struct Ledger {
     /// Until when the end of a hold is somebody's to ask for.
     pub(super) asked_until: Map<Id, Stamp>,
     pub(super) positions: HashMap<TopicPartition, Position>,
+    /// Which topic a partition's decisions are of, from a ledger sequence on.
+    incarnations: BTreeMap<(TopicPartition, Seq), TopicId>,
     pub(super) unannounced: BTreeSet<Item>,
     /// The last ledger sequence drawn.
     pub(super) drawn: i64,
@@ -34,6 +38,8 @@ pub(super) struct Ledger {
 /// What a batch's transaction writes when it commits.
 #[derive(Default)]
 pub(super) struct Writes {
+    /// Levels made to follow from their movements, before the batch was decided.
+    pub(super) repaired: Map<Item, Level>,
     pub(super) changes: Changes,
     pub(super) advances: Vec<Advance>,
 }
@@ -72,6 +78,23 @@ impl Ledger {
         Ok(Some(StoredOrder { decisions, state, movements: movements.collect() }))
     }
 
+    /// How far every partition is applied.
+    pub(super) fn next_offsets(&self) -> HashMap<TopicPartition, NextOffset> {
+        self.positions.iter().map(|(at, position)| (at.clone(), position.next)).collect()
+    }
+
+    /// Which topics the decisions of each partition are of, sorted by partition and ledger sequence.
+    pub(super) fn incarnations(&self) -> Vec<Incarnation> {
+        let known = self.incarnations.iter();
+        known
+            .map(|((at, from), topic_id)| Incarnation {
+                at: at.clone(),
+                topic_id: topic_id.clone(),
+                from: *from,
+            })
+            .collect()
+    }
+
     /// Orders whose hold is over at this time, the longest over first, with its end.
     pub(super) fn holds_over(&self, at: Stamp) -> Vec<(Stamp, DueHold)> {
         let mut over: Vec<(Stamp, DueHold)> = self
@@ -86,7 +109,7 @@ impl Ledger {
         over
     }
 
-    /// States a position if it still is what it `was`.
+    /// States a position if it still is what it `was`, and notes a new id of its topic.
     pub(super) fn set_position(
         &mut self,
         at: &TopicPartition,
@@ -97,6 +120,12 @@ impl Ledger {
             return Err(StoreError::PositionChanged { at: at.clone() });
         }
         self.positions.insert(at.clone(), now.clone());
+        if let Some(topic_id) = &now.topic_id
+            && was.and_then(|was| was.topic_id.as_ref()) != Some(topic_id)
+        {
+            let from = first_place_of(was, Seq(self.drawn + 1));
+            self.incarnations.insert((at.clone(), from), topic_id.clone());
+        }
         Ok(())
     }
 
@@ -108,9 +137,20 @@ impl Ledger {
         first
     }
 
-    /// Writes what a batch's transaction has to write.
-    pub(super) fn commit(&mut self, writes: Writes) {
-        let Writes { changes, advances } = writes;
+    /// Lets the next batch begin after this ledger sequence.
+    pub(super) fn draw_through(&mut self, last: Seq) {
+        self.drawn = self.drawn.max(last.0);
+    }
+
+    /// Writes what a batch's transaction has to write: all of it or, where a ledger sequence is taken, nothing.
+    pub(super) fn commit(&mut self, writes: Writes) -> Result<(), StoreError> {
+        let Writes { repaired, changes, advances } = writes;
+        if let Some(taken) = changes.decisions.iter().find(|made| self.decisions.contains_key(&made.seq)) {
+            return Err(StoreError::Damaged {
+                what: format!("a decision at ledger sequence {} already", taken.seq),
+            });
+        }
+        self.levels.extend(repaired);
         self.levels.extend(changes.levels);
         for made in changes.decisions {
             self.sequences.insert(made.key.clone(), made.seq);
@@ -133,6 +173,7 @@ impl Ledger {
             position.next = position.next.max(next);
             position.published = position.published.max(published);
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,12 @@
-//! A ledger in memory, for tests, simulations and examples: what a running verifier needs, and nothing durable.
+//! A ledger in memory, for tests, simulations and examples: all that a ledger database can do, and nothing durable.
 //!
-//! It reads no clock, draws no random number and never sleeps, so that the same calls give the same answers. It is read
-//! by key alone, and so is no [`LedgerHistory`](super::LedgerHistory); it has no tables, and so is no
-//! [`LedgerAdmin`](super::LedgerAdmin).
+//! It reads no clock, draws no random number and never sleeps, so that the same calls give the same answers: its time is
+//! given, and a connection is lost when the caller says so. Reading it back is reading a copy.
 
+mod admin;
+mod audit;
+mod chain;
+mod history;
 mod ledger;
 mod tx;
 
@@ -65,6 +68,11 @@ impl MemoryStore {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A panic while it was held left it whole: what is committed is put together before.
         self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ledger as it is now.
+    fn copy(&self) -> Ledger {
+        self.ledger().clone()
     }
 
     async fn turn(&self) -> OwnedMutexGuard<()> {

@@ -7,11 +7,14 @@ use async_trait::async_trait;
 use tokio::sync::OwnedMutexGuard;
 
 use super::MemoryStore;
+use super::chain::{Chain, chains, level_after};
 use super::ledger::Writes;
 use crate::ledger::{
-    Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Sequenced, TopicPartition,
+    Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced,
+    TopicPartition,
 };
 use crate::store::apply::{IdLookup, LedgerTx};
+use crate::store::offline::OfflineTx;
 use crate::store::{Advance, CommandBatch, LedgerWriter as _, StoreError};
 
 /// A batch's transaction. What it writes waits here until it commits.
@@ -43,7 +46,8 @@ impl<'c> LedgerTx<'c> for MemoryTx<'c> {
 
     async fn lock_levels(&mut self, items: &[&Item]) -> Result<Map<Item, Level>, StoreError> {
         let ledger = self.store.ledger();
-        Ok(items.iter().filter_map(|item| Some(((*item).clone(), *ledger.levels.get(item)?))).collect())
+        let level = |item| self.writes.repaired.get(item).or_else(|| ledger.levels.get(item));
+        Ok(items.iter().filter_map(|item| Some(((*item).clone(), *level(item)?))).collect())
     }
 
     async fn lock_positions(
@@ -101,7 +105,24 @@ impl<'c> LedgerTx<'c> for MemoryTx<'c> {
                 retry: true,
             });
         }
-        self.store.ledger().commit(self.writes);
+        self.store.ledger().commit(self.writes)
+    }
+}
+
+#[async_trait]
+impl<'c> OfflineTx<'c> for MemoryTx<'c> {
+    async fn repair_levels(&mut self, items: &[&Item]) -> Result<(), StoreError> {
+        let ledger = self.store.ledger();
+        let chains = chains(&ledger);
+        for item in items {
+            let level = level_after(chains.get(item).map(Chain::newest), ledger.levels.get(*item));
+            self.writes.repaired.insert((*item).clone(), level);
+        }
+        Ok(())
+    }
+
+    async fn draw_through(&mut self, last: Seq) -> Result<(), StoreError> {
+        self.store.ledger().draw_through(last);
         Ok(())
     }
 }
