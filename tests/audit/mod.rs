@@ -10,11 +10,16 @@ use stock_verifier::ledger::NextOffset;
 use stock_verifier::replay::compare::standing;
 use stock_verifier::store::{Audit, CommandBatch, Store};
 
-use crate::on_every_store;
 use crate::support::{TestDatabase, advance, batch, order, partition, records, set};
+use crate::{on_every_database, on_every_store};
 
 on_every_store![
     a_healthy_ledger_has_no_findings_and_is_counted,
+    positions_are_compared_with_committed_offsets,
+];
+
+// Damaged by SQL. What is in memory is damaged where it is seen, in src/store/memory/audit/tests.rs.
+on_every_database![
     a_level_changed_by_hand_is_named,
     a_level_below_zero_is_named,
     a_missing_level_and_one_from_nowhere_are_named,
@@ -29,7 +34,6 @@ on_every_store![
     a_movement_from_nowhere_is_named,
     a_level_whose_version_is_off_is_named,
     findings_are_bounded_and_say_that_there_are_more,
-    positions_are_compared_with_committed_offsets,
 ];
 
 /// A small ledger: two SKUs, three accepted carts and a rejected one.
@@ -93,18 +97,16 @@ async fn a_level_changed_by_hand_is_named(database: Arc<TestDatabase>) {
 }
 
 async fn a_level_below_zero_is_named(database: Arc<TestDatabase>) {
-    let damage = match *database {
-        TestDatabase::Sqlite { .. } => {
-            "PRAGMA ignore_check_constraints = ON; UPDATE levels SET available = -5 WHERE sku = 'MUG'"
-        }
-        TestDatabase::Postgres { .. } => {
-            "ALTER TABLE levels DROP CONSTRAINT levels_check;
-             UPDATE levels SET available = -5 WHERE sku = 'MUG'"
-        }
-    };
+    let unchecked = database.by_dialect(
+        "PRAGMA ignore_check_constraints = ON",
+        "ALTER TABLE levels DROP CONSTRAINT levels_check",
+    );
     expect_named(
         &database,
-        &format!("{damage}; UPDATE movements SET balance = -1 WHERE sku = 'HAT' AND version = 2"),
+        &format!(
+            "{unchecked}; UPDATE levels SET available = -5 WHERE sku = 'MUG';
+             UPDATE movements SET balance = -1 WHERE sku = 'HAT' AND version = 2"
+        ),
         &[(1, "SKU MUG: its level is -5, below zero"), (1, "SKU HAT: movement 2 left -1, below zero")],
     )
     .await;
@@ -161,10 +163,7 @@ async fn a_missing_decision_is_named(database: Arc<TestDatabase>) {
 }
 
 async fn a_rejection_with_movements_is_named(database: Arc<TestDatabase>) {
-    let no = match *database {
-        TestDatabase::Sqlite { .. } => "0",
-        TestDatabase::Postgres { .. } => "false",
-    };
+    let no = database.by_dialect("0", "false");
     expect_named(
         &database,
         &format!("UPDATE decisions SET accepted = {no} WHERE id = 'o-2'"),
