@@ -343,4 +343,4 @@ fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
 }
 
 /// Levels repaired at once, at most.
-const MOST_REPAIRED: i64 = 20_000;
+const MOST_REPAIRED: u16 = 20_000;

@@ -10,11 +10,16 @@ use stock_verifier::ledger::NextOffset;
 use stock_verifier::replay::compare::standing;
 use stock_verifier::store::{Audit, CommandBatch, Store};
 
-use crate::on_every_store;
 use crate::support::{TestDatabase, advance, batch, hold, order, partition, records, set};
+use crate::{on_every_database, on_every_store};
 
 on_every_store![
     a_healthy_ledger_has_no_findings_and_is_counted,
+    positions_are_compared_with_committed_offsets,
+];
+
+// Damaged by SQL. What is in memory is damaged where it is seen, in src/store/memory/audit/tests.rs.
+on_every_database![
     a_level_changed_by_hand_is_named,
     a_level_below_zero_is_named,
     a_missing_level_and_one_from_nowhere_are_named,
@@ -31,7 +36,6 @@ on_every_store![
     a_hold_whose_end_nobody_may_ask_for_is_named,
     a_level_whose_version_is_off_is_named,
     findings_are_bounded_and_say_that_there_are_more,
-    positions_are_compared_with_committed_offsets,
 ];
 
 /// A small ledger: two SKUs, three accepted carts and a rejected one.
@@ -95,18 +99,16 @@ async fn a_level_changed_by_hand_is_named(database: Arc<TestDatabase>) {
 }
 
 async fn a_level_below_zero_is_named(database: Arc<TestDatabase>) {
-    let damage = match *database {
-        TestDatabase::Sqlite { .. } => {
-            "PRAGMA ignore_check_constraints = ON; UPDATE levels SET available = -5 WHERE sku = 'MUG'"
-        }
-        TestDatabase::Postgres { .. } => {
-            "ALTER TABLE levels DROP CONSTRAINT levels_check;
-             UPDATE levels SET available = -5 WHERE sku = 'MUG'"
-        }
-    };
+    let unchecked = database.by_dialect(
+        "PRAGMA ignore_check_constraints = ON",
+        "ALTER TABLE levels DROP CONSTRAINT levels_check",
+    );
     expect_named(
         &database,
-        &format!("{damage}; UPDATE movements SET balance = -1 WHERE sku = 'HAT' AND version = 2"),
+        &format!(
+            "{unchecked}; UPDATE levels SET available = -5 WHERE sku = 'MUG';
+             UPDATE movements SET balance = -1 WHERE sku = 'HAT' AND version = 2"
+        ),
         &[(1, "SKU MUG: its level is -5, below zero"), (1, "SKU HAT: movement 2 left -1, below zero")],
     )
     .await;
@@ -163,10 +165,7 @@ async fn a_missing_decision_is_named(database: Arc<TestDatabase>) {
 }
 
 async fn a_rejection_with_movements_is_named(database: Arc<TestDatabase>) {
-    let no = match *database {
-        TestDatabase::Sqlite { .. } => "0",
-        TestDatabase::Postgres { .. } => "false",
-    };
+    let no = database.by_dialect("0", "false");
     expect_named(
         &database,
         &format!("UPDATE decisions SET accepted = {no} WHERE id = 'o-2'"),
@@ -234,7 +233,7 @@ async fn a_hold_whose_end_nobody_may_ask_for_is_named(database: Arc<TestDatabase
     store.apply(&records(0, 4, vec![hold("h-1", 60, &[("MUG", 1)])])).await.unwrap();
     let far = match *database {
         TestDatabase::Postgres { .. } => "now() + interval '1 year'",
-        TestDatabase::Sqlite { .. } => "4102444800000000",
+        TestDatabase::Sqlite { .. } | TestDatabase::Memory(_) => "4102444800000000",
     };
     expect_named_in(
         store,

@@ -1,7 +1,8 @@
 //! One suite for every store: what the protocol rests on.
 
-mod memory;
+mod in_memory;
 mod model;
+mod offline;
 mod orders_life;
 mod reading;
 mod server;
@@ -19,14 +20,18 @@ use stock_verifier::ledger::{
 };
 use stock_verifier::store::{Advance, CommandBatch, LedgerHistory, Position, Store, StoreError};
 
-use crate::on_every_store;
 use crate::support::{
     TestDatabase, advance, at, batch, levels, order, partition, records, set, sku, word, words,
 };
+use crate::{on_every_database, on_every_store};
 
-on_every_store![
+// Of tables, and of the migrations that made them.
+on_every_database![
     a_new_database_is_unmigrated_and_migrating_twice_is_fine,
     a_newer_or_older_ledger_is_refused_with_its_version,
+];
+
+on_every_store![
     an_empty_batch_changes_nothing,
     a_cart_takes_all_its_lines_or_none,
     an_unknown_sku_is_a_rejection_and_stays_unknown,

@@ -10,7 +10,7 @@ use stock_verifier::ledger::{
     CommandKey, CommandKind, Decision, HoldSeconds, Id, Item, Level, Map, NextOffset, OrderState, Outcome,
     Policy, Request, Seq, Sequenced, Sequences, Stamp, Terms, TopicPartition, View, decide,
 };
-use stock_verifier::store::{CommandBatch, LedgerHistory, VerifierStore};
+use stock_verifier::store::{CommandBatch, Store};
 
 use super::expect_no_findings;
 use crate::on_every_store;
@@ -97,29 +97,18 @@ fn comparable(outcome: &Outcome) -> String {
     }
 }
 
-async fn expect_the_models_state(
-    store: &dyn VerifierStore,
-    history: Option<&dyn LedgerHistory>,
-    model: &mut Model,
-) {
+async fn expect_the_models_state(store: &dyn Store, model: &mut Model) {
     let found = store.levels(None).await.unwrap();
     let levels: Map<Item, Level> = found.into_iter().map(|level| (level.item, level.level)).collect();
     assert_eq!(levels, model.levels);
     let taken: BTreeSet<Item> = store.take_unannounced(1_000).await.unwrap().into_iter().collect();
     assert_eq!(taken, std::mem::take(&mut model.unannounced));
-    if let Some(history) = history {
-        expect_no_findings(history).await;
-    }
+    expect_no_findings(store).await;
 }
 
 async fn random_batches_are_decided_as_the_model_decides_them(database: Arc<TestDatabase>) {
-    let store = database.ledger().await;
-    expect_as_the_model(&*store, Some(&*store)).await;
-}
-
-/// Applies random batches to an empty ledger, and to the model. Audits it where it has a history.
-pub(super) async fn expect_as_the_model(store: &dyn VerifierStore, history: Option<&dyn LedgerHistory>) {
     const SEED: u64 = 20_260_101;
+    let store = database.ledger().await;
     let mut random = StdRng::seed_from_u64(SEED);
     let mut model = Model::default();
     let mut partitions: Vec<Vec<Request>> = vec![Vec::new(); 3];
@@ -159,10 +148,10 @@ pub(super) async fn expect_as_the_model(store: &dyn VerifierStore, history: Opti
             }
         }
         if round % 20 == 19 {
-            expect_the_models_state(store, history, &mut model).await;
+            expect_the_models_state(&*store, &mut model).await;
         }
     }
-    expect_the_models_state(store, history, &mut model).await;
+    expect_the_models_state(&*store, &mut model).await;
     let unseen: Vec<_> = MUST_SEE.iter().filter(|what| !seen.contains(**what)).collect();
     assert!(unseen.is_empty(), "the commands are too tame, {unseen:?} never came up: {seen:?}");
 }

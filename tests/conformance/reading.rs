@@ -1,10 +1,14 @@
 //! What was written reads back as it was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use stock_verifier::ledger::{CommandKey, CommandKind, Decision, Hold, Id, Item, Seq};
-use stock_verifier::store::{StoredOrder, VerifierStore};
+use stock_verifier::ledger::{
+    CommandKey, CommandKind, Decision, Hold, Id, Item, NextOffset, OrderStock, Seq, TopicId, TopicPartition,
+};
+use stock_verifier::store::{
+    Incarnation, ItemLevel, Position, Snapshot, Store, StoreError, StoredMovement, StoredOrder,
+};
 
 use super::{expect_no_findings, published};
 use crate::on_every_store;
@@ -17,8 +21,73 @@ on_every_store![
     odd_texts_come_back_as_they_went_in,
     levels_are_sorted_and_named_ones_are_found,
     the_ledger_reads_the_same_in_pages_of_any_size,
+    a_snapshot_stays_what_it_was_in_every_part,
     a_decision_and_an_order_are_found_by_their_id,
 ];
+
+/// All that a snapshot says.
+#[derive(Debug, PartialEq)]
+pub(super) struct Contents {
+    decisions: Vec<Decision>,
+    movements: Vec<StoredMovement>,
+    levels: Vec<ItemLevel>,
+    pub(super) lines: Vec<(Id, OrderStock)>,
+    pub(super) holds: Vec<(Id, Hold)>,
+    positions: HashMap<TopicPartition, NextOffset>,
+    incarnations: Vec<Incarnation>,
+    count: u64,
+    last: Option<Seq>,
+}
+
+impl Contents {
+    /// What there is now, read in pages of this size.
+    pub(super) async fn of(store: &dyn Store, size: usize) -> Self {
+        Self::read(&mut *store.snapshot().await.unwrap(), size).await
+    }
+
+    async fn read(snapshot: &mut dyn Snapshot, size: usize) -> Self {
+        let decisions = all(size, async |last: Option<&Decision>| {
+            snapshot.decisions_after(last.map_or(Seq::START, |last| last.seq), size).await
+        });
+        let decisions = decisions.await;
+        let levels = all(size, async |last: Option<&ItemLevel>| {
+            snapshot.levels_after(last.map(|last| &last.item), size).await
+        });
+        let levels = levels.await;
+        let lines = all(size, async |last: Option<&(Id, OrderStock)>| {
+            snapshot.order_lines_after(last.map(|(id, line)| (id, &line.item)), size).await
+        });
+        let lines = lines.await;
+        let holds = all(size, async |last: Option<&(Id, Hold)>| {
+            snapshot.holds_after(last.map(|(id, _)| id), size).await
+        });
+        let holds = holds.await;
+        Self {
+            movements: snapshot.movements_between(Seq::START, Seq::END).await.unwrap(),
+            positions: snapshot.positions().await.unwrap(),
+            incarnations: snapshot.incarnations().await.unwrap(),
+            count: snapshot.count().await.unwrap(),
+            last: snapshot.last_place().await.unwrap(),
+            decisions,
+            levels,
+            lines,
+            holds,
+        }
+    }
+}
+
+/// Reads the next page after the last thing read, until there is none.
+async fn all<T>(size: usize, mut next: impl AsyncFnMut(Option<&T>) -> Result<Vec<T>, StoreError>) -> Vec<T> {
+    let mut found = Vec::new();
+    loop {
+        let page = next(found.last()).await.unwrap();
+        assert!(page.len() <= size);
+        if page.is_empty() {
+            return found;
+        }
+        found.extend(page);
+    }
+}
 
 async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
@@ -153,6 +222,45 @@ async fn the_ledger_reads_the_same_in_pages_of_any_size(database: Arc<TestDataba
     }
 }
 
+async fn a_snapshot_stays_what_it_was_in_every_part(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let of_topic = |id: &str, next: i64| {
+        let topic_id = Some(TopicId::new(id));
+        Position { next: NextOffset(next), published: None, topic_id }
+    };
+    store.set_position(&partition(0), None, &of_topic("first", 0)).await.unwrap();
+    let life = vec![
+        set("a-1", "MUG", 40, None),
+        set("a-2", "PEN", 40, None),
+        order("o-1", &[("MUG", 4), ("PEN", 4)]),
+        order("o-2", &[("MUG", 4)]),
+        hold("h-1", 86_400, &[("PEN", 1)]),
+        hold("h-2", 86_400, &[("PEN", 1)]),
+        returned("r-1", "o-1", &[("MUG", 1), ("PEN", 1)]),
+        returned("r-2", "o-2", &[("MUG", 1)]),
+    ];
+    store.apply(&records(0, 0, life)).await.unwrap();
+    let before = Contents::of(&*store, 100).await;
+    assert_eq!((before.lines.len(), before.holds.len(), before.count), (3, 2, 8));
+    assert_eq!(Contents::of(&*store, 1).await, before, "in pages of any size");
+
+    let mut snapshot = store.snapshot().await.unwrap();
+    // A database takes it with the first thing that is read.
+    assert_eq!(snapshot.count().await.unwrap(), 8);
+    let more = vec![cancelled("o-2"), extended("e-1", "h-1", 60), set("a-3", "CUP", 1, None)];
+    store.apply(&records(0, 8, more)).await.unwrap();
+    let was = store.all_positions().await.unwrap().remove(&partition(0));
+    store.set_position(&partition(0), was.as_ref(), &of_topic("second", 0)).await.unwrap();
+    assert_eq!(Contents::read(&mut *snapshot, 2).await, before);
+
+    let after = Contents::of(&*store, 100).await;
+    assert_eq!((after.count, after.levels.len(), after.incarnations.len()), (11, 3, 2));
+    assert!(
+        after.lines != before.lines && after.holds != before.holds && after.positions != before.positions
+    );
+    assert!(after.last > before.last);
+}
+
 /// What an accepted decision says it moved: item, pieces, and the level after.
 fn moved_lines(decision: &Decision) -> Vec<(Item, i64, i64)> {
     let taken = |sign: i64| -> Vec<_> {
@@ -179,11 +287,7 @@ fn moved_lines(decision: &Decision) -> Vec<(Item, i64, i64)> {
 }
 
 async fn a_decision_and_an_order_are_found_by_their_id(database: Arc<TestDatabase>) {
-    expect_found_by_id(&*database.ledger().await).await;
-}
-
-/// What any ledger, empty at first, answers about single decisions and orders.
-pub(super) async fn expect_found_by_id(store: &dyn VerifierStore) {
+    let store = database.ledger().await;
     let stock = vec![set("o-1", "MUG", 10, None), set("a-2", "SHIRT", 5, None)];
     store.apply(&batch(stock)).await.unwrap();
     let life = vec![

@@ -15,7 +15,7 @@ use stock_verifier::ledger::NextOffset;
 use stock_verifier::pipeline::batch::Bounds;
 use stock_verifier::pipeline::progress::Progress;
 use stock_verifier::pipeline::{Comparison, Pipeline, TopicNews, Unfinished};
-use stock_verifier::store::{CommandBatch, LedgerReader as _, LedgerWriter as _};
+use stock_verifier::store::{CommandBatch, LedgerHistory as _, LedgerReader as _, LedgerWriter as _};
 use stock_verifier::tally::Totals;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -133,6 +133,8 @@ fn run(world: &World, batch: usize, fate: Fate) -> Ended {
 fn holds(world: &World, orders: usize, pieces: i64) {
     let levels = runtime().block_on(world.database.levels(None)).expect("levels");
     let positions = runtime().block_on(world.database.all_positions()).expect("positions");
+    let audit = runtime().block_on(world.database.audit()).expect("an audit");
+    assert_eq!(audit.findings, [], "each decision moved what it says, and each level is what was moved");
     let world = world.lock();
     let mut published: BTreeMap<String, usize> = BTreeMap::new();
     let mut accepted = 0;

@@ -7,14 +7,13 @@ use stock_verifier::cli::stock::{GetArgs, ImportArgs, LimitsArgs, SetArgs, Stock
 use stock_verifier::ledger::Limits;
 use stock_verifier::store::{MAX_BATCH, Store};
 
-use crate::on_every_store;
 use crate::support::{TestDatabase, batch, levels, order};
+use crate::{on_every_database, on_every_store};
 
 on_every_store![
     a_file_is_imported_and_each_level_is_a_movement,
     a_file_with_one_bad_row_imports_nothing,
     the_same_file_again_changes_nothing_unless_it_has_another_name,
-    an_import_of_several_transactions_goes_on_where_it_stopped,
     a_level_is_set_and_shown,
     a_level_at_another_version_is_not_set,
     an_unknown_sku_is_named,
@@ -22,6 +21,9 @@ on_every_store![
     limits_are_stated_and_shown,
     limits_that_cannot_be_are_not_set,
 ];
+
+// Its last transactions are taken back by SQL.
+on_every_database![an_import_of_several_transactions_goes_on_where_it_stopped];
 
 async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Result<String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();

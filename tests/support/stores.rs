@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use stock_verifier::ledger::{
     Command, HoldSeconds, Id, Item, Limits, Location, NextOffset, Offset, Outcome, Policy, Quantity, Request,
-    Sku, Source, Terms, TopicPartition,
+    Sku, Source, Stamp, Terms, TopicPartition,
 };
+use stock_verifier::store::memory::MemoryStore;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
 use stock_verifier::store::{Advance, CommandBatch, Store};
@@ -15,8 +17,10 @@ use stock_verifier::store::{Advance, CommandBatch, Store};
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;
 
-/// A database of one test's own, empty at first.
+/// A ledger of one test's own, empty at first: what outlives the stores on it.
 pub enum TestDatabase {
+    /// What stores in memory share. Its time is this machine's.
+    Memory(MemoryStore),
     /// A file that goes with its folder.
     Sqlite { folder: tempfile::TempDir },
     /// A database on the server `DATABASE_URL` names.
@@ -24,6 +28,14 @@ pub enum TestDatabase {
 }
 
 impl TestDatabase {
+    /// A ledger in memory.
+    pub fn memory() -> Self {
+        Self::Memory(MemoryStore::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+            Stamp(i64::try_from(since.as_micros()).expect("before the year 290,000"))
+        }))
+    }
+
     /// A SQLite file.
     pub fn sqlite() -> Self {
         Self::Sqlite { folder: tempfile::tempdir().expect("a temporary folder") }
@@ -43,9 +55,19 @@ impl TestDatabase {
         Self::Postgres { server, name }
     }
 
+    /// Another ledger of the same kind.
+    pub async fn another(&self) -> Self {
+        match self {
+            Self::Memory(_) => Self::memory(),
+            Self::Sqlite { .. } => Self::sqlite(),
+            Self::Postgres { .. } => Self::postgres().await,
+        }
+    }
+
     /// The URL a user would give.
     pub fn url(&self) -> String {
         match self {
+            Self::Memory(_) => panic!("a ledger in memory has no URL: this is a test for databases alone"),
             Self::Sqlite { folder } => format!("sqlite://{}/ledger.db", folder.path().display()),
             Self::Postgres { server, name } => {
                 let mut url = url::Url::parse(server).expect("DATABASE_URL is a URL");
@@ -58,6 +80,7 @@ impl TestDatabase {
     /// Another store on this database, whatever its tables.
     pub async fn open(&self) -> Arc<dyn Store> {
         match self {
+            Self::Memory(store) => Arc::new(store.connect()),
             Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
             Self::Postgres { .. } => Arc::new(
                 PostgresStore::open(
@@ -78,9 +101,19 @@ impl TestDatabase {
         store
     }
 
+    /// Which of these is said to this database.
+    pub fn by_dialect<'s>(&self, sqlite: &'s str, postgres: &'s str) -> &'s str {
+        match self {
+            Self::Memory(_) => panic!("a ledger in memory has no SQL: this is a test for databases alone"),
+            Self::Sqlite { .. } => sqlite,
+            Self::Postgres { .. } => postgres,
+        }
+    }
+
     /// Runs statements as someone with a database shell would.
     pub async fn execute(&self, sql: &str) {
         match self {
+            Self::Memory(_) => panic!("a ledger in memory has no SQL: this is a test for databases alone"),
             Self::Sqlite { .. } => {
                 let mut conn = SqliteConnection::connect(&self.url()).await.expect("connects");
                 sqlx::raw_sql(sql).execute(&mut conn).await.expect(sql);
@@ -110,23 +143,54 @@ async fn execute_postgres(url: &str, sql: &str) {
 #[macro_export]
 macro_rules! on_every_store {
     ($($case:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                $crate::support::on(super::$case, $crate::support::TestDatabase::memory()).await;
+            })+
+        }
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                let database = std::sync::Arc::new($crate::support::TestDatabase::sqlite());
-                super::$case(std::sync::Arc::clone(&database)).await;
-                database.remove().await;
+                $crate::support::on(super::$case, $crate::support::TestDatabase::sqlite()).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                let database = std::sync::Arc::new($crate::support::TestDatabase::postgres().await);
-                super::$case(std::sync::Arc::clone(&database)).await;
-                database.remove().await;
+                $crate::support::on(super::$case, $crate::support::TestDatabase::postgres().await).await;
             })+
         }
     };
+}
+
+/// The same on databases alone, for a case that a ledger in memory cannot have: each list says why.
+#[macro_export]
+macro_rules! on_every_database {
+    ($($case:ident),+ $(,)?) => {
+        mod databases {
+            mod sqlite {
+                $(#[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    $crate::support::on(super::super::$case, $crate::support::TestDatabase::sqlite()).await;
+                })+
+            }
+            mod postgres {
+                $(#[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let database = $crate::support::TestDatabase::postgres().await;
+                    $crate::support::on(super::super::$case, database).await;
+                })+
+            }
+        }
+    };
+}
+
+/// Runs a case on a database, and removes that when the case passes.
+pub async fn on(case: impl AsyncFnOnce(Arc<TestDatabase>), database: TestDatabase) {
+    let database = Arc::new(database);
+    case(Arc::clone(&database)).await;
+    database.remove().await;
 }
 
 /// The SKU of this name.

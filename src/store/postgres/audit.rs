@@ -312,7 +312,7 @@ pub(super) async fn repairable_levels(connection: &mut PgConnection) -> Result<V
     let mut transaction =
         connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
     transaction.execute(SETTINGS).await.map_err(&doing)?;
-    let found = sqlx::query(MENDABLE).bind(MOST_REPAIRED).fetch_all(&mut *transaction).await;
+    let found = sqlx::query(MENDABLE).bind(i64::from(MOST_REPAIRED)).fetch_all(&mut *transaction).await;
     let levels = read_levels(found)?;
     transaction.commit().await.map_err(doing)?;
     Ok(levels)

@@ -93,7 +93,7 @@ pub(super) async fn read_repairable(conn: &mut SqliteConnection) -> Result<Vec<(
          WHERE l.version IS NOT m.movements OR l.available IS NOT m.total
          ORDER BY m.sku, m.location LIMIT ?1",
     )
-    .bind(MOST_REPAIRED)
+    .bind(i64::from(MOST_REPAIRED))
     .fetch_all(conn)
     .await;
     of_rows(rows)

@@ -1,20 +1,19 @@
-//! The ledger in memory: it decides as every store does, and its time and its faults are the test's.
+//! What is special to the ledger in memory: its time and its faults are the test's.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use stock_verifier::ledger::{Item, NextOffset, Stamp};
+use stock_verifier::ledger::{NextOffset, Seq, Sequenced, Stamp};
 use stock_verifier::store::memory::MemoryStore;
 use stock_verifier::store::{
-    CommandBatch, LedgerReader as _, LedgerWriter as _, Position, StoreError, WorkQueue as _,
+    CommandBatch, LedgerAdmin as _, LedgerReader as _, LedgerWriter as _, StoreError, WorkQueue as _,
 };
 
-use super::model::expect_as_the_model;
-use super::reading::expect_found_by_id;
+use super::{expect_no_findings, published};
 use crate::support::{
-    advance, at, batch, cancelled, expired, extended, hold, item, order, partition, records, set, words,
+    batch, cancelled, expired, extended, hold, item, order, partition, records, set, words,
 };
 
 /// A ledger whose time stands still until the test moves it, in seconds.
@@ -31,18 +30,6 @@ async fn available(store: &MemoryStore, name: &str) -> i64 {
 /// A batch of one order for one mug, the first record of its partition.
 fn one_mug(epoch: u64) -> CommandBatch {
     CommandBatch { epoch: Some(epoch), ..records(0, 0, vec![order("o-1", &[("MUG", 1)])]) }
-}
-
-#[tokio::test]
-async fn random_batches_are_decided_as_the_model_decides_them() {
-    let (store, _) = ledger();
-    expect_as_the_model(&store, None).await;
-}
-
-#[tokio::test]
-async fn a_decision_and_an_order_are_found_by_their_id() {
-    let (store, _) = ledger();
-    expect_found_by_id(&store).await;
 }
 
 #[tokio::test]
@@ -140,41 +127,14 @@ async fn a_batch_that_is_dropped_while_it_waits_leaves_its_turn_to_the_next() {
 }
 
 #[tokio::test]
-async fn positions_groups_and_pages_are_as_in_every_store() {
+async fn a_ledger_sequence_that_is_taken_is_not_given_to_another_decision() {
     let (store, _) = ledger();
-    let bare = |next| Position { next: NextOffset(next), published: None, topic_id: None };
-    store.claim_group("one", false).await.unwrap();
-    assert!(matches!(store.claim_group("two", false).await, Err(StoreError::OtherGroup { .. })));
-    store.claim_group("two", true).await.unwrap();
-
-    store.set_position(&partition(0), None, &bare(3)).await.unwrap();
-    let changed = store.set_position(&partition(0), None, &bare(9)).await;
-    assert!(matches!(changed, Err(StoreError::PositionChanged { .. })), "{changed:?}");
-    let mut behind = CommandBatch { advances: vec![advance(0, 5, 6)], ..CommandBatch::default() };
-    assert!(matches!(store.apply(&behind).await, Err(StoreError::PreviousNotCommitted { .. })));
-    behind.advances[0].applied = Some(NextOffset(4));
-    assert!(matches!(store.apply(&behind).await, Err(StoreError::LedgerBehind { .. })));
-    let undecided = CommandBatch {
-        advances: vec![advance(0, 2, 3)],
-        ..batch(vec![at(0, 2, order("o-9", &[("MUG", 1)]))])
-    };
-    assert_eq!(words(&store.apply(&undecided).await.unwrap().outcomes), ["undecided"]);
-    let mut on = CommandBatch { advances: vec![advance(0, 3, 8)], ..CommandBatch::default() };
-    on.advances[0].published = Some(NextOffset(3));
-    store.apply(&on).await.unwrap();
-    on.advances[0] = advance(0, 3, 4);
-    store.apply(&on).await.unwrap();
-    let position = store.positions(&[partition(0), partition(1)]).await.unwrap().remove(&partition(0));
-    assert_eq!(position, Some(Position { published: Some(NextOffset(3)), ..bare(8) }), "it never moves back");
-
-    let names = ["b", "a@Z", "a", "9"];
-    store.apply(&batch(names.map(|name| set(&format!("a-{name}"), name, 1, None)).into())).await.unwrap();
-    let (mut after, mut found): (Option<Item>, Vec<String>) = (None, Vec::new());
-    while let [level] = &store.levels_after(after.as_ref(), 1).await.unwrap()[..] {
-        found.push(level.item.to_string());
-        after = Some(level.item.clone());
-    }
-    assert_eq!(found, ["9", "a", "a at Z", "b"]);
-    assert_eq!(store.take_unannounced(3).await.unwrap().len(), 3);
-    assert_eq!(store.take_unannounced(3).await.unwrap(), [item("b")]);
+    let first = store.apply(&batch(vec![set("a-1", "MUG", 9, None)])).await.unwrap();
+    let taken = published(&first.outcomes[0]).seq;
+    let again = |seq| [Sequenced { seq, at: Stamp(0) }];
+    let refused = store.restore(&batch(vec![set("a-2", "MUG", 1, None)]), &again(taken)).await;
+    assert!(matches!(&refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+    assert_eq!(available(&store, "MUG").await, 9);
+    store.restore(&batch(vec![set("a-2", "MUG", 1, None)]), &again(Seq(taken.0 + 1))).await.unwrap();
+    expect_no_findings(&store).await;
 }
