@@ -347,7 +347,8 @@ mod tests {
             group.transactional_id(worker)
         };
         assert_eq!(id("stock-verifier", "host-1", 0), "stock-verifier:host-1-0");
-        let names = ["x", "x-eu", "eu-1", "1", "a:b", "b", "a", ":b", "a%3Ab", "a%", "3Ab", "b-0", "-b"];
+        let names =
+            ["x", "x-eu", "eu-1", "1", "a:b", "b", "a", "a:", ":b", "b:b", "a%3Ab", "a%", "3Ab", "b-0", "-b"];
         let mut seen = std::collections::HashMap::new();
         for (group, instance) in names.iter().flat_map(|group| names.map(|instance| (*group, instance))) {
             for worker in [0, 1, 10] {

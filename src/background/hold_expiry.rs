@@ -130,8 +130,68 @@ impl Overdue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
     use super::*;
-    use crate::ledger::Id;
+    use crate::config::{KafkaArgs, TopicArgs};
+    use crate::ledger::{Id, Item};
+    use crate::store::{OverdueHolds, StoreError};
+
+    /// Holds that are due, given a page at a time.
+    struct Due(Mutex<Vec<DueHold>>);
+
+    #[async_trait]
+    impl WorkQueue for Due {
+        async fn take_due_holds(&self, limit: usize, _: Duration) -> Result<Vec<DueHold>, StoreError> {
+            let mut due = self.0.lock().unwrap();
+            let page = limit.min(due.len());
+            Ok(due.drain(..page).collect())
+        }
+
+        async fn overdue_holds(&self, _: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+            Ok(None)
+        }
+
+        async fn take_unannounced(&self, _: usize) -> Result<Vec<Item>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_that_kafka_refuses_hold_up_no_later_page() {
+        const HOLDS: usize = PAGE + 5;
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("o", 2, 1).unwrap();
+        // The first request: one of the two partitions, or a part of it.
+        cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+        let kafka = KafkaArgs {
+            brokers: cluster.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let name = |name: &str| name.to_owned();
+        let topics = TopicArgs {
+            orders_topic: name("o"),
+            adjustments_topic: name("a"),
+            accepted_topic: name("s.a"),
+            rejected_topic: name("s.r"),
+            levels_topic: name("s.l"),
+            dead_letter_topic: name("d"),
+        };
+        let hold = |number: usize| DueHold {
+            order_id: Id::new(&format!("o-{number}")).unwrap(),
+            at: Some(TopicPartition::new("o", i32::from(number.is_multiple_of(2)))),
+        };
+        let due = Due(Mutex::new((0..HOLDS).map(hold).collect()));
+        let sender = Arc::new(Sender::new(&kafka, &topics).unwrap());
+        let error = ask_due(&due, &sender, "o").await.unwrap_err().to_string();
+        assert!(error.contains(&format!("of {HOLDS} questions did not arrive")), "{error}");
+        assert!(due.0.lock().unwrap().is_empty(), "all pages are taken");
+    }
 
     #[test]
     fn a_question_goes_to_its_orders_partition_or_where_todays_producers_send() {

@@ -91,6 +91,11 @@ fn offset(element: &TopicPartitionListElem<'_>) -> Option<NextOffset> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
     use super::*;
 
     #[test]
@@ -106,5 +111,19 @@ mod tests {
         assert_eq!(of(1).unwrap(), None);
         let error = of(2).unwrap_err();
         assert!(error.may_pass(), "it is tried again: {error}");
+    }
+
+    #[test]
+    fn a_partition_that_kafka_answers_with_an_error_is_not_one_never_committed() {
+        // Only librdkafka can write an error beside a partition: it does for one that it does not know.
+        let consumer: BaseConsumer = ClientConfig::new().set("group.id", "g").create().unwrap();
+        let mut unknown = TopicPartitionList::new();
+        unknown.add_partition_offset("orders", 0, Offset::Beginning).unwrap();
+        let answer = consumer.seek_partitions(unknown, Duration::ZERO).unwrap();
+        assert!(answer.elements()[0].error().is_err(), "the list has an error of its own for the partition");
+        let committed = || CommittedOffsets::of_answer(&answer);
+        let error = committed().take(&TopicPartition::new("orders", 0)).unwrap_err();
+        assert!(error.to_string().contains("cannot read the committed offset of orders[0]"), "{error}");
+        committed().all().unwrap_err();
     }
 }

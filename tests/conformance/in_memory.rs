@@ -113,16 +113,25 @@ async fn a_connection_lost_before_the_commit_loses_the_batch_whole() {
 
 #[tokio::test]
 async fn a_batch_that_is_dropped_while_it_waits_leaves_its_turn_to_the_next() {
-    let (store, _) = ledger();
-    let stock = batch(vec![set("a-1", "MUG", 9, None)]);
-    {
-        // Never asked again after the first time.
-        let mut dropped = pin!(store.apply(&stock));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = dropped.as_mut().poll(&mut context);
-    }
-    let again = store.connect().apply(&stock).await.unwrap();
-    assert!(["accepted", "repeated"].contains(&words(&again.outcomes)[0]));
+    // Another comes while a batch asks what time it is: it has to wait, and is dropped.
+    let coming: Arc<std::sync::Mutex<Option<MemoryStore>>> = Arc::default();
+    let waited = Arc::new(AtomicI64::new(0));
+    let (then, counted) = (Arc::clone(&coming), Arc::clone(&waited));
+    let stock = || batch(vec![set("a-1", "MUG", 9, None)]);
+    let store = MemoryStore::new(move || {
+        let coming = then.lock().expect("no panic").take();
+        if let Some(store) = coming {
+            let stock = stock();
+            let mut dropped = pin!(store.apply(&stock));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            counted.fetch_add(i64::from(dropped.as_mut().poll(&mut context).is_pending()), Ordering::SeqCst);
+        }
+        Stamp(0)
+    });
+    *coming.lock().expect("no panic") = Some(store.connect());
+    assert_eq!(words(&store.apply(&stock()).await.unwrap().outcomes), ["accepted"]);
+    assert_eq!(waited.load(Ordering::SeqCst), 1, "it waited");
+    assert_eq!(words(&store.connect().apply(&stock()).await.unwrap().outcomes), ["repeated"]);
     assert_eq!(available(&store, "MUG").await, 9);
 }
 

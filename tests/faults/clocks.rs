@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 use stock_verifier::kafka::transactional::EXIT_HUNG;
+use stock_verifier::store::sqlite::SqliteStore;
+use stock_verifier::store::{LedgerAdmin as _, LedgerWriter as _};
 
 use crate::support::clock::Clock;
 use crate::support::kafka::{Sent, sent};
 use crate::support::process::Verifier;
 use crate::support::scene::Scene;
-use crate::support::servers::{Private, alone};
-use crate::support::{stream, wait};
+use crate::support::servers::{Private, alone, wait_for};
+use crate::support::{batch, set, stream, wait};
 
 /// Longer than a hold that is over is left to an instance that asked for its end and is gone: 30 s.
 const SOON: Duration = Duration::from_secs(60);
@@ -169,4 +173,104 @@ fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
     let ends = scene.prove();
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
     drop(scene);
+}
+
+/// A ledger in a file, whose clock is its process's own.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.0.display())
+    }
+
+    /// The answer to a query, beside whoever has the ledger open.
+    fn number(&self, sql: &str) -> i64 {
+        wait_for(async {
+            let options = SqliteConnectOptions::new().filename(&self.0).read_only(true);
+            let mut connection = options.connect().await.expect("opened");
+            let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect(sql);
+            sqlx::Connection::close(connection).await.expect("closed");
+            number
+        })
+    }
+}
+
+#[test]
+fn a_ledger_in_a_file_whose_clock_jumps_stays_exact_and_ends_holds_by_that_clock() {
+    const EACH: usize = 20;
+    const BOTH: i32 = 2;
+    let scene = Scene::new(BOTH);
+    let (file, clock) = (File(scene.file("ledger.db")), Clock::new());
+    wait_for(async {
+        let store = SqliteStore::open(&file.url()).await.expect("made");
+        store.migrate().await.expect("migrated");
+        store.apply(&batch(vec![set("all", "MUG", 1_000, None)])).await.expect("stock is set");
+        store.close().await;
+    });
+    let start = || {
+        let mut command = scene.command_without_database("jumping", &["--no-levels"]);
+        command.args(["--database-url", &file.url()]).envs(clock.environment());
+        scene.launch(command, "jumping")
+    };
+    let mut running = start();
+    let orders = |part: &str, hold_seconds: Option<i64>| {
+        let order = |number| {
+            let at = i32::try_from(number).expect("few") % BOTH;
+            created(at, &format!("{part}-{number}"), hold_seconds)
+        };
+        scene.produce(&(0..EACH).map(order).collect::<Vec<_>>());
+    };
+    let done = || {
+        wait::until("all is decided and published", SOON, || {
+            let ends = scene.kafka.ends(&scene.orders(), "read_committed");
+            let committed = scene.kafka.try_committed(scene.group(), &scene.orders());
+            committed.is_ok_and(|committed| {
+                committed.iter().zip(&ends).all(|(committed, end)| committed.unwrap_or(0) == *end)
+            })
+        });
+    };
+    let holds = |left: usize| {
+        wait::until("holds end by the ledger's clock", SOON, || {
+            file.number("SELECT count(*) FROM holds") == left as i64
+        });
+    };
+    orders("over", Some(LONG_HOLD));
+    orders("plain", None);
+    done();
+    // An hour forth, what was held for half an hour is over.
+    clock.is_ahead(JUMPS[0]);
+    orders("held", Some(LONG_HOLD));
+    orders("soon", Some(1));
+    done();
+    holds(EACH);
+    // Two hours back, the process ends. The next one decides at earlier times, by which no hold from before is over.
+    clock.is_ahead(JUMPS[1]);
+    assert_eq!(running.wait(SOON).code(), Some(EXIT_HUNG), "{}", running.log());
+    running = start();
+    orders("back", Some(1));
+    orders("kept", None);
+    done();
+    holds(EACH);
+    let confirmed = |number: usize| {
+        let at = i32::try_from(number).expect("few") % BOTH;
+        command(at, &json!({"type": "order.confirmed", "order_id": format!("held-{number}")}))
+    };
+    scene.produce(&(0..EACH).map(confirmed).collect::<Vec<_>>());
+    done();
+    holds(0);
+    done();
+    running.stop();
+
+    let ended = |kind: &str| scene.published("accepted").iter().filter(|event| event["type"] == kind).count();
+    assert_eq!(ended("order.accepted"), 6 * EACH);
+    assert_eq!(ended("hold.expired"), 3 * EACH);
+    assert_eq!(ended("confirmation.accepted"), EACH);
+    assert_eq!(scene.published("rejected"), [] as [Value; 0]);
+    assert_eq!(file.number("SELECT available FROM levels"), 1_000 - 3 * EACH as i64);
+    // Sequences go on whatever the times say.
+    let back = "SELECT count(*) FROM (SELECT decided_at - lag(decided_at) OVER (ORDER BY seq) AS since FROM decisions)
+                WHERE since < -3600 * 1000000";
+    assert_eq!(file.number(back), 1, "the times went back once");
+    let audit = scene.tool_on(&["audit", "--topics"], &file.url()).output().expect("the program runs");
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
 }

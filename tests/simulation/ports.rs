@@ -200,9 +200,11 @@ impl GroupMember for Member {
 
     async fn committed(&self, of: &[TopicPartition]) -> Result<CommittedOffsets, kafka::Error> {
         self.world.step().await;
+        let is_said = |_: &&TopicPartition| !self.world.happens("unsaid", |faults| faults.unsaid);
+        let said: Vec<_> = of.iter().filter(is_said).collect();
         let known = {
             let world = self.world.lock();
-            of.iter().map(|at| (at.clone(), Ok(world.committed.get(at).copied()))).collect()
+            said.into_iter().map(|at| (at.clone(), Ok(world.committed.get(at).copied()))).collect()
         };
         self.world.step().await;
         Ok(CommittedOffsets::new(known))

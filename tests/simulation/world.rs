@@ -36,6 +36,8 @@ pub struct Faults {
     pub disconnected: f64,
     /// The same after its commit, which the process does not learn.
     pub unanswered: f64,
+    /// Kafka cannot say what was committed of a partition.
+    pub unsaid: f64,
 }
 
 /// Kafka and the database, and the process's fate.
