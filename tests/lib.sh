@@ -94,6 +94,8 @@ free_port() {
   find -L "$PORT_RESERVATIONS" -maxdepth 1 -type l -delete # links to nothing: their owners have gone
   for ((tries = 0; tries < 500; tries++)); do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+    # Not one that the same owner has for another listener.
+    owns_port "$1" "$port" && continue
     reserve_port "$1" "$port" && { echo "$port"; return; }
   done
   die "found no free port"

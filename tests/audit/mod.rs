@@ -33,7 +33,7 @@ on_every_database![
     a_decision_that_is_no_json_is_named,
     a_movement_from_nowhere_is_named,
     a_movement_of_another_record_than_its_decision_is_named,
-    a_hold_whose_end_nobody_may_ask_for_is_named,
+    a_hold_whose_end_is_asked_for_until_far_ahead_is_named,
     a_level_whose_version_is_off_is_named,
     findings_are_bounded_and_say_that_there_are_more,
 ];
@@ -228,7 +228,7 @@ async fn a_movement_of_another_record_than_its_decision_is_named(database: Arc<T
     .await;
 }
 
-async fn a_hold_whose_end_nobody_may_ask_for_is_named(database: Arc<TestDatabase>) {
+async fn a_hold_whose_end_is_asked_for_until_far_ahead_is_named(database: Arc<TestDatabase>) {
     let store = ledger(&database).await;
     store.apply(&records(0, 4, vec![hold("h-1", 60, &[("MUG", 1)])])).await.unwrap();
     let far = match *database {
@@ -239,7 +239,7 @@ async fn a_hold_whose_end_nobody_may_ask_for_is_named(database: Arc<TestDatabase
         store,
         &database,
         &format!("UPDATE holds SET asked_until = {far}"),
-        &[(3, "order h-1: nobody may ask for the end of its hold until 2")],
+        &[(3, "order h-1: the end of its hold is somebody's to ask for until 2")],
     )
     .await;
 }

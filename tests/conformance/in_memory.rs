@@ -74,6 +74,19 @@ async fn a_hold_is_over_when_the_time_that_was_given_says_so() {
 }
 
 #[tokio::test]
+async fn a_hold_asked_for_by_a_clock_that_was_ahead_is_asked_for_again_when_it_is_over() {
+    let (store, time) = ledger();
+    let lease = Duration::from_secs(30);
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None), hold("o-1", 60, &[("MUG", 2)])])).await.unwrap();
+    time.fetch_add(3_600, Ordering::SeqCst);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap().len(), 1);
+    time.fetch_sub(3_580, Ordering::SeqCst);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap(), [], "it is not over yet");
+    time.fetch_add(40, Ordering::SeqCst);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_lost_connection_asks_for_a_comparison_and_no_other_one_does() {
     let (store, _) = ledger();
     let other = store.connect();

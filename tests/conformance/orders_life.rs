@@ -10,11 +10,13 @@ use stock_verifier::ledger::{Confirmed, Extended, GivenBack, Id, OrderTaken, Out
 use stock_verifier::store::{DueHold, Store};
 
 use super::{apply_one, back, expect_no_findings, positions, published, reasons};
-use crate::on_every_store;
 use crate::support::{
     TestDatabase, batch, cancelled, confirmed, expired, extended, hold, levels, order, partition, received,
     records, released, returned, set, sku, word, words,
 };
+use crate::{on_every_database, on_every_store};
+
+on_every_database![a_hold_asked_for_by_a_clock_that_was_ahead_is_asked_for_again];
 
 on_every_store![
     a_cancelled_order_gives_back_everything_once,
@@ -607,4 +609,20 @@ async fn eight_tasks_on_the_same_orders_give_back_no_more_than_was_taken(databas
     assert!(left.iter().all(|(_, available, _)| *available <= 1_000_000), "{left:?}");
     // Each order's returns against what it took are the audit's to compare.
     expect_no_findings(&*store).await;
+}
+
+async fn a_hold_asked_for_by_a_clock_that_was_ahead_is_asked_for_again(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    store.apply(&batch(vec![set("a-1", "MUG", 9, None), hold("o-1", 60, &[("MUG", 2)])])).await.unwrap();
+    let now = match *database {
+        TestDatabase::Postgres { .. } => "expires_at = now(), asked_until = now() + interval '1 year'",
+        TestDatabase::Sqlite { .. } | TestDatabase::Memory(_) => {
+            "expires_at = 0, asked_until = 4102444800000000"
+        }
+    };
+    database.execute(&format!("UPDATE holds SET {now}")).await;
+    let lease = Duration::from_secs(30);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap().len(), 1);
+    assert_eq!(store.take_due_holds(9, lease).await.unwrap(), [], "it is somebody's for as long as usual");
+    store.close().await;
 }

@@ -195,12 +195,12 @@ fn killed_and_the_groups_offsets_forgotten_no_result_is_lost_and_few_are_publish
     const PIECES: i64 = 40;
     let new = || world(7, Faults::default(), PIECES, ORDERS, 2);
     let whole = new();
-    assert_eq!(run(&whole, BATCH, None), Ended::Done);
+    assert_eq!(run(&whole, BATCH, Fate::Lives), Ended::Done);
     let steps = whole.lock().steps;
     let (mut in_between, mut most_again) = (0, 0);
     for kill_at in 1..=steps {
         let world = new();
-        let ended = run(&world, BATCH, Some(kill_at));
+        let ended = run(&world, BATCH, Fate::KilledAt(kill_at));
         {
             let mut world = world.lock();
             if ended == Ended::Killed {
@@ -208,7 +208,7 @@ fn killed_and_the_groups_offsets_forgotten_no_result_is_lost_and_few_are_publish
             }
             world.committed.clear();
         }
-        assert_eq!(run(&world, BATCH, None), Ended::Done, "killed at {kill_at}");
+        assert_eq!(run(&world, BATCH, Fate::Lives), Ended::Done, "killed at {kill_at}");
         most_again = most_again.max(is_published(&world, ORDERS, PIECES) - ORDERS);
     }
     assert!(in_between > 5, "only {in_between} kills came between deciding and publishing");

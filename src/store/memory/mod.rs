@@ -168,7 +168,9 @@ impl WorkQueue for MemoryStore {
         let until = Stamp(now.0.saturating_add(micros(lease)));
         let mut ledger = self.ledger();
         let mut due: Vec<DueHold> = ledger.holds_over(now).into_iter().map(|(_, hold)| hold).collect();
-        due.retain(|hold| ledger.asked_until.get(&hold.order_id).is_none_or(|until| *until <= now));
+        // What is asked for longer than anybody asks was asked by a clock that was ahead.
+        let is_free = |asked: &Stamp| *asked <= now || *asked > until;
+        due.retain(|hold| ledger.asked_until.get(&hold.order_id).is_none_or(is_free));
         due.truncate(limit);
         ledger.asked_until.extend(due.iter().map(|hold| (hold.order_id.clone(), until)));
         Ok(due)

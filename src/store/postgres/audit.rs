@@ -39,7 +39,7 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         // Whoever asks for a hold's end has it for a moment.
-        sql: "SELECT format('order %s: nobody may ask for the end of its hold until %s', order_id, asked_until)
+        sql: "SELECT format('order %s: the end of its hold is somebody''s to ask for until %s, longer than anybody has it', order_id, asked_until)
               FROM holds WHERE asked_until > now() + interval '1 hour' LIMIT $1",
     },
     Check {

@@ -199,7 +199,10 @@ pub(super) async fn take_due_holds(
     sqlx::query(
         "UPDATE holds SET asked_until = now() + $2 * interval '1 microsecond'
          FROM (SELECT order_id FROM holds
-               WHERE expires_at <= now() AND (asked_until IS NULL OR asked_until <= now())
+               WHERE expires_at <= now()
+                     AND (asked_until IS NULL OR asked_until <= now()
+                          -- Asked by a clock that was ahead: nobody asks for longer.
+                          OR asked_until > now() + $2 * interval '1 microsecond')
                ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
          WHERE holds.order_id = due.order_id
          RETURNING holds.order_id, holds.topic, holds.partition",

@@ -176,7 +176,7 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         // Whoever asks for a hold's end has it for a moment.
-        sql: "SELECT format('order %s: nobody may ask for the end of its hold until %s', order_id,
+        sql: "SELECT format('order %s: the end of its hold is somebody''s to ask for until %s, longer than anybody has it', order_id,
                             datetime(asked_until / 1000000, 'unixepoch'))
               FROM holds WHERE asked_until > (strftime('%s', 'now') + 3600) * 1000000 LIMIT ?1",
     },

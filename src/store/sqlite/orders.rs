@@ -201,7 +201,10 @@ pub(super) async fn take_due_holds(
     let mut rows: Vec<(i64, String, Option<String>, Option<i32>)> = sqlx::query_as(
         "UPDATE holds SET asked_until = ?2
          WHERE order_id IN (SELECT order_id FROM holds
-                            WHERE expires_at <= ?1 AND (asked_until IS NULL OR asked_until <= ?1)
+                            WHERE expires_at <= ?1
+                                  AND (asked_until IS NULL OR asked_until <= ?1
+                                       -- Asked by a clock that was ahead: nobody asks for longer.
+                                       OR asked_until > ?2)
                             ORDER BY expires_at LIMIT ?3)
          RETURNING expires_at, order_id, topic, partition",
     )
