@@ -1,6 +1,8 @@
 //! The servers of the tests themselves, after a crash.
 
+use std::collections::HashSet;
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::servers::Private;
@@ -22,4 +24,20 @@ fn a_server_comes_back_on_its_ports_though_the_one_killed_still_keeps_them_for_a
     servers.restart();
     dies.join().expect("it ends");
     assert_eq!(servers.services(&["env"]), before);
+}
+
+#[test]
+fn two_ports_promised_to_one_start_differ_whatever_chance_says() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = r#". tests/lib.sh
+        for _ in 1 2 3; do RANDOM=5; free_port "$1"; done"#;
+    let done = Command::new("bash")
+        .args(["-c", script, "bash"])
+        .arg(directory.path())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("bash can be run");
+    let ports = String::from_utf8(done.stdout).expect("numbers");
+    let different: HashSet<&str> = ports.lines().collect();
+    assert_eq!(different.len(), 3, "{ports}{}", String::from_utf8_lossy(&done.stderr));
 }
