@@ -9,6 +9,7 @@ mod from_0_1;
 mod groups;
 mod levels;
 mod order_life;
+mod reaching;
 mod security;
 mod settings;
 mod start_up;
