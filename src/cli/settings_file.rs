@@ -1,7 +1,7 @@
 //! The settings file: its values become the defaults of the flags, so flags and environment stay stronger.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, Command};
@@ -21,9 +21,15 @@ pub fn with_defaults(command: Command, arguments: impl Iterator<Item = OsString>
     let Some(file) = named_file(arguments) else { return Ok(command) };
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read the settings file {}", file.display()))?;
-    let settings: Table =
-        text.parse().with_context(|| format!("the settings file {} is not TOML", file.display()))?;
+    let settings: Table = text.parse().map_err(|error| not_toml(&file, &text, &error))?;
     lay_under(command, &settings).with_context(|| format!("in the settings file {}", file.display()))
+}
+
+/// Says where the file is wrong, and not what stands there, as the parser's own text does: it may be a password.
+fn not_toml(file: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    anyhow::anyhow!("the settings file {} is not TOML: line {line}: {}", file.display(), error.message())
 }
 
 fn with_plain_database_url(command: Command) -> Command {
@@ -77,7 +83,8 @@ fn lay_under(mut command: Command, settings: &Table) -> Result<Command> {
                 return command;
             };
             let values = values.clone();
-            command.mut_arg(id, move |argument| argument.default_values(values))
+            // What the file says is there: it need not be given.
+            command.mut_arg(id, move |argument| argument.required(false).default_values(values))
         });
     }
     Ok(command)
