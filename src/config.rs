@@ -4,12 +4,15 @@
 //! file, under the same name and in that order of strength:
 //! `--batch-max-orders`, `STOCK_VERIFIER_BATCH_MAX_ORDERS`, `batch-max-orders = …`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::store::MAX_BATCH;
@@ -28,17 +31,55 @@ pub struct KafkaArgs {
 
     /// Any librdkafka property, as kcat has it; may be given many times (in the environment: one a line)
     #[arg(short = 'X', long = "property", env = "STOCK_VERIFIER_PROPERTY", value_name = "KEY=VALUE",
-          value_parser = parse_property, value_delimiter = '\n')]
+          value_parser = SecretParser(parse_property), value_delimiter = '\n',
+          hide_env_values = true, hide_default_value = true)]
     pub properties: Vec<Property>,
 }
 
-/// One librdkafka property.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Reads what is or holds a secret. What it refuses is not repeated in the error, which clap's own parsers do.
+#[derive(Debug)]
+pub(crate) struct SecretParser<T>(pub(crate) fn(&str) -> Result<T, String>);
+
+// Not derived, which would ask the same of what is read.
+impl<T> Clone for SecretParser<T> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for SecretParser<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let text = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+        text.and_then(self.0).map_err(|why| {
+            let flag = arg.map(|arg| format!(" for '{arg}'")).unwrap_or_default();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("invalid value{flag}: {why}\n"))
+                .with_cmd(command)
+        })
+    }
+}
+
+/// One librdkafka property. Its value may be a secret: it is never printed.
+#[derive(Debug, Clone)]
 pub struct Property {
     /// Its name in librdkafka's CONFIGURATION.md.
     pub key: String,
+    value: SecretString,
+}
+
+impl Property {
+    /// A property by its name and value.
+    #[must_use]
+    pub fn new(key: &str, value: &str) -> Self {
+        Self { key: key.to_owned(), value: SecretString::from(value) }
+    }
+
     /// Its value.
-    pub value: String,
+    #[must_use]
+    pub(crate) fn expose(&self) -> &str {
+        self.value.expose_secret()
+    }
 }
 
 /// Properties that the protocol rests on.
@@ -54,19 +95,42 @@ const OWN_PROPERTIES: [&str; 9] = [
     "delivery.report.only.error",
 ];
 
+/// Other names that librdkafka has for a property, each with the one that is used here. Under both names at once, which one
+/// counts would be chance.
+pub(crate) const ALIASES: [(&str, &str); 12] = [
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("auto.commit.enable", "enable.auto.commit"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("message.send.max.retries", "retries"),
+    ("compression.codec", "compression.type"),
+    ("request.required.acks", "acks"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+];
+
 fn parse_property(text: &str) -> Result<Property, String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let (given, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let given = given.trim();
+    let key = ALIASES.iter().find(|(alias, _)| *alias == given).map_or(given, |(_, name)| name);
     if OWN_PROPERTIES.contains(&key) {
-        return Err(format!("{key} is set by the verifier itself and cannot be changed"));
+        return Err(format!("{given} is set by the verifier itself and cannot be changed"));
     }
-    Ok(Property { key: key.to_owned(), value: value.to_owned() })
+    Ok(Property::new(key, value))
 }
 
-/// A secret from a file, without the line's end.
-pub(crate) fn read_secret(file: &PathBuf) -> Result<SecretString> {
+/// A secret from a file: all of it but one line's end, which is the editor's.
+pub(crate) fn read_secret(file: &Path) -> Result<SecretString> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the password file {}", file.display()))?;
-    Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+    let secret = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if secret.is_empty() {
+        bail!("the password file {} is empty", file.display());
+    }
+    Ok(SecretString::from(secret))
 }
 
 /// The names of the topics.
@@ -279,8 +343,8 @@ impl LevelsArgs {
 pub struct DatabaseArgs {
     /// Where the ledger is.
     #[arg(long, help = "The ledger: postgres://USER@HOST/DB or sqlite://FILE; plain DATABASE_URL is read too",
-          env = "STOCK_VERIFIER_DATABASE_URL", value_name = "URL", value_parser = parse_database_url,
-          hide_env_values = true)]
+          env = "STOCK_VERIFIER_DATABASE_URL", value_name = "URL", value_parser = SecretParser(parse_database_url),
+          hide_env_values = true, hide_default_value = true)]
     pub database_url: Option<DatabaseUrl>,
 
     /// A file that holds the database password, so that it is in no URL
@@ -288,22 +352,45 @@ pub struct DatabaseArgs {
     pub database_password_file: Option<PathBuf>,
 }
 
-/// A database's URL; its password is never printed.
+/// A database's URL, and the password for it where that is in a file; neither is ever printed.
 #[derive(Debug, Clone)]
-pub struct DatabaseUrl(SecretString);
+pub struct DatabaseUrl {
+    url: SecretString,
+    password: Option<SecretString>,
+}
 
 pub(crate) fn parse_database_url(text: &str) -> Result<DatabaseUrl, String> {
     match text.split_once(':').map(|(scheme, _)| scheme) {
-        Some("postgres" | "postgresql" | "sqlite") => Ok(DatabaseUrl(SecretString::from(text.to_owned()))),
+        Some("postgres" | "postgresql" | "sqlite") => {
+            Ok(DatabaseUrl { url: SecretString::from(text), password: None })
+        }
         _ => Err("expected postgres://… or sqlite://…".to_owned()),
     }
 }
 
 impl DatabaseUrl {
-    /// The URL, password and all.
+    /// The URL, as it was given.
     #[must_use]
     pub(crate) fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.url.expose_secret()
+    }
+
+    /// The password from its file.
+    #[must_use]
+    pub(crate) fn password(&self) -> Option<&SecretString> {
+        self.password.as_ref()
+    }
+
+    /// The same with the password from this file, if one is named.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the database knows no passwords.
+    pub(crate) fn with_password_of(&self, file: Option<&Path>) -> Result<Self> {
+        let password = file.map(read_secret).transpose()?;
+        if password.is_some() && self.expose().starts_with("sqlite:") {
+            bail!("a SQLite ledger has no password, and a password file is given for it");
+        }
+        Ok(Self { url: self.url.clone(), password })
     }
 }
 
@@ -312,16 +399,11 @@ impl DatabaseArgs {
     ///
     /// # Errors
     /// When no URL is given, or the password file cannot be read.
-    pub fn url(&self) -> Result<SecretString> {
-        let Some(DatabaseUrl(url)) = &self.database_url else {
+    pub fn url(&self) -> Result<DatabaseUrl> {
+        let Some(url) = &self.database_url else {
             bail!("no database is named: give --database-url, or set STOCK_VERIFIER_DATABASE_URL");
         };
-        let Some(file) = &self.database_password_file else { return Ok(url.clone()) };
-        let password = read_secret(file)?;
-        let mut url = url::Url::parse(url.expose_secret()).context("the database URL is not a URL")?;
-        url.set_password(Some(password.expose_secret()))
-            .map_err(|()| anyhow::anyhow!("the database URL has no place for a password"))?;
-        Ok(SecretString::from(String::from(url)))
+        url.with_password_of(self.database_password_file.as_deref())
     }
 }
 
@@ -333,6 +415,12 @@ mod tests {
     fn a_database_password_is_not_in_the_debug_text() {
         let url = parse_database_url("postgres://shop:hunter2@db/stock").unwrap();
         assert!(!format!("{url:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_propertys_value_is_not_in_the_debug_text() {
+        let property = parse_property("sasl.password=hunter2").unwrap();
+        assert!(!format!("{property:?}").contains("hunter2"));
     }
 
     #[test]
@@ -386,9 +474,15 @@ mod tests {
     #[test]
     fn properties_the_protocol_rests_on_cannot_be_changed() {
         assert!(parse_property("enable.auto.commit=true").unwrap_err().contains("cannot be changed"));
-        assert_eq!(
-            parse_property("sasl.jaas=a=b").unwrap(),
-            Property { key: "sasl.jaas".into(), value: "a=b".into() }
-        );
+        for alias in [
+            "metadata.broker.list=elsewhere:9092",
+            " bootstrap.servers =elsewhere",
+            "auto.commit.enable=true",
+        ] {
+            assert!(parse_property(alias).unwrap_err().contains("cannot be changed"), "{alias}");
+        }
+        assert_eq!(parse_property("compression.codec=zstd").unwrap().key, "compression.type");
+        let property = parse_property("sasl.jaas=a=b").unwrap();
+        assert_eq!((&*property.key, property.expose()), ("sasl.jaas", "a=b"));
     }
 }

@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use secrecy::ExposeSecret as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::DatabaseArgs;
+use crate::config::{DatabaseArgs, DatabaseUrl};
 use crate::replay::Stopped;
 use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::SqliteStore;
@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode> {
     let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let cli = parse(command, std::env::args_os()).unwrap_or_else(|error| error.exit());
     // The demo tells its own story; only what goes wrong belongs in between.
     let level = if matches!(cli.command, Command::Demo(_)) { DEMO_LOG } else { USUAL_LOG };
     log_to_stderr(cli.log_format, level);
@@ -139,6 +139,37 @@ fn start() -> Result<ExitCode> {
     // A call into librdkafka that hangs must not keep the process: what is decided is in the ledger.
     runtime.shutdown_background();
     code
+}
+
+fn parse(
+    command: clap::Command,
+    arguments: impl Iterator<Item = std::ffi::OsString>,
+) -> Result<Cli, clap::Error> {
+    let mut matches = command.try_get_matches_from(arguments).map_err(concealed)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(concealed)
+}
+
+/// An error of the command line without what may be a secret: clap repeats a text that it does not expect where it
+/// stands, and that may be a database's URL, or a property after a flag that is mistyped.
+fn concealed(mut error: clap::Error) -> clap::Error {
+    let found: Vec<ContextKind> = error
+        .context()
+        .filter(|(_, value)| matches!(value, ContextValue::String(text) if may_hold_a_secret(text)))
+        .map(|(kind, _)| kind)
+        .collect();
+    for kind in &found {
+        error.insert(*kind, ContextValue::String("…".to_owned()));
+    }
+    if !found.is_empty() {
+        // "to pass '…' as a value" repeats it.
+        error.insert(ContextKind::Suggested, ContextValue::None);
+    }
+    error
+}
+
+/// Whether this is a URL, or a property. A flag with the name of its value (`--property <KEY=VALUE>`) is none.
+fn may_hold_a_secret(text: &str) -> bool {
+    text.contains("://") || (text.contains('=') && !text.contains('<'))
 }
 
 /// The exit status of an audit or a replay: what it came to; 130 when it was stopped, 2 when it could not be done.
@@ -221,17 +252,18 @@ async fn open_writable(
 /// A SQLite file is created and migrated as needed, since nobody else could;
 /// PostgreSQL is migrated only when asked.
 async fn open_ledger(args: &DatabaseArgs, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
-    open_url(args.url()?.expose_secret(), connections, migrate).await
+    open_url(&args.url()?, connections, migrate).await
 }
 
 /// The same of a URL.
-async fn open_url(url: &str, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
+async fn open_url(url: &DatabaseUrl, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
+    let (url, password) = (url.expose(), url.password());
     let embedded = url.starts_with("sqlite:");
     let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
     let store: Arc<dyn Store> = if embedded {
         Arc::new(SqliteStore::open(url).await.context(cannot)?)
     } else {
-        Arc::new(PostgresStore::open(url, connections).await.context(cannot)?)
+        Arc::new(PostgresStore::open_with_password(url, password, connections).await.context(cannot)?)
     };
     match store.check().await {
         Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {
@@ -249,6 +281,24 @@ mod tests {
 
     use super::*;
     use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+
+    #[test]
+    fn a_flag_that_takes_what_is_or_holds_a_secret_shows_neither_environment_nor_default() {
+        fn check(command: &clap::Command, found: &mut usize) {
+            for flag in command.get_arguments() {
+                let names = flag.get_value_names().unwrap_or_default();
+                if names.iter().any(|name| matches!(&**name, "URL" | "KEY=VALUE")) {
+                    *found += 1;
+                    let hidden = flag.is_hide_env_values_set() && flag.is_hide_default_value_set();
+                    assert!(hidden, "{} --{}", command.get_name(), flag.get_id());
+                }
+            }
+            command.get_subcommands().for_each(|command| check(command, found));
+        }
+        let mut found = 0;
+        check(&Cli::command(), &mut found);
+        assert!(found > 10, "{found}");
+    }
 
     /// The flags that belong under a heading of `--help`.
     fn under_headings() -> Vec<clap::Command> {

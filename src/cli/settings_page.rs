@@ -92,11 +92,45 @@ How values are written:
 
 * TIME: a number and its unit: `500ms`, `10s`, `2m`.
 * SIZE: bytes, or a number and its unit: `65536`, `64KiB`, `4MiB`.
-* A flag without a value is `on` when it is given. In the environment and the file it is `true` or `false`.
+* A flag without a value is `on` when it is given. In the environment and the file it is `true` or `false`; `yes` and
+  `no`, `on` and `off`, `1` and `0` mean the same.
 * A flag that may be given many times is a list in the file.
+* In the environment and the file, spaces and line ends around a value are no part of it, and an empty value is not set.
 
-Passwords: give the files that hold them (`--database-password-file`, `--kafka-password-file`). A password in a flag can
-be seen in the list of processes.
+Passwords: give the files that hold them (`--database-password-file`, `--kafka-password-file`, `--into-password-file`). A
+password in a flag can be seen in the list of processes. Such a file is the password as it is, without one line end at
+its end. In a URL some signs of a password are to be escaped: `/` as `%2F`, `?` as `%3F`, `#` as `%23`, `@` as `%40` and
+`%` as `%25`. No value of a setting that may hold a secret is shown by `--help`, an error or the log.
+
+## The database URL
+
+| what | as |
+|---|---|
+| a server | `postgres://stock@db.example:5432/stock` |
+| an IPv6 address | `postgres://stock@[2001:db8::1]/stock` |
+| a Unix socket | `postgres://stock@/stock?host=/var/run/postgresql` |
+| several servers | `postgres://stock@db-1:5432,db-2:5432/stock?target_session_attrs=read-write` |
+| a schema of its own | `postgres://stock@db/stock?options=-c%20search_path%3Dstock` |
+| a file | `sqlite:///var/lib/stock/ledger.db` |
+
+Of several servers, each is tried in its order, for up to 3 s, when the ledger is opened and before each new connection;
+the first that will do is taken. `target_session_attrs` says which will: `any` (the default), `read-write`, `read-only`,
+`primary`, `standby` or `prefer-standby`, as in libpq. To write, say `read-write`. A connection stays where it is until it
+fails, as it does on a server that is gone or takes no writes any more.
+
+Encryption: without `sslmode` a connection is encrypted where the server offers it, and nobody looks who the server is
+(`prefer`). Say `?sslmode=verify-full&sslrootcert=/etc/ssl/db-ca.pem`: then it is always encrypted, and the server must
+have a certificate for its name that this authority signed. Without `sslrootcert` the system's authorities count.
+`sslcert` and `sslkey` name a certificate and a key of your own. A password that goes to another host without encryption
+is warned of at the start.
+
+PgBouncer and other poolers: with `pool_mode = session` they are as good as the server. `transaction` and `statement` are
+refused at the start, since time-outs and prepared statements are a session's; so give the ledger's user or database in
+PgBouncer `pool_mode = session`, or name PostgreSQL itself. It needs a pool of a session for each worker and five more for
+each instance. Let PgBouncer notice a host that vanished, whose locks stay else: `tcp_keepidle = 10`, `tcp_keepintvl = 5`,
+`tcp_keepcnt = 3`. `options` in the URL are not for PgBouncer: use `ALTER ROLE … SET` instead.
+
+## The flags
 
 The headings below name the commands that have the flags; `replay` stands for all commands of `replay`. A dash says that
 there is none.

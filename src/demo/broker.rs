@@ -55,9 +55,9 @@ impl Broker {
             brokers: mock.bootstrap_servers(),
             kafka_password_file: None,
             properties: vec![
-                Property { key: "fetch.wait.max.ms".to_owned(), value: FETCH_WAIT_MS.to_owned() },
+                Property::new("fetch.wait.max.ms", FETCH_WAIT_MS),
                 // No static member, for the mock cannot be asked whether one has left.
-                Property { key: "group.instance.id".to_owned(), value: String::new() },
+                Property::new("group.instance.id", ""),
             ],
         };
         Ok(Self { kafka, topics, _mock: mock })

@@ -9,6 +9,8 @@ mod from_0_1;
 mod groups;
 mod levels;
 mod order_life;
+mod reaching;
+mod secrets;
 mod security;
 mod settings;
 mod start_up;

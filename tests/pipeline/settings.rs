@@ -85,6 +85,10 @@ fn properties_come_from_flags_environment_and_file() {
     let mut command = from_file(&scene, "");
     command.args(["-X", "enable.auto.commit=true"]);
     refused(&scene, command, "enable.auto.commit is set by the verifier itself");
+    // Under another name that librdkafka has for it, too.
+    let mut command = from_file(&scene, "");
+    command.args(["-X", "metadata.broker.list=127.0.0.1:1"]);
+    refused(&scene, command, "metadata.broker.list is set by the verifier itself");
     // And good ones are taken.
     runs_in(&scene, from_file(&scene, "[property]\n\"statistics.interval.ms\" = 0\n"), "file");
 }
@@ -103,6 +107,96 @@ fn plain_database_url_is_read_when_its_own_is_not_set() {
     let mut verifier = scene.launch(command, "own");
     verifier.said("verifying", SOON);
     verifier.stop();
+}
+
+/// `audit` with the scene's database in a variable.
+fn audit(scene: &Scene) -> Command {
+    let mut command = program();
+    command.arg("audit").env("STOCK_VERIFIER_DATABASE_URL", scene.database.url());
+    command.env("STOCK_VERIFIER_BROKERS", &scene.kafka.brokers).env("STOCK_VERIFIER_GROUP", &scene.name);
+    command
+}
+
+#[test]
+fn a_switch_is_said_in_a_variable_as_people_say_it() {
+    let scene = Scene::new(1);
+    let left_out = "--offsets reads what Kafka has";
+    for (text, on) in [
+        ("1", true),
+        ("yes", true),
+        ("on", true),
+        ("true", true),
+        ("TRUE\n", true),
+        ("0", false),
+        ("no", false),
+        ("off", false),
+        ("false", false),
+        ("", false),
+        (" \n", false),
+    ] {
+        let output = audit(&scene).env("STOCK_VERIFIER_OFFSETS", text).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text:?}: {output:?}");
+        assert_eq!(said.contains(left_out), !on, "{text:?}: {said}");
+    }
+    let output = audit(&scene).env("STOCK_VERIFIER_OFFSETS", "perhaps").output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = from_file(&scene, "offsets = \"no\"\n").arg("--help").output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_variable_that_is_empty_is_not_set() {
+    let scene = Scene::new(1);
+    let page = program().arg("settings").output().expect("it runs").stdout;
+    let page = String::from_utf8(page).expect("UTF-8");
+    let variables: Vec<&str> =
+        page.split('`').filter(|word| word.starts_with("STOCK_VERIFIER_") && !word.contains(' ')).collect();
+    assert!(variables.len() > 25, "{variables:?}");
+    for nothing in ["", "\n"] {
+        let mut command = program();
+        command.envs(variables.iter().map(|name| (name, nothing)));
+        command.args(["audit", "--offsets", "--brokers", &scene.kafka.brokers, "--group", &scene.name]);
+        command.env("DATABASE_URL", scene.database.url());
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn the_end_of_a_line_is_no_part_of_a_variable() {
+    let scene = Scene::new(1);
+    let mut command = program();
+    command.arg("run");
+    let password = scene.file("password");
+    let url = url::Url::parse(&scene.database.url()).expect("a URL");
+    std::fs::write(&password, format!("{}\n", url.password().expect("a password"))).expect("written");
+    let settings = scene.file("settings.toml");
+    std::fs::write(&settings, format!("group = \" {}-file \\n\"\ninstance-id = \"\"\n", scene.name))
+        .expect("written");
+    for (name, value) in [
+        ("CONFIG", settings.display().to_string()),
+        ("BROKERS", scene.kafka.brokers.clone()),
+        ("DATABASE_URL", scene.database.url()),
+        ("DATABASE_PASSWORD_FILE", password.display().to_string()),
+        ("ORDERS_TOPIC", scene.topic("orders")),
+        ("ACCEPTED_TOPIC", scene.topic("accepted")),
+        ("REJECTED_TOPIC", scene.topic("rejected")),
+        ("LEVELS_TOPIC", scene.topic("levels")),
+        ("DEAD_LETTER_TOPIC", scene.topic("dead")),
+        ("ADJUSTMENTS_TOPIC", scene.topic("adjustments")),
+        ("BATCH_MAX_AGE", "5ms".to_owned()),
+        ("BATCH_MAX_BYTES", "1MiB".to_owned()),
+        ("BATCH_MAX_ORDERS", "100".to_owned()),
+        ("WORKERS", "1".to_owned()),
+        ("GROUP_PROTOCOL", "classic".to_owned()),
+        ("LOG_FORMAT", "pretty".to_owned()),
+        ("PROPERTY", "linger.ms=1\r\n\n compression.codec=zstd".to_owned()),
+        ("MIGRATE", "yes".to_owned()),
+    ] {
+        command.env(format!("STOCK_VERIFIER_{name}"), value + " \r\n");
+    }
+    runs_in(&scene, command, "file");
 }
 
 #[test]

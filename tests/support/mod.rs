@@ -4,6 +4,7 @@ pub mod brokers;
 pub mod clock;
 pub mod database;
 pub mod kafka;
+pub mod postgres;
 pub mod process;
 pub mod proof;
 pub mod proxy;

@@ -17,7 +17,7 @@ use super::findings::ReportJson;
 use super::progress::Shown;
 use super::stock::read_levels_file;
 use super::{EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_url};
-use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, TopicArgs, parse_database_url};
+use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, SecretParser, TopicArgs, parse_database_url};
 use crate::ledger::{Item, NextOffset, TopicPartition};
 use crate::replay::compare;
 use crate::replay::record_filter::RecordFilter;
@@ -117,9 +117,14 @@ pub struct ReprocessArgs {
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     /// The new ledger.
-    #[arg(long, value_name = "URL", value_parser = parse_database_url,
-          help = "The new ledger, empty or begun before: postgres://USER@HOST/DB or sqlite://FILE")]
+    #[arg(long, env = "STOCK_VERIFIER_INTO", value_name = "URL", value_parser = SecretParser(parse_database_url),
+          help = "The new ledger, empty or begun before: postgres://USER@HOST/DB or sqlite://FILE",
+          hide_env_values = true, hide_default_value = true)]
     into: DatabaseUrl,
+
+    /// A file that holds the password of the new ledger's database, so that it is in no URL
+    #[arg(long, env = "STOCK_VERIFIER_INTO_PASSWORD_FILE", value_name = "FILE")]
+    into_password_file: Option<PathBuf>,
 
     /// Do not follow the old ledger, whose sequence and time of each decision are then lost
     #[arg(long)]
@@ -269,14 +274,11 @@ fn read_patch(file: &Path) -> Result<serde_json::Value> {
 async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     let filter = RecordFilter::all();
     let old = if args.from_topics_alone { None } else { Some(args.common.ledger().await?) };
-    if let Ok(url) = args.common.database.url() {
-        use secrecy::ExposeSecret as _;
-        if url.expose_secret() == args.into.expose() {
-            bail!("--into names the ledger itself: name an empty database");
-        }
+    let into = args.into.with_password_of(args.into_password_file.as_deref())?;
+    if args.common.database.url().is_ok_and(|url| url.expose() == into.expose()) {
+        bail!("--into names the ledger itself: name an empty database");
     }
-    let into =
-        open_url(args.into.expose(), FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
+    let into = open_url(&into, FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
     let scope = args.common.scope(&filter);
     let history = old.as_deref().map(|old| old as &dyn LedgerHistory);

@@ -17,17 +17,18 @@
 //! whose host lives looks alive to both kernels; see `peers.rs`.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{PgConnection, Postgres};
 use tokio::time::Instant;
 
-use super::session::{STATEMENT_TIMEOUT, silent};
+use super::servers::Servers;
+use super::session::{STATEMENT_TIMEOUT, Session, silent};
 use super::{failed, peers};
 use crate::store::StoreError;
 
@@ -49,9 +50,51 @@ pub(super) enum Patience {
     Endless,
 }
 
+/// A pool of connections to the server that will do.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    connections: PgPool,
+    servers: Arc<Servers>,
+}
+
+impl Pool {
+    /// A pool that connects when it is asked to.
+    pub(super) fn new(options: PgPoolOptions, servers: &Arc<Servers>) -> Self {
+        Self::counted(options, servers, &Arc::default())
+    }
+
+    /// The same, which counts how often it has.
+    pub(super) fn counted(options: PgPoolOptions, servers: &Arc<Servers>, opened: &Arc<AtomicU64>) -> Self {
+        let (of, opened) = (Arc::clone(servers), Arc::clone(opened));
+        let options = options.after_connect(move |connection, _| {
+            opened.fetch_add(1, Ordering::SeqCst);
+            let session = of.session();
+            Box::pin(async move { session.prepare(connection).await })
+        });
+        let connections = options.connect_lazy_with(servers.session().options());
+        Self { connections, servers: Arc::clone(servers) }
+    }
+
+    /// A connection, an idle one or a new one.
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.servers.before_connecting(&self.connections).await?;
+        self.connections.acquire().await.map_err(failed("connecting to PostgreSQL"))
+    }
+
+    /// What its sessions are like, for one beside the pool.
+    pub(super) fn session(&self) -> Session {
+        self.servers.session()
+    }
+
+    /// Closes all connections, once they are not in use.
+    pub(super) async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
 /// Talks to the database: the one place where a connection is taken from a pool, and given back or given up.
 pub(super) async fn with_connection<T>(
-    pool: &PgPool,
+    pool: &Pool,
     patience: Patience,
     talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
@@ -74,7 +117,7 @@ pub(super) async fn with_connection<T>(
         _ => lease.give_back(),
     }
     if talked.as_ref().is_err_and(peers::waited_in_vain) {
-        peers::end_stuck(&pool.connect_options()).await;
+        peers::end_stuck(&pool.session()).await;
     }
     talked
 }
@@ -102,11 +145,8 @@ pub(super) fn keeps_session(error: &StoreError) -> bool {
 struct Lease(Option<PoolConnection<Postgres>>);
 
 impl Lease {
-    async fn of(pool: &PgPool) -> Result<Self, StoreError> {
-        pool.acquire()
-            .await
-            .map(|connection| Self(Some(connection)))
-            .map_err(failed("connecting to PostgreSQL"))
+    async fn of(pool: &Pool) -> Result<Self, StoreError> {
+        pool.acquire().await.map(|connection| Self(Some(connection)))
     }
 
     fn connection(&mut self) -> &mut PgConnection {

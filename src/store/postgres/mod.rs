@@ -30,6 +30,7 @@
 //! `FULL_LOOKUP_BATCHES` batches), since looking for ten thousand ids that are not
 //! there was a twentieth of a batch's time.
 
+mod address;
 mod audit;
 mod connection;
 mod copy;
@@ -37,26 +38,30 @@ mod gate;
 mod levels;
 mod orders;
 mod peers;
+mod plaintext;
 mod positions;
 mod read;
 mod rows;
+mod servers;
 mod session;
 mod settings;
 mod tx;
 
 use std::collections::{BTreeSet, HashMap};
-use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{AppliedMigration, MigrateError};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::{Connection as _, PgConnection};
 
-use connection::{CLOSE_LIMIT, Patience};
+use address::Address;
+use connection::{CLOSE_LIMIT, Patience, Pool};
+use servers::Servers;
 use session::ACQUIRE_TIMEOUT;
 use tx::PostgresTx;
 
@@ -88,11 +93,11 @@ pub struct Connections {
 /// A ledger in PostgreSQL, 15 or newer.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     /// The connections that apply batches. By themselves, so that one opened anew is noticed, and none is for its age.
-    batches: PgPool,
+    batches: Pool,
     /// The connections that read by key. By themselves, so that many who ask hold up nothing else.
-    readers: PgPool,
+    readers: Pool,
     /// How often one of those was opened.
     opened: Arc<AtomicU64>,
     /// Batches left of [`FULL_LOOKUP_BATCHES`].
@@ -105,12 +110,21 @@ impl PostgresStore {
     /// Time-outs are the server's own, and one for its silence: `connection.rs`.
     ///
     /// # Errors
-    /// When the URL is wrong, the server cannot be reached, or it refuses the user.
+    /// When the URL is wrong, no server of it can be reached, or it refuses the user.
     pub async fn open(url: &str, connections: Connections) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| failed("reading the database URL")(error))?
-            .disable_statement_logging();
-        let options = session::reach(options).await?;
+        Self::open_with_password(url, None, connections).await
+    }
+
+    /// The same with a password that is in no URL, and so is taken as it is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with_password(
+        url: &str,
+        password: Option<&SecretString>,
+        connections: Connections,
+    ) -> Result<Self, StoreError> {
+        let servers = Arc::new(Servers::reach(Address::read(url, password)?).await?);
         let pool = |connections| {
             PgPoolOptions::new()
                 .max_connections(connections)
@@ -119,17 +133,11 @@ impl PostgresStore {
                 .test_before_acquire(false)
         };
         let opened = Arc::new(AtomicU64::new(0));
-        let batches = pool(connections.batches).idle_timeout(None).max_lifetime(None).after_connect({
-            let opened = Arc::clone(&opened);
-            move |_, _| {
-                opened.fetch_add(1, Ordering::SeqCst);
-                Box::pin(async { Ok(()) })
-            }
-        });
+        let batches = pool(connections.batches).idle_timeout(None).max_lifetime(None);
         Ok(Self {
-            batches: batches.connect_lazy_with(options.clone()),
-            readers: pool(connections.readers).connect_lazy_with(options.clone()),
-            pool: pool(connections.others).connect_lazy_with(options),
+            batches: Pool::counted(batches, &servers, &opened),
+            readers: Pool::new(pool(connections.readers), &servers),
+            pool: Pool::new(pool(connections.others), &servers),
             opened,
             full_lookup_batches: Arc::default(),
         })
@@ -215,9 +223,20 @@ impl PostgresStore {
     }
 }
 
+/// Warns of something, unless it was said before: a ledger that cannot be written yet is opened again every second.
+fn warn_once(text: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
+        tracing::warn!("{text}");
+    }
+}
+
 /// Turns a driver's error into the store's, with what was being done.
 fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
+        if session::is_of_another_session(&source) {
+            return session::pooled_by_transaction();
+        }
         let retry = is_transient(&source);
         StoreError::Database { doing, source, retry }
     }
@@ -416,12 +435,14 @@ impl LedgerAdmin for PostgresStore {
         version::check_can_migrate(&MIGRATIONS, &self.migrations().await?)?;
         self.check_writable().await?;
         // A session of its own: an index on a large ledger takes as long as it takes.
-        let options = (*self.pool.connect_options()).clone().options([
-            ("statement_timeout", "0".to_owned()),
-            ("idle_in_transaction_session_timeout", "0".to_owned()),
-            ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
-        ]);
-        let mut connection = session::connect(&options).await?;
+        let session = self.pool.session();
+        let mut connection = session
+            .connect(&[
+                ("statement_timeout", "0".to_owned()),
+                ("idle_in_transaction_session_timeout", "0".to_owned()),
+                ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
+            ])
+            .await?;
         let migrated = MIGRATIONS.run_direct(&mut connection).await;
         // What closing says adds nothing; the session ends with the connection anyway, and its locks too.
         let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;

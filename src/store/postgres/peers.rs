@@ -9,9 +9,8 @@
 use std::time::Duration;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgConnectOptions;
 
-use super::session::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, connect};
+use super::session::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, Session};
 use super::{failed, gate};
 use crate::store::StoreError;
 
@@ -28,8 +27,8 @@ pub(super) fn waited_in_vain(error: &StoreError) -> bool {
 }
 
 /// Ends them. On a connection of its own: a pool may have none left. What fails is looked at again after the next wait.
-pub(super) async fn end_stuck(options: &PgConnectOptions) {
-    match tokio::time::timeout(LOOK_LIMIT, try_end_stuck(options)).await {
+pub(super) async fn end_stuck(session: &Session) {
+    match tokio::time::timeout(LOOK_LIMIT, try_end_stuck(session)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(%error, "sessions that hold locks and do nothing cannot be looked for");
@@ -38,9 +37,9 @@ pub(super) async fn end_stuck(options: &PgConnectOptions) {
     }
 }
 
-async fn try_end_stuck(options: &PgConnectOptions) -> Result<(), StoreError> {
+async fn try_end_stuck(session: &Session) -> Result<(), StoreError> {
     let doing = failed("ending sessions that hold locks and do nothing");
-    let mut connection = connect(options).await?;
+    let mut connection = session.connect(&[]).await?;
     // A batch holds its share of the gate, whatever it does; a snapshot that is read at leisure does not.
     let stuck = sqlx::query(
         "SELECT pid, coalesce(host(client_addr), 'this host') AS address, usename::text AS role,

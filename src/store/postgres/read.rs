@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor, PgConnection, Postgres, Row};
 
+use super::connection::Pool;
 use super::rows::{PgStamp, damaged};
 use super::{failed, orders, read_levels, rows};
 use crate::ledger::{
@@ -38,9 +39,8 @@ pub(super) struct PostgresSnapshot {
 }
 
 impl PostgresSnapshot {
-    pub(super) async fn begin(pool: &PgPool) -> Result<Self, StoreError> {
-        let doing = failed("beginning to read the ledger");
-        let mut connection = pool.acquire().await.map_err(&doing)?;
+    pub(super) async fn begin(pool: &Pool) -> Result<Self, StoreError> {
+        let mut connection = pool.acquire().await?;
         // Of no use to anybody else: what its transaction sees and sets is its own.
         connection.close_on_drop();
         connection
@@ -50,7 +50,7 @@ impl PostgresSnapshot {
                  SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0",
             )
             .await
-            .map_err(&doing)?;
+            .map_err(failed("beginning to read the ledger"))?;
         Ok(Self { connection, range: BATCH_PLACES })
     }
 }

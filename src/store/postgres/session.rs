@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 use super::{failed, settings};
 use crate::store::StoreError;
@@ -43,7 +43,7 @@ fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
         ("idle_session_timeout", "0".to_owned()),
         // For statements by themselves; a transaction says its own. With another, a batch that waited for a lock would
         // not see what was decided meanwhile.
-        ("default_transaction_isolation", r"read\ committed".to_owned()),
+        ("default_transaction_isolation", "read committed".to_owned()),
         // Our statements are written for these two.
         ("standard_conforming_strings", "on".to_owned()),
         ("transform_null_equals", "off".to_owned()),
@@ -65,24 +65,162 @@ fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// Connects once, for what a pool would not say: it tries a refused connection until it times out. Returns the options
-/// for every connection that follows.
-pub(super) async fn reach(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
-    let options = options.application_name(APPLICATION_NAME);
-    let mut connection = connect(&options).await?;
-    settings::check_version(connection.server_version_num())?;
-    // Not on every platform: PostgreSQL on Windows refuses it, and a refused option would refuse the connection.
-    let checks = sqlx::query("SELECT set_config('client_connection_check_interval', '1s', false)")
-        .execute(&mut connection)
-        .await
-        .is_ok();
+/// What every session with a server is like.
+#[derive(Clone)]
+pub(super) struct Session {
+    options: PgConnectOptions,
+    own: Vec<(&'static str, String)>,
+    given: Given,
+}
+
+/// How a session is given its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// When connecting: before anything of the role's or the database's can be in the way.
+    WhenConnecting,
+    /// By a statement after that: a pooler refuses them when connecting, or drops them without a word.
+    ByStatement,
+}
+
+impl Session {
+    /// How it is connected to. Then it is to be [prepared](Self::prepare).
+    pub(super) fn options(&self) -> PgConnectOptions {
+        match self.given {
+            Given::WhenConnecting => with_settings(self.options.clone(), &self.own),
+            Given::ByStatement => self.options.clone(),
+        }
+    }
+
+    /// Gives a new connection what it could not be given when it connected.
+    pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        self.set(connection, &self.own).await
+    }
+
+    /// A connection outside of any pool, with other settings for some.
+    pub(super) async fn connect(&self, other: &[(&'static str, String)]) -> Result<PgConnection, StoreError> {
+        if self.given == Given::WhenConnecting {
+            return connect(&with_settings(self.options(), other)).await;
+        }
+        let mut connection = connect(&self.options).await?;
+        let doing = failed("preparing a session");
+        self.prepare(&mut connection).await.map_err(&doing)?;
+        self.set(&mut connection, other).await.map_err(&doing)?;
+        Ok(connection)
+    }
+
+    async fn set(
+        &self,
+        connection: &mut PgConnection,
+        settings: &[(&'static str, String)],
+    ) -> Result<(), sqlx::Error> {
+        if self.given == Given::ByStatement && !settings.is_empty() {
+            // All of them are this file's own, and none has a quote in it.
+            let statements: Vec<String> =
+                settings.iter().map(|(name, value)| format!("SET {name} = '{value}'")).collect();
+            connection.execute(sqlx::raw_sql(&statements.join("; "))).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The options with these settings besides. A space would end one.
+fn with_settings(options: PgConnectOptions, settings: &[(&'static str, String)]) -> PgConnectOptions {
+    options.options(settings.iter().map(|(name, value)| (*name, value.replace(' ', r"\ "))))
+}
+
+/// Connects for what a pool would not say: it tries a refused connection until it times out. Returns what every session
+/// that follows is like, and the first one, which is not.
+pub(super) async fn reach(options: PgConnectOptions) -> Result<(Session, PgConnection), StoreError> {
+    // No number is read as text; and poolers refuse to be told how to write one.
+    let options = options.application_name(APPLICATION_NAME).extra_float_digits(None);
+    let mut first = connect(&options).await?;
+    settings::check_version(first.server_version_num())?;
+    // Not on every platform: PostgreSQL on Windows refuses it, and a refused option would refuse the connection. For this
+    // statement alone, since the session may be a pooler's.
+    let checks = "SELECT set_config('client_connection_check_interval', '1s', true)";
+    let checks = first.execute(sqlx::raw_sql(checks)).await.is_ok();
+    let mut session = Session { options, own: own_settings(checks), given: Given::WhenConnecting };
+    let mut second = match connect(&session.options()).await {
+        Ok(mut second) => {
+            if lacks_settings(&mut second).await {
+                session.given = Given::ByStatement;
+            }
+            second
+        }
+        Err(refused) if is_refused_when_connecting(&refused) => {
+            session.given = Given::ByStatement;
+            connect(&session.options).await?
+        }
+        // Too many connections, say: it may do with the one.
+        Err(_) => return Ok((session, first)),
+    };
+    let shared = tokio::time::timeout(ACQUIRE_TIMEOUT, are_shared(&mut first, &mut second)).await;
     // It has said what it was asked for; how it ends changes nothing.
-    let _ = connection.close().await;
-    Ok(options.options(own_settings(checks)))
+    let _ = second.close().await;
+    // Who does not say in time, lets two of our sessions wait for each other, and shares none.
+    if shared.unwrap_or(false) {
+        return Err(pooled_by_transaction());
+    }
+    Ok((session, first))
+}
+
+/// Whether the server did not take the settings that it was given when this connected.
+async fn lacks_settings(connection: &mut PgConnection) -> bool {
+    let set = format!(
+        "SELECT (setting = '{}')::text FROM pg_settings WHERE name = 'lock_timeout'",
+        LOCK_TIMEOUT.as_millis()
+    );
+    text(connection, &set).await.is_ok_and(|set| set != "true")
+}
+
+/// Whether a pooler does not take settings when connecting (`protocol_violation`); `PostgreSQL` has other words for what it
+/// does not know.
+fn is_refused_when_connecting(error: &StoreError) -> bool {
+    matches!(error, StoreError::Database { source: sqlx::Error::Database(refused), .. }
+        if refused.code().as_deref() == Some(PROTOCOL_VIOLATION) && refused.message().contains("startup parameter"))
+}
+
+/// Whether two connections of ours are served by the same sessions of `PostgreSQL` in turn, as by a pooler that lends one
+/// for a transaction or a statement. It lends the one that was given back last, or another each time.
+async fn are_shared(first: &mut PgConnection, second: &mut PgConnection) -> bool {
+    const PROCESS: &str = "SELECT pg_backend_pid()::text";
+    let Ok(process) = text(first, PROCESS).await else { return false };
+    if let Err(sqlx::Error::Database(refused)) = second.execute(sqlx::raw_sql("BEGIN")).await {
+        return refused.code().as_deref() == Some(PROTOCOL_VIOLATION);
+    }
+    let (other, again) = (text(second, PROCESS).await, text(first, PROCESS).await);
+    other.is_ok_and(|other| other == process) || again.is_ok_and(|again| again != process)
+}
+
+/// The one text that a query gives, without a prepared statement, which a session that is shared may have already.
+async fn text(connection: &mut PgConnection, query: &str) -> Result<String, sqlx::Error> {
+    connection.fetch_one(sqlx::raw_sql(query)).await?.try_get(0)
+}
+
+/// SQLSTATE `protocol_violation`.
+const PROTOCOL_VIOLATION: &str = "08P01";
+
+/// Whether a prepared statement is not where it should be, or is where it should not: another session has it.
+pub(super) fn is_of_another_session(error: &sqlx::Error) -> bool {
+    // duplicate_prepared_statement, invalid_sql_statement_name
+    matches!(error, sqlx::Error::Database(refused) if matches!(refused.code().as_deref(), Some("42P05" | "26000")))
+}
+
+/// The refusal of a pooler that lends a session for a transaction or less.
+pub(super) fn pooled_by_transaction() -> StoreError {
+    StoreError::Unsuitable {
+        setting: "pool_mode of the connection pooler",
+        found: "transaction, or statement,".to_owned(),
+        needed: "session",
+        why: "time-outs and other settings of a session must hold for all that it does, and its prepared statements must \
+              be there",
+        repair: "In PgBouncer set pool_mode = session for this database or user, or let the database URL name PostgreSQL \
+                 itself",
+    }
 }
 
 /// A connection outside of any pool.
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
     let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options)).await;
     connected.unwrap_or_else(|_| Err(silent(ACQUIRE_TIMEOUT))).map_err(failed("connecting to PostgreSQL"))
 }

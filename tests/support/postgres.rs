@@ -1,0 +1,221 @@
+//! A PostgreSQL of one test, reached in all ways, and a `PgBouncer` in front of any.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::servers::{setting, wait_for};
+use super::wait;
+
+/// Longest time until a server answers.
+const STARTS_LIMIT: Duration = Duration::from_secs(60);
+
+/// A server's process in a directory of its own. Both are gone when it is dropped.
+struct Server {
+    child: Child,
+    directory: tempfile::TempDir,
+    port: u16,
+}
+
+impl Server {
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// Starts it as a user who is not root, which these servers refuse to be.
+    fn start(directory: tempfile::TempDir, port: u16, mut command: Command) -> Self {
+        let log = fs::File::create(directory.path().join("log")).expect("a log file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the server starts");
+        Self { child, directory, port }
+    }
+
+    /// Waits until it answers at this URL.
+    #[track_caller]
+    fn answers(&mut self, url: &str) {
+        wait::until("the server answers", STARTS_LIMIT, || {
+            let ended = self.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "{}", fs::read_to_string(self.log()).unwrap_or_default());
+            wait_for(<sqlx::PgConnection as sqlx::Connection>::connect(url)).is_ok()
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGQUIT: PostgreSQL takes its children along. Its data is thrown away.
+        let _ = Command::new("kill").args(["-s", "QUIT", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("---- the log of a server ----\n{}", fs::read_to_string(self.log()).unwrap_or_default());
+        }
+    }
+}
+
+/// Runs a line with what tests/lib.sh has; what it prints.
+fn with_lib(line: &str) -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let done = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &format!(". '{root}/tests/lib.sh'; {line}")])
+        .output()
+        .expect("bash can be run");
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("UTF-8").trim().to_owned()
+}
+
+/// A directory that the servers' user may have, and a port that is free as long as it is there.
+fn place() -> (tempfile::TempDir, u16) {
+    let directory = tempfile::Builder::new().prefix("stock-verifier-server.").tempdir().expect("a directory");
+    let port = with_lib(&format!("free_port '{}'", directory.path().display()));
+    (directory, port.parse().expect("a port"))
+}
+
+/// Gives a path to the servers' user.
+fn give(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+    if let Some((user, group)) = other_user() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may");
+    }
+}
+
+/// The user postgres, where this is root.
+fn other_user() -> Option<(u32, u32)> {
+    (with_lib("id -u") == "0").then(|| {
+        let ids = with_lib("id -u postgres; id -g postgres");
+        let (user, group) = ids.split_once('\n').expect("two numbers");
+        (user.parse().expect("a number"), group.parse().expect("a number"))
+    })
+}
+
+fn command(program: impl AsRef<std::ffi::OsStr>, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(directory);
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// A PostgreSQL with a socket in the file system, TLS, and both versions of IP. User, password and database are those of
+/// the shared one.
+pub struct Postgres {
+    server: Server,
+    url: url::Url,
+}
+
+impl Postgres {
+    /// Starts it, with an empty database of this name.
+    pub fn start(database: &str) -> Self {
+        let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
+        let (directory, port) = place();
+        let home = directory.path();
+        give(home, 0o755);
+        let mut url = url::Url::parse(&setting("DATABASE_URL")).expect("a URL");
+        url.set_host(Some("127.0.0.1")).expect("a host");
+        url.set_port(Some(port)).expect("a port");
+        let password = home.join("password");
+        fs::write(&password, url.password().expect("a password")).expect("written");
+        // The certificate of Kafka's servers is for this machine too.
+        let certificates = PathBuf::from(setting("KAFKA_SSL_CA"));
+        for name in ["server.key", "server.crt"] {
+            fs::copy(certificates.with_file_name(name), home.join(name)).expect("tests/services made it");
+            give(&home.join(name), 0o600);
+        }
+        give(&password, 0o600);
+        let made = command(bin.join("initdb"), home)
+            .args(["-D", "data", "-U", url.username(), "--pwfile=password", "--auth=scram-sha-256"])
+            .args(["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
+            .output()
+            .expect("initdb can be run");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let settings = format!(
+            "port = {port}\nlisten_addresses = '127.0.0.1, ::1'\nunix_socket_directories = '{home}'\nssl = on\n\
+             ssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\nfsync = off # thrown away\n",
+            home = home.display()
+        );
+        // In the file, not on the command line, so that ALTER SYSTEM is stronger.
+        let mut file =
+            fs::OpenOptions::new().append(true).open(home.join("data/postgresql.conf")).expect("it is there");
+        file.write_all(settings.as_bytes()).expect("written");
+        let mut postgres = command(bin.join("postgres"), home);
+        postgres.args(["-D", "data"]);
+        let mut server = Server::start(directory, port, postgres);
+        url.set_path("postgres");
+        server.answers(url.as_str());
+        super::database::run_on(url.as_str(), &format!("CREATE DATABASE {database}"));
+        url.set_path(database);
+        Self { server, url }
+    }
+
+    /// Its URL by 127.0.0.1, password and all.
+    pub fn url(&self) -> String {
+        self.url.to_string()
+    }
+
+    /// Its user's password.
+    pub fn password(&self) -> &str {
+        self.url.password().expect("there is one")
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// The directory of its socket.
+    pub fn socket(&self) -> &Path {
+        self.server.directory.path()
+    }
+}
+
+/// A `PgBouncer` in front of the shared server.
+pub struct PgBouncer {
+    server: Server,
+}
+
+impl PgBouncer {
+    /// Starts it with this mode, and more lines of its settings.
+    pub fn start(pool_mode: &str, more: &str) -> Self {
+        let program = with_lib("ensure pgbouncer >&2; PATH=$PATH:/usr/sbin command -v pgbouncer");
+        let shared = url::Url::parse(&setting("DATABASE_URL")).expect("a URL");
+        let (directory, port) = place();
+        let home = directory.path();
+        give(home, 0o755);
+        let settings = home.join("pgbouncer.ini");
+        fs::write(
+            &settings,
+            format!(
+                "[databases]\n* = host={} port={} user={} password={}\n[pgbouncer]\npool_mode = {pool_mode}\n\
+                 listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n{more}\n",
+                shared.host_str().expect("a host"),
+                shared.port().expect("a port"),
+                shared.username(),
+                shared.password().expect("a password"),
+            ),
+        )
+        .expect("written");
+        give(&settings, 0o600);
+        let mut pgbouncer = command(program, home);
+        pgbouncer.arg("pgbouncer.ini");
+        let mut bouncer = Self { server: Server::start(directory, port, pgbouncer) };
+        wait::until("PgBouncer answers", STARTS_LIMIT, || {
+            let ended = bouncer.server.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "{}", fs::read_to_string(bouncer.server.log()).unwrap_or_default());
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        bouncer
+    }
+
+    /// The URL of a database behind it.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://stock@127.0.0.1:{}/{database}", self.server.port)
+    }
+}
