@@ -14,7 +14,7 @@ use tokio::task::block_in_place;
 
 use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, what};
 use super::progress::Shown;
-use super::{FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
 use crate::kafka::topics::Topics;
 use crate::ledger::{Stamp, TopicPartition};
@@ -123,7 +123,8 @@ pub async fn run(args: AuditArgs) -> Result<ExitCode> {
 
 async fn audit_and_report(args: &AuditArgs) -> Result<AuditStatus> {
     args.topics.check()?;
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
+    let access = if args.repair { Access::Write } else { Access::Read };
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, access).await?;
     let begun = Instant::now();
     let shown = Shown::new("auditing");
     let outcome = audit(args, &store, &shown).await;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::{FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
 
 /// The arguments of `migrate`.
@@ -20,7 +20,7 @@ pub struct MigrateArgs {
 /// # Errors
 /// When the database cannot be reached, or was migrated by a newer program.
 pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, true).await?;
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, Access::Migrate).await?;
     store.close().await;
     println!("The ledger's tables are up to date.");
     Ok(ExitCode::SUCCESS)

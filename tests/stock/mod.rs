@@ -1,5 +1,7 @@
 //! `stock import`, `set`, `limits` and `get` on every store.
 
+mod embedded;
+
 use std::io::Write as _;
 use std::sync::Arc;
 

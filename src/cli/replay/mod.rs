@@ -16,7 +16,7 @@ use self::record_filter::{ChoiceArgs, RangeArgs};
 use super::findings::ReportJson;
 use super::progress::Shown;
 use super::stock::read_levels_file;
-use super::{EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_url};
+use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
 use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, TopicArgs, parse_database_url};
 use crate::ledger::{Item, NextOffset, TopicPartition};
 use crate::replay::compare;
@@ -179,7 +179,7 @@ impl Common {
     }
 
     async fn ledger(&self) -> Result<Arc<dyn Store>> {
-        open_ledger(&self.database, FEW_CONNECTIONS, false).await
+        open_ledger(&self.database, FEW_CONNECTIONS, Access::Read).await
     }
 
     /// Prints a report: for machines as JSON, else for people.
@@ -275,8 +275,13 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
             bail!("--into names the ledger itself: name an empty database");
         }
     }
-    let into =
-        open_url(args.into.expose(), FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
+    let new = args.into.expose();
+    let opened = if args.execute {
+        open_url(new, FEW_CONNECTIONS, Access::Migrate).await.map(|store| (store, None))
+    } else {
+        open_or_stand_in(new, FEW_CONNECTIONS).await
+    };
+    let (into, _directory) = opened.context("the ledger that --into names")?;
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
     let scope = args.common.scope(&filter);
     let history = old.as_deref().map(|old| old as &dyn LedgerHistory);

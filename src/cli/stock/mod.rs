@@ -16,7 +16,7 @@ pub use import::ImportArgs;
 pub(super) use import::read_levels_file;
 pub use state::{LimitsArgs, SetArgs};
 
-use super::{FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
 use crate::ledger::{Item, Location, Sku};
 use crate::store::Store;
@@ -58,7 +58,7 @@ pub enum StockCommand {
 /// When the command's input is wrong, a level is not as expected, or the database fails.
 pub async fn run(args: StockArgs) -> Result<ExitCode> {
     let prepared = prepare(args.command)?;
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, prepared.access()).await?;
     let done = apply(prepared, &store).await;
     store.close().await;
     print!("{}", done?);
@@ -79,6 +79,17 @@ enum Prepared {
     Set(SetArgs),
     Limits(LimitsArgs),
     Get(GetArgs),
+}
+
+impl Prepared {
+    /// What it does to the ledger.
+    fn access(&self) -> Access {
+        match self {
+            Self::Import(_) => Access::WriteOrCreate,
+            Self::Set(_) | Self::Limits(_) => Access::Write,
+            Self::Get(_) => Access::Read,
+        }
+    }
 }
 
 /// Reads and checks what a command brings along, before any ledger is opened.
