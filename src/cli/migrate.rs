@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
+use crate::console;
 
 /// The arguments of `migrate`.
 #[derive(Debug, Args)]
@@ -22,6 +23,6 @@ pub struct MigrateArgs {
 pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
     let store = open_ledger(&args.database, FEW_CONNECTIONS, Access::Migrate).await?;
     store.close().await;
-    println!("The ledger's tables are up to date.");
+    console::print("The ledger's tables are up to date.\n")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,6 +27,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::DatabaseArgs;
+use crate::console;
 use crate::replay::Stopped;
 use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::{FileAccess, SqliteStore};
@@ -104,7 +105,7 @@ pub fn main() -> ExitCode {
                 tracing::error!("{error:#}");
             } else {
                 // The settings say how the log looks, and they could not be read.
-                eprintln!("error: {error:#}");
+                console::say(&format!("error: {error:#}"));
             }
             ExitCode::FAILURE
         }
@@ -146,7 +147,7 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
     match done {
         Ok(status) => status,
         Err(error) if error.is::<Stopped>() => {
-            eprintln!("{error}");
+            console::say(&error.to_string());
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
@@ -163,7 +164,11 @@ const DEMO_LOG: &str = "warn,rdkafka=error,librdkafka=error";
 
 fn log_to_stderr(format: LogFormat, usual: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is not said with `eprintln!` instead, which panics when nobody hears it.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Pretty => {
             log.with_ansi(std::io::stderr().is_terminal()).with_target(false).finish().init();
@@ -274,8 +279,16 @@ async fn open_sqlite(url: &str, access: Access) -> Result<Arc<dyn Store>> {
 }
 
 /// Makes a ledger ready for use, as far as that is allowed: with tables where there are none, and with the newest.
-/// Whether there were none.
+/// Whether there were none. One that cannot be used is closed, so that SQLite leaves no files beside it.
 async fn prepare(store: &dyn Store, may_create: bool, may_update: bool) -> Result<bool, StoreError> {
+    let prepared = check_or_migrate(store, may_create, may_update).await;
+    if prepared.is_err() {
+        store.close().await;
+    }
+    prepared
+}
+
+async fn check_or_migrate(store: &dyn Store, may_create: bool, may_update: bool) -> Result<bool, StoreError> {
     let is_new = match store.check().await {
         Err(StoreError::Unmigrated) if may_create => true,
         Err(StoreError::Outdated { .. }) if may_update => false,

@@ -18,6 +18,7 @@ use super::progress::Shown;
 use super::stock::read_levels_file;
 use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
 use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, TopicArgs, parse_database_url};
+use crate::console;
 use crate::ledger::{Item, NextOffset, TopicPartition};
 use crate::replay::compare;
 use crate::replay::record_filter::RecordFilter;
@@ -185,11 +186,11 @@ impl Common {
     /// Prints a report: for machines as JSON, else for people.
     fn print<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(report).context("the report cannot be written")?);
+            let report = serde_json::to_string_pretty(report).context("the report cannot be written")?;
+            console::print(&(report + "\n"))
         } else {
-            print!("{}", text(report));
+            console::print(&text(report))
         }
-        Ok(())
     }
 }
 
@@ -244,11 +245,11 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
 /// The exit status of a work that can be stopped; where it stopped is said in the lines of a positions file.
 fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> ExitCode {
     let Some(reached) = at else { return ExitCode::SUCCESS };
-    eprintln!(
-        "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:"
+    console::say(
+        "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:",
     );
     for (at, next) in reached {
-        eprintln!("{} {} {next}", at.topic, at.partition);
+        console::say(&format!("{} {} {next}", at.topic, at.partition));
     }
     ExitCode::from(EXIT_INTERRUPTED)
 }

@@ -18,6 +18,7 @@ pub use state::{LimitsArgs, SetArgs};
 
 use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
+use crate::console;
 use crate::ledger::{Item, Location, Sku};
 use crate::store::Store;
 
@@ -61,7 +62,7 @@ pub async fn run(args: StockArgs) -> Result<ExitCode> {
     let store = open_ledger(&args.database, FEW_CONNECTIONS, prepared.access()).await?;
     let done = apply(prepared, &store).await;
     store.close().await;
-    print!("{}", done?);
+    console::print(&done?)?;
     Ok(ExitCode::SUCCESS)
 }
 
