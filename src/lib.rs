@@ -4,6 +4,7 @@
 //! The rooms; a table in `tests/house` says which may use which:
 //!
 //! * [`cli`]: arguments to commands, one file each.
+//! * [`console`]: what is printed; nothing else prints.
 //! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
@@ -16,10 +17,13 @@
 
 // `kafka::topic_ids` and `kafka::member_id` alone may, and say why.
 #![deny(unsafe_code)]
+// A closed pipe must end nothing badly: `console` prints.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod background;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod demo;
 pub mod event;
 pub mod kafka;

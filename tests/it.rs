@@ -15,6 +15,7 @@
 mod audit;
 mod bad_input;
 mod conformance;
+mod console;
 mod demo;
 mod docs;
 mod examples;

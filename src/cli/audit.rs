@@ -14,8 +14,9 @@ use tokio::task::block_in_place;
 
 use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, what};
 use super::progress::Shown;
-use super::{FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
+use crate::console;
 use crate::kafka::topics::Topics;
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
@@ -123,21 +124,23 @@ pub async fn run(args: AuditArgs) -> Result<ExitCode> {
 
 async fn audit_and_report(args: &AuditArgs) -> Result<AuditStatus> {
     args.topics.check()?;
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
+    let access = if args.repair { Access::Write } else { Access::Read };
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, access).await?;
     let begun = Instant::now();
     let shown = Shown::new("auditing");
     let outcome = audit(args, &store, &shown).await;
     drop(shown);
     store.close().await;
     let outcome = outcome?;
-    let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &outcome).context("the report cannot be written")?;
-        writeln!(out).context("the report cannot be written")?;
+        let text = serde_json::to_string_pretty(&outcome).context("the report cannot be written")?;
+        console::print(&(text + "\n"))?;
         return Ok(outcome.verdict());
     }
-    let verdict = report(&mut out, &outcome).context("the report cannot be written")?;
-    writeln!(out, "Took {:.1?}.", begun.elapsed()).context("the report cannot be written")?;
+    let mut text = Vec::new();
+    let verdict = report(&mut text, &outcome).context("the report cannot be written")?;
+    writeln!(text, "Took {:.1?}.", begun.elapsed()).context("the report cannot be written")?;
+    console::print(&String::from_utf8_lossy(&text))?;
     Ok(verdict)
 }
 

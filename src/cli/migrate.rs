@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::{FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
+use crate::console;
 
 /// The arguments of `migrate`.
 #[derive(Debug, Args)]
@@ -20,8 +21,8 @@ pub struct MigrateArgs {
 /// # Errors
 /// When the database cannot be reached, or was migrated by a newer program.
 pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, true).await?;
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, Access::Migrate).await?;
     store.close().await;
-    println!("The ledger's tables are up to date.");
+    console::print("The ledger's tables are up to date.\n")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,10 +27,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{DatabaseArgs, DatabaseUrl};
+use crate::console;
 use crate::replay::Stopped;
 use crate::store::postgres::{Connections, PostgresStore};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::sqlite::{FileAccess, SqliteStore};
+use crate::store::{LedgerAdmin as _, Store, StoreError};
 
 /// Connections to PostgreSQL for a command that does one thing at a time.
 const FEW_CONNECTIONS: Connections = Connections { batches: 1, readers: 1, others: 2 };
@@ -104,7 +105,7 @@ pub fn main() -> ExitCode {
                 tracing::error!("{error:#}");
             } else {
                 // The settings say how the log looks, and they could not be read.
-                eprintln!("error: {error:#}");
+                console::say(&format!("error: {error:#}"));
             }
             ExitCode::FAILURE
         }
@@ -177,7 +178,7 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
     match done {
         Ok(status) => status,
         Err(error) if error.is::<Stopped>() => {
-            eprintln!("{error}");
+            console::say(&error.to_string());
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
@@ -194,7 +195,11 @@ const DEMO_LOG: &str = "warn,rdkafka=error,librdkafka=error";
 
 fn log_to_stderr(format: LogFormat, usual: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is not said with `eprintln!` instead, which panics when nobody hears it.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Pretty => {
             log.with_ansi(std::io::stderr().is_terminal()).with_target(false).finish().init();
@@ -213,11 +218,11 @@ const READ_ONLY_SAY: Duration = Duration::from_secs(10);
 async fn open_for_writing(
     args: &DatabaseArgs,
     connections: Connections,
-    migrate: bool,
+    access: Access,
 ) -> Result<Arc<dyn Store>> {
     let mut said: Option<Instant> = None;
     loop {
-        let error = match open_writable(args, connections, migrate).await {
+        let error = match open_writable(args, connections, access).await {
             Ok(store) => return Ok(store),
             Err(error) => error,
         };
@@ -237,9 +242,9 @@ async fn open_for_writing(
 async fn open_writable(
     args: &DatabaseArgs,
     connections: Connections,
-    migrate: bool,
+    access: Access,
 ) -> Result<Arc<dyn Store>> {
-    let store = open_ledger(args, connections, migrate).await?;
+    let store = open_ledger(args, connections, access).await?;
     if let Err(refused) = store.check_writable().await {
         store.close().await;
         return Err(refused.into());
@@ -247,32 +252,104 @@ async fn open_writable(
     Ok(store)
 }
 
+/// What a command does to the ledger that it opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// It reads: nothing is created, migrated or written.
+    Read,
+    /// It writes to a ledger that is there, with the tables of this program.
+    Write,
+    /// The same, and a SQLite file that is not there is created: nobody else could, and PostgreSQL has an administrator.
+    WriteOrCreate,
+    /// It creates or updates the tables first, and a SQLite file.
+    Migrate,
+}
+
+impl Access {
+    /// For who migrates when asked to.
+    fn migrating(asked: bool) -> Self {
+        if asked { Self::Migrate } else { Self::Write }
+    }
+}
+
 /// Opens the ledger that the settings name, ready for use.
-///
-/// A SQLite file is created and migrated as needed, since nobody else could;
-/// PostgreSQL is migrated only when asked.
-async fn open_ledger(args: &DatabaseArgs, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
-    open_url(&args.url()?, connections, migrate).await
+async fn open_ledger(
+    args: &DatabaseArgs,
+    connections: Connections,
+    access: Access,
+) -> Result<Arc<dyn Store>> {
+    open_url(&args.url()?, connections, access).await
 }
 
 /// The same of a URL.
-async fn open_url(url: &DatabaseUrl, connections: Connections, migrate: bool) -> Result<Arc<dyn Store>> {
+async fn open_url(url: &DatabaseUrl, connections: Connections, access: Access) -> Result<Arc<dyn Store>> {
     let (url, password) = (url.expose(), url.password());
-    let embedded = url.starts_with("sqlite:");
-    let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
-    let store: Arc<dyn Store> = if embedded {
-        Arc::new(SqliteStore::open(url).await.context(cannot)?)
-    } else {
-        Arc::new(PostgresStore::open_with_password(url, password, connections).await.context(cannot)?)
-    };
-    match store.check().await {
-        Err(StoreError::Unmigrated | StoreError::Outdated { .. }) if embedded || migrate => {
-            store.migrate().await?;
-            store.check().await?;
-        }
-        checked => checked?,
+    if url.starts_with("sqlite:") {
+        return open_sqlite(url, access).await;
     }
+    let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
+    let store: Arc<dyn Store> =
+        Arc::new(PostgresStore::open_with_password(url, password, connections).await.context(cannot)?);
+    prepare(&*store, access == Access::Migrate, access == Access::Migrate).await?;
     Ok(store)
+}
+
+async fn open_sqlite(url: &str, access: Access) -> Result<Arc<dyn Store>> {
+    let file_access = match access {
+        Access::Read => FileAccess::Read,
+        Access::Write => FileAccess::Write,
+        Access::WriteOrCreate | Access::Migrate => FileAccess::Create,
+    };
+    // No secret is in the URL of a file.
+    let store =
+        SqliteStore::open_for(url, file_access).await.with_context(|| format!("cannot open {url}"))?;
+    let file = store.file().display().to_string();
+    let prepared = prepare(&store, file_access == FileAccess::Create, access == Access::Migrate).await;
+    if prepared.with_context(|| format!("the ledger {file}"))? {
+        tracing::info!("created the ledger {file}");
+    }
+    Ok(Arc::new(store))
+}
+
+/// Makes a ledger ready for use, as far as that is allowed: with tables where there are none, and with the newest.
+/// Whether there were none. One that cannot be used is closed, so that SQLite leaves no files beside it.
+async fn prepare(store: &dyn Store, may_create: bool, may_update: bool) -> Result<bool, StoreError> {
+    let prepared = check_or_migrate(store, may_create, may_update).await;
+    if prepared.is_err() {
+        store.close().await;
+    }
+    prepared
+}
+
+async fn check_or_migrate(store: &dyn Store, may_create: bool, may_update: bool) -> Result<bool, StoreError> {
+    let is_new = match store.check().await {
+        Err(StoreError::Unmigrated) if may_create => true,
+        Err(StoreError::Outdated { .. }) if may_update => false,
+        checked => return checked.map(|()| false),
+    };
+    store.migrate().await?;
+    store.check().await?;
+    Ok(is_new)
+}
+
+/// Opens a ledger to look at what would be done to it. Where there is none yet, an empty one stands in, in a directory
+/// that goes with it, so that looking creates nothing.
+async fn open_or_stand_in(
+    url: &DatabaseUrl,
+    connections: Connections,
+) -> Result<(Arc<dyn Store>, Option<tempfile::TempDir>)> {
+    let error = match open_url(url, connections, Access::Read).await {
+        Ok(store) => return Ok((store, None)),
+        Err(error) => error,
+    };
+    if !matches!(error.downcast_ref(), Some(StoreError::Missing { .. } | StoreError::Unmigrated)) {
+        return Err(error);
+    }
+    let directory = tempfile::tempdir().context("cannot make a directory for an empty ledger")?;
+    let store =
+        SqliteStore::open(&format!("sqlite://{}", directory.path().join("empty.db").display())).await?;
+    store.migrate().await?;
+    Ok((Arc::new(store), Some(directory)))
 }
 
 #[cfg(test)]

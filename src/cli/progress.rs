@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::EXIT_INTERRUPTED;
+use crate::console;
 use crate::replay::Progress;
 
 /// How often the bar moves.
@@ -64,7 +65,7 @@ async fn show(progress: Progress, what: &'static str, stopping: &'static str, st
                 if stop.is_cancelled() {
                     std::process::exit(EXIT_INTERRUPTED.into());
                 }
-                eprintln!("{stopping}");
+                console::say(stopping);
                 stop.cancel();
             }
             _ = tick.tick() => {
@@ -74,7 +75,7 @@ async fn show(progress: Progress, what: &'static str, stopping: &'static str, st
                     bar.set_position(done);
                 } else {
                     let rate = done / begun.elapsed().as_secs().max(1);
-                    eprintln!("{what}: {done} of about {}, {rate} a second", total.max(done));
+                    console::say(&format!("{what}: {done} of about {}, {rate} a second", total.max(done)));
                 }
             }
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{open_for_writing, retention, start_checks};
+use super::{Access, open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::pipeline::{self, Settings, Unfinished};
 use crate::store::postgres::Connections;
@@ -105,7 +105,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         readers: CONNECTIONS_READERS,
         others: CONNECTIONS_BACKGROUND,
     };
-    let store = open_for_writing(&args.database, connections, args.migrate).await?;
+    let store = open_for_writing(&args.database, connections, Access::migrating(args.migrate)).await?;
     start_checks::check(&settings, args.accept_compacted_topics).await?;
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use crate::console;
 use crate::event::schema::{Document, documents};
 
 /// Print the JSON Schema of an event, or the document that joins them all (asyncapi).
@@ -41,21 +42,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.list {
         let names: Vec<_> =
             documents.iter().map(|document| format!("{:<22} {}\n", document.name, document.file)).collect();
-        return print(&names.concat());
+        return console::print(&names.concat());
     }
     let Some(document) = documents.iter().find(|document| document.name == args.name) else {
         let names: Vec<_> = documents.iter().map(|document| document.name).collect();
         bail!("there is no document {:?}; there are {}", args.name, names.join(", "));
     };
-    print(&document.text)
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // The reader has seen enough: `schema | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("writing to standard output"),
-    }
+    console::print(&document.text)
 }
 
 fn write(directory: &Path, documents: &[Document]) -> anyhow::Result<()> {

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
+
+use crate::console;
 
 /// Print all settings as one page of Markdown: flag, environment variable, key of the settings file, default, meaning.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,11 +33,7 @@ pub fn run(args: &SettingsArgs) -> anyhow::Result<()> {
     if let Some(file) = &args.check {
         return check(file, &page);
     }
-    match io::stdout().lock().write_all(page.as_bytes()) {
-        // The reader has seen enough: `settings | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("writing to standard output"),
-    }
+    console::print(&page)
 }
 
 fn check(file: &Path, page: &str) -> anyhow::Result<()> {

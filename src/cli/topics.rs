@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::start_checks;
 use crate::config::{KafkaArgs, TopicArgs};
+use crate::console;
 use crate::kafka::admin::{Created, TopicPlan, create_topics, settings_of};
 
 /// Largest dead letter, in bytes, where the records are not larger: twice as much as topics take by Kafka's own setting.
@@ -75,16 +76,15 @@ pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
         plan(&names.dead_letter_topic, &[("retention.ms", "-1"), ("max.message.bytes", &letter_bytes)]);
     created.extend(create_topics(&args.kafka, &[letters]).await?);
     let mut refused = 0;
-    for topic in created {
-        match topic {
-            Created::Now(name) => println!("created   {name}"),
-            Created::Before(name) => println!("exists    {name}"),
-            Created::Refused(name, why) => {
-                refused += 1;
-                println!("refused   {name}: {why}");
-            }
+    let lines = created.into_iter().map(|topic| match topic {
+        Created::Now(name) => format!("created   {name}\n"),
+        Created::Before(name) => format!("exists    {name}\n"),
+        Created::Refused(name, why) => {
+            refused += 1;
+            format!("refused   {name}: {why}\n")
         }
-    }
+    });
+    console::print(&lines.collect::<String>())?;
     if refused > 0 {
         bail!("{refused} topics could not be created");
     }

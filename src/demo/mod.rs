@@ -25,6 +25,7 @@ use self::feed::Followers;
 use self::readback::{Evidence, Reader, Seen};
 use self::workload::Workload;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
+use crate::console;
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::pipeline::{self, Settings};
 use crate::replay::Progress;
@@ -84,17 +85,17 @@ pub async fn run<S>(options: &Options, show: impl FnOnce() -> (Progress, S)) -> 
     let since = Instant::now();
     let proof = proof::prove(&*played.store, &played.evidence).await?;
     played.store.close().await;
-    println!("{}", report::summary(&played, &proof));
-    println!("Read back and proved in {:.1} s.", since.elapsed().as_secs_f64());
+    print_line(&report::summary(&played, &proof))?;
+    print_line(&format!("Read back and proved in {:.1} s.", since.elapsed().as_secs_f64()))?;
     if !proof.holds() {
-        println!("Not every invariant holds. The ledger is left in {}", file.display());
+        print_line(&format!("Not every invariant holds. The ledger is left in {}", file.display()))?;
         return Ok(false);
     }
     if options.ledger.is_some() {
-        println!("All six hold. The ledger is in {}", file.display());
+        print_line(&format!("All six hold. The ledger is in {}", file.display()))?;
     } else {
         remove(&file);
-        println!("All six hold. The ledger is removed again; keep it with --ledger FILE.");
+        print_line("All six hold. The ledger is removed again; keep it with --ledger FILE.")?;
     }
     Ok(true)
 }
@@ -106,8 +107,8 @@ pub async fn run<S>(options: &Options, show: impl FnOnce() -> (Progress, S)) -> 
 pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Progress, S)) -> Result<Played> {
     let store = open(file).await?;
     let broker = Broker::start()?;
-    println!("Broker in this process: {} (kcat -b {0} -L)", broker.kafka.brokers);
-    println!("Ledger: {}", file.display());
+    print_line(&format!("Broker in this process: {} (kcat -b {0} -L)", broker.kafka.brokers))?;
+    print_line(&format!("Ledger: {}", file.display()))?;
 
     let totals = Arc::new(Totals::default());
     let seen = Arc::new(Seen::default());
@@ -127,10 +128,13 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     ));
 
     let stocked = stock(&*store, options).await?;
-    println!("Stock: {stocked} SKUs, seed {}", options.seed);
-    println!("Joining the group (this broker lets a first member wait 3 s) …");
+    print_line(&format!("Stock: {stocked} SKUs, seed {}", options.seed))?;
+    print_line("Joining the group (this broker lets a first member wait 3 s) …")?;
     joined(&*store, &broker, &mut verifying).await?;
-    println!("Verifying {} orders and what comes with them …", HumanCount(options.orders.into()));
+    print_line(&format!(
+        "Verifying {} orders and what comes with them …",
+        HumanCount(options.orders.into())
+    ))?;
 
     let started = Instant::now();
     let stop = CancellationToken::new();
@@ -159,6 +163,10 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
         took,
         latencies: [0.50, 0.95, 0.99].map(|quantile| totals.latency(quantile)),
     })
+}
+
+fn print_line(line: &str) -> Result<()> {
+    console::print(&format!("{line}\n"))
 }
 
 /// The ledger's file, made now and empty: so that no other process, and no earlier demo, has it.

@@ -6,6 +6,7 @@
 //!
 //! Here are the words; what can be done with a ledger is in `contract/`, one file for each kind of user.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -126,6 +127,15 @@ pub enum StoreError {
         expected: NextOffset,
         /// Where the ledger is.
         found: NextOffset,
+    },
+    /// The SQLite file is not there, and was not to be created.
+    #[error(
+        "there is no ledger at {}: check the path; `stock-verifier migrate`, or `run --migrate`, creates a new one",
+        file.display()
+    )]
+    Missing {
+        /// Its path, from the root.
+        file: PathBuf,
     },
     /// The database has no tables of this program.
     #[error("the database has no stock ledger yet: run `stock-verifier migrate`, or start with --migrate")]

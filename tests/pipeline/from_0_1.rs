@@ -110,12 +110,9 @@ fn goes_on(scene: &Scene, url: &str, recorded: &str, numbers: impl Fn(&str) -> V
         command.args(["--database-url", url]);
         scene.launch(command, instance)
     };
-    if !url.starts_with("sqlite:") {
-        // An embedded ledger's one user brings it up to date by starting; a server's is brought by its operator.
-        let mut before = start("before");
-        assert_eq!(before.wait(SOON).code(), Some(1), "{}", before.log());
-        assert!(before.log().contains("stock-verifier migrate"), "{}", before.log());
-    }
+    let mut before = start("before");
+    assert_eq!(before.wait(SOON).code(), Some(1), "{}", before.log());
+    assert!(before.log().contains("stock-verifier migrate"), "{}", before.log());
     let mut migrate = crate::support::process::program();
     migrate.args(["migrate", "--database-url", url]);
     succeeds(migrate);

@@ -161,6 +161,7 @@ fn end_of(mut child: Child, log: &PathBuf) -> String {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn cases(scene: &Scene) -> Vec<Case> {
     let url = |rest: &str| format!("postgres://shop:{MARK}-user-info@{rest}");
     let wrong_scheme = format!("postgress://shop:{MARK}-scheme@db/stock");
@@ -251,16 +252,16 @@ fn cases(scene: &Scene) -> Vec<Case> {
             .environment("STOCK_VERIFIER_PROPERTY", format!("transactional.id={MARK}-own")),
         good_database(Case::new("a property that is not in this build", "sasl.oauthbearer.client.secret"))
             .environment("STOCK_VERIFIER_PROPERTY", properties.join("\n")),
-        good_database(Case::new("a key that is none", "ssl"))
-            .environment("STOCK_VERIFIER_PROPERTY", format!("security.protocol=ssl\n{}", properties[..4].join("\n"))),
+        good_database(Case::new("a key that is none", "ssl")).environment(
+            "STOCK_VERIFIER_PROPERTY",
+            format!("security.protocol=ssl\n{}", properties[..4].join("\n")),
+        ),
         to_nowhere(Case::new("brokers that are not there", ""))
             .environment("STOCK_VERIFIER_DATABASE_URL", good.clone())
             .environment("STOCK_VERIFIER_KAFKA_PASSWORD_FILE", password_file.clone())
             .environment(
                 "STOCK_VERIFIER_PROPERTY",
-                format!(
-                    "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\nsasl.username=stock\ndebug=all"
-                ),
+                "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\nsasl.username=stock\ndebug=all",
             ),
         Case::new("SASL with a wrong password", "")
             .environment("STOCK_VERIFIER_DATABASE_URL", good.clone())

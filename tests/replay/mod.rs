@@ -187,6 +187,7 @@ fn what_cannot_be_meant_is_refused_with_the_reason() {
         &["replay", "rebuild", "--into", &into],
         &["records before offset 5 were deleted", "restore a backup"],
     );
+    assert!(!scene.file("new.db").exists(), "nothing is made without --execute");
     // What is left can be compared all the same.
     report(&scene, 0, &["replay", "diff"]);
     // The database goes back in time.

@@ -19,6 +19,7 @@ fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
     let words = ["replay", "rebuild", "--into", &new.url()];
     let looked = report(&scene, 0, &words);
     assert_eq!(looked["executed"], json!(false));
+    assert_eq!(new.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), 0);
     let done = report(&scene, 0, &[&words[..], &["--execute"]].concat());
     assert_eq!(done["differences"], json!([]), "{done:#}");
     assert_eq!(done["restored"], json!(scene.database.number("SELECT count(*) FROM decisions")), "{done:#}");

@@ -1,5 +1,7 @@
 //! `stock import`, `set`, `limits` and `get` on every store.
 
+mod embedded;
+
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -7,12 +9,14 @@ use stock_verifier::cli::stock::{GetArgs, ImportArgs, LimitsArgs, SetArgs, Stock
 use stock_verifier::ledger::Limits;
 use stock_verifier::store::{MAX_BATCH, Store};
 
+use crate::support::process::program;
 use crate::support::{TestDatabase, batch, levels, order};
 use crate::{on_every_database, on_every_store};
 
 on_every_store![
     a_file_is_imported_and_each_level_is_a_movement,
     a_file_with_one_bad_row_imports_nothing,
+    every_row_is_set_whatever_the_lines_end_with,
     the_same_file_again_changes_nothing_unless_it_has_another_name,
     a_level_is_set_and_shown,
     a_level_at_another_version_is_not_set,
@@ -82,6 +86,23 @@ async fn a_file_with_one_bad_row_imports_nothing(database: Arc<TestDatabase>) {
     let error = import(&store, "sku,quantity\nMUG,10\nHAT,many\n", "").await.unwrap_err();
     assert!(format!("{error:#}").contains("line 3, column quantity"), "{error:#}");
     assert!(levels(&*store).await.is_empty());
+}
+
+async fn every_row_is_set_whatever_the_lines_end_with(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    for (number, end) in ["\n", "\r\n", "\r"].into_iter().enumerate() {
+        let file = ["sku,available", "CUP,7", "MUG,12", "TEE,3", ""].join(end);
+        let text = import(&store, &file, "").await.unwrap();
+        assert!(text.starts_with("3 levels set"), "{end:?}: {text}");
+        let version = i64::try_from(number).unwrap() + 1;
+        let set = [("CUP".into(), 7, version), ("MUG".into(), 12, version), ("TEE".into(), 3, version)];
+        assert_eq!(levels(&*store).await, set, "{end:?}");
+        let again = import(&store, &file, "").await.unwrap();
+        assert!(again.starts_with("0 levels set") && again.contains("3 rows were set by"), "{again}");
+    }
+    let text = import(&store, "sku,available\r\nCUP,8\rMUG,13\nTEE,\"4\r\n\"", "").await.unwrap();
+    assert!(text.starts_with("3 levels set"), "{text}");
+    assert_eq!(levels(&*store).await, [("CUP".into(), 8, 4), ("MUG".into(), 13, 4), ("TEE".into(), 4, 4)]);
 }
 
 async fn the_same_file_again_changes_nothing_unless_it_has_another_name(database: Arc<TestDatabase>) {
@@ -196,4 +217,31 @@ async fn limits_that_cannot_be_are_not_set(database: Arc<TestDatabase>) {
     assert_eq!(error, "not limited: 4 pieces of MUG are promised beyond what is there, more than 3");
     let level = store.levels(None).await.unwrap()[0].level;
     assert_eq!((level.limits.backorder, level.version), (5, 3));
+}
+
+#[test]
+fn a_file_that_cannot_be_imported_is_named_and_no_ledger_is_made_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger.db");
+    let write = |name: &str, content: &[u8]| std::fs::write(folder.path().join(name), content).unwrap();
+    write("empty.csv", b"");
+    write("header.csv", b"sku,available\r");
+    write("wrong.csv", b"sku,available\rA,1\rB,x\r");
+    std::fs::create_dir(folder.path().join("folder.csv")).unwrap();
+    for (file, says) in [
+        ("missing.csv", "cannot read missing.csv: No such file"),
+        ("folder.csv", "cannot read folder.csv: Is a directory"),
+        ("empty.csv", "empty.csv: nothing imported: the file is empty"),
+        ("header.csv", "header.csv: nothing imported: the file has no rows below its header"),
+        ("wrong.csv", "wrong.csv: nothing imported: line 3, column available: must be a whole number"),
+    ] {
+        let mut command = program();
+        command.current_dir(folder.path()).args(["stock", "--database-url"]);
+        command.arg(format!("sqlite://{}", ledger.display())).args(["import", file]);
+        let output = command.output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{file}: {log}");
+        assert!(log.contains(says), "{file}: {log}");
+        assert!(!ledger.exists(), "{file}");
+    }
 }

@@ -129,6 +129,14 @@ impl Scene {
         command
     }
 
+    /// A command about topics, with the scene's.
+    pub fn topics(&self, words: &[&str]) -> Command {
+        let mut command = program();
+        command.args(words).args(["--brokers", &self.kafka.brokers]);
+        self.name_topics(&mut command);
+        command
+    }
+
     fn name_topics(&self, command: &mut Command) {
         command
             .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])

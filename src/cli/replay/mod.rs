@@ -16,8 +16,9 @@ use self::record_filter::{ChoiceArgs, RangeArgs};
 use super::findings::ReportJson;
 use super::progress::Shown;
 use super::stock::read_levels_file;
-use super::{EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_url};
+use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
 use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, SecretParser, TopicArgs, parse_database_url};
+use crate::console;
 use crate::ledger::{Item, NextOffset, TopicPartition};
 use crate::replay::compare;
 use crate::replay::record_filter::RecordFilter;
@@ -184,17 +185,17 @@ impl Common {
     }
 
     async fn ledger(&self) -> Result<Arc<dyn Store>> {
-        open_ledger(&self.database, FEW_CONNECTIONS, false).await
+        open_ledger(&self.database, FEW_CONNECTIONS, Access::Read).await
     }
 
     /// Prints a report: for machines as JSON, else for people.
     fn print<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(report).context("the report cannot be written")?);
+            let report = serde_json::to_string_pretty(report).context("the report cannot be written")?;
+            console::print(&(report + "\n"))
         } else {
-            print!("{}", text(report));
+            console::print(&text(report))
         }
-        Ok(())
     }
 }
 
@@ -249,11 +250,11 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
 /// The exit status of a work that can be stopped; where it stopped is said in the lines of a positions file.
 fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> ExitCode {
     let Some(reached) = at else { return ExitCode::SUCCESS };
-    eprintln!(
-        "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:"
+    console::say(
+        "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:",
     );
     for (at, next) in reached {
-        eprintln!("{} {} {next}", at.topic, at.partition);
+        console::say(&format!("{} {} {next}", at.topic, at.partition));
     }
     ExitCode::from(EXIT_INTERRUPTED)
 }
@@ -278,7 +279,12 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     if args.common.database.url().is_ok_and(|url| url.expose() == into.expose()) {
         bail!("--into names the ledger itself: name an empty database");
     }
-    let into = open_url(&into, FEW_CONNECTIONS, true).await.context("the ledger that --into names")?;
+    let opened = if args.execute {
+        open_url(&into, FEW_CONNECTIONS, Access::Migrate).await.map(|store| (store, None))
+    } else {
+        open_or_stand_in(&into, FEW_CONNECTIONS).await
+    };
+    let (into, _directory) = opened.context("the ledger that --into names")?;
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
     let scope = args.common.scope(&filter);
     let history = old.as_deref().map(|old| old as &dyn LedgerHistory);

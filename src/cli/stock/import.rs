@@ -30,16 +30,37 @@ pub struct ImportArgs {
     pub name: String,
 }
 
-pub(super) async fn import(args: ImportArgs, store: &dyn LedgerWriter) -> Result<String> {
-    let content = read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
-    let rows = read_rows(&content).with_context(|| format!("{}: nothing imported", args.file.display()))?;
-    let import = import_id(&content, &args.name);
+/// An import whose file was read and checked, all of it.
+pub(super) struct Import {
+    file: PathBuf,
+    /// The start of every row's id.
+    id: String,
+    rows: Vec<Row>,
+}
+
+/// Reads and checks the file, so that nothing is opened, created or written for one that is wrong.
+///
+/// # Errors
+/// When it cannot be read, or a row is wrong: then it names every one.
+pub(super) fn prepare(args: ImportArgs) -> Result<Import> {
+    let ImportArgs { file, name } = args;
+    let content = read(&file)?;
+    let rows = read_rows(&content).with_context(|| format!("{}: nothing imported", file.display()))?;
+    Ok(Import { id: import_id(&content, &name), file, rows })
+}
+
+/// Sets the levels of an import.
+///
+/// # Errors
+/// When the database fails, or an earlier import set other levels under these ids.
+pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<String> {
+    let Import { file, id, rows } = import;
     // A file that fits in one transaction is one.
     let size = if rows.len() <= MAX_BATCH { MAX_BATCH } else { LONG_IMPORT_BATCH };
     let progress = progress(rows.len(), rows.len() > size);
     let (mut done, mut before) = (0_usize, 0_usize);
     for part in rows.chunks(size) {
-        let requests = part.iter().map(|row| row.request(&import)).collect::<Result<Vec<_>>>()?;
+        let requests = part.iter().map(|row| row.request(&id)).collect::<Result<Vec<_>>>()?;
         let applied = store
             .apply(&CommandBatch { advances: Vec::new(), requests, epoch: None })
             .await
@@ -48,13 +69,17 @@ pub(super) async fn import(args: ImportArgs, store: &dyn LedgerWriter) -> Result
             match outcome {
                 Outcome::Decided(decision) if decision.accepted => done += 1,
                 Outcome::Repeated | Outcome::Republished(_) => before += 1,
-                other => bail!("line {}: the ledger answered {other:?}", row.line),
+                other => bail!(
+                    "line {}: the ledger answered {other:?}; to set these levels all the same, give the import another \
+                     --name",
+                    row.line
+                ),
             }
         }
         progress.inc(part.len() as u64);
     }
     progress.finish_and_clear();
-    let mut text = format!("{done} levels set from {}.\n", args.file.display());
+    let mut text = format!("{done} levels set from {}.\n", file.display());
     if before > 0 {
         // Writing to a String does not fail.
         let _ = writeln!(
@@ -71,18 +96,19 @@ pub(super) async fn import(args: ImportArgs, store: &dyn LedgerWriter) -> Result
 /// # Errors
 /// When it cannot be read, or a row is wrong: then it names every one.
 pub(in crate::cli) fn read_levels_file(file: &std::path::Path) -> Result<Vec<(Item, i64)>> {
-    let content = read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let content = read(file)?;
     let rows = read_rows(&content).with_context(|| format!("{} is not as it should be", file.display()))?;
     Ok(rows.into_iter().map(|row| (row.item, row.available)).collect())
 }
 
-fn read(file: &std::path::Path) -> std::io::Result<Vec<u8>> {
+fn read(file: &std::path::Path) -> Result<Vec<u8>> {
     if file.as_os_str() == "-" {
         let mut content = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin(), &mut content)?;
+        std::io::Read::read_to_end(&mut std::io::stdin(), &mut content)
+            .context("cannot read standard input")?;
         return Ok(content);
     }
-    std::fs::read(file)
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// The start of every row's id: the same for the same content and name, and for no other.
@@ -108,6 +134,9 @@ const PROGRESS: &str = "{bar:40} {human_pos} of {human_len} levels, {per_sec}, {
 /// A checked row of an import.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
+    /// Which record of the file it is; the header is the first. Its identity: no two rows of a file share it.
+    record: u64,
+    /// Where a person finds it.
     line: u64,
     item: Item,
     available: i64,
@@ -115,7 +144,7 @@ struct Row {
 
 impl Row {
     fn request(&self, import: &str) -> Result<Request> {
-        let id = Id::new(&format!("{import}-{}", self.line))?;
+        let id = Id::new(&format!("{import}-{}", self.record))?;
         Ok(Request { command: Command::stock_set(id, self.item.clone(), self.available, None), source: None })
     }
 }
@@ -141,14 +170,20 @@ impl Columns {
 fn read_rows(content: &[u8]) -> Result<Vec<Row>> {
     // Spreadsheets put a byte order mark before the header.
     let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
+    ensure!(content.iter().any(|byte| !byte.is_ascii_whitespace()), "the file is empty");
+    ensure!(
+        !content.starts_with(b"\xFF\xFE") && !content.starts_with(b"\xFE\xFF"),
+        "the file is UTF-16: save it as UTF-8"
+    );
+    let mut lines = Lines { content, at: 0, line: 1 };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(content);
     let columns = read_header(reader.byte_headers().context("the header cannot be read")?)?;
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut first_lines: HashMap<Item, u64> = HashMap::new();
-    for record in reader.byte_records() {
-        let record = record.context("the file cannot be read as CSV")?;
-        let line = record.position().map_or(0, csv::Position::line);
-        match read_row(&record, line, &columns) {
+    for (read, number) in reader.byte_records().zip(FIRST_ROW..) {
+        let read = read.context("the file cannot be read as CSV")?;
+        let line = lines.of(read.position().map_or(0, csv::Position::byte));
+        match read_row(&read, number, line, &columns) {
             Ok(row) => {
                 if let Some(first) = first_lines.insert(row.item.clone(), line) {
                     faults.push(format!("line {line}, column sku: {} is on line {first} already", row.item));
@@ -171,6 +206,31 @@ fn read_rows(content: &[u8]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The record that comes after the header.
+const FIRST_ROW: u64 = 2;
+
+/// Counts lines as editors do, where a line ends with LF, CR LF or CR: the parser takes all three and counts LF alone.
+struct Lines<'a> {
+    content: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the record that begins at this byte, or after empty lines from there on. Records come in order.
+    fn of(&mut self, byte: u64) -> u64 {
+        while let Some(letter) = self.content.get(self.at) {
+            let ends = *letter == b'\n' || *letter == b'\r' && self.content.get(self.at + 1) != Some(&b'\n');
+            if self.at as u64 >= byte && !matches!(letter, b'\r' | b'\n') {
+                break;
+            }
+            self.line += u64::from(ends);
+            self.at += 1;
+        }
+        self.line
+    }
+}
+
 fn read_header(header: &csv::ByteRecord) -> Result<Columns> {
     let names: Vec<String> =
         header.iter().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
@@ -187,25 +247,21 @@ fn read_header(header: &csv::ByteRecord) -> Result<Columns> {
     }
 }
 
-fn read_row(record: &csv::ByteRecord, line: u64, columns: &Columns) -> Result<Row, Vec<String>> {
-    if record.len() != columns.count() {
-        return Err(vec![format!(
-            "line {line}: has {} columns, {} are needed",
-            record.len(),
-            columns.count()
-        )]);
+fn read_row(read: &csv::ByteRecord, record: u64, line: u64, columns: &Columns) -> Result<Row, Vec<String>> {
+    if read.len() != columns.count() {
+        return Err(vec![format!("line {line}: has {} columns, {} are needed", read.len(), columns.count())]);
     }
     let fault = |column: &str, what: String| format!("line {line}, column {column}: {what}");
     let text = |column: &str, index: usize| {
-        std::str::from_utf8(&record[index]).map_err(|_| fault(column, "is not UTF-8".to_owned()))
+        std::str::from_utf8(&read[index]).map_err(|_| fault(column, "is not UTF-8".to_owned()))
     };
     let sku = text("sku", columns.sku)
         .and_then(|text| Sku::new(text).map_err(|error| fault("sku", error.to_string())));
-    let location = columns.location.filter(|index| !record[*index].is_empty()).map(|index| {
+    let location = columns.location.filter(|index| !read[*index].is_empty()).map(|index| {
         text("location", index)
             .and_then(|text| Location::new(text).map_err(|error| fault("location", error.to_string())))
     });
-    let number = String::from_utf8_lossy(&record[columns.available]);
+    let number = String::from_utf8_lossy(&read[columns.available]);
     let available = match number.parse::<i64>() {
         Ok(number) if (0..=MAX_QUANTITY).contains(&number) => Ok(number),
         _ => Err(fault(
@@ -214,7 +270,9 @@ fn read_row(record: &csv::ByteRecord, line: u64, columns: &Columns) -> Result<Ro
         )),
     };
     match (sku, location.transpose(), available) {
-        (Ok(sku), Ok(location), Ok(available)) => Ok(Row { line, item: Item { sku, location }, available }),
+        (Ok(sku), Ok(location), Ok(available)) => {
+            Ok(Row { record, line, item: Item { sku, location }, available })
+        }
         (sku, location, available) => {
             Err([sku.err(), location.err(), available.err()].into_iter().flatten().collect())
         }
@@ -232,7 +290,7 @@ mod tests {
     #[test]
     fn columns_are_found_by_name_in_either_order() {
         let item = Sku::new("MUG, red").unwrap().into();
-        let row = Row { line: 2, item, available: 5 };
+        let row = Row { record: 2, line: 2, item, available: 5 };
         assert_eq!(read_rows(b"sku,available\n\"MUG, red\",5\n").unwrap(), [row]);
         assert_eq!(read_rows(b"\xEF\xBB\xBFQuantity , SKU\r\n 5, A\r\n").unwrap()[0].available, 5);
     }
@@ -285,11 +343,49 @@ mod tests {
 
     #[test]
     fn a_wrong_header_and_an_empty_file_are_faults() {
-        assert!(faults(b"").contains("the header must be sku,available"));
+        assert_eq!(faults(b""), "the file is empty");
+        assert_eq!(faults(b"\xEF\xBB\xBF\r\n \n"), "the file is empty");
+        assert_eq!(faults(b"\xFF\xFEs\0k\0u\0"), "the file is UTF-16: save it as UTF-8");
         assert!(faults(b"A,1\n").contains("it is a,1"));
         assert!(faults(b"sku,available,place\nA,1,x\n").contains("the header must be"));
         assert!(faults(b"sku,location\nA,x\n").contains("the header must be"));
-        assert!(faults(b"sku,available\n").contains("no rows"));
+        for header in ["sku,available", "sku,available\n", "sku,available\r", "sku,available\r\n\r\n"] {
+            assert!(faults(header.as_bytes()).contains("no rows"), "{header:?}");
+        }
+    }
+
+    /// Every row's record, line and SKU.
+    fn places(content: &str) -> Vec<(u64, u64, String)> {
+        let rows = read_rows(content.as_bytes()).unwrap();
+        rows.into_iter().map(|row| (row.record, row.line, row.item.sku.to_string())).collect()
+    }
+
+    #[test]
+    fn a_row_is_the_same_whatever_the_lines_end_with() {
+        let row = |record, line, sku: &str| (record, line, sku.to_owned());
+        let rows = [row(2, 2, "CUP"), row(3, 3, "MUG"), row(4, 4, "TEE")];
+        for end in ["\n", "\r\n", "\r"] {
+            let file = ["sku,available", "CUP,7", "MUG,12", "TEE,3"].join(end);
+            assert_eq!(places(&file), rows, "{end:?}");
+            assert_eq!(places(&(file + end)), rows, "{end:?}");
+        }
+        assert_eq!(places("sku,available\r\nCUP,7\rMUG,12\nTEE,3\r"), rows);
+        // Empty lines are lines, and no rows.
+        assert_eq!(
+            places("sku,available\n\nCUP,7\r\r\rMUG,12\r\n\r\nTEE,3\n\n"),
+            [row(2, 3, "CUP"), row(3, 6, "MUG"), row(4, 8, "TEE")]
+        );
+        // A line that ends within quotes is one, too.
+        assert_eq!(
+            places("sku,\"available\n\"\nCUP,\"7\r\"\nMUG,\"\r\n12\"\nTEE,3\n"),
+            [row(2, 3, "CUP"), row(3, 5, "MUG"), row(4, 7, "TEE")]
+        );
+    }
+
+    #[test]
+    fn a_bad_row_is_found_where_lines_end_with_cr() {
+        assert!(faults(b"sku,available\rA,1\rB,x\r").starts_with("line 3, column available"));
+        assert_eq!(faults(b"sku,available\rA,1\rA,2\r"), "line 3, column sku: A is on line 2 already");
     }
 
     #[test]

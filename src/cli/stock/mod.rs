@@ -16,8 +16,9 @@ pub use import::ImportArgs;
 pub(super) use import::read_levels_file;
 pub use state::{LimitsArgs, SetArgs};
 
-use super::{FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
+use crate::console;
 use crate::ledger::{Item, Location, Sku};
 use crate::store::Store;
 
@@ -41,7 +42,7 @@ pub enum StockCommand {
     ///
     /// Up to 100,000 rows are one transaction: all or nothing. More are set 10,000 at a time, and an import that was
     /// interrupted goes on where it stopped when it is run again: each row has an id made of the file's content and
-    /// its line, so that what was done is not done again. For the same reason importing the very same file later
+    /// the row's number, so that what was done is not done again. For the same reason importing the very same file later
     /// changes nothing; give it another --name to set these levels once more.
     Import(ImportArgs),
     /// Set the level of one SKU
@@ -57,10 +58,11 @@ pub enum StockCommand {
 /// # Errors
 /// When the command's input is wrong, a level is not as expected, or the database fails.
 pub async fn run(args: StockArgs) -> Result<ExitCode> {
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, false).await?;
-    let done = execute(args.command, &store).await;
+    let prepared = prepare(args.command)?;
+    let store = open_ledger(&args.database, FEW_CONNECTIONS, prepared.access()).await?;
+    let done = apply(prepared, &store).await;
     store.close().await;
-    print!("{}", done?);
+    console::print(&done?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -69,11 +71,44 @@ pub async fn run(args: StockArgs) -> Result<ExitCode> {
 /// # Errors
 /// As [`run`].
 pub async fn execute(command: StockCommand, store: &Arc<dyn Store>) -> Result<String> {
+    apply(prepare(command)?, store).await
+}
+
+/// A command whose input was read and checked.
+enum Prepared {
+    Import(import::Import),
+    Set(SetArgs),
+    Limits(LimitsArgs),
+    Get(GetArgs),
+}
+
+impl Prepared {
+    /// What it does to the ledger.
+    fn access(&self) -> Access {
+        match self {
+            Self::Import(_) => Access::WriteOrCreate,
+            Self::Set(_) | Self::Limits(_) => Access::Write,
+            Self::Get(_) => Access::Read,
+        }
+    }
+}
+
+/// Reads and checks what a command brings along, before any ledger is opened.
+fn prepare(command: StockCommand) -> Result<Prepared> {
+    Ok(match command {
+        StockCommand::Import(args) => Prepared::Import(import::prepare(args)?),
+        StockCommand::Set(args) => Prepared::Set(args),
+        StockCommand::Limits(args) => Prepared::Limits(args),
+        StockCommand::Get(args) => Prepared::Get(args),
+    })
+}
+
+async fn apply(command: Prepared, store: &Arc<dyn Store>) -> Result<String> {
     match command {
-        StockCommand::Import(args) => import::import(args, &**store).await,
-        StockCommand::Set(args) => state::set(args, &**store).await,
-        StockCommand::Limits(args) => state::limits(args, &**store).await,
-        StockCommand::Get(args) => get::get(args, &**store).await,
+        Prepared::Import(import) => import::import(import, &**store).await,
+        Prepared::Set(args) => state::set(args, &**store).await,
+        Prepared::Limits(args) => state::limits(args, &**store).await,
+        Prepared::Get(args) => get::get(args, &**store).await,
     }
 }
 

@@ -36,6 +36,8 @@ mod rows;
 mod tx;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,8 +85,24 @@ const WRITER_CACHE: &str = "-32768";
 /// four times smaller costs a third of the speed with such ids.
 const WAL_PAGES: &str = "16384";
 
+/// What is to be done with the file that is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileAccess {
+    /// It is read. Nothing is created, and no statement changes it.
+    ///
+    /// Not with SQLite's own `mode=ro`: that leaves `-wal` and `-shm` files of this user beside the ledger, which shut
+    /// out a verifier of another user. Opened like this they are gone when the last connection closes.
+    Read,
+    /// It is written to; it must be there.
+    Write,
+    /// It is written to, and created if it is not there.
+    Create,
+}
+
 /// A stock ledger in a SQLite file.
 pub struct SqliteStore {
+    /// Where it is.
+    file: PathBuf,
     /// One connection: SQLite has one writer at a time anyway, and queueing for it here is fairer than its busy wait.
     writer: SqlitePool,
     readers: SqlitePool,
@@ -102,6 +120,14 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`] when the URL names no file, or the file cannot be opened or is no SQLite database.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::open_for(url, FileAccess::Create).await
+    }
+
+    /// The same, for one who may do less with it.
+    ///
+    /// # Errors
+    /// The same, and [`StoreError::Missing`] when there is no file and it is not to be created.
+    pub async fn open_for(url: &str, access: FileAccess) -> Result<Self, StoreError> {
         if url.contains(":memory:") || url.contains("mode=memory") {
             return Err(database("opening the SQLite ledger")(sqlx::Error::Configuration(
                 "a ledger in memory is no ledger: name a file, as in sqlite://stock.db".into(),
@@ -109,12 +135,24 @@ impl SqliteStore {
         }
         let options = SqliteConnectOptions::from_str(url)
             .map_err(database("reading the SQLite URL"))?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
+            .create_if_missing(access == FileAccess::Create)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
-            .pragma("wal_autocheckpoint", WAL_PAGES)
             .disable_statement_logging();
+        // For messages, so that a mistyped path that is relative shows where it leads to.
+        let file = std::path::absolute(options.get_filename())
+            .unwrap_or_else(|_| options.get_filename().to_path_buf());
+        let is_missing = || file.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if access != FileAccess::Create && is_missing() {
+            return Err(StoreError::Missing { file });
+        }
+        let options = match access {
+            FileAccess::Read => options.pragma("query_only", "ON"),
+            // Kept in the file: who only reads leaves it as it is.
+            FileAccess::Write | FileAccess::Create => {
+                options.journal_mode(SqliteJournalMode::Wal).pragma("wal_autocheckpoint", WAL_PAGES)
+            }
+        };
         let opened = Arc::new(AtomicU64::new(0));
         let writer = pool(1)
             .after_connect({
@@ -128,7 +166,13 @@ impl SqliteStore {
             .await
             .map_err(database("opening the SQLite ledger"))?;
         let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer, readers, opened })
+        Ok(Self { file, writer, readers, opened })
+    }
+
+    /// Where it is, from the root.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// One try.
@@ -316,7 +360,15 @@ impl LedgerAdmin for SqliteStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
+        let found = rows::read_migrations(&self.readers).await.map_err(|error| {
+            let doing = if primary_code(&error) == Some(CANNOT_OPEN) {
+                "reading its version: SQLite makes files beside a ledger that nobody has open, so this user must be \
+                 allowed to write in its folder"
+            } else {
+                "reading its version"
+            };
+            database(doing)(error)
+        })?;
         version::check(&MIGRATOR, &found)
     }
 
@@ -388,6 +440,15 @@ fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     }
 }
 
+/// `SQLITE_CANTOPEN`: the file, or one beside it.
+const CANNOT_OPEN: i32 = 14;
+
+/// What SQLite says. The driver gives the extended code; its low byte is the primary one.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
 /// Whether the same call may work later: another process holds the file, the disk is full, or the queue for the writer
 /// was long.
 fn is_transient(error: &sqlx::Error) -> bool {
@@ -398,11 +459,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
     /// `SQLITE_FULL`: no room on the disk for now.
     const FULL: i32 = 13;
     match error {
-        sqlx::Error::Database(error) => {
-            // The driver gives the extended code; its low byte is the primary one.
-            let primary = error.code().and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
-            matches!(primary, Some(BUSY | LOCKED | FULL))
-        }
+        sqlx::Error::Database(_) => matches!(primary_code(error), Some(BUSY | LOCKED | FULL)),
         sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
