@@ -352,5 +352,9 @@ fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
     }
 }
 
+/// Longest that a due hold is given to somebody. What somebody seems to have for longer was given by a clock that was
+/// ahead; far enough above any lease that two callers whose moments differ a little never take it for that.
+const MOST_LEASE: Duration = Duration::from_secs(600);
+
 /// Levels repaired at once, at most.
 const MOST_REPAIRED: u16 = 20_000;

@@ -356,7 +356,7 @@ async fn an_expired_hold_gives_back_once_however_many_instances_ask(database: Ar
     one.apply(&batch(vec![set("a-1", "MUG", 10, None), set("a-2", "HAT", 5, None)])).await.unwrap();
     let held = records(0, 0, vec![hold("o-1", 1, &[("MUG", 2), ("HAT", 1)])]);
     let end = end(&one.apply(&held).await.unwrap().outcomes[0]);
-    let due = due_holds(&*one, 1, Duration::from_secs(3_600)).await;
+    let due = due_holds(&*one, 1, Duration::from_secs(300)).await;
     assert_eq!(due, [DueHold { order_id: Id::new("o-1").unwrap(), at: Some(partition(0)) }]);
     let mut tasks = Vec::new();
     for number in 1..=8 {
@@ -387,7 +387,7 @@ async fn a_hold_that_is_over_is_final_by_nobody_even_before_it_is_given_back(dat
     let store = database.ledger().await;
     apply_one(&*store, set("a-1", "MUG", 10, None)).await;
     let held = apply_one(&*store, hold("o-1", 1, &[("MUG", 2)])).await;
-    due_holds(&*store, 1, Duration::from_secs(3_600)).await;
+    due_holds(&*store, 1, Duration::from_secs(300)).await;
     for late in [confirmed("o-1", "o-1", None), released("o-1"), extended("e-1", "o-1", 60)] {
         assert_eq!(
             reasons(&apply_one(&*store, late).await),
@@ -407,7 +407,7 @@ async fn holds_that_are_overdue_are_counted_and_the_oldest_is_named(database: Ar
     let later = vec![hold("o-2", 1, &[("MUG", 1)]), hold("o-3", LONG, &[("MUG", 1)])];
     store.apply(&records(0, 0, later)).await.unwrap();
     // Asked for or not.
-    due_holds(&*store, 2, Duration::from_secs(3_600)).await;
+    due_holds(&*store, 2, Duration::from_secs(300)).await;
     let overdue = store.overdue_holds(Duration::ZERO).await.unwrap().expect("two are");
     assert_eq!((overdue.count, overdue.oldest.as_str()), (2, "o-1"));
     assert_eq!(overdue.since.rfc3339(), end(&first));
@@ -426,7 +426,7 @@ async fn a_due_hold_is_given_to_one_of_two_callers(database: Arc<TestDatabase>) 
     // Not over, and so given to nobody.
     apply_one(&*one, hold("o-long", LONG, &[("MUG", 1)])).await;
     let begun = Instant::now();
-    let (mut due, lease) = (Vec::new(), Duration::from_secs(3_600));
+    let (mut due, lease) = (Vec::new(), Duration::from_secs(300));
     while due.len() < HOLDS {
         assert!(begun.elapsed() < PATIENCE, "{due:?}");
         let (mine, other) = tokio::join!(one.take_due_holds(3, lease), two.take_due_holds(3, lease));
@@ -453,7 +453,7 @@ async fn a_due_hold_is_given_again_after_its_lease(database: Arc<TestDatabase>) 
     let first = due_holds(&*store, 1, short).await;
     // Who was given it went away; then it is given to who asks next, again and again until it is decided.
     assert_eq!(due_holds(&*store, 1, short).await, first);
-    assert_eq!(due_holds(&*store, 1, Duration::from_secs(3_600)).await, first);
+    assert_eq!(due_holds(&*store, 1, Duration::from_secs(300)).await, first);
     assert_eq!(store.take_due_holds(1, short).await.unwrap(), []);
     assert_eq!(word(&apply_one(&*store, expired("o-1")).await), "accepted");
     assert_eq!(store.take_due_holds(1, short).await.unwrap(), []);

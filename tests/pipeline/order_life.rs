@@ -249,7 +249,7 @@ fn a_hold_that_stays_open_long_after_its_end_is_named_by_the_log_and_the_audit()
     scene.done(SOON);
     // Long over, and as if someone had it to himself who does not ask.
     scene.database.run(
-        "UPDATE holds SET expires_at = now() - interval '1 hour', asked_until = now() + interval '1 hour'
+        "UPDATE holds SET expires_at = now() - interval '1 hour', asked_until = now() + interval '9 minutes'
          WHERE order_id <> 'o-3'; UPDATE holds SET expires_at = now() - interval '2 hours' WHERE order_id = 'o-2'",
     );
     verifier.said("holds are over since more than 120s", SOON);

@@ -11,8 +11,8 @@ use crate::store::{DueHold, OverdueHolds, StoreError};
 #[async_trait]
 pub trait WorkQueue: Send + Sync + 'static {
     /// Up to `limit` holds whose time is over by the database's clock, the longest over first. Who is given one has it
-    /// to himself for `lease`; after that it is given again, until its end is decided. The same for all callers: what
-    /// somebody seems to have for longer was given by a clock that was ahead, and is given again.
+    /// to himself for `lease`, ten minutes at most; after that it is given again, until its end is decided. What somebody
+    /// seems to have for longer was given by a clock that was ahead, and is given again.
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError>;
 
     /// The holds that are over since longer than this by the database's clock; `None` when there are none.

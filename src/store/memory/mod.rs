@@ -23,8 +23,8 @@ use tx::MemoryTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, Position,
-    StoreError, StoredOrder, WorkQueue,
+    Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, MOST_LEASE, OverdueHolds,
+    Position, StoreError, StoredOrder, WorkQueue,
 };
 use crate::ledger::{CommandKey, Decision, Id, Item, Sku, Stamp, TopicPartition};
 
@@ -169,7 +169,8 @@ impl WorkQueue for MemoryStore {
         let mut ledger = self.ledger();
         let mut due: Vec<DueHold> = ledger.holds_over(now).into_iter().map(|(_, hold)| hold).collect();
         // What is asked for longer than anybody asks was asked by a clock that was ahead.
-        let is_free = |asked: &Stamp| *asked <= now || *asked > until;
+        let most = Stamp(now.0.saturating_add(micros(MOST_LEASE)));
+        let is_free = |asked: &Stamp| *asked <= now || *asked > most;
         due.retain(|hold| ledger.asked_until.get(&hold.order_id).is_none_or(is_free));
         due.truncate(limit);
         ledger.asked_until.extend(due.iter().map(|hold| (hold.order_id.clone(), until)));

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use super::failed;
 use super::rows::{PgStamp, damaged, item, item_columns};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, TopicPartition};
-use crate::store::{DueHold, OverdueHolds, StoreError};
+use crate::store::{DueHold, MOST_LEASE, OverdueHolds, StoreError};
 
 /// Fills in what these orders gave back, and their holds. The locks on their levels keep both as they are.
 pub(super) async fn read_states(
@@ -202,13 +202,14 @@ pub(super) async fn take_due_holds(
                WHERE expires_at <= now()
                      AND (asked_until IS NULL OR asked_until <= now()
                           -- Asked by a clock that was ahead: nobody asks for longer.
-                          OR asked_until > now() + $2 * interval '1 microsecond')
+                          OR asked_until > now() + $3 * interval '1 second')
                ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
          WHERE holds.order_id = due.order_id
          RETURNING holds.order_id, holds.topic, holds.partition",
     )
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX))
+    .bind(i64::try_from(MOST_LEASE.as_secs()).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await
     .map_err(&doing)?

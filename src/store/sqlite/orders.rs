@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::database;
 use super::rows::{json, location_column, stored_item, write};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, OrderStock, Stamp, TopicPartition};
-use crate::store::{DueHold, OverdueHolds, StoreError};
+use crate::store::{DueHold, MOST_LEASE, OverdueHolds, StoreError};
 
 /// Fills in what these orders gave back.
 pub(super) async fn read_lines(
@@ -204,13 +204,14 @@ pub(super) async fn take_due_holds(
                             WHERE expires_at <= ?1
                                   AND (asked_until IS NULL OR asked_until <= ?1
                                        -- Asked by a clock that was ahead: nobody asks for longer.
-                                       OR asked_until > ?2)
+                                       OR asked_until > ?1 + ?4)
                             ORDER BY expires_at LIMIT ?3)
          RETURNING expires_at, order_id, topic, partition",
     )
     .bind(now.0)
     .bind(asked_until.0)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(i64::try_from(MOST_LEASE.as_micros()).unwrap_or(i64::MAX))
     .fetch_all(conn)
     .await
     .map_err(database("taking due holds"))?;
