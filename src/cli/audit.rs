@@ -22,7 +22,7 @@ use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
 use crate::replay::decision_verifier;
 use crate::replay::finding::{AuditReport, Finding, PositionMismatch};
-use crate::replay::record_filter::RecordFilter;
+use crate::replay::record_filter::{RecordFilter, zone_missing};
 use crate::replay::scope::Scope;
 use crate::store::{Audit, OVERDUE, OverdueHolds, Store};
 
@@ -71,7 +71,9 @@ fn parse_since(text: &str) -> Result<Stamp, String> {
         return Ok(stamp);
     }
     let ago = humantime::parse_duration(text).map_err(|_| {
-        "expected a date-time with its zone (2026-11-22T18:00:00Z), or how long ago (2h)".to_owned()
+        zone_missing(text).unwrap_or_else(|| {
+            "expected a date-time with its zone (2026-11-22T18:00:00Z), or how long ago (2h)".to_owned()
+        })
     })?;
     let now = jiff::Timestamp::now().as_microsecond();
     Ok(Stamp(now.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))))
@@ -321,4 +323,18 @@ fn write_claim(out: &mut impl Write, invariant: u8, claim: &str, findings: &[Str
         writeln!(out, "        … and more; --json has {} of them", findings.len())?;
     }
     Ok(findings.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_with_its_zone_or_as_how_long_ago() {
+        let utc = parse_since("2026-11-22T18:00:00Z").unwrap();
+        assert_eq!(parse_since("2026-11-22T19:00:00+01:00"), Ok(utc));
+        assert!(parse_since("2h").unwrap() < parse_since("1h").unwrap());
+        assert!(parse_since("2026-11-22").unwrap_err().contains("write 2026-11-22T00:00:00Z for UTC"));
+        assert!(parse_since("yesterday").unwrap_err().contains("(2026-11-22T18:00:00Z)"));
+    }
 }

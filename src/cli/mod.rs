@@ -66,7 +66,7 @@ enum LogFormat {
 enum Command {
     /// Verify orders until stopped
     Run(run::RunArgs),
-    /// Create the topics
+    /// Create the topics, or check them
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
     /// Create or update the ledger's tables

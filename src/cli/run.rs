@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::pipeline::{self, Settings, Unfinished};
@@ -106,7 +107,13 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         others: CONNECTIONS_BACKGROUND,
     };
     let store = open_for_writing(&args.database, connections, Access::migrating(args.migrate)).await?;
-    start_checks::check(&settings, args.accept_compacted_topics).await?;
+    let topics = TopicsToCheck {
+        kafka: settings.kafka.clone(),
+        topics: settings.topics.clone(),
+        levels: settings.levels.delay().is_some(),
+        accept_compacted: args.accept_compacted_topics,
+    };
+    start_checks::check(&topics).await?;
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
 
     let stop = CancellationToken::new();

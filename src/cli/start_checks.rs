@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use tokio::task::spawn_blocking;
 
+use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::admin::{TopicList, TopicSettings, settings_of};
-use crate::pipeline::Settings;
 use crate::store::Store;
 
 /// Longest wait for a topic to appear: one just created is not known to every broker yet.
@@ -14,16 +14,59 @@ const TOPICS_LIMIT: Duration = Duration::from_secs(3);
 /// How often to look for it.
 const TOPICS_LOOK: Duration = Duration::from_millis(100);
 
+/// The topics to look at, and where.
+#[derive(Debug, Clone)]
+pub(super) struct TopicsToCheck {
+    /// Where.
+    pub(super) kafka: KafkaArgs,
+    /// Their names.
+    pub(super) topics: TopicArgs,
+    /// Whether levels are published.
+    pub(super) levels: bool,
+    /// Whether the topics of commands may be compacted.
+    pub(super) accept_compacted: bool,
+}
+
+/// Something about the topics that a person should know.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Remark {
+    /// `run` does not start.
+    Refused(String),
+    /// `run` starts and warns: a record may come for which there is no room, or one is lost.
+    Warned(String),
+    /// Kafka does not say.
+    Unknown(String),
+}
+
+/// Which topics are there.
+#[derive(Debug)]
+pub(super) struct Topics {
+    /// Those that are needed and there, with their numbers of partitions.
+    pub(super) there: Vec<(String, usize)>,
+    /// Those that are needed and not there.
+    pub(super) missing: Vec<String>,
+}
+
 /// Checks that the brokers answer, that the topics are there, that they keep what was not read yet, and
 /// that what is published finds room.
 ///
 /// # Errors
 /// When something is not as it must be; the message says what to do.
-pub(super) async fn check(settings: &Settings, accept_compacted: bool) -> Result<()> {
-    let reached = settings.clone();
-    spawn_blocking(move || check_reach(&reached)).await.context("checking Kafka panicked")??;
-    check_kept(settings, accept_compacted).await?;
-    check_sizes(settings).await;
+pub(super) async fn check(check: &TopicsToCheck) -> Result<()> {
+    let missing = find(check).await?.missing;
+    if !missing.is_empty() {
+        bail!(
+            "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
+            check.kafka.brokers,
+            missing.join(", ")
+        );
+    }
+    for remark in kept(check).await.into_iter().chain(sizes(check).await) {
+        match remark {
+            Remark::Refused(what) => bail!(what),
+            Remark::Warned(what) | Remark::Unknown(what) => tracing::warn!("{what}"),
+        }
+    }
     Ok(())
 }
 
@@ -40,82 +83,78 @@ pub(super) async fn claim(store: &dyn Store, group: &str, take_over: bool) -> Re
     Ok(())
 }
 
-/// Checks that the brokers answer and the topics are there.
-fn check_reach(settings: &Settings) -> Result<()> {
-    let topics = TopicList::connect(&settings.kafka)?;
-    let begun = Instant::now();
-    loop {
-        let missing = missing_topics(&topics, settings)?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if begun.elapsed() > TOPICS_LIMIT {
-            bail!(
-                "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
-                settings.kafka.brokers,
-                missing.join(", ")
-            );
-        }
-        std::thread::sleep(TOPICS_LOOK);
-    }
+/// Looks for the topics, and waits a moment for those that are not there.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub(super) async fn find(check: &TopicsToCheck) -> Result<Topics> {
+    let check = check.clone();
+    spawn_blocking(move || find_blocking(&check)).await.context("checking Kafka panicked")?
 }
 
-/// The topics that are needed and not there.
-fn missing_topics<'a>(there: &TopicList, settings: &'a Settings) -> Result<Vec<&'a str>> {
-    let there = there.names()?;
-    let topics = &settings.topics;
+fn find_blocking(check: &TopicsToCheck) -> Result<Topics> {
+    let list = TopicList::connect(&check.kafka)?;
+    let topics = &check.topics;
     let needed = [
-        &*topics.orders_topic,
+        &topics.orders_topic,
         &topics.adjustments_topic,
         &topics.accepted_topic,
         &topics.rejected_topic,
         &topics.dead_letter_topic,
     ];
-    let levels = settings.levels.delay().map(|_| &*topics.levels_topic);
-    Ok(needed.into_iter().chain(levels).filter(|name| !there.contains(*name)).collect())
+    let levels = check.levels.then_some(&topics.levels_topic);
+    let begun = Instant::now();
+    loop {
+        let mut found = Topics { there: Vec::new(), missing: Vec::new() };
+        let listed = list.partitions()?;
+        for name in needed.into_iter().chain(levels) {
+            match listed.get(name) {
+                Some(partitions) => found.there.push((name.clone(), *partitions)),
+                None => found.missing.push(name.clone()),
+            }
+        }
+        if found.missing.is_empty() || begun.elapsed() > TOPICS_LIMIT {
+            return Ok(found);
+        }
+        std::thread::sleep(TOPICS_LOOK);
+    }
 }
 
-/// Checks that Kafka does not remove commands of a topic for newer ones with the same key: all of them count.
-async fn check_kept(settings: &Settings, accept_compacted: bool) -> Result<()> {
-    let topics = settings.topics.read();
+/// Whether Kafka removes commands of a topic for newer ones with the same key: all of them count.
+pub(super) async fn kept(check: &TopicsToCheck) -> Vec<Remark> {
+    let topics = check.topics.read();
     let unknown = |topics: &str, why: &dyn std::fmt::Display| {
-        tracing::warn!(
+        Remark::Unknown(format!(
             "cannot check whether {topics} keeps what was not read yet (cleanup.policy, retention.ms): {why}. To have \
              it checked, allow this user to read its settings (ACL: DescribeConfigs)"
-        );
+        ))
     };
-    let described = match settings_of(&settings.kafka, &topics).await {
+    let described = match settings_of(&check.kafka, &topics).await {
         Ok(described) => described,
-        Err(error) => {
-            unknown(&topics.join(" and "), &format_args!("{error:#}"));
-            return Ok(());
-        }
+        Err(error) => return vec![unknown(&topics.join(" and "), &format_args!("{error:#}"))],
     };
-    for (topic, described) in topics.iter().zip(described) {
-        let policy = match &described {
-            Ok(settings) => settings.get("cleanup.policy").unwrap_or_default(),
-            Err(error) => {
-                unknown(topic, error);
-                continue;
-            }
+    let remarks = topics.iter().zip(described).filter_map(|(topic, described)| {
+        let settings = match described {
+            Ok(settings) => settings,
+            Err(error) => return Some(unknown(topic, &error)),
         };
+        let policy = settings.get("cleanup.policy").unwrap_or_default();
         if !policy.split(',').any(|part| part.trim() == "compact") {
-            continue;
+            return None;
         }
-        if accept_compacted {
-            tracing::warn!(
-                topic,
-                "this topic is compacted: commands are lost that Kafka removes before they are read"
-            );
+        Some(if check.accept_compacted {
+            Remark::Warned(format!(
+                "{topic}: this topic is compacted: commands are lost that Kafka removes before they are read"
+            ))
         } else {
-            bail!(
+            Remark::Refused(format!(
                 "topic {topic} is compacted (cleanup.policy={policy}): Kafka removes commands from it for newer ones \
                  with the same key, unread ones too, and nobody is told. Set its cleanup.policy to delete, with a \
                  retention.ms longer than any lag; or start with --accept-compacted-topics"
-            );
-        }
-    }
-    Ok(())
+            ))
+        })
+    });
+    remarks.collect()
 }
 
 /// What a dead letter has more than its record, at most: some headers of bounded length, in bytes.
@@ -131,10 +170,10 @@ pub(super) fn largest_record(settings: &Result<TopicSettings, String>) -> Option
     settings.as_ref().ok()?.get(SIZE)?.parse().ok()
 }
 
-/// Warns where a dead letter could not be kept whole, or a result not be published. Where Kafka does not say, nothing is said:
-/// that is a matter of what this user may see, and [`check_kept`] has said it.
-async fn check_sizes(settings: &Settings) {
-    let topics = &settings.topics;
+/// Where a dead letter could not be kept whole, or a result not be published. Where Kafka does not say, nothing is said:
+/// that is a matter of what this user may see, and [`kept`] has said it.
+pub(super) async fn sizes(check: &TopicsToCheck) -> Vec<Remark> {
+    let topics = &check.topics;
     let names = [
         &*topics.orders_topic,
         &topics.adjustments_topic,
@@ -142,27 +181,29 @@ async fn check_sizes(settings: &Settings) {
         &topics.accepted_topic,
         &topics.rejected_topic,
     ];
-    let Ok(described) = settings_of(&settings.kafka, &names).await else { return };
+    let mut remarks = Vec::new();
+    let Ok(described) = settings_of(&check.kafka, &names).await else { return remarks };
     let sizes: Vec<Option<u64>> = described.iter().map(largest_record).collect();
-    let [orders, adjustments, letters, ref results @ ..] = sizes[..] else { return };
+    let [orders, adjustments, letters, ref results @ ..] = sizes[..] else { return remarks };
     for (topic, size) in [(names[0], orders), (names[1], adjustments)] {
         if let (Some(size), Some(letters)) = (size, letters)
             && letters < size + LETTER_ROOM
         {
-            tracing::warn!(
+            remarks.push(Remark::Warned(format!(
                 "a record of {topic} may be too large to be kept whole as a dead letter: {topic} takes {size} bytes \
                  ({SIZE}), {} {letters}. It would be kept without its value. Give the latter {} or more",
                 names[2],
                 size + LETTER_ROOM
-            );
+            )));
         }
     }
     for (topic, size) in names[3..].iter().zip(results) {
         if let Some(size) = size.filter(|size| *size < RESULT_BYTES) {
-            tracing::warn!(
+            remarks.push(Remark::Warned(format!(
                 "a result may be too large for {topic}, which takes {size} bytes ({SIZE}); the partition of its order \
                  would stop. Give it {RESULT_BYTES} or more"
-            );
+            )));
         }
     }
+    remarks
 }

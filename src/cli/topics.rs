@@ -1,11 +1,12 @@
-//! `stock-verifier topics create`: creates the topics, and says which exist already.
+//! `stock-verifier topics`: creates the topics, and says which exist already; checks them.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
-use super::start_checks;
+use super::start_checks::{self, Remark, TopicsToCheck};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::console;
 use crate::kafka::admin::{Created, TopicPlan, create_topics, settings_of};
@@ -18,6 +19,10 @@ const DEAD_LETTER_BYTES: u64 = 2_097_152;
 pub enum TopicsCommand {
     /// Create those that do not exist yet
     Create(CreateArgs),
+    /// Check them as `run` does when it starts, and say what is wrong; nothing is started or changed
+    ///
+    /// Exit status: 0 when all is well, 1 when a topic is missing or not as it should be, or Kafka does not answer.
+    Check(CheckArgs),
 }
 
 /// The arguments of `topics create`.
@@ -39,12 +44,68 @@ pub struct CreateArgs {
     topics: TopicArgs,
 }
 
-/// Creates the topics.
+/// The arguments of `topics check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
+    #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
+    accept_compacted_topics: bool,
+
+    /// Publish no levels; the levels topic need not be there
+    #[arg(long, env = "STOCK_VERIFIER_NO_LEVELS")]
+    no_levels: bool,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    topics: TopicArgs,
+}
+
+/// Runs a command about topics.
 ///
 /// # Errors
 /// When Kafka cannot be reached or refuses a topic.
 pub async fn run(command: TopicsCommand) -> Result<ExitCode> {
-    let TopicsCommand::Create(args) = command;
+    match command {
+        TopicsCommand::Create(args) => create(args).await,
+        TopicsCommand::Check(args) => check(args).await,
+    }
+}
+
+async fn check(args: CheckArgs) -> Result<ExitCode> {
+    args.topics.check()?;
+    let check = TopicsToCheck {
+        kafka: args.kafka,
+        topics: args.topics,
+        levels: !args.no_levels,
+        accept_compacted: args.accept_compacted_topics,
+    };
+    let found = start_checks::find(&check).await?;
+    let mut is_well = found.missing.is_empty();
+    let mut text = String::new();
+    // Writing to a String does not fail, here and below.
+    for (topic, partitions) in &found.there {
+        let _ = writeln!(text, "there     {topic}, {partitions} partitions");
+    }
+    for topic in &found.missing {
+        let _ = writeln!(text, "missing   {topic}");
+    }
+    // Of a topic that is not there, Kafka says no more.
+    if is_well {
+        for remark in start_checks::kept(&check).await.into_iter().chain(start_checks::sizes(&check).await) {
+            let (word, what) = match remark {
+                Remark::Refused(what) | Remark::Warned(what) => ("wrong", what),
+                Remark::Unknown(what) => ("unknown", what),
+            };
+            is_well &= word != "wrong";
+            let _ = writeln!(text, "{word:<9} {what}");
+        }
+    }
+    console::print(&text)?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn create(args: CreateArgs) -> Result<ExitCode> {
     args.topics.check()?;
     let names = &args.topics;
     let plan = |name, settings: &[(&'static str, &str)]| TopicPlan {

@@ -1,6 +1,6 @@
 //! Topics made, described and looked at, as an operator does.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -142,11 +142,11 @@ impl TopicList {
         Ok(Self { consumer, brokers: kafka.brokers.clone() })
     }
 
-    /// The names of all topics that can be read or written.
+    /// All topics that can be read or written, with their numbers of partitions.
     ///
     /// # Errors
     /// When the brokers do not answer, with the reason and what to check.
-    pub fn names(&self) -> Result<HashSet<String>> {
+    pub fn partitions(&self) -> Result<HashMap<String, usize>> {
         let metadata = self.consumer.fetch_metadata(None, ANSWER_LIMIT).map_err(|error| {
             // Serves the error callbacks that say why.
             let _ = self.consumer.poll(REASON_LIMIT);
@@ -159,7 +159,7 @@ impl TopicList {
             )
         })?;
         let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
-        Ok(there.map(|topic| topic.name().to_owned()).collect())
+        Ok(there.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
     }
 }
 

@@ -48,11 +48,20 @@ impl FromStr for Bound {
             return Ok(Self::Time(time));
         }
         humantime::parse_duration(text).map(Self::Ago).map_err(|_| {
-            "expected earliest, latest, an offset (4711), a date-time with its zone (2026-11-22T18:00:00Z), or how \
-             long ago (90min, 2h, 3days)"
-                .to_owned()
+            zone_missing(text).unwrap_or_else(|| {
+                "expected earliest, latest, an offset (4711), a date-time with its zone (2026-11-22T18:00:00Z), or how \
+                 long ago (90min, 2h, 3days)"
+                    .to_owned()
+            })
         })
     }
+}
+
+/// What to say of a date, or a date-time without its zone: how it is written with one. Nothing of any other text.
+#[must_use]
+pub fn zone_missing(text: &str) -> Option<String> {
+    let time: jiff::civil::DateTime = text.parse().ok()?;
+    Some(format!("has no zone: write {time}Z for UTC, or what it is ahead of UTC, as in {time}+01:00"))
 }
 
 impl fmt::Display for Bound {
@@ -259,4 +268,23 @@ fn deleted(topics: &Topics, whole: &OffsetRange, wanted: &str) -> Result<String>
          left is {}{since}: begin there, or with --from earliest",
         whole.at, whole.from, whole.from
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_without_a_zone_is_refused_with_what_works() {
+        for text in ["2026-11-22T18:00:00", "2026-11-22 18:00", "2026-11-22", "2026-11-22T18:00:00.5"] {
+            let said = text.parse::<Bound>().unwrap_err();
+            assert!(said.starts_with("has no zone"), "{text}: {said}");
+            let examples: Vec<_> = said.split_whitespace().filter(|word| word.starts_with("2026")).collect();
+            assert_eq!(examples.len(), 2, "{said}");
+            for example in examples {
+                assert!(matches!(example.parse(), Ok(Bound::Time(_))), "{example}");
+            }
+        }
+        assert!("yesterday".parse::<Bound>().unwrap_err().contains("(2026-11-22T18:00:00Z)"));
+    }
 }

@@ -46,6 +46,54 @@ fn a_compacted_topic_of_commands_is_refused_unless_it_is_accepted() {
     }
 }
 
+/// `topics check`: its exit status, and what it prints.
+fn checked(scene: &Scene, more: &[&str]) -> (Option<i32>, String) {
+    let mut command = scene.topics(&["topics", "check"]);
+    let output = command.args(more).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.code(), format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn what_is_wrong_with_topics_is_said_without_starting() {
+    // Topics made by hand have no more room for a dead letter than for its record.
+    let mut scene = with("orders", "cleanup.policy", "compact");
+    let (status, said) = checked(&scene, &[]);
+    assert_eq!(status, Some(1), "{said}");
+    let orders = scene.orders();
+    for line in [
+        format!("there     {orders}, 1 partitions"),
+        format!("wrong     topic {orders} is compacted"),
+        format!("wrong     a record of {orders} may be too large to be kept whole"),
+    ] {
+        assert!(said.contains(&line), "{line:?} is not in {said}");
+    }
+    let (_, accepted) = checked(&scene, &["--accept-compacted-topics"]);
+    assert!(accepted.contains("this topic is compacted"), "{accepted}");
+
+    scene.kafka.delete(&scene.topic("levels"));
+    let (status, said) = checked(&scene, &[]);
+    assert!(status == Some(1) && said.contains(&format!("missing   {}", scene.topic("levels"))), "{said}");
+
+    // As `topics create` makes them all is well.
+    scene = Scene::new(1);
+    scene.kafka.delete(&scene.topic("dead"));
+    wait::until("all is well", SOON, || {
+        assert!(scene.topics(&["topics", "create"]).status().expect("it runs").success());
+        let (status, said) = checked(&scene, &[]);
+        assert!(status == Some(0) || said.contains("missing"), "{said}");
+        status == Some(0)
+    });
+    scene.kafka.delete(&scene.topic("levels"));
+    let (status, said) = checked(&scene, &["--no-levels"]);
+    assert!(status == Some(0) && !said.contains("wrong"), "{said}");
+
+    let mut nowhere = program();
+    let output = nowhere.args(["topics", "check", "--brokers", "127.0.0.1:1"]).output().expect("it runs");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && log.contains("no answer from Kafka at 127.0.0.1:1"), "{log}");
+}
+
 #[test]
 fn a_lag_that_is_old_for_its_topics_retention_is_warned_of() {
     let hour = 3_600_000;

@@ -8,11 +8,14 @@ use crate::support::servers::wait_for;
 use crate::support::{TestDatabase, batch, set};
 
 /// Commands that only read, and those that write to a ledger that is there.
-const MAKE_NONE: [&[&str]; 12] = [
+const MAKE_NONE: [&[&str]; 15] = [
     &["audit"],
     &["audit", "--json"],
     &["audit", "--repair"],
     &["stock", "get"],
+    &["stock", "export"],
+    &["stock", "receive", "MUG", "1"],
+    &["stock", "adjust", "MUG", "-1"],
     &["stock", "set", "MUG", "1"],
     &["stock", "limits", "MUG"],
     &["replay", "diff"],
@@ -93,6 +96,18 @@ fn what_may_create_a_ledger_says_that_it_did() {
         let (status, log) = run(folder.path(), &["audit"], "new.db");
         assert_eq!(status, Some(0), "{words:?}: {log}");
     }
+}
+
+#[test]
+fn a_dry_run_of_an_import_creates_no_ledger() {
+    let folder = folder();
+    let words = ["stock", "import", "stock.csv", "--dry-run"];
+    let output = command(folder.path(), &words, "new.db").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.starts_with("There is no ledger yet: an import creates it.\n"), "{text}");
+    assert!(text.contains("1 of items that are not known yet"), "{text}");
+    assert_eq!(names(folder.path()), ["stock.csv"]);
 }
 
 #[test]

@@ -5,12 +5,14 @@ mod embedded;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use stock_verifier::cli::stock::{GetArgs, ImportArgs, LimitsArgs, SetArgs, StockCommand, execute};
+use stock_verifier::cli::stock::{
+    AdjustArgs, GetArgs, ImportArgs, LimitsArgs, MoveArgs, ReceiveArgs, SetArgs, StockCommand, execute,
+};
 use stock_verifier::ledger::Limits;
 use stock_verifier::store::{MAX_BATCH, Store};
 
 use crate::support::process::program;
-use crate::support::{TestDatabase, batch, levels, order};
+use crate::support::{TestDatabase, batch, levels, order, received};
 use crate::{on_every_database, on_every_store};
 
 on_every_store![
@@ -24,16 +26,55 @@ on_every_store![
     locations_are_set_imported_and_shown_each_for_itself,
     limits_are_stated_and_shown,
     limits_that_cannot_be_are_not_set,
+    pieces_are_received_and_adjusted_and_the_level_is_shown,
+    the_same_id_counts_once,
+    what_the_rules_refuse_is_said_in_words,
+    a_dry_run_says_what_an_import_would_do_and_does_nothing,
 ];
 
-// Its last transactions are taken back by SQL.
-on_every_database![an_import_of_several_transactions_goes_on_where_it_stopped];
+// What is there is taken back by SQL.
+on_every_database![
+    an_import_of_several_transactions_goes_on_where_it_stopped,
+    what_is_exported_is_imported_as_it_was,
+];
 
 async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Result<String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
-    let args = ImportArgs { file: file.path().to_owned(), name: name.to_owned() };
+    let args = ImportArgs { file: file.path().to_owned(), name: name.to_owned(), dry_run: false };
     execute(StockCommand::Import(args), store).await
+}
+
+/// What an import would do.
+async fn dry_run(store: &Arc<dyn Store>, content: &str) -> anyhow::Result<String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    let args = ImportArgs { file: file.path().to_owned(), name: String::new(), dry_run: true };
+    execute(StockCommand::Import(args), store).await
+}
+
+fn under(adjustment_id: Option<&str>) -> MoveArgs {
+    MoveArgs { location: None, adjustment_id: adjustment_id.map(str::to_owned) }
+}
+
+async fn receive(
+    store: &Arc<dyn Store>,
+    sku: &str,
+    quantity: i64,
+    adjustment_id: Option<&str>,
+) -> anyhow::Result<String> {
+    let args = ReceiveArgs { sku: sku.to_owned(), quantity, common: under(adjustment_id) };
+    execute(StockCommand::Receive(args), store).await
+}
+
+async fn adjust(
+    store: &Arc<dyn Store>,
+    sku: &str,
+    by: i64,
+    adjustment_id: Option<&str>,
+) -> anyhow::Result<String> {
+    let args = AdjustArgs { sku: sku.to_owned(), by, common: under(adjustment_id) };
+    execute(StockCommand::Adjust(args), store).await
 }
 
 async fn set(
@@ -217,6 +258,92 @@ async fn limits_that_cannot_be_are_not_set(database: Arc<TestDatabase>) {
     assert_eq!(error, "not limited: 4 pieces of MUG are promised beyond what is there, more than 3");
     let level = store.levels(None).await.unwrap()[0].level;
     assert_eq!((level.limits.backorder, level.version), (5, 3));
+}
+
+async fn what_is_exported_is_imported_as_it_was(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let export = async |store: &Arc<dyn Store>| execute(StockCommand::Export, store).await.unwrap();
+    assert_eq!(export(&store).await, "sku,available\n");
+    let file = "sku,location,available\n\"HAT, \"\"red\"\"\",,3\nMUG,,0\nMUG,BERLIN,10\n";
+    import(&store, file, "").await.unwrap();
+    assert_eq!(export(&store).await, file);
+    let before = levels(&*store).await;
+    store.apply(&batch(vec![order("o-1", &[("MUG@BERLIN", 4)])])).await.unwrap();
+    import(&store, &export(&store).await.replace(",6\n", ",10\n"), "back").await.unwrap();
+    let numbers =
+        |levels: Vec<(String, i64, i64)>| levels.into_iter().map(|(name, pieces, _)| (name, pieces));
+    assert!(numbers(levels(&*store).await).eq(numbers(before)));
+    // What no import can set is left out.
+    limit(&store, "MUG", 5, None).await.unwrap();
+    store.apply(&batch(vec![order("o-2", &[("MUG", 2)]), received("r-1", " TEE", 1)])).await.unwrap();
+    let left = export(&store).await;
+    assert_eq!(left, "sku,location,available\n\"HAT, \"\"red\"\"\",,3\nMUG,BERLIN,10\n");
+    // Without locations, the column is not there.
+    set(&store, "MUG", 1, None).await.unwrap();
+    database.execute("DELETE FROM levels WHERE location <> ''").await;
+    assert_eq!(export(&store).await, "sku,available\n\"HAT, \"\"red\"\"\",3\nMUG,1\n");
+}
+
+async fn pieces_are_received_and_adjusted_and_the_level_is_shown(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let text = receive(&store, "MUG", 500, None).await.unwrap();
+    assert!(text.contains("MUG") && text.contains("500"), "{text}");
+    receive(&store, "MUG", 500, None).await.unwrap();
+    let text = adjust(&store, "MUG", -3, None).await.unwrap();
+    assert!(text.contains("997"), "{text}");
+    adjust(&store, "MUG", 1, None).await.unwrap();
+    assert_eq!(levels(&*store).await, [("MUG".into(), 998, 4)]);
+    let audit = store.audit().await.unwrap();
+    assert_eq!((audit.movements, audit.findings.len()), (4, 0));
+}
+
+async fn the_same_id_counts_once(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    receive(&store, "MUG", 10, Some("delivery-7")).await.unwrap();
+    let again = receive(&store, "MUG", 10, Some("delivery-7")).await.unwrap();
+    assert!(again.starts_with("delivery-7 was decided before, and is not done again.\n"), "{again}");
+    let error = receive(&store, "MUG", 11, Some("delivery-7")).await.unwrap_err().to_string();
+    assert_eq!(error, "not received: delivery-7 was decided before, and was another command");
+    let error = adjust(&store, "MUG", -1, Some("delivery-7")).await.unwrap_err().to_string();
+    assert_eq!(error, "not adjusted: delivery-7 was decided before, and was another command");
+    assert_eq!(levels(&*store).await, [("MUG".into(), 10, 1)]);
+}
+
+async fn what_the_rules_refuse_is_said_in_words(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let error = adjust(&store, "MUG", 1, None).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "not adjusted: no stock of MUG was ever recorded: `stock receive` or `stock set` begins it"
+    );
+    set(&store, "MUG", 2, None).await.unwrap();
+    let error = adjust(&store, "MUG", -3, None).await.unwrap_err().to_string();
+    assert_eq!(error, "not adjusted: 3 pieces of MUG cannot be missing where 2 are");
+    let error = receive(&store, "MUG", 1_000_000_000_000, None).await.unwrap_err().to_string();
+    assert_eq!(error, "not received: MUG has room for 999999999998 pieces more, of 1000000000000");
+    assert_eq!(levels(&*store).await, [("MUG".into(), 2, 1)]);
+}
+
+async fn a_dry_run_says_what_an_import_would_do_and_does_nothing(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let file = "sku,available\nMUG,10\nHAT,5\nTEE,3\n";
+    set(&store, "MUG", 8, None).await.unwrap();
+    set(&store, "HAT", 5, None).await.unwrap();
+    let before = levels(&*store).await;
+    let text = dry_run(&store, file).await.unwrap();
+    for says in [
+        "Nothing was changed.",
+        "would set 3 levels: 1 of items that are not known yet, 1 to another number, 1 to what they are.",
+        "  MUG: 8 to 10\n",
+    ] {
+        assert!(text.contains(says), "{says:?} is not in {text}");
+    }
+    assert_eq!(levels(&*store).await, before);
+    import(&store, file, "").await.unwrap();
+    let text = dry_run(&store, file).await.unwrap();
+    assert!(text.contains("would set 0 levels") && text.contains("3 rows were set by an earlier"), "{text}");
+    let error = dry_run(&store, "sku,available\nMUG,x\n").await.unwrap_err();
+    assert!(format!("{error:#}").contains("line 2, column available"), "{error:#}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku};
-use crate::store::{CommandBatch, LedgerWriter, MAX_BATCH};
+use crate::store::{CommandBatch, LedgerWriter, MAX_BATCH, Store};
 
 /// Rows of a long file set in one transaction: long enough to be quick, short enough for orders to pass in between.
 const LONG_IMPORT_BATCH: usize = 10_000;
@@ -28,6 +28,10 @@ pub struct ImportArgs {
     /// Makes an import of the same content another import, such as the day it is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub name: String,
+
+    /// Only say what would be set
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// An import whose file was read and checked, all of it.
@@ -43,7 +47,7 @@ pub(super) struct Import {
 /// # Errors
 /// When it cannot be read, or a row is wrong: then it names every one.
 pub(super) fn prepare(args: ImportArgs) -> Result<Import> {
-    let ImportArgs { file, name } = args;
+    let ImportArgs { file, name, dry_run: _ } = args;
     let content = read(&file)?;
     let rows = read_rows(&content).with_context(|| format!("{}: nothing imported", file.display()))?;
     Ok(Import { id: import_id(&content, &name), file, rows })
@@ -91,6 +95,64 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
     Ok(text)
 }
 
+/// Changes that a dry run shows before the rest is only counted.
+const MOST_CHANGES: usize = 50;
+
+/// Says what an import would do. Orders may change that until it is done.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
+    let Import { file, id, rows } = import;
+    let (mut new, mut same, mut before, mut changes) = (0_usize, 0_usize, 0_usize, Vec::new());
+    let mut snapshot = store.snapshot().await?;
+    for part in rows.chunks(LONG_IMPORT_BATCH) {
+        let requests = part.iter().map(|row| row.request(&id)).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<&Id> = requests.iter().map(|request| &request.command.key.id).collect();
+        let decided = snapshot.decisions_of(&ids).await?;
+        let items: Vec<Item> = part.iter().map(|row| row.item.clone()).collect();
+        let levels: HashMap<Item, i64> = store
+            .levels_of(&items)
+            .await?
+            .into_iter()
+            .map(|level| (level.item, level.level.available))
+            .collect();
+        for (row, request) in part.iter().zip(&requests) {
+            if decided.contains_key(&request.command.key) {
+                before += 1;
+                continue;
+            }
+            match levels.get(&row.item) {
+                None => new += 1,
+                Some(now) if *now == row.available => same += 1,
+                Some(now) => changes.push(format!("{}: {now} to {}", row.item, row.available)),
+            }
+        }
+    }
+    let mut text = format!(
+        "Nothing was changed. An import of {} would set {} levels: {new} of items that are not known yet, {} to another \
+         number, {same} to what they are.\n",
+        file.display(),
+        rows.len() - before,
+        changes.len()
+    );
+    for change in changes.iter().take(MOST_CHANGES) {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "  {change}");
+    }
+    if changes.len() > MOST_CHANGES {
+        let _ = writeln!(text, "  … and {} more", changes.len() - MOST_CHANGES);
+    }
+    if before > 0 {
+        let _ = writeln!(
+            text,
+            "{before} rows were set by an earlier import of this very file and would be left alone, unless the import has \
+             another --name."
+        );
+    }
+    Ok(text)
+}
+
 /// The levels a file states.
 ///
 /// # Errors
@@ -133,13 +195,13 @@ const PROGRESS: &str = "{bar:40} {human_pos} of {human_len} levels, {per_sec}, {
 
 /// A checked row of an import.
 #[derive(Debug, PartialEq, Eq)]
-struct Row {
+pub(super) struct Row {
     /// Which record of the file it is; the header is the first. Its identity: no two rows of a file share it.
     record: u64,
     /// Where a person finds it.
     line: u64,
-    item: Item,
-    available: i64,
+    pub(super) item: Item,
+    pub(super) available: i64,
 }
 
 impl Row {
@@ -167,7 +229,7 @@ impl Columns {
 ///
 /// # Errors
 /// One text that names every bad row by line and column, up to [`MOST_FAULTS`] of them.
-fn read_rows(content: &[u8]) -> Result<Vec<Row>> {
+pub(super) fn read_rows(content: &[u8]) -> Result<Vec<Row>> {
     // Spreadsheets put a byte order mark before the header.
     let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
     ensure!(content.iter().any(|byte| !byte.is_ascii_whitespace()), "the file is empty");

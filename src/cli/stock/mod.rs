@@ -1,6 +1,8 @@
 //! `stock-verifier stock`: loads and shows levels and limits. Each change is a command like any other, with its decision
 //! and its movement in the ledger.
 
+mod adjust;
+mod export;
 mod get;
 mod import;
 mod state;
@@ -11,12 +13,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
+pub use adjust::{AdjustArgs, MoveArgs, ReceiveArgs};
 pub use get::GetArgs;
 pub use import::ImportArgs;
 pub(super) use import::read_levels_file;
 pub use state::{LimitsArgs, SetArgs};
 
-use super::{Access, FEW_CONNECTIONS, open_ledger};
+use super::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in};
 use crate::config::DatabaseArgs;
 use crate::console;
 use crate::ledger::{Item, Location, Sku};
@@ -45,6 +48,14 @@ pub enum StockCommand {
     /// the row's number, so that what was done is not done again. For the same reason importing the very same file later
     /// changes nothing; give it another --name to set these levels once more.
     Import(ImportArgs),
+    /// Print all levels as a CSV file that `stock import` takes
+    ///
+    /// Limits are not in it: `stock get --json` has them. A level below zero is left out, since none can be set.
+    Export,
+    /// Add pieces that came in to the level of one SKU
+    Receive(ReceiveArgs),
+    /// Change the level of one SKU by pieces that were found or are missing
+    Adjust(AdjustArgs),
     /// Set the level of one SKU
     Set(SetArgs),
     /// State the limits of one SKU: both of them, so that one left out is lifted
@@ -59,11 +70,26 @@ pub enum StockCommand {
 /// When the command's input is wrong, a level is not as expected, or the database fails.
 pub async fn run(args: StockArgs) -> Result<ExitCode> {
     let prepared = prepare(args.command)?;
-    let store = open_ledger(&args.database, FEW_CONNECTIONS, prepared.access()).await?;
+    let (store, standing_in) = open(&args.database, &prepared).await?;
     let done = apply(prepared, &store).await;
     store.close().await;
+    if standing_in.is_some() {
+        console::print("There is no ledger yet: an import creates it.\n")?;
+    }
     console::print(&done?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn open(
+    database: &DatabaseArgs,
+    command: &Prepared,
+) -> Result<(Arc<dyn Store>, Option<tempfile::TempDir>)> {
+    let url = database.url()?;
+    // An import would create a SQLite ledger.
+    if matches!(command, Prepared::DryRun(_)) && url.expose().starts_with("sqlite:") {
+        return open_or_stand_in(&url, FEW_CONNECTIONS).await;
+    }
+    Ok((open_ledger(database, FEW_CONNECTIONS, command.access()).await?, None))
 }
 
 /// Runs a command about levels on a ledger; what it prints.
@@ -77,6 +103,10 @@ pub async fn execute(command: StockCommand, store: &Arc<dyn Store>) -> Result<St
 /// A command whose input was read and checked.
 enum Prepared {
     Import(import::Import),
+    DryRun(import::Import),
+    Export,
+    Receive(ReceiveArgs),
+    Adjust(AdjustArgs),
     Set(SetArgs),
     Limits(LimitsArgs),
     Get(GetArgs),
@@ -87,8 +117,8 @@ impl Prepared {
     fn access(&self) -> Access {
         match self {
             Self::Import(_) => Access::WriteOrCreate,
-            Self::Set(_) | Self::Limits(_) => Access::Write,
-            Self::Get(_) => Access::Read,
+            Self::Receive(_) | Self::Adjust(_) | Self::Set(_) | Self::Limits(_) => Access::Write,
+            Self::DryRun(_) | Self::Export | Self::Get(_) => Access::Read,
         }
     }
 }
@@ -96,7 +126,11 @@ impl Prepared {
 /// Reads and checks what a command brings along, before any ledger is opened.
 fn prepare(command: StockCommand) -> Result<Prepared> {
     Ok(match command {
+        StockCommand::Import(args) if args.dry_run => Prepared::DryRun(import::prepare(args)?),
         StockCommand::Import(args) => Prepared::Import(import::prepare(args)?),
+        StockCommand::Export => Prepared::Export,
+        StockCommand::Receive(args) => Prepared::Receive(args),
+        StockCommand::Adjust(args) => Prepared::Adjust(args),
         StockCommand::Set(args) => Prepared::Set(args),
         StockCommand::Limits(args) => Prepared::Limits(args),
         StockCommand::Get(args) => Prepared::Get(args),
@@ -106,6 +140,10 @@ fn prepare(command: StockCommand) -> Result<Prepared> {
 async fn apply(command: Prepared, store: &Arc<dyn Store>) -> Result<String> {
     match command {
         Prepared::Import(import) => import::import(import, &**store).await,
+        Prepared::DryRun(import) => import::look(import, &**store).await,
+        Prepared::Export => export::export(&**store).await,
+        Prepared::Receive(args) => adjust::receive(args, &**store).await,
+        Prepared::Adjust(args) => adjust::adjust(args, &**store).await,
         Prepared::Set(args) => state::set(args, &**store).await,
         Prepared::Limits(args) => state::limits(args, &**store).await,
         Prepared::Get(args) => get::get(args, &**store).await,

@@ -48,7 +48,7 @@ pub struct LimitsArgs {
 pub(super) async fn set(args: SetArgs, store: &dyn Store) -> Result<String> {
     let item = item(&args.sku, args.location.as_deref())?;
     let command = Command::stock_set(own_id("set")?, item.clone(), args.available, args.expected_version);
-    match apply(command, store).await?.first() {
+    match reasons(command, store).await?.first() {
         None => show(item, store).await,
         Some(Reason::VersionMismatch { actual: 0, .. }) => {
             bail!("not set: {item} is not known yet, so its version is 0")
@@ -68,7 +68,7 @@ pub(super) async fn limits(args: LimitsArgs, store: &dyn Store) -> Result<String
     let item = item(&args.sku, args.location.as_deref())?;
     let limits = Limits { backorder: args.backorder_limit, order: args.order_limit };
     let command = Command::limits_set(own_id("limits")?, item.clone(), limits);
-    match apply(command, store).await?.first() {
+    match reasons(command, store).await?.first() {
         None => show(item, store).await,
         Some(Reason::LimitExceeded { requested, limit, .. }) => bail!(
             "not limited: {requested} pieces of {item} are promised beyond what is there, more than {limit}"
@@ -78,22 +78,29 @@ pub(super) async fn limits(args: LimitsArgs, store: &dyn Store) -> Result<String
 }
 
 /// An id that no other call has: each is a command of its own, as its operator means it.
-fn own_id(what: &str) -> Result<Id> {
+pub(super) fn own_id(what: &str) -> Result<Id> {
     Id::new(&format!("{what}-{:032x}", rand::random::<u128>())).context("an id of its own")
 }
 
-/// Applies one command; why it was rejected, or nothing.
-async fn apply(command: Command, store: &dyn LedgerWriter) -> Result<Vec<Reason>> {
+/// Applies one command; what became of it.
+pub(super) async fn apply(command: Command, store: &dyn LedgerWriter) -> Result<Outcome> {
     let batch =
         CommandBatch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None };
-    match store.apply(&batch).await?.outcomes.as_slice() {
-        [Outcome::Decided(decision)] if !decision.accepted => Ok(decision.reasons()?),
+    let outcomes = store.apply(&batch).await?.outcomes;
+    outcomes.into_iter().next().context("the ledger answered nothing")
+}
+
+/// Applies one command with an id of its own; why it was rejected, or nothing.
+async fn reasons(command: Command, store: &dyn LedgerWriter) -> Result<Vec<Reason>> {
+    match apply(command, store).await? {
+        Outcome::Decided(decision) if !decision.accepted => Ok(decision.reasons()?),
         // Repeated: the commit's answer was lost, and the store found its own command decided when it tried again.
-        [Outcome::Decided(_) | Outcome::Repeated] => Ok(Vec::new()),
+        Outcome::Decided(_) | Outcome::Repeated => Ok(Vec::new()),
         other => bail!("the ledger answered {other:?}"),
     }
 }
 
-async fn show(item: Item, store: &dyn LedgerReader) -> Result<String> {
+/// The level of an item, for people.
+pub(super) async fn show(item: Item, store: &dyn LedgerReader) -> Result<String> {
     Ok(get::table(&store.levels_of(&[item]).await?))
 }

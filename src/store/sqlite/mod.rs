@@ -396,8 +396,11 @@ impl LedgerAdmin for SqliteStore {
     }
 
     async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        // Twice: sqlx 0.8.6 overlooks a connection that comes back to its pool while that closes, which leaves the files
+        // beside the ledger. By the end of the first time all have come back.
+        for pool in [&self.readers, &self.writer, &self.readers, &self.writer] {
+            pool.close().await;
+        }
     }
 }
 

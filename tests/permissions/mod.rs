@@ -1,0 +1,214 @@
+//! docs/permissions.md, applied to servers that allow nothing by themselves: each command works with what it gives.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::Connection as _;
+
+use crate::support::database::run_on;
+use crate::support::kafka::{Cluster, order, sent};
+use crate::support::process::{Verifier, program};
+use crate::support::servers::{Private, alone, wait_for};
+use crate::support::wait;
+
+const SOON: Duration = Duration::from_secs(60);
+const PASSWORD: &str = "a-password-of-a-test";
+
+/// The code blocks of the page in this language, with lines joined that end in a backslash.
+fn block(language: &str) -> String {
+    // Read when it runs, so that another page needs no other program.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let fence = format!("```{language}\n");
+    let blocks: Vec<_> =
+        page.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("a block")).collect();
+    assert!(!blocks.is_empty(), "the page has no {language}");
+    blocks.concat().replace("\\\n", "")
+}
+
+/// Servers with the page's grants and no others.
+struct Shop {
+    private: Private,
+    kafka: Cluster,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let private = Private::start_with("allow.everyone.if.no.acl.found=false");
+        let shop = Self { kafka: Cluster::new(&private.servers().brokers), private };
+        let (status, log) = shop.done(&mut shop.command("", "owner", &["migrate"]));
+        assert_eq!(status, Some(0), "{log}");
+        let server = shop.private.servers().database_url;
+        run_on(&server, &block("sql"));
+        for role in ["stock_verifier", "stock_operator", "stock_auditor"] {
+            run_on(&server, &format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'"));
+        }
+        let lines = block("sh");
+        let given = lines.lines().filter_map(|line| line.strip_prefix("kafka-acls "));
+        let given: Vec<&str> =
+            given.map(|line| line.strip_prefix("--bootstrap-server localhost:9092 ").expect(line)).collect();
+        assert!(given.len() > 5, "{lines}");
+        for line in given {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            shop.private.kafka_tool(ACL_TOOL, &words);
+        }
+        shop
+    }
+
+    /// The program as this user of Kafka and this role of PostgreSQL.
+    fn command(&self, user: &str, role: &str, words: &[&str]) -> Command {
+        let mut command = program();
+        let properties = [
+            "security.protocol=sasl_plaintext",
+            "sasl.mechanism=OAUTHBEARER",
+            // Unsigned tokens, which only a test's broker takes.
+            "enable.sasl.oauthbearer.unsecure.jwt=true",
+            &format!("sasl.oauthbearer.config=principal={user}"),
+        ];
+        let mut database = url::Url::parse(&self.private.servers().database_url).expect("a URL");
+        if role != "owner" {
+            database.set_username(role).expect("a user");
+            database.set_password(Some(PASSWORD)).expect("a password");
+        }
+        command
+            .current_dir(self.private.directory())
+            .args(words)
+            .env("STOCK_VERIFIER_BROKERS", self.private.setting("KAFKA_SASL_BROKERS"))
+            .env("STOCK_VERIFIER_PROPERTY", properties.join("\n"))
+            .env("STOCK_VERIFIER_DATABASE_URL", database.as_str());
+        command
+    }
+
+    fn done(&self, command: &mut Command) -> (Option<i32>, String) {
+        let output = command.output().expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+    }
+
+    /// The command does its work.
+    #[track_caller]
+    fn works(&self, who: &str, words: &[&str]) -> String {
+        let (user, role) = (format!("stock-{who}"), format!("stock_{who}"));
+        let (status, log) = self.done(&mut self.command(&user, &role, words));
+        assert_eq!(status, Some(0), "{who} {words:?}: {log}");
+        assert!(!log.contains("ERROR") && !log.contains("uthorization"), "{who} {words:?}: {log}");
+        log
+    }
+
+    /// PostgreSQL refuses the command, or this statement.
+    #[track_caller]
+    fn refused(&self, role: &str, sql: &str) {
+        let mut url = url::Url::parse(&self.private.servers().database_url).expect("a URL");
+        url.set_username(role).expect("a user");
+        url.set_password(Some(PASSWORD)).expect("a password");
+        let refused = wait_for(async {
+            let mut connection = sqlx::PgConnection::connect(url.as_str()).await.expect("connected");
+            sqlx::raw_sql(sql).execute(&mut connection).await.map(|_| ())
+        });
+        let refused = refused.expect_err(sql).to_string();
+        assert!(refused.contains("permission denied"), "{role}: {sql}: {refused}");
+    }
+}
+
+/// What the program kafka-acls runs.
+const ACL_TOOL: &str = "org.apache.kafka.tools.AclCommand";
+
+#[test]
+fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
+    let _alone = alone();
+    let shop = Shop::open();
+    let folder = shop.private.directory();
+    std::fs::write(folder.join("stock.csv"), "sku,available\nMUG,10\nHAT,5\n").expect("written");
+    std::fs::write(folder.join("patch.json"), r#"{"type":"order.created"}"#).expect("written");
+
+    // The administrator has the tables already.
+    let (status, log) =
+        shop.done(&mut shop.command("stock-admin", "owner", &["topics", "create", "--partitions", "1"]));
+    assert_eq!(status, Some(0), "{log}");
+
+    for words in [
+        &["stock", "import", "stock.csv"][..],
+        &["stock", "receive", "MUG", "5"],
+        &["stock", "adjust", "MUG", "-1"],
+        &["stock", "set", "TEE", "3"],
+        &["stock", "limits", "TEE", "--backorder-limit", "2"],
+    ] {
+        shop.works("operator", words);
+    }
+
+    let value = |fields: serde_json::Value| sent("o-1", fields.to_string());
+    let lines = json!([{"sku": "MUG", "quantity": 1}]);
+    shop.kafka.produce(
+        "stock-adjustments",
+        &[sent(
+            "TEE",
+            json!({"type": "stock.received", "adjustment_id": "a-1", "sku": "TEE", "quantity": 1})
+                .to_string(),
+        )],
+    );
+    shop.kafka.produce(
+        "orders",
+        &[
+            order("o-1", &[("MUG", 2)]),
+            order("o-2", &[("NO-SUCH", 1)]),
+            value(json!({"type": "order.returned", "order_id": "o-1", "return_id": "r-1", "lines": lines})),
+            value(json!({"type": "order.created", "order_id": "h-1", "hold_seconds": 1, "lines": lines})),
+            value(json!({"type": "order.created", "order_id": "h-2", "hold_seconds": 900, "lines": lines})),
+            value(json!({"type": "order.confirmed", "order_id": "h-2"})),
+            value(json!({"type": "order.cancelled", "order_id": "h-2"})),
+            value(json!({"order_id": "o-3", "lines": lines})),
+        ],
+    );
+    let run = shop.command("stock-verifier", "stock_verifier", &["run", "--instance-id", "a"]);
+    let mut verifier = Verifier::start(run, "verifier", folder.join("verifier.log"));
+    verifier.said("verifying", SOON);
+    let count = |topic: &str| shop.kafka.count(topic);
+    wait::until("everything is published, and the short hold has ended", SOON, || {
+        assert_eq!(verifier.ended(), None, "{}", verifier.log());
+        // Seven about orders, one about the adjustment, and the end of the hold.
+        let results = count("stock.accepted") + count("stock.rejected");
+        results == 9 && count("orders.dlq") == 1 && count("stock.levels") >= 3
+    });
+    let log = verifier.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    verifier.stop();
+
+    for words in [
+        &["audit"][..],
+        &["audit", "--topics", "--offsets"],
+        &["stock", "get"],
+        &["stock", "export"],
+        &["stock", "import", "stock.csv", "--dry-run"],
+        &["replay", "diff"],
+        &["replay", "republish"],
+        &["replay", "reprocess", "--dead-letters", "--patch", "patch.json"],
+        &["replay", "simulate", "--levels", "stock.csv"],
+        &["replay", "rebuild", "--into", "sqlite://rebuilt.db"],
+        &["replay", "rebuild", "--into", "sqlite://rebuilt.db", "--execute"],
+        &["topics", "check"],
+    ] {
+        shop.works("auditor", words);
+    }
+    let (status, log) = shop.done(&mut shop.command("", "stock_auditor", &["stock", "set", "MUG", "1"]));
+    assert!(status == Some(1) && log.contains("permission denied"), "{log}");
+
+    for words in [
+        &["audit", "--topics", "--repair"][..],
+        &["replay", "republish", "--execute"],
+        &["replay", "reprocess", "--dead-letters", "--patch", "patch.json", "--execute"],
+        &["topics", "check"],
+    ] {
+        shop.works("operator", words);
+    }
+
+    for role in ["stock_verifier", "stock_operator"] {
+        shop.refused(role, "UPDATE movements SET quantity = 0");
+        shop.refused(role, "DELETE FROM decisions");
+        shop.refused(role, "DELETE FROM levels");
+        shop.refused(role, "DROP TABLE levels");
+    }
+    shop.refused("stock_auditor", "UPDATE levels SET available = 0");
+    shop.refused("stock_operator", "UPDATE holds SET expires_at = now()");
+}
