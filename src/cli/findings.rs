@@ -261,6 +261,7 @@ mod tests {
         let expected = "\
 4 missing order.created/o-1: it was never published
 4 differing dead letter of orders[3]@1: what was published at orders[3]@2 is not what the ledger has
+4 differing order.created/o-1: what was published at orders[3]@2 says what the ledger has, but its key or a header is not what belongs to it
 4 extra x: it was published 2 times: orders[3]@1, orders[3]@2
 4 extra x: it was published at orders[3]@1, orders[3]@2, but the ledger has no such decision
 4 missing order.created/o-1: its record orders[3]@1 is done, but no decision is stored
@@ -277,7 +278,8 @@ mod tests {
 6 differing orders[3]: the ledger is at 9, Kafka's committed offset is 8
 6 differing orders[3]: the ledger is at 3, Kafka has no committed offset
 6 differing orders[3]: the ledger was never here, Kafka's committed offset is 1
-6 differing order.created/o-1: it was decided from orders[3]@9, but the ledger's position there is 4";
+6 differing order.created/o-1: it was decided from orders[3]@9, but the ledger's position there is 4
+5 differing order.created/o-1: its record orders[3]@3 has a later ledger sequence than the one at offset 7, which comes after it";
         assert_eq!(lines.collect::<Vec<_>>().join("\n"), expected);
     }
 
