@@ -10,7 +10,8 @@
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
 //! * [`store`]: the ledger's databases, all SQL.
-//! * [`pipeline`]: gather, decide, publish, and the loop that joins them; [`tally`] counts what it did.
+//! * [`pipeline`]: gather, decide, publish, and the loop that joins them.
+//! * [`observe`]: what that does, measured: metrics for machines, totals for people.
 //! * [`background`]: what goes out beside the transactions: levels, and the asking for the end of holds.
 //! * [`replay`]: what was decided, looked at again.
 //! * [`demo`]: all of it at work with nothing installed, and the proof that it worked.
@@ -28,7 +29,7 @@ pub mod demo;
 pub mod event;
 pub mod kafka;
 pub mod ledger;
+pub mod observe;
 pub mod pipeline;
 pub mod replay;
 pub mod store;
-pub mod tally;

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
-use crate::pipeline::{self, Settings, Unfinished};
+use crate::observe::{Metrics, Totals};
+use crate::pipeline::{self, Settings, StoppedPartitions, Unfinished};
 use crate::store::postgres::Connections;
-use crate::tally::Totals;
 
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -25,7 +25,8 @@ const CONNECTIONS_READERS: u32 = 2;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 
-/// Exit status when a partition stopped since something of it cannot be published: a person must look.
+/// Exit status when a partition stopped, since something of it cannot be published or its records are gone: a person
+/// must look.
 const EXIT_STUCK: u8 = 3;
 
 /// Exit status when a stop left something in hand to the next start, since Kafka or the database was away:
@@ -119,8 +120,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let stop = CancellationToken::new();
     let signals = Signals::listen().context("signals cannot be heard")?;
     tokio::spawn(stop_on_signal(signals, stop.clone(), args.stop_timeout));
-    let totals = Arc::new(Totals::default());
-    tokio::spawn(report(Arc::clone(&totals)));
+    let stopped = StoppedPartitions::default();
+    let metrics = Metrics::new(&settings.group.group, stopped.clone());
+    tokio::spawn(report(Arc::clone(metrics.totals())));
     tokio::spawn(retention::watch(settings.clone()));
     tracing::info!(
         brokers = settings.kafka.brokers,
@@ -131,9 +133,10 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         settings.topics.orders_topic,
         settings.topics.adjustments_topic
     );
-    let ended = pipeline::run(settings, store.clone(), Arc::clone(&totals), stop).await;
+    let ledger = metrics.ledger(store.clone());
+    let ended = pipeline::run(settings, ledger, stopped.clone(), metrics.clone(), stop).await;
     store.close().await;
-    let total = totals.so_far();
+    let total = metrics.totals().so_far();
     tracing::info!(
         accepted = total.accepted,
         rejected = total.rejected,
@@ -149,11 +152,10 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         }
         ended => ended.map(|()| false)?,
     };
-    if total.stuck > 0 {
-        tracing::error!(
-            partitions = total.stuck,
-            "partitions were stopped, since something of theirs cannot be published; the log says where and why"
-        );
+    let stopped = stopped.all();
+    if !stopped.is_empty() {
+        let named: Vec<_> = stopped.iter().map(|(at, stopped)| format!("{at} ({})", stopped.why)).collect();
+        tracing::error!("partitions were stopped, and a person must look: {}", named.join("; "));
         return Ok(ExitCode::from(EXIT_STUCK));
     }
     Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })

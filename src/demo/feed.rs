@@ -10,7 +10,7 @@ use super::readback::Seen;
 use super::workload::Workload;
 use crate::config::KafkaArgs;
 use crate::kafka::in_process::ShopProducer;
-use crate::tally::Totals;
+use crate::observe::Totals;
 
 /// Records that may be on their way. Three batches: one in each stage of the verifier. It also keeps every
 /// partition far below the 5 MiB past which the mock drops records: about 300 KiB before compression.

@@ -27,11 +27,11 @@ use self::workload::Workload;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::console;
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
-use crate::pipeline::{self, Settings};
+use crate::observe::{Metrics, Tally, Totals};
+use crate::pipeline::{self, Settings, StoppedPartitions};
 use crate::replay::Progress;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{CommandBatch, LedgerAdmin as _, Store};
-use crate::tally::{Tally, Totals};
 
 /// SKUs stocked in one batch.
 const STOCK_BATCH: usize = 500;
@@ -110,7 +110,10 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     print_line(&format!("Broker in this process: {} (kcat -b {0} -L)", broker.kafka.brokers))?;
     print_line(&format!("Ledger: {}", file.display()))?;
 
-    let totals = Arc::new(Totals::default());
+    let settings = settings(&broker, options.batch);
+    let stopped = StoppedPartitions::default();
+    let metrics = Metrics::new(&settings.group.group, stopped.clone());
+    let totals = metrics.totals();
     let seen = Arc::new(Seen::default());
     // Cancelled when everything is published: for the verifier to leave, and for the reader to read the rest and end.
     let done = CancellationToken::new();
@@ -121,9 +124,10 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
         move || reader.run(&done)
     });
     let mut verifying = tokio::spawn(pipeline::run(
-        settings(&broker, options.batch),
-        store.clone(),
-        Arc::clone(&totals),
+        settings,
+        metrics.ledger(store.clone()),
+        stopped,
+        metrics.clone(),
         done.clone(),
     ));
 
@@ -142,12 +146,12 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
         let stop = stop.clone();
         let (kafka, topic) = (broker.kafka.clone(), broker.topics.orders_topic.clone());
         let workload = Workload::new(options.seed, options.orders);
-        let followers = Followers { totals: Arc::clone(&totals), seen };
+        let followers = Followers { totals: Arc::clone(totals), seen };
         move || feed::feed(&kafka, &topic, workload, &followers, &stop)
     });
     let (progress, shown) = show();
     progress.expect(u64::from(options.orders) * RECORDS_PER_100 / 100);
-    let published = publish_all(&progress, &stop, feeding, &mut verifying, &totals).await;
+    let published = publish_all(&progress, &stop, feeding, &mut verifying, totals).await;
     let took = started.elapsed();
     drop(shown);
     done.cancel();

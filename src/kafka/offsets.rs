@@ -69,6 +69,12 @@ impl CommittedOffsets {
         })
     }
 
+    /// What the group committed for a partition; `None` where it never did, or Kafka did not say.
+    #[must_use]
+    pub fn get(&self, at: &TopicPartition) -> Option<NextOffset> {
+        self.0.get(at).and_then(|known| known.as_ref().ok().copied().flatten())
+    }
+
     /// All partitions that something was committed for.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl fmt::Display for Offset {
 }
 
 /// The offset of the next record to apply: every record below it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NextOffset(pub i64);
 

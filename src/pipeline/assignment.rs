@@ -180,6 +180,10 @@ impl<M: GroupMember> Assignment<M> {
             self.ownership.end(at);
             self.assigned.retain(|assigned| assigned != at);
             self.reading.retain(|reading| reading.at != *at);
+            // What was stopped at the end of this process is for its exit status to say.
+            if !self.leaving {
+                self.ownership.stopped().resume(at);
+            }
             tracing::info!(partition = %at, "handed over");
         }
     }

@@ -14,7 +14,6 @@ use super::{Comparison, Decided, Stuck};
 use crate::kafka::consumer::NotSpeaking;
 use crate::kafka::transactional::{PublishError, Refusal, is_final};
 use crate::ledger::{NextOffset, TopicPartition};
-use crate::tally::Totals;
 
 /// The pause before reading again what could not be published.
 const REPUBLISH_PAUSE: Duration = Duration::from_millis(200);
@@ -48,7 +47,6 @@ pub struct BatchPublisher<'a, K, M> {
     members: &'a [M],
     ownership: &'a Ownership,
     comparison: &'a Comparison,
-    totals: &'a Totals,
     stop: &'a CancellationToken,
     /// Most records published in one transaction: fewer after one that ran out of time.
     most: usize,
@@ -66,7 +64,6 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
         members: &'a [M],
         ownership: &'a Ownership,
         comparison: &'a Comparison,
-        totals: &'a Totals,
         stop: &'a CancellationToken,
     ) -> Self {
         Self {
@@ -74,7 +71,6 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
             members,
             ownership,
             comparison,
-            totals,
             stop,
             most: PORTION_MAX,
             refused: HashMap::new(),
@@ -132,13 +128,12 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
             }
             let begun = Instant::now();
             let portion = batch.portion(self.most);
-            let published = self.sink.publish(&portion.events, &portion.offsets, &names).await;
+            let published = self.sink.publish(&portion, &names).await;
             match published {
                 Ok(()) => {
                     tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "published");
                     self.comparison.progress().published(&portion.offsets);
-                    self.totals.add(&portion.tally);
-                    let records = portion.records;
+                    let records = portion.ended.len();
                     if records == self.most {
                         self.most = (self.most + self.most / 8 + 1).min(PORTION_MAX);
                     }
@@ -148,13 +143,15 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
                 Err(PublishError::Refused(refusals)) if self.is_certain(&refusals) => {
                     stuck.extend(batch.handle_refusals(refusals));
                 }
-                Err(PublishError::TooMany(error)) if portion.records > PORTION_MIN => {
-                    self.publish_fewer(portion.records, &error);
+                Err(PublishError::TooMany(error)) if portion.ended.len() > PORTION_MIN => {
+                    let records = portion.ended.len();
+                    self.publish_fewer(records, &error);
                 }
                 Err(fenced @ PublishError::Fenced(_)) => return Err(fenced.into()),
                 Err(error) => {
                     if begun.elapsed() > SLOW {
-                        self.publish_fewer(portion.records, &error);
+                        let records = portion.ended.len();
+                        self.publish_fewer(records, &error);
                     }
                     if self.stop.is_cancelled() {
                         return Err(Unfinished(error.into()).into());
@@ -209,8 +206,7 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
              max.message.bytes where it is too large, allow this user to write where it is not allowed (ACL: Write), \
              create the topic where it is gone; then start again"
         );
-        self.totals.add_stuck();
-        self.ownership.stop(&source.at);
+        self.ownership.stop(&source.at, format!("offset {}: {why} on {topic}", source.offset));
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::batch::{PendingBatch, Slice, drop_ended};
 use super::ownership::{Ownership, Ticket};
-use crate::event::{Channel, Fault, Outgoing, Record, dead_letter, result};
+use crate::event::{Channel, Fault, FaultCode, Outgoing, Record, dead_letter, result};
 use crate::kafka::transactional::{Refusal, RefusalCode};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
-use crate::tally::{RecordEnd, Tally};
 
 /// What became of a record.
 #[derive(Debug)]
@@ -17,16 +16,32 @@ enum Answer {
     Outcome(Outcome),
 }
 
-/// A record's end, to be published.
+/// What a record came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordEnd {
+    /// An accept event.
+    Accepted,
+    /// A reject event.
+    Rejected,
+    /// A result republished after a crash.
+    Republished,
+    /// A dead letter.
+    DeadLetter(FaultCode),
+    /// Nothing: a repetition.
+    Absorbed,
+}
+
+/// A record with what it came to.
 #[derive(Debug)]
-struct End {
+pub struct EndedRecord {
     /// The record.
-    source: Source,
-    /// When it was produced.
-    produced_ms: Option<i64>,
-    published: RecordEnd,
+    pub source: Source,
+    /// When it was produced, in milliseconds since 1970; `None` where it does not say.
+    pub produced_ms: Option<i64>,
+    /// What it came to.
+    pub end: RecordEnd,
     /// The result or dead letter, if there is one.
-    event: Option<Outgoing>,
+    pub event: Option<Outgoing>,
 }
 
 /// A batch whose records all have their answer.
@@ -35,7 +50,7 @@ pub struct Decided {
     /// How far each partition is published once all is.
     slices: Vec<Slice>,
     /// In the batch's order; each partition's by offset.
-    ends: Vec<End>,
+    ends: Vec<EndedRecord>,
     /// The connection epoch it was applied in.
     epoch: u64,
     /// Counts the batch as under way until it is published.
@@ -48,10 +63,8 @@ pub struct Portion<'a> {
     pub events: Vec<&'a Outgoing>,
     /// How far each partition is published by them.
     pub offsets: Vec<(TopicPartition, NextOffset)>,
-    /// What to count once it is published.
-    pub tally: Tally,
     /// The records it ends.
-    pub records: usize,
+    pub ended: &'a [EndedRecord],
 }
 
 /// A partition whose results cannot be published from a record on.
@@ -115,10 +128,6 @@ impl Decided {
     #[must_use]
     pub fn portion(&self, most: usize) -> Portion<'_> {
         let ends = &self.ends[..most.min(self.ends.len())];
-        let mut tally = Tally::default();
-        for end in ends {
-            tally.count(end.published, end.produced_ms);
-        }
         let offsets = if ends.len() == self.ends.len() {
             self.offsets()
         } else {
@@ -127,7 +136,7 @@ impl Decided {
             published.map(|(slice, end)| (slice.at.clone(), end.source.offset.next())).collect()
         };
         let events = ends.iter().filter_map(|end| end.event.as_ref()).collect();
-        Portion { events, offsets, tally, records: ends.len() }
+        Portion { events, offsets, ended: ends }
     }
 
     /// Forgets so many records: they are published.
@@ -150,7 +159,7 @@ impl Decided {
             .collect();
         let mut stuck: Vec<Stuck> = Vec::new();
         for refusal in refusals {
-            let End { source, event, .. } = &mut self.ends[with_event[refusal.index]];
+            let EndedRecord { source, event, .. } = &mut self.ends[with_event[refusal.index]];
             let Some(event) = event else { continue };
             let bytes = event.size();
             if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
@@ -179,27 +188,30 @@ impl Decided {
 }
 
 /// What a record's answer is to the outside: a result, a dead letter, or nothing.
-fn end(record: Record, answer: Answer) -> End {
+fn end(record: Record, answer: Answer) -> EndedRecord {
     let (source, produced_ms) = (record.source.clone(), record.timestamp_ms);
-    let (published, event) = publish(record, answer);
-    End { source, produced_ms, published, event }
+    let (end, event) = publish(record, answer);
+    EndedRecord { source, produced_ms, end, event }
 }
 
 fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
     let outcome = match answer {
-        Answer::Faulty(fault) => return (RecordEnd::DeadLetter, Some(dead_letter(record, &fault, "read"))),
+        Answer::Faulty(fault) => return letter(record, &fault, "read"),
         Answer::Outcome(Outcome::Decided(decision)) => {
             let published = if decision.accepted { RecordEnd::Accepted } else { RecordEnd::Rejected };
             return (published, Some(result(&decision, record.key.as_deref(), record.traceparent())));
         }
         Answer::Outcome(Outcome::Republished(decision)) => {
-            return (RecordEnd::Again, Some(result(&decision, record.key.as_deref(), record.traceparent())));
+            return (
+                RecordEnd::Republished,
+                Some(result(&decision, record.key.as_deref(), record.traceparent())),
+            );
         }
         Answer::Outcome(outcome) => outcome,
     };
     // Read before and refused for its key; or else it would be decided.
     if let Err(fault) = record.check_key() {
-        return (RecordEnd::DeadLetter, Some(dead_letter(record, &fault, "read")));
+        return letter(record, &fault, "read");
     }
     let fault = match outcome {
         Outcome::Conflict { first } => Fault::order_conflict(first.as_ref()),
@@ -208,7 +220,11 @@ fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
             return (RecordEnd::Absorbed, None);
         }
     };
-    (RecordEnd::DeadLetter, Some(dead_letter(record, &fault, "decide")))
+    letter(record, &fault, "decide")
+}
+
+fn letter(record: Record, fault: &Fault, stage: &'static str) -> (RecordEnd, Option<Outgoing>) {
+    (RecordEnd::DeadLetter(fault.code), Some(dead_letter(record, fault, stage)))
 }
 
 #[cfg(test)]

@@ -35,11 +35,12 @@ use assignment::Assignment;
 use batch::{Bounds, ReadBatch};
 pub use batch_publisher::{BatchPublisher, Unfinished};
 pub use comparison::Comparison;
-pub use decided::{Decided, Portion, Stuck};
+pub use decided::{Decided, EndedRecord, Portion, RecordEnd, Stuck};
 pub use failure::Failure;
 pub use gather::FencedByItself;
 use gather::Gather;
 use ownership::{InFlight, Ownership};
+pub use ownership::{Stopped, StoppedPartitions};
 use ports::{GroupMember, RecordSource, ResultSink};
 use take_over::TakeOver;
 pub use topic_watch::TopicNews;
@@ -48,7 +49,6 @@ pub use verifier::{Settings, run};
 use crate::background::LevelChanges;
 use crate::ledger::Outcome;
 use crate::store::{self, Applied, LedgerWriter};
-use crate::tally::Totals;
 
 /// Decided batches that wait to be published. One is enough to keep both stages busy; each more is only latency and memory.
 const STAGE_QUEUE: usize = 1;
@@ -70,8 +70,8 @@ pub struct Pipeline {
     pub level_changes: LevelChanges,
     /// What Kafka says of the topics.
     pub news: TopicNews,
-    /// What is counted.
-    pub totals: Arc<Totals>,
+    /// Learns which partitions are read no further.
+    pub stopped: StoppedPartitions,
     /// What closes a batch.
     pub bounds: Bounds,
     /// Whether to go on where records are gone.
@@ -90,7 +90,7 @@ impl Pipeline {
         K: ResultSink,
     {
         let members = source.members();
-        let ownership = Arc::new(Ownership::default());
+        let ownership = Arc::new(Ownership::new(self.stopped.clone()));
         let in_flight = InFlight::default();
         let take_over = TakeOver {
             store: Arc::clone(&self.store),
@@ -118,11 +118,11 @@ impl Pipeline {
         let (decided, publishings) = mpsc::channel(STAGE_QUEUE);
         let gathering = tokio::spawn(gather.run(gathered, Arc::clone(&permits), stop.clone()));
         let publishing = tokio::spawn({
-            let (comparison, totals) = (Arc::clone(&self.comparison), Arc::clone(&self.totals));
+            let comparison = Arc::clone(&self.comparison);
             let (ownership, stop) = (Arc::clone(&ownership), stop.clone());
             async move {
                 let _ended = stop.clone().drop_guard();
-                let publisher = BatchPublisher::new(sink, &members, &ownership, &comparison, &totals, &stop);
+                let publisher = BatchPublisher::new(sink, &members, &ownership, &comparison, &stop);
                 publish(publisher, publishings).await
             }
         });

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::Portion;
 use super::ports::{GroupCommitted, GroupOffsets, RecordSource, ResultSink};
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
-use crate::event::Outgoing;
 use crate::kafka;
 use crate::kafka::asker::Asker;
 use crate::kafka::consumer::{Consumer, Incoming, MemberName, Memberships, NotSpeaking, StartOffsets};
@@ -110,13 +110,9 @@ impl ResultSink for Publisher {
         block_in_place(|| Self::init_transactions(self, stop))
     }
 
-    async fn publish(
-        &mut self,
-        events: &[&Outgoing],
-        offsets: &[(TopicPartition, NextOffset)],
-        names: &[MemberName],
-    ) -> Result<(), PublishError> {
-        block_in_place(|| Self::publish(self, &PublishRequest { events, offsets, group: names }))
+    async fn publish(&mut self, portion: &Portion<'_>, names: &[MemberName]) -> Result<(), PublishError> {
+        let request = PublishRequest { events: &portion.events, offsets: &portion.offsets, group: names };
+        block_in_place(|| Self::publish(self, &request))
     }
 }
 

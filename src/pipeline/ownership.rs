@@ -1,8 +1,9 @@
 //! Which partitions a pipeline owns, and what of it is still under way: what the gathering stage decides, and the other
 //! stages ask.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -15,10 +16,69 @@ use crate::ledger::TopicPartition;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
+/// The partitions that a process reads no further until a person has looked, of all its pipelines. All clones are one
+/// list, as long as the topics have partitions at most.
+#[derive(Debug, Clone, Default)]
+pub struct StoppedPartitions(Arc<Mutex<HashMap<TopicPartition, Stopped>>>);
+
+/// A partition that is read no further.
+#[derive(Debug, Clone)]
+pub struct Stopped {
+    /// Why, and what an operator can do.
+    pub why: String,
+    /// Since when, by this machine's clock.
+    pub since: SystemTime,
+    /// Whether it stays so as long as this process lives, wherever the group moves it.
+    for_good: bool,
+}
+
+impl StoppedPartitions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Stopped>> {
+        // Each change is one insert or removal: a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, at: &TopicPartition, why: String, for_good: bool) {
+        let mut all = self.lock();
+        match all.get_mut(at) {
+            Some(known) => (known.why, known.for_good) = (why, for_good || known.for_good),
+            None => drop(all.insert(at.clone(), Stopped { why, since: SystemTime::now(), for_good })),
+        }
+    }
+
+    /// A partition is not read where it stands now. Where that changes it is read again: [`StoppedPartitions::resume`].
+    pub(super) fn stop_for_now(&self, at: &TopicPartition, why: String) {
+        self.insert(at, why, false);
+    }
+
+    /// A partition is read again, or is another's: unless it was stopped for good.
+    pub(super) fn resume(&self, at: &TopicPartition) {
+        let mut all = self.lock();
+        if all.get(at).is_some_and(|stopped| !stopped.for_good) {
+            all.remove(at);
+        }
+    }
+
+    fn is_for_good(&self, at: &TopicPartition) -> bool {
+        self.lock().get(at).is_some_and(|stopped| stopped.for_good)
+    }
+
+    /// All of them, sorted.
+    #[must_use]
+    pub fn all(&self) -> Vec<(TopicPartition, Stopped)> {
+        let mut all: Vec<_> = self.lock().iter().map(|(at, stopped)| (at.clone(), stopped.clone())).collect();
+        all.sort_unstable_by(|(one, _), (other, _)| {
+            (&one.topic, one.partition).cmp(&(&other.topic, other.partition))
+        });
+        all
+    }
+}
+
 /// The partitions a pipeline owns now.
 #[derive(Debug, Default)]
 pub struct Ownership {
     owned: Mutex<Owned>,
+    stopped: StoppedPartitions,
     rewind: Notify,
 }
 
@@ -27,12 +87,16 @@ struct Owned {
     /// Of each partition that is owned; `None` while it waits to be read again.
     generations: HashMap<TopicPartition, Option<Generation>>,
     last: u64,
-    /// Partitions that are read no further in this process: a result or dead letter of theirs cannot be published.
-    stopped: HashSet<TopicPartition>,
     rewind_is_due: bool,
 }
 
 impl Ownership {
+    /// Nothing is owned yet. What is stopped is noted in this list.
+    #[must_use]
+    pub fn new(stopped: StoppedPartitions) -> Self {
+        Self { stopped, ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Owned> {
         // What is changed together is changed by calls that do not panic: a panic elsewhere leaves nothing half done.
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,17 +156,23 @@ impl Ownership {
         self.lock().rewind_is_due = false;
     }
 
-    /// Reads a partition no further as long as this process lives, wherever the group moves it; the others go on from
-    /// their committed offsets.
-    pub fn stop(&self, at: &TopicPartition) {
-        self.lock().stopped.insert(at.clone());
+    /// Reads a partition no further as long as this process lives, wherever the group moves it: a result or dead letter
+    /// of it cannot be published. The others go on from their committed offsets.
+    pub fn stop(&self, at: &TopicPartition, why: String) {
+        self.stopped.insert(at, why, true);
         self.request_rewind();
     }
 
-    /// Whether a partition is read no further.
+    /// Whether a partition is read no further, whatever changes.
     #[must_use]
     pub fn is_stopped(&self, at: &TopicPartition) -> bool {
-        self.lock().stopped.contains(at)
+        self.stopped.is_for_good(at)
+    }
+
+    /// The list of what is stopped.
+    #[must_use]
+    pub fn stopped(&self) -> &StoppedPartitions {
+        &self.stopped
     }
 }
 

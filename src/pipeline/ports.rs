@@ -11,7 +11,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::Outgoing;
+use super::Portion;
 use crate::kafka;
 use crate::kafka::consumer::{Incoming, NotSpeaking, StartOffsets};
 use crate::kafka::offsets::CommittedOffsets;
@@ -130,15 +130,14 @@ pub trait ResultSink: Send + 'static {
     /// When Kafka cannot be reached in time or refuses it, or at a stop.
     fn init_transactions(&mut self, stop: &CancellationToken) -> impl Future<Output = Result<()>> + Send;
 
-    /// Publishes these results and dead letters in one transaction, with how far each partition is published by them, sent
-    /// under the names of the memberships that own them.
+    /// Publishes a portion's results and dead letters in one transaction, with how far each partition is published by
+    /// them, sent under the names of the memberships that own them.
     ///
     /// # Errors
     /// [`PublishError`] says what must be done before publishing again.
     fn publish(
         &mut self,
-        events: &[&Outgoing],
-        offsets: &[(TopicPartition, NextOffset)],
+        portion: &Portion<'_>,
         names: &[Self::Name],
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
 }
@@ -154,4 +153,16 @@ pub trait GroupOffsets: Send + Sync {
     /// # Errors
     /// When Kafka does not answer.
     async fn committed(&self) -> Result<GroupCommitted, kafka::Error>;
+}
+
+/// Who watches pipelines at work: wraps what they work with. Every call is passed on, and answered as it is.
+pub trait Observer: Clone + Send + Sync + 'static {
+    /// A source that is watched.
+    fn source<S: RecordSource>(
+        &self,
+        source: S,
+    ) -> impl RecordSource<Member: GroupMember<Name = <S::Member as GroupMember>::Name>>;
+
+    /// A sink that is watched.
+    fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name>;
 }

@@ -98,17 +98,22 @@ impl TakeOver {
                 high,
             };
             match recovery::start_offset(known, self.accept_data_loss) {
-                Ok(start) => begun.push(Begun { at, start, known, topic_id: topic_id.cloned() }),
+                Ok(start) => {
+                    self.ownership.stopped().resume(&at);
+                    begun.push(Begun { at, start, known, topic_id: topic_id.cloned() });
+                }
                 Err(refusal @ Refusal::LedgerBehind { .. }) => {
                     return Err(Failure::Refused { at, refusal });
                 }
                 Err(refusal @ Refusal::OutOfRange { .. }) => {
                     tracing::error!(partition = %at, "stopped: {refusal}");
+                    self.ownership.stopped().stop_for_now(&at, refusal.to_string());
                 }
                 Err(refusal @ Refusal::TopicReplaced { .. }) => {
                     let was = ledger.get(&at).and_then(|was| was.topic_id.as_ref()).map(TopicId::as_str);
                     let now = topic_id.map(TopicId::as_str);
                     tracing::error!(partition = %at, was, now, "stopped: {refusal}");
+                    self.ownership.stopped().stop_for_now(&at, refusal.to_string());
                 }
             }
         }

@@ -12,16 +12,16 @@ use super::batch::Bounds;
 use super::batch_publisher::{Unfinished, renew};
 use super::gather::FencedByItself;
 use super::on_kafka::AskedGroup;
+use super::ports::Observer;
 use super::progress::Progress;
 use super::sharing::{GroupWatch, Sharing};
 use super::topic_watch::{TopicNews, TopicWatch};
-use super::{Comparison, Pipeline, graver};
+use super::{Comparison, Pipeline, StoppedPartitions, graver};
 use crate::background::{Background, LevelChanges};
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::kafka::consumer::Memberships;
 use crate::kafka::transactional::Publisher;
 use crate::store::{LedgerWriter, VerifierStore};
-use crate::tally::Totals;
 
 /// A member that is fenced by itself again within this time is fenced by another instance.
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
@@ -49,14 +49,16 @@ pub struct Settings {
     pub may_have_older: bool,
 }
 
-/// Runs until `stop`, then finishes what is in hand and leaves the group.
+/// Runs until `stop`, then finishes what is in hand and leaves the group. The observer watches where records come from and
+/// where results go; partitions that cannot be read any further are noted in `stopped`.
 ///
 /// # Errors
 /// The first failure of a worker; the others are stopped in good order.
-pub async fn run(
+pub async fn run<O: Observer>(
     settings: Settings,
     store: Arc<dyn VerifierStore>,
-    totals: Arc<Totals>,
+    stopped: StoppedPartitions,
+    observer: O,
     stop: CancellationToken,
 ) -> Result<()> {
     let progress = Arc::new(Progress::default());
@@ -82,7 +84,8 @@ pub async fn run(
             level_changes: level_changes.clone(),
             news: topics.listen(),
             comparison: Arc::clone(&comparison),
-            totals: Arc::clone(&totals),
+            stopped: stopped.clone(),
+            observer: observer.clone(),
         };
         workers.spawn(work(worker, stop.clone()));
     }
@@ -105,7 +108,7 @@ pub async fn run(
 }
 
 /// What one worker works with.
-struct Worker {
+struct Worker<O> {
     /// From 0.
     number: usize,
     settings: Settings,
@@ -113,11 +116,12 @@ struct Worker {
     level_changes: LevelChanges,
     news: TopicNews,
     comparison: Arc<Comparison>,
-    totals: Arc<Totals>,
+    stopped: StoppedPartitions,
+    observer: O,
 }
 
 /// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
-async fn work(worker: Worker, stop: CancellationToken) -> Result<()> {
+async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result<()> {
     let Worker { number, settings, .. } = &worker;
     let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
     let mut fenced: Option<Instant> = None;
@@ -182,10 +186,11 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 }
 
 /// A pipeline on Kafka.
-async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) -> Result<()> {
+async fn pipeline<O: Observer>(worker: &Worker<O>, sharing: Sharing, stop: CancellationToken) -> Result<()> {
     let Settings { kafka, group, topics, batch, accept_data_loss, .. } = &worker.settings;
     // Init first: only then do the committed offsets hold all that a predecessor published.
-    let mut publisher = Publisher::new(kafka, topics, &group.transactional_id(worker.number))?;
+    let publisher = Publisher::new(kafka, topics, &group.transactional_id(worker.number))?;
+    let mut publisher = worker.observer.sink(publisher);
     match renew(&mut publisher, &stop).await {
         Ok(()) => {}
         // It has nothing in hand yet.
@@ -198,11 +203,11 @@ async fn pipeline(worker: &Worker, sharing: Sharing, stop: CancellationToken) ->
         comparison: Arc::clone(&worker.comparison),
         level_changes: worker.level_changes.clone(),
         news: worker.news.clone(),
-        totals: Arc::clone(&worker.totals),
+        stopped: worker.stopped.clone(),
         bounds: Bounds::from(*batch),
         accept_data_loss: *accept_data_loss,
     };
-    pipeline.run(memberships, publisher, stop).await
+    pipeline.run(worker.observer.source(memberships), publisher, stop).await
 }
 
 impl From<BatchArgs> for Bounds {

@@ -12,11 +12,12 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::background::LevelChanges;
 use stock_verifier::ledger::NextOffset;
+use stock_verifier::observe::Metrics;
 use stock_verifier::pipeline::batch::Bounds;
+use stock_verifier::pipeline::ports::Observer as _;
 use stock_verifier::pipeline::progress::Progress;
-use stock_verifier::pipeline::{Comparison, Pipeline, TopicNews, Unfinished};
+use stock_verifier::pipeline::{Comparison, Pipeline, StoppedPartitions, TopicNews, Unfinished};
 use stock_verifier::store::{CommandBatch, LedgerHistory as _, LedgerReader as _, LedgerWriter as _};
-use stock_verifier::tally::Totals;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -94,12 +95,15 @@ fn run(world: &World, batch: usize, fate: Fate) -> Ended {
             )),
             level_changes: LevelChanges::ignored(),
             news: TopicNews::none(),
-            totals: Arc::new(Totals::default()),
+            stopped: StoppedPartitions::default(),
             bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
             accept_data_loss: false,
         };
         let stop = CancellationToken::new();
-        let mut running = tokio::spawn(pipeline.run(Member::join(world), Sink(world.clone()), stop.clone()));
+        // Watched, as in the program: whoever watches must change nothing.
+        let metrics = Metrics::new("group", StoppedPartitions::default());
+        let (source, sink) = (metrics.source(Member::join(world)), metrics.sink(Sink(world.clone())));
+        let mut running = tokio::spawn(pipeline.run(source, sink, stop.clone()));
         let published = async {
             while !world.is_done() {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::Rng as _;
 use rdkafka::error::KafkaError;
-use stock_verifier::event::Outgoing;
 use stock_verifier::kafka;
 use stock_verifier::kafka::consumer::{
     Assigned, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets,
@@ -17,6 +16,7 @@ use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
 use stock_verifier::kafka::transactional::PublishError;
 use stock_verifier::ledger::{NextOffset, Outcome, TopicPartition};
+use stock_verifier::pipeline::Portion;
 use stock_verifier::pipeline::ports::{GroupCommitted, GroupMember, GroupOffsets, RecordSource, ResultSink};
 use stock_verifier::store::{Applied, CommandBatch, LedgerWriter, Position, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -255,12 +255,7 @@ impl ResultSink for Sink {
         Ok(())
     }
 
-    async fn publish(
-        &mut self,
-        events: &[&Outgoing],
-        offsets: &[(TopicPartition, NextOffset)],
-        names: &[u64],
-    ) -> Result<(), PublishError> {
+    async fn publish(&mut self, portion: &Portion<'_>, names: &[u64]) -> Result<(), PublishError> {
         // Begun, sent, and the offsets.
         for _ in 0..3 {
             self.0.step().await;
@@ -274,9 +269,10 @@ impl ResultSink for Sink {
             if names != [world.member] {
                 return Err(PublishError::Aborted(KafkaError::Canceled));
             }
-            let values = events.iter().map(|event| event.value.clone().expect("a result has a value"));
+            let values =
+                portion.events.iter().map(|event| event.value.clone().expect("a result has a value"));
             world.published.extend(values);
-            world.committed.extend(offsets.iter().cloned());
+            world.committed.extend(portion.offsets.iter().cloned());
         }
         self.0.step().await;
         if is_unknown { Err(PublishError::ProducerLost(KafkaError::Canceled)) } else { Ok(()) }

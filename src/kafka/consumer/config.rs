@@ -14,6 +14,8 @@ const PREFETCH_ADJUSTMENTS_KIB: &str = "1024";
 /// Largest fetch, in bytes. A fetch is compressed: orders grow to some ten times of it when it is opened, all at once,
 /// so 8 MiB made for 160 MB resident and 1 MiB makes for 60, and no slower. A larger record comes all the same, alone.
 const FETCH_MAX_BYTES: &str = "1048576";
+/// How often librdkafka says how far the logs reach, in milliseconds: what a lag is measured by.
+const STATISTICS_MS: &str = "5000";
 /// The property that makes a member static.
 const STATIC_ID: &str = "group.instance.id";
 
@@ -78,7 +80,8 @@ pub fn consumer_config(kafka: &KafkaArgs, group: &GroupArgs, role: Role) -> Resu
         .set("queued.max.messages.kbytes", kib)
         .set("fetch.max.bytes", FETCH_MAX_BYTES)
         // The default of a second would be a pause in every drain of a backlog.
-        .set("fetch.queue.backoff.ms", "5");
+        .set("fetch.queue.backoff.ms", "5")
+        .set("statistics.interval.ms", STATISTICS_MS);
     match group.group_protocol {
         GroupProtocol::Classic => {
             config

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::error::KafkaError;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,20 @@ pub enum Notice {
     Failed(ConsumerError),
     /// What the owner answered could not be done.
     NotDone(Error),
+    /// How far the logs reach that it reads, now and then.
+    LogEnds(Vec<LogEnd>),
+}
+
+/// How far the log of a partition reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Its end for who reads what is committed: the last stable offset.
+    pub end: NextOffset,
+    /// Whether all before it was fetched and handed over. What is not, maybe nobody can read: a transaction's end takes an
+    /// offset too.
+    pub is_fetched: bool,
 }
 
 /// Partitions that are the membership's from here on. Dropped without an answer, they are assigned and not read.
@@ -196,5 +211,23 @@ impl Context {
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "Kafka consumer");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = Vec::new();
+        for (name, topic) in statistics.topics {
+            let Some(name) = self.topics.iter().find(|known| ***known == *name) else { continue };
+            // Partition -1 is librdkafka's own; of one that is not read it knows no end.
+            let read =
+                topic.partitions.into_values().filter(|known| known.partition >= 0 && known.ls_offset >= 0);
+            ends.extend(read.map(|known| LogEnd {
+                at: TopicPartition::new(Arc::clone(name), known.partition),
+                end: NextOffset(known.ls_offset),
+                is_fetched: known.next_offset >= known.ls_offset && known.fetchq_cnt == 0,
+            }));
+        }
+        if !ends.is_empty() {
+            self.notify(Notice::LogEnds(ends));
+        }
     }
 }

@@ -1,30 +1,18 @@
 //! What a verifier did, counted for people: in the log, and by the demo.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
+
+use super::lag::now_ms;
+use crate::pipeline::{EndedRecord, RecordEnd};
 
 /// Longest latency kept apart, in milliseconds; a longer one counts as this long. An hour of backlog is a backlog.
 const LATENCY_MAX_MS: u64 = 3_600_000;
 
-/// What became of one record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordEnd {
-    /// An accept event.
-    Accepted,
-    /// A reject event.
-    Rejected,
-    /// A result republished after a crash.
-    Again,
-    /// A dead letter.
-    DeadLetter,
-    /// Nothing: a repetition.
-    Absorbed,
-}
-
-/// Counts since the start, or of one batch.
-#[derive(Debug, Default, Clone)]
+/// Counts since the start.
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
     /// Accept events published.
     pub accepted: u64,
@@ -36,22 +24,17 @@ pub struct Tally {
     pub dead_letters: u64,
     /// Repetitions absorbed.
     pub absorbed: u64,
-    /// Partitions that stopped, since something of theirs cannot be published.
-    pub stuck: u64,
-    produced_ms: Vec<i64>,
 }
 
 impl Tally {
-    /// Counts one record, produced at this time (milliseconds since 1970).
-    pub fn count(&mut self, published: RecordEnd, produced_ms: Option<i64>) {
-        match published {
+    fn count(&mut self, end: RecordEnd) {
+        match end {
             RecordEnd::Accepted => self.accepted += 1,
             RecordEnd::Rejected => self.rejected += 1,
-            RecordEnd::Again => self.republished += 1,
-            RecordEnd::DeadLetter => self.dead_letters += 1,
+            RecordEnd::Republished => self.republished += 1,
+            RecordEnd::DeadLetter(_) => self.dead_letters += 1,
             RecordEnd::Absorbed => self.absorbed += 1,
         }
-        self.produced_ms.extend(produced_ms);
     }
 
     /// Records counted.
@@ -81,31 +64,23 @@ impl Totals {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a batch that was published just now.
-    pub fn add(&self, batch: &Tally) {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    /// Adds records that were published just now.
+    pub(super) fn add(&self, ended: &[EndedRecord]) {
+        let now_ms = now_ms();
         let mut inner = self.lock();
         let (total, latency) = &mut *inner;
-        total.accepted += batch.accepted;
-        total.rejected += batch.rejected;
-        total.republished += batch.republished;
-        total.dead_letters += batch.dead_letters;
-        total.absorbed += batch.absorbed;
-        for produced_ms in &batch.produced_ms {
-            latency.saturating_record(u64::try_from(now_ms - produced_ms).unwrap_or(0));
+        for record in ended {
+            total.count(record.end);
+            if let Some(produced_ms) = record.produced_ms {
+                latency.saturating_record(u64::try_from(now_ms - produced_ms).unwrap_or(0));
+            }
         }
-    }
-
-    /// Counts a partition whose results cannot be published any further.
-    pub fn add_stuck(&self) {
-        self.lock().0.stuck += 1;
     }
 
     /// The counts so far.
     #[must_use]
     pub fn so_far(&self) -> Tally {
-        self.lock().0.clone()
+        self.lock().0
     }
 
     /// The latency from produced to published at a quantile (0 to 1). Clocks of producer and verifier compare only

@@ -1,0 +1,134 @@
+//! A ledger that is measured when it is used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use super::metrics::{Counters, number};
+use crate::ledger::{CommandKey, Decision, Id, Item, Outcome, Sku, TopicPartition};
+use crate::store::{
+    Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, Position,
+    StoreError, StoredOrder, VerifierStore, WorkQueue,
+};
+
+pub(super) struct MeasuredLedger {
+    pub(super) inner: Arc<dyn VerifierStore>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// What a failure of the database is called in a label.
+fn error_name(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Database { retry: true, .. } => "away",
+        StoreError::Database { retry: false, .. } => "refused",
+        StoreError::ReadOnly { .. } => "read_only",
+        StoreError::Reconnected => "reconnected",
+        StoreError::ConcurrentChange | StoreError::PositionChanged { .. } => "concurrent_change",
+        StoreError::LedgerBehind { .. } => "ledger_behind",
+        StoreError::PreviousNotCommitted { .. } => "previous_not_committed",
+        StoreError::Damaged { .. } => "damaged",
+        _ => "unsuitable",
+    }
+}
+
+#[async_trait]
+impl LedgerWriter for MeasuredLedger {
+    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
+        self.inner.claim_group(group, take_over).await
+    }
+
+    async fn positions(
+        &self,
+        of: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        self.inner.positions(of).await
+    }
+
+    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+        self.inner.all_positions().await
+    }
+
+    async fn set_position(
+        &self,
+        at: &TopicPartition,
+        was: Option<&Position>,
+        now: &Position,
+    ) -> Result<(), StoreError> {
+        self.inner.set_position(at, was, now).await
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.inner.connection_epoch()
+    }
+
+    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+        self.inner.applying_positions().await
+    }
+
+    async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
+        let begun = Instant::now();
+        let applied = self.inner.apply(batch).await;
+        self.counters.apply_seconds.observe(begun.elapsed().as_secs_f64());
+        match &applied {
+            Ok(applied) => {
+                self.counters.batch_commands.observe(f64::from(number(batch.requests.len())));
+                for outcome in &applied.outcomes {
+                    if let Outcome::Decided(decision) = outcome {
+                        self.counters.decided(decision);
+                    }
+                }
+            }
+            Err(error) => self.counters.database_failed(error_name(error)),
+        }
+        applied
+    }
+}
+
+#[async_trait]
+impl LedgerReader for MeasuredLedger {
+    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
+        self.inner.levels(of).await
+    }
+
+    async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
+        self.inner.levels_of(items).await
+    }
+
+    async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
+        self.inner.levels_after(after, limit).await
+    }
+
+    async fn decision(&self, of: &CommandKey) -> Result<Option<Decision>, StoreError> {
+        self.inner.decision(of).await
+    }
+
+    async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
+        self.inner.order(id).await
+    }
+}
+
+#[async_trait]
+impl WorkQueue for MeasuredLedger {
+    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
+        let taken = self.inner.take_due_holds(limit, lease).await;
+        if let Ok(taken) = &taken {
+            self.counters.due_holds.inc_by(u64::from(number(taken.len())));
+        }
+        taken
+    }
+
+    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+        let overdue = self.inner.overdue_holds(by).await;
+        if let Ok(overdue) = &overdue {
+            let count = overdue.as_ref().map_or(0, |overdue| overdue.count);
+            self.counters.overdue_holds.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        overdue
+    }
+
+    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.inner.take_unannounced(limit).await
+    }
+}

@@ -1,0 +1,123 @@
+//! What a verifier does, measured: metrics for machines, totals for people.
+//!
+//! No room counts by hand. What is to be measured is wrapped: where records come from ([`source`]), where results go
+//! ([`sink`]), and the ledger ([`ledger`]). The names are in [`metrics`], one table with their meaning is in
+//! `docs/operations.md`.
+
+mod lag;
+mod ledger;
+mod metrics;
+mod process;
+mod sink;
+mod source;
+mod totals;
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+use self::lag::{LagCollector, Lags};
+use self::ledger::MeasuredLedger;
+use self::metrics::{Counters, StoppedCollector};
+use self::process::ProcessCollector;
+use self::sink::MeasuredSink;
+use self::source::MeasuredSource;
+pub use self::totals::{Tally, Totals};
+use crate::pipeline::StoppedPartitions;
+use crate::pipeline::ports::{GroupMember, Observer, RecordSource, ResultSink};
+use crate::store::VerifierStore;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is measured of one process. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Metrics {
+    counters: Arc<Counters>,
+    lags: Arc<Lags>,
+    totals: Arc<Totals>,
+    registry: Arc<Registry>,
+}
+
+impl Metrics {
+    /// Of a verifier of this group. `stopped` are its partitions that are read no further.
+    #[must_use]
+    pub fn new(group: &str, stopped: StoppedPartitions) -> Self {
+        let mut registry = Registry::default();
+        let counters = Arc::new(Counters::register(&mut registry));
+        let lags = Arc::new(Lags::default());
+        registry.register_collector(Box::new(LagCollector::new(group, Arc::clone(&lags))));
+        registry.register_collector(Box::new(StoppedCollector(stopped)));
+        registry.register_collector(Box::new(ProcessCollector));
+        Self { counters, lags, totals: Arc::default(), registry: Arc::new(registry) }
+    }
+
+    /// What was done so far, for people.
+    #[must_use]
+    pub fn totals(&self) -> &Arc<Totals> {
+        &self.totals
+    }
+
+    /// A ledger that is measured when it is used.
+    #[must_use]
+    pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
+        Arc::new(MeasuredLedger { inner: store, counters: Arc::clone(&self.counters) })
+    }
+
+    /// All of it as it is now, in the text format of `OpenMetrics` ([`CONTENT_TYPE`]).
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Holds because writing to a string does not fail, and no collector does.
+        encode(&mut text, &self.registry).expect("metrics are written to a string");
+        text
+    }
+}
+
+impl Observer for Metrics {
+    fn source<S: RecordSource>(
+        &self,
+        source: S,
+    ) -> impl RecordSource<Member: GroupMember<Name = <S::Member as GroupMember>::Name>> {
+        MeasuredSource { inner: source, metrics: self.clone() }
+    }
+
+    fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name> {
+        MeasuredSink { inner: sink, metrics: self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The names in the first column of the tables of docs/operations.md.
+    fn documented() -> BTreeSet<String> {
+        let page = include_str!("../../docs/operations.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| row.split_once('`')).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_metric_is_in_the_table_and_every_row_of_it_is_exposed() {
+        let text = Metrics::new("shop", StoppedPartitions::default()).render();
+        let exposed: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| {
+                let (name, kind) = line.split_once(' ').expect("a name and a type");
+                let end = match kind {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    _ => "",
+                };
+                format!("{name}{end}")
+            })
+            .collect();
+        assert!(exposed.len() > 20, "{text}");
+        assert_eq!(documented(), exposed);
+    }
+}
