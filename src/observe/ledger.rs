@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::metrics::{Counters, number};
+use super::names::error_name;
 use crate::ledger::{CommandKey, Decision, Id, Item, Outcome, Sku, TopicPartition};
 use crate::store::{
     Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, Position,
@@ -16,21 +17,6 @@ use crate::store::{
 pub(super) struct MeasuredLedger {
     pub(super) inner: Arc<dyn VerifierStore>,
     pub(super) counters: Arc<Counters>,
-}
-
-/// What a failure of the database is called in a label.
-fn error_name(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Database { retry: true, .. } => "away",
-        StoreError::Database { retry: false, .. } => "refused",
-        StoreError::ReadOnly { .. } => "read_only",
-        StoreError::Reconnected => "reconnected",
-        StoreError::ConcurrentChange | StoreError::PositionChanged { .. } => "concurrent_change",
-        StoreError::LedgerBehind { .. } => "ledger_behind",
-        StoreError::PreviousNotCommitted { .. } => "previous_not_committed",
-        StoreError::Damaged { .. } => "damaged",
-        _ => "unsuitable",
-    }
 }
 
 #[async_trait]

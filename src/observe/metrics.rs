@@ -11,7 +11,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::lag::now_ms;
-use crate::ledger::Decision;
+use super::names::{ENDS, ERRORS};
+use crate::event::FaultCode;
+use crate::ledger::{CommandKind, Decision};
 use crate::pipeline::{EndedRecord, RecordEnd, StoppedPartitions};
 
 /// Times of calls: from a millisecond to half a minute, each bucket twice the one before.
@@ -68,6 +70,13 @@ pub(super) struct Counters {
     pub(super) overdue_holds: Gauge,
 }
 
+/// Makes these series, at zero.
+fn show<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: impl IntoIterator<Item = L>) {
+    for labels in labels {
+        drop(family.get_or_create(&labels));
+    }
+}
+
 /// Registers what is made on the way.
 struct Names<'a>(&'a mut Registry);
 
@@ -93,7 +102,12 @@ impl Counters {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("stock_verifier_build", "The version that runs", version);
-        let mut names = Names(registry);
+        let counters = Self::named(&mut Names(registry));
+        counters.show_zeros();
+        counters
+    }
+
+    fn named(names: &mut Names<'_>) -> Self {
         Self {
             records_read: names.counter("stock_verifier_records_read", "Records read, again after a rewind"),
             decisions: names.of("stock_verifier_decisions", "Commands decided", Family::default()),
@@ -165,6 +179,24 @@ impl Counters {
                 Gauge::default(),
             ),
         }
+    }
+
+    /// Shows series that are zero so far, too: what appears with its first count has no rate before it.
+    fn show_zeros(&self) {
+        let decisions = CommandKind::ALL.map(|kind| DecisionLabels {
+            r#type: kind.name(),
+            outcome: "accepted",
+            reason: "",
+        });
+        show(&self.decisions, decisions);
+        let outcome = |outcome| OutcomeLabels { outcome };
+        show(&self.results, ["accepted", "rejected"].map(outcome));
+        show(&self.transactions, ENDS.map(outcome));
+        show(&self.producers, ["made", "failed"].map(outcome));
+        show(&self.partitions_revoked, ["handed_over", "lost"].map(outcome));
+        let error = |error| ErrorLabels { error };
+        show(&self.dead_letters, FaultCode::ALL.map(|code| error(code.name())));
+        show(&self.database_errors, ERRORS.map(error));
     }
 
     /// A command was decided.

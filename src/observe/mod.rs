@@ -7,6 +7,7 @@
 mod lag;
 mod ledger;
 mod metrics;
+mod names;
 mod process;
 mod sink;
 mod source;

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::metrics::number;
+use super::names::end_name;
 use crate::kafka::transactional::PublishError;
 use crate::pipeline::Portion;
 use crate::pipeline::ports::ResultSink;
@@ -14,18 +15,6 @@ use crate::pipeline::ports::ResultSink;
 pub(super) struct MeasuredSink<K> {
     pub(super) inner: K,
     pub(super) metrics: Metrics,
-}
-
-/// What became of a transaction, in a label.
-fn end_name(published: &Result<(), PublishError>) -> &'static str {
-    match published {
-        Ok(()) => "committed",
-        Err(PublishError::Aborted(_)) => "aborted",
-        Err(PublishError::Refused(_)) => "refused",
-        Err(PublishError::TooMany(_)) => "too_many",
-        Err(PublishError::ProducerLost(_)) => "producer_lost",
-        Err(PublishError::Fenced(_)) => "fenced",
-    }
 }
 
 impl<K: ResultSink> ResultSink for MeasuredSink<K> {

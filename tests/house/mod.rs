@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     // It says which levels moved.
     ("pipeline", &["background", "config", "event", "kafka", "ledger", "store"]),
     // It wraps what the others have.
-    ("observe", &["kafka", "ledger", "pipeline", "store"]),
+    ("observe", &["event", "kafka", "ledger", "pipeline", "store"]),
     ("replay", &["config", "event", "kafka", "ledger", "store"]),
     ("demo", &["config", "console", "event", "kafka", "ledger", "observe", "pipeline", "replay", "store"]),
     (
