@@ -138,10 +138,21 @@ impl Verifier {
 
     /// SIGTERM, and a good end.
     #[track_caller]
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.stop_with(0);
+    }
+
+    /// SIGTERM, and the end of one that has stopped partitions: a person must look.
+    #[track_caller]
+    pub fn stop_with_stopped_partitions(self) {
+        self.stop_with(3);
+    }
+
+    #[track_caller]
+    fn stop_with(mut self, code: i32) {
         self.signal("TERM");
         let status = self.wait(Duration::from_secs(40));
-        assert_eq!(status.code(), Some(0), "{} was stopped", self.name);
+        assert_eq!(status.code(), Some(code), "{} was stopped", self.name);
     }
 
     /// SIGTERM in the middle of a rebalance: what it could not finish, whoever has the partitions then does.
