@@ -8,16 +8,19 @@
 //! | [`LedgerHistory`] | replay and audit |
 //! | [`LedgerAdmin`] | the commands that make, check, repair and close a ledger |
 //! | [`WorkQueue`] | the level feed and the expiry of holds |
+//! | [`LedgerExaminer`] | `doctor` |
 //!
 //! So a running verifier needs the first two and the last: [`VerifierStore`].
 
 mod admin;
+mod examiner;
 mod history;
 mod reader;
 mod work_queue;
 mod writer;
 
 pub use admin::LedgerAdmin;
+pub use examiner::LedgerExaminer;
 pub use history::{LedgerHistory, Snapshot};
 pub use reader::LedgerReader;
 pub use work_queue::WorkQueue;
@@ -32,3 +35,8 @@ impl<T: LedgerWriter + LedgerReader + WorkQueue> VerifierStore for T {}
 pub trait Store: VerifierStore + LedgerHistory + LedgerAdmin {}
 
 impl<T: VerifierStore + LedgerHistory + LedgerAdmin> Store for T {}
+
+/// The same of a database that can also be looked at for faults.
+pub trait ExaminedStore: Store + LedgerExaminer {}
+
+impl<T: Store + LedgerExaminer> ExaminedStore for T {}
