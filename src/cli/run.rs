@@ -19,9 +19,9 @@ use crate::store::postgres::Connections;
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Database connections beside one for each worker: one for where partitions begin, one each for levels and holds.
-const CONNECTIONS_BACKGROUND: u32 = 3;
+pub(super) const CONNECTIONS_BACKGROUND: u32 = 3;
 /// And those that read by key.
-const CONNECTIONS_READERS: u32 = 2;
+pub(super) const CONNECTIONS_READERS: u32 = 2;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 

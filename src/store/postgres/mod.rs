@@ -34,6 +34,7 @@ mod address;
 mod audit;
 mod connection;
 mod copy;
+mod examine;
 mod gate;
 mod levels;
 mod orders;
@@ -68,8 +69,9 @@ use tx::PostgresTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
-    OverdueHolds, Position, Snapshot, StoreError, StoredOrder, WorkQueue, offline, version,
+    Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
+    LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
+    WorkQueue, offline, version,
 };
 use crate::ledger::{CommandKey, Decision, Id, Item, Sequenced, Sku, TopicPartition};
 
@@ -503,6 +505,13 @@ impl LedgerAdmin for PostgresStore {
         if tokio::time::timeout(CLOSE_LIMIT, all).await.is_err() {
             tracing::debug!("not all connections were closed within {CLOSE_LIMIT:?}");
         }
+    }
+}
+
+#[async_trait]
+impl LedgerExaminer for PostgresStore {
+    async fn examine(&self, limit: Duration) -> Examination {
+        examine::examine(self, limit).await
     }
 }
 
