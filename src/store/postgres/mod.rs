@@ -43,6 +43,7 @@ mod plaintext;
 mod positions;
 pub mod queries;
 mod read;
+mod replicas;
 mod rows;
 mod servers;
 mod session;
@@ -63,6 +64,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use address::Address;
 use connection::{CLOSE_LIMIT, Patience, Pool};
+pub use replicas::{Answered, Replicas};
 use servers::Servers;
 use session::ACQUIRE_TIMEOUT;
 use tx::PostgresTx;
