@@ -13,8 +13,10 @@ use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, BrokenInvariant};
 pub use contract::{
-    LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter, Snapshot, Store, VerifierStore, WorkQueue,
+    LedgerAdmin, LedgerHistory, LedgerQueries, LedgerReader, LedgerWriter, Snapshot, Store, VerifierStore,
+    WorkQueue,
 };
+pub use queries::{AsOf, DatedMovement, MAX_FOLLOWERS, MovementCursor, OrderLife};
 pub use stored_order::StoredOrder;
 
 use crate::ledger::{
@@ -28,6 +30,7 @@ mod contract;
 pub mod memory;
 mod offline;
 pub mod postgres;
+mod queries;
 pub mod sqlite;
 mod stored_order;
 mod version;

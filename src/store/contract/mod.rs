@@ -8,17 +8,20 @@
 //! | [`LedgerHistory`] | replay and audit |
 //! | [`LedgerAdmin`] | the commands that make, check, repair and close a ledger |
 //! | [`WorkQueue`] | the level feed and the expiry of holds |
+//! | [`LedgerQueries`] | the read API over HTTP |
 //!
 //! So a running verifier needs the first two and the last: [`VerifierStore`].
 
 mod admin;
 mod history;
+mod queries;
 mod reader;
 mod work_queue;
 mod writer;
 
 pub use admin::LedgerAdmin;
 pub use history::{LedgerHistory, Snapshot};
+pub use queries::LedgerQueries;
 pub use reader::LedgerReader;
 pub use work_queue::WorkQueue;
 pub use writer::LedgerWriter;
@@ -29,6 +32,6 @@ pub trait VerifierStore: LedgerWriter + LedgerReader + WorkQueue {}
 impl<T: LedgerWriter + LedgerReader + WorkQueue> VerifierStore for T {}
 
 /// A ledger database: all contracts together, for who opens one and hands it on.
-pub trait Store: VerifierStore + LedgerHistory + LedgerAdmin {}
+pub trait Store: VerifierStore + LedgerQueries + LedgerHistory + LedgerAdmin {}
 
-impl<T: VerifierStore + LedgerHistory + LedgerAdmin> Store for T {}
+impl<T: VerifierStore + LedgerQueries + LedgerHistory + LedgerAdmin> Store for T {}

@@ -8,6 +8,7 @@ mod audit;
 mod chain;
 mod history;
 mod ledger;
+mod queries;
 mod tx;
 
 use std::collections::{BTreeSet, HashMap};

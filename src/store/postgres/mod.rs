@@ -40,6 +40,7 @@ mod orders;
 mod peers;
 mod plaintext;
 mod positions;
+pub mod queries;
 mod read;
 mod rows;
 mod servers;

@@ -134,7 +134,7 @@ impl Snapshot for PostgresSnapshot {
         .await
         .map_err(failed("reading the movements"))?
         .iter()
-        .map(movement)
+        .map(|row| movement(row, 0))
         .collect()
     }
 
@@ -272,7 +272,7 @@ pub(super) async fn order(connection: &mut PgConnection, id: &Id) -> Result<Opti
     .await
     .map_err(&doing)?
     .iter()
-    .map(movement)
+    .map(|row| movement(row, 0))
     .collect::<Result<_, _>>()?;
     moment.rollback().await.map_err(&doing)?;
     Ok(Some(StoredOrder { decisions, state: state.remove(id), movements }))
@@ -333,25 +333,26 @@ fn order_id(row: &PgRow) -> Result<Id, StoreError> {
     Id::new(id).map_err(|error| damaged(format!("an order whose id {error}")))
 }
 
-/// A movement of a row whose columns are: seq, sku, location, version, quantity, balance, kind, id, partition, offset.
-fn movement(row: &PgRow) -> Result<StoredMovement, StoreError> {
+/// A movement of a row whose columns are, from `first` on: seq, sku, location, version, quantity, balance, kind, id,
+/// partition, offset.
+pub(super) fn movement(row: &PgRow, first: usize) -> Result<StoredMovement, StoreError> {
     let doing = failed("reading the movements");
-    let item = rows::item_of(row.try_get(1).map_err(&doing)?, row.try_get(2).map_err(&doing)?)?;
-    let id: &str = row.try_get(7).map_err(&doing)?;
+    let item = rows::item_of(row.try_get(first + 1).map_err(&doing)?, row.try_get(first + 2).map_err(&doing)?)?;
+    let id: &str = row.try_get(first + 7).map_err(&doing)?;
     let id =
         Id::new(id).map_err(|error| damaged(format!("a movement of {item} whose command id {error}")))?;
-    let number: i16 = row.try_get(6).map_err(&doing)?;
+    let number: i16 = row.try_get(first + 6).map_err(&doing)?;
     let kind = CommandKind::from_number(number)
         .ok_or_else(|| damaged(format!("a movement of {item} by a command of kind {number}")))?;
-    let partition: Option<i32> = row.try_get(8).map_err(&doing)?;
-    let offset: Option<i64> = row.try_get(9).map_err(&doing)?;
+    let partition: Option<i32> = row.try_get(first + 8).map_err(&doing)?;
+    let offset: Option<i64> = row.try_get(first + 9).map_err(&doing)?;
     Ok(StoredMovement {
         item,
-        version: row.try_get(3).map_err(&doing)?,
-        quantity: row.try_get(4).map_err(&doing)?,
-        balance: row.try_get(5).map_err(&doing)?,
+        version: row.try_get(first + 3).map_err(&doing)?,
+        quantity: row.try_get(first + 4).map_err(&doing)?,
+        balance: row.try_get(first + 5).map_err(&doing)?,
         cause: CommandKey { id, kind },
-        seq: Seq(row.try_get(0).map_err(&doing)?),
+        seq: Seq(row.try_get(first).map_err(&doing)?),
         record: partition.zip(offset.map(Offset)),
     })
 }

@@ -51,6 +51,23 @@ pub(super) async fn read_of_skus(
     of_rows(rows)
 }
 
+/// The levels of one SKU, sorted by location.
+pub(super) async fn read_of_sku(
+    conn: &mut SqliteConnection,
+    sku: &Sku,
+    limit: usize,
+) -> Result<Vec<(Item, Level)>, StoreError> {
+    let rows = sqlx::query_as(
+        "SELECT sku, location, available, version, backorder_limit, order_limit FROM levels
+         WHERE sku = ?1 ORDER BY location LIMIT ?2",
+    )
+    .bind(sku.as_str())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await;
+    of_rows(rows)
+}
+
 /// Every level, sorted by item.
 pub(super) async fn read_all(conn: &mut SqliteConnection) -> Result<Vec<(Item, Level)>, StoreError> {
     read_after(conn, None, usize::MAX).await

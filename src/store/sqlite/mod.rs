@@ -31,6 +31,7 @@ mod audit;
 mod levels;
 mod orders;
 mod positions;
+mod queries;
 mod read;
 mod rows;
 mod tx;

@@ -17,7 +17,7 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Location, Map, Movement, Offset, Seq, Sku, Source,
     Stamp, TopicPartition,
 };
-use crate::store::{StoreError, StoredMovement, version};
+use crate::store::{DatedMovement, MovementCursor, StoreError, StoredMovement, version};
 
 /// The migrations applied.
 pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<AppliedMigration>, sqlx::Error> {
@@ -108,6 +108,32 @@ pub(super) async fn read_decisions(
         .collect()
 }
 
+/// The decisions that follow these orders under ids of their own, of each the newest so many.
+pub(super) async fn read_decisions_following(
+    conn: &mut SqliteConnection,
+    orders: &BTreeSet<&Id>,
+    limit: usize,
+) -> Result<Vec<Decision>, StoreError> {
+    let mut topics = HashMap::new();
+    let mut found = Vec::new();
+    // One by one, since SQLite has no lateral join to bound each by: it answers from this process.
+    for order in orders {
+        let rows: Vec<DecisionRow> = sqlx::query_as(
+            "SELECT seq, id, kind, accepted, digest, detail, topic, partition, \"offset\", decided_at FROM decisions
+             WHERE kind IN (3, 4, 6) AND detail ->> '$.order_id' = ?1 ORDER BY seq DESC LIMIT ?2",
+        )
+        .bind(order.as_str())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(database("reading decisions"))?;
+        for row in rows {
+            found.push(row.read(&mut topics)?);
+        }
+    }
+    Ok(found)
+}
+
 /// The next decisions in the ledger's order, which is the table's own.
 pub(super) async fn read_decisions_after(
     conn: &mut SqliteConnection,
@@ -177,6 +203,51 @@ pub(super) async fn read_movements_between(
     .await
     .map_err(database("reading movements"))?;
     rows.into_iter().map(MovementRow::read).collect()
+}
+
+/// A page of a SKU's movements, the newest first. There is no index by SKU (see the migration): the table is gone through
+/// from its end until the page is full.
+pub(super) async fn read_movements_of(
+    conn: &mut SqliteConnection,
+    sku: &Sku,
+    location: Option<&str>,
+    before: Option<&MovementCursor>,
+    limit: usize,
+) -> Result<Vec<DatedMovement>, StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        movement: MovementRow,
+        decided_at: Option<i64>,
+        topic: Option<String>,
+    }
+    let (seq, beside) = before.map_or((i64::MAX, ""), |cursor| {
+        (cursor.seq.0, cursor.location.as_ref().map_or("", Location::as_str))
+    });
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT m.seq, m.sku, m.location, m.version, m.quantity, m.balance, m.kind, m.id, m.partition, m.\"offset\",
+                d.decided_at, d.topic
+         FROM movements AS m LEFT JOIN decisions AS d ON d.seq = m.seq
+         WHERE m.sku = ?1 AND (?2 IS NULL OR m.location = ?2) AND (m.seq, m.sku, m.location) < (?3, ?1, ?4)
+         ORDER BY m.seq DESC, m.sku DESC, m.location DESC LIMIT ?5",
+    )
+    .bind(sku.as_str())
+    .bind(location)
+    .bind(seq)
+    .bind(beside)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await
+    .map_err(database("reading movements"))?;
+    rows.into_iter()
+        .map(|Row { movement, decided_at, topic }| {
+            Ok(DatedMovement {
+                movement: movement.read()?,
+                decided_at: decided_at.map(Stamp),
+                topic: topic.map(Arc::from),
+            })
+        })
+        .collect()
 }
 
 /// The first free ledger sequence. The caller holds the write lock, so it stays free.
