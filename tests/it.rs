@@ -21,6 +21,7 @@ mod docs;
 mod examples;
 mod faults;
 mod house;
+mod http;
 mod permissions;
 mod pipeline;
 mod replay;

@@ -104,9 +104,9 @@ pub(super) fn bare_lives(
             found.entry(id).or_default().insert(decision.seq, Arc::new(decision));
         }
     }
-    let lives = found.into_iter().map(|(id, decisions)| {
-        (id, OrderLife { decisions: decisions.into_values().collect(), state: None })
-    });
+    let lives = found
+        .into_iter()
+        .map(|(id, decisions)| (id, OrderLife { decisions: decisions.into_values().collect(), state: None }));
     Ok((lives.collect(), states))
 }
 

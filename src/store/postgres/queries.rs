@@ -86,10 +86,7 @@ fn levels(rows: &[PgRow]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
     Ok(AsOf { value, at })
 }
 
-async fn lives(
-    connection: &mut PgConnection,
-    ids: &[Id],
-) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
+async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
     let doing = failed("reading orders");
     let wanted: Vec<&str> = ids.iter().map(Id::as_str).collect();
     let mut snapshot =
@@ -164,9 +161,8 @@ impl LedgerQueries for PostgresStore {
     ) -> Result<AsOf<Vec<DatedMovement>>, StoreError> {
         let doing = failed("reading the movements");
         let column = |location: Option<&Location>| location.map_or("", Location::as_str).to_owned();
-        let (version, beside) = before.map_or((i64::MAX, String::new()), |cursor| {
-            (cursor.version, column(cursor.location.as_ref()))
-        });
+        let (version, beside) = before
+            .map_or((i64::MAX, String::new()), |cursor| (cursor.version, column(cursor.location.as_ref())));
         self.read(async |connection| {
             let found = sqlx::query(MOVEMENTS)
                 .bind(sku.as_str())

@@ -337,7 +337,8 @@ fn order_id(row: &PgRow) -> Result<Id, StoreError> {
 /// partition, offset.
 pub(super) fn movement(row: &PgRow, first: usize) -> Result<StoredMovement, StoreError> {
     let doing = failed("reading the movements");
-    let item = rows::item_of(row.try_get(first + 1).map_err(&doing)?, row.try_get(first + 2).map_err(&doing)?)?;
+    let item =
+        rows::item_of(row.try_get(first + 1).map_err(&doing)?, row.try_get(first + 2).map_err(&doing)?)?;
     let id: &str = row.try_get(first + 7).map_err(&doing)?;
     let id =
         Id::new(id).map_err(|error| damaged(format!("a movement of {item} whose command id {error}")))?;
