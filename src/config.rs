@@ -5,6 +5,7 @@
 //! `--batch-max-orders`, `STOCK_VERIFIER_BATCH_MAX_ORDERS`, `batch-max-orders = …`.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -122,13 +123,18 @@ fn parse_property(text: &str) -> Result<Property, String> {
     Ok(Property::new(key, value))
 }
 
-/// A secret from a file: all of it but one line's end, which is the editor's.
+/// A password from a file: all of it but one line's end, which is the editor's.
 pub(crate) fn read_secret(file: &Path) -> Result<SecretString> {
+    read_secret_of("password", file)
+}
+
+/// The same of another kind of secret, which errors name.
+fn read_secret_of(what: &str, file: &Path) -> Result<SecretString> {
     let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the password file {}", file.display()))?;
+        .with_context(|| format!("cannot read the {what} file {}", file.display()))?;
     let secret = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
     if secret.is_empty() {
-        bail!("the password file {} is empty", file.display());
+        bail!("the {what} file {} is empty", file.display());
     }
     Ok(SecretString::from(secret))
 }
@@ -404,6 +410,30 @@ impl DatabaseArgs {
             bail!("no database is named: give --database-url, or set STOCK_VERIFIER_DATABASE_URL");
         };
         url.with_password_of(self.database_password_file.as_deref())
+    }
+}
+
+/// The read API over HTTP.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpArgs {
+    /// Answer reads, probes and metrics over HTTP at this address; without it nothing listens. It is not encrypted: beyond
+    /// this machine let a proxy do that
+    #[arg(long, env = "STOCK_VERIFIER_HTTP_LISTEN", value_name = "IP:PORT")]
+    pub http_listen: Option<SocketAddr>,
+
+    /// A file that holds the token that requests must bring (Authorization: Bearer TOKEN); probes need none
+    #[arg(long, env = "STOCK_VERIFIER_HTTP_TOKEN_FILE", value_name = "FILE")]
+    pub http_token_file: Option<PathBuf>,
+}
+
+impl HttpArgs {
+    /// The token from its file, if one is named.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is empty.
+    pub fn token(&self) -> Result<Option<SecretString>> {
+        self.http_token_file.as_deref().map(|file| read_secret_of("token", file)).transpose()
     }
 }
 

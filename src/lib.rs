@@ -7,6 +7,7 @@
 //! * [`console`]: what is printed; nothing else prints.
 //! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
+//! * [`http`]: the read API, probes and metrics; it writes nothing.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
 //! * [`store`]: the ledger's databases, all SQL.
@@ -27,6 +28,7 @@ pub mod config;
 pub mod console;
 pub mod demo;
 pub mod event;
+pub mod http;
 pub mod kafka;
 pub mod ledger;
 pub mod observe;

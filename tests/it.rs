@@ -22,6 +22,7 @@ mod doctor;
 mod examples;
 mod faults;
 mod house;
+mod http;
 mod permissions;
 mod pipeline;
 mod replay;

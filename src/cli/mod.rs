@@ -90,7 +90,7 @@ enum Command {
     /// be done; 130 stopped by Ctrl-C, with nothing half done.
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
-    /// Print the JSON Schemas and the AsyncAPI document
+    /// Print the JSON Schemas, the AsyncAPI document and the OpenAPI document
     Schema(schema::Args),
     /// Print the page of all settings
     Settings(settings_page::SettingsArgs),
@@ -372,7 +372,7 @@ mod tests {
     use clap::Args as _;
 
     use super::*;
-    use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+    use crate::config::{BatchArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, TopicArgs};
 
     #[test]
     fn a_flag_that_takes_what_is_or_holds_a_secret_shows_neither_environment_nor_default() {
@@ -394,13 +394,14 @@ mod tests {
 
     /// The flags that belong under a heading of `--help`.
     fn under_headings() -> Vec<clap::Command> {
-        let augment: [fn(clap::Command) -> clap::Command; 6] = [
+        let augment: [fn(clap::Command) -> clap::Command; 7] = [
             KafkaArgs::augment_args,
             TopicArgs::augment_args,
             GroupArgs::augment_args,
             BatchArgs::augment_args,
             LevelsArgs::augment_args,
             DatabaseArgs::augment_args,
+            HttpArgs::augment_args,
         ];
         augment.into_iter().map(|augment| augment(clap::Command::new("some"))).collect()
     }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::console;
-use crate::event::schema::{Document, documents};
+use crate::event::schema::{self, Document};
+use crate::http::openapi;
 
-/// Print the JSON Schema of an event, or the document that joins them all (asyncapi).
+/// Print the JSON Schema of an event, the document that joins them all (asyncapi), or that of the read API (openapi).
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Which document, as --list names them.
@@ -25,6 +26,14 @@ pub struct Args {
     /// Compare the files in this directory with what would be written, and fail if any differs.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+}
+
+/// Every document: those of the events, and that of the read API.
+fn documents() -> Vec<Document> {
+    let mut documents = schema::documents();
+    let text = openapi::document().to_owned();
+    documents.push(Document { name: "openapi", file: "openapi.json", text });
+    documents
 }
 
 /// Does what the arguments say.

@@ -17,7 +17,11 @@ use serde_json::value::RawValue;
 ///
 /// Derived readers of structs accept an array of the fields' values too;
 /// the contract does not.
-pub(super) struct Object<T>(pub(super) T);
+#[derive(Debug)]
+pub struct Object<T>(
+    /// What was read.
+    pub T,
+);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

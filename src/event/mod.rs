@@ -41,6 +41,7 @@ mod outgoing;
 pub mod schema;
 
 pub use fault::{Fault, FaultCode};
+pub use json::Object;
 pub use outgoing::{
     CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, OutgoingHeader,
     dead_letter, hold_due, level, result, sha256,

@@ -423,7 +423,7 @@ impl Command {
     }
 }
 
-fn sum_lines(mut lines: Vec<(Item, Quantity)>) -> Vec<OrderLine> {
+pub(super) fn sum_lines(mut lines: Vec<(Item, Quantity)>) -> Vec<OrderLine> {
     if lines.len() == 1 {
         return lines
             .into_iter()

@@ -14,6 +14,7 @@ mod detail;
 mod ids;
 mod level;
 mod order;
+mod precheck;
 mod reconstruct;
 mod replay_state;
 mod source;
@@ -32,6 +33,7 @@ pub use ids::{
     MAX_QUANTITY, Quantity, QuantityError, Sku,
 };
 pub use level::{Level, Limits};
+pub use precheck::{Precheck, PrecheckedLine, precheck};
 pub use reconstruct::reconstruct;
 pub use replay_state::{DecisionExcerpt, Difference, Differs, ReplayState, Step};
 pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};

@@ -77,7 +77,7 @@ pub(super) fn take(
 }
 
 /// How many pieces of a line can be taken, and why not all.
-fn grant(level: Option<&Level>, line: &OrderLine) -> (i64, Option<Reason>) {
+pub(super) fn grant(level: Option<&Level>, line: &OrderLine) -> (i64, Option<Reason>) {
     let (sku, location, requested) = (&line.item.sku, &line.item.location, line.quantity);
     let Some(level) = level else {
         return (0, Some(Reason::UnknownSku { sku: sku.clone(), location: location.clone(), requested }));

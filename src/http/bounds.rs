@@ -1,0 +1,47 @@
+//! The bounds of the read API: on time, bodies, pages, and how much goes on at once.
+
+use std::time::Duration;
+
+use crate::ledger::MAX_LINES;
+
+/// Longest time for an answer, waiting on purpose aside: above it the database is away, and who asks has given up.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for the head of a request, and longest a connection may be idle: who sends a byte now and then must not
+/// keep a connection.
+pub const HEAD_LIMIT: Duration = Duration::from_secs(15);
+/// Longest that requests under way are waited for when the process stops.
+pub const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Longest `?wait=`: below the minute after which many proxies give a connection up.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Largest body: as many lines as an order may have, with ids of the greatest length, with room.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Largest head of a request, all headers and the address: three ids of the greatest length, percent-encoded, and a token.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Most items of one batch: as many as an order may have lines.
+pub const MAX_ITEMS: usize = MAX_LINES;
+/// Most locations of a SKU in one answer. Who has more asks for one at a time.
+pub const MAX_LOCATIONS: usize = 1_000;
+/// Most movements of one page.
+pub const MAX_PAGE: usize = 500;
+/// Movements of a page where nothing is said.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// Requests that are answered at once. They wait for few connections to the database: more would only wait longer.
+pub const MAX_REQUESTS: usize = 256;
+/// Who waits for verdicts at once. Each keeps a connection and some hundred bytes, and asks the database nothing.
+pub const MAX_WAITERS: usize = 2_048;
+/// Most connections at once. Not above half of the files that the process may open: the rest is Kafka's and the database's.
+pub const MAX_CONNECTIONS: usize = 4_096;
+
+/// Time between two looks at the verdicts that are waited for: what another instance decides is known after that.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a look waits for others to join it: those who come together, and a batch's verdicts, are one look.
+pub const LOOK_TOGETHER: Duration = Duration::from_millis(5);
+/// Orders of one look.
+pub const LOOK_AT: usize = 500;
+
+/// Time between two looks at what readiness depends on.
+pub const HEALTH_EVERY: Duration = Duration::from_secs(2);
+/// Longest time for an answer to that.
+pub const HEALTH_LIMIT: Duration = Duration::from_secs(5);

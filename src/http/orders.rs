@@ -1,0 +1,376 @@
+//! What became of an order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::answer::{CauseView, RecordView, answer, id_schema, reasons_schema, time_schema};
+use super::bounds::MAX_WAIT;
+use super::problem::{Asked, Kind, Named, Problem, ProblemDocument};
+use super::state::ApiState;
+use super::waiters::NotWaited;
+use crate::ledger::{CommandKind, Decision, Id, Location, OrderTaken, Reason, Sku};
+use crate::store::{AsOf, OrderLife, StoreError};
+
+/// How long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OrderQuery {
+    /// Waits so long for the verdict, where there is none yet: whole seconds, 30 at most, as `5s`.
+    #[param(required = false, nullable = false, pattern = "^([0-9]|[12][0-9]|30)s$", example = "5s")]
+    wait: Option<String>,
+}
+
+/// How an order stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OrderStanding {
+    /// It is not decided yet; something else about it came before.
+    Undecided,
+    /// It took nothing.
+    Rejected,
+    /// It took its stock for good.
+    Accepted,
+    /// It holds its stock; `hold` says until when.
+    Held,
+    /// Its hold was made final.
+    Confirmed,
+    /// Its hold was given back.
+    Released,
+    /// Its hold's time was over, and it was given back.
+    Expired,
+    /// All that it had was given back.
+    Cancelled,
+}
+
+/// The decision of an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct VerdictView {
+    /// Whether it took stock.
+    accepted: bool,
+    /// When it was decided.
+    #[schema(schema_with = time_schema)]
+    decided_at: String,
+    /// Why it was rejected; empty where it was accepted.
+    #[schema(schema_with = reasons_schema)]
+    reasons: Vec<Reason>,
+    /// Why it got less than it asked for; empty where it got all.
+    #[schema(schema_with = reasons_schema)]
+    short: Vec<Reason>,
+    /// The record it came by; absent for an operator's own order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    source: Option<RecordView>,
+}
+
+/// What an order took of an item, and gave back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderLineView {
+    /// The stock keeping unit.
+    #[schema(schema_with = id_schema)]
+    sku: Sku,
+    /// Where; absent for the default location.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = id_schema, required = false)]
+    location: Option<Location>,
+    /// Pieces taken.
+    #[schema(minimum = 0)]
+    taken: i64,
+    /// Of these, pieces that came back, whatever by.
+    #[schema(minimum = 0)]
+    returned: i64,
+}
+
+/// A change of a level that the order or what followed it made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderMovementView {
+    /// The stock keeping unit.
+    #[schema(schema_with = id_schema)]
+    sku: Sku,
+    /// Where; absent for the default location.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = id_schema, required = false)]
+    location: Option<Location>,
+    /// Pieces added (positive) or taken (negative).
+    quantity: i64,
+    /// The level after it.
+    balance: i64,
+    /// The command that caused it.
+    cause: CauseView,
+}
+
+/// Pieces that came back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReturnLineView {
+    /// The stock keeping unit.
+    #[schema(schema_with = id_schema)]
+    sku: Sku,
+    /// Where; absent for the default location.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = id_schema, required = false)]
+    location: Option<Location>,
+    /// Pieces.
+    #[schema(minimum = 1)]
+    quantity: i64,
+}
+
+/// A return.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReturnView {
+    /// Its id.
+    #[schema(schema_with = id_schema)]
+    return_id: Id,
+    /// Whether it was taken back.
+    accepted: bool,
+    /// When that was decided.
+    #[schema(schema_with = time_schema)]
+    decided_at: String,
+    /// What came back.
+    lines: Vec<ReturnLineView>,
+    /// Why it was rejected.
+    #[schema(schema_with = reasons_schema)]
+    reasons: Vec<Reason>,
+}
+
+/// An open hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HoldView {
+    /// When it ends.
+    #[schema(schema_with = time_schema)]
+    expires_at: String,
+    /// Whether that was over at the moment of this answer: it can be confirmed no more, and is given back soon.
+    over: bool,
+}
+
+/// One decision about the order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DecisionView {
+    /// The command.
+    command: CauseView,
+    /// Whether it was accepted.
+    accepted: bool,
+    /// When that was decided.
+    #[schema(schema_with = time_schema)]
+    decided_at: String,
+    /// Why it was rejected.
+    #[schema(schema_with = reasons_schema)]
+    reasons: Vec<Reason>,
+}
+
+/// All that is known of an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderView {
+    /// The order's id.
+    #[schema(schema_with = id_schema)]
+    order_id: Id,
+    /// The moment this is of.
+    #[schema(schema_with = time_schema)]
+    as_of: String,
+    /// How it stands.
+    standing: OrderStanding,
+    /// Its decision; absent while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    decision: Option<VerdictView>,
+    /// What it took; empty where it took nothing.
+    lines: Vec<OrderLineView>,
+    /// What moved because of it, in the ledger's order.
+    movements: Vec<OrderMovementView>,
+    /// Its returns, of which the newest 1,000 are known here.
+    returns: Vec<ReturnView>,
+    /// Its hold, while that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    hold: Option<HoldView>,
+    /// Every decision about it, in the ledger's order.
+    decisions: Vec<DecisionView>,
+}
+
+impl OrderView {
+    fn of(order_id: Id, found: &AsOf<OrderLife>) -> Result<Self, StoreError> {
+        let AsOf { value: life, at } = found;
+        let mut view = Self {
+            as_of: at.rfc3339(),
+            standing: standing(life),
+            decision: None,
+            lines: Vec::new(),
+            movements: Vec::new(),
+            returns: Vec::new(),
+            hold: None,
+            decisions: Vec::new(),
+            order_id,
+        };
+        for decision in &life.decisions {
+            view.add(decision).map_err(|error| StoreError::Damaged {
+                what: format!("a decision for {} that is not readable: {error}", decision.key),
+            })?;
+        }
+        if let Some(state) = &life.state {
+            view.lines = state
+                .lines
+                .iter()
+                .map(|line| OrderLineView {
+                    sku: line.item.sku.clone(),
+                    location: line.item.location.clone(),
+                    taken: line.deducted,
+                    returned: line.returned,
+                })
+                .collect();
+            view.hold = state
+                .hold
+                .as_ref()
+                .map(|hold| HoldView { expires_at: hold.expires_at.rfc3339(), over: hold.expires_at <= *at });
+        }
+        Ok(view)
+    }
+
+    /// Adds a decision, and what it moved by its own words: those are the ledger's, which the audit proves.
+    fn add(&mut self, decision: &Decision) -> Result<(), serde_json::Error> {
+        let Decision { key, accepted, decided_at, source, .. } = decision;
+        let reasons = if *accepted { Vec::new() } else { decision.reasons()? };
+        self.decisions.push(DecisionView {
+            command: CauseView::from(key),
+            accepted: *accepted,
+            decided_at: decided_at.rfc3339(),
+            reasons: reasons.clone(),
+        });
+        let mut moved = |sku: &Sku, location: &Option<Location>, quantity, balance| {
+            self.movements.push(OrderMovementView {
+                sku: sku.clone(),
+                location: location.clone(),
+                quantity,
+                balance,
+                cause: CauseView::from(key),
+            });
+        };
+        if key.kind == CommandKind::OrderCreated {
+            let mut short = Vec::new();
+            if *accepted {
+                let taken: OrderTaken = serde_json::from_str(&decision.detail)?;
+                for line in &taken.lines {
+                    moved(&line.sku, &line.location, -line.quantity, line.balance);
+                }
+                short = taken.short;
+            }
+            let source = source.as_ref().map(RecordView::from);
+            self.decision = Some(VerdictView {
+                accepted: *accepted,
+                decided_at: decided_at.rfc3339(),
+                reasons,
+                short,
+                source,
+            });
+            return Ok(());
+        }
+        // An extension gives nothing back, and does not say so.
+        let gives_back = *accepted && key.kind != CommandKind::HoldExtended;
+        let returned = if gives_back { decision.returned_lines()? } else { Vec::new() };
+        for line in &returned {
+            moved(&line.sku, &line.location, line.quantity, line.balance);
+        }
+        if key.kind == CommandKind::OrderReturned {
+            let lines = returned.into_iter().map(|line| ReturnLineView {
+                sku: line.sku,
+                location: line.location,
+                quantity: line.quantity,
+            });
+            self.returns.push(ReturnView {
+                return_id: key.id.clone(),
+                accepted: *accepted,
+                decided_at: decided_at.rfc3339(),
+                lines: lines.collect(),
+                reasons,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn standing(life: &OrderLife) -> OrderStanding {
+    let is_accepted =
+        |kind| life.decisions.iter().any(|decision| decision.key.kind == kind && decision.accepted);
+    match life.verdict() {
+        None => OrderStanding::Undecided,
+        Some(verdict) if !verdict.accepted => OrderStanding::Rejected,
+        Some(_) if is_accepted(CommandKind::OrderCancelled) => OrderStanding::Cancelled,
+        Some(_) if is_accepted(CommandKind::OrderReleased) => OrderStanding::Released,
+        Some(_) if is_accepted(CommandKind::HoldExpired) => OrderStanding::Expired,
+        Some(_) if life.state.as_ref().is_some_and(|state| state.hold.is_some()) => OrderStanding::Held,
+        Some(_) if is_accepted(CommandKind::OrderConfirmed) => OrderStanding::Confirmed,
+        Some(_) => OrderStanding::Accepted,
+    }
+}
+
+/// Reads `5s`, and nothing that is written otherwise.
+fn wait_of(text: &str) -> Result<Duration, Problem> {
+    let seconds = text.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
+    seconds
+        .filter(|seconds| format!("{seconds}s") == text)
+        .map(Duration::from_secs)
+        .filter(|wait| *wait <= MAX_WAIT)
+        .ok_or_else(|| {
+            Problem::parameter("wait", format!("must be whole seconds, 0s to {}s", MAX_WAIT.as_secs()))
+        })
+}
+
+fn no_decision(id: &Id) -> Problem {
+    Problem::new(
+        Kind::NoDecision,
+        format!("nothing about the order {id} was decided yet; ?wait=5s waits for it"),
+    )
+}
+
+/// All that is known of an order; with `wait`, once it has its verdict.
+#[utoipa::path(get, path = "/v1/orders/{id}", tag = "ledger", operation_id = "order",
+    params(("id" = String, Path, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", description = "The order's id."), OrderQuery),
+    responses(
+        (status = 200, description = "What is known.", body = OrderView,
+         headers(("stock-as-of" = String, description = "The moment this is of."))),
+        (status = "default", description = "A problem.", body = ProblemDocument,
+         content_type = "application/problem+json"),
+    ))]
+pub(super) async fn order(
+    State(api): State<Arc<ApiState>>,
+    Named(name): Named,
+    Asked(query): Asked<OrderQuery>,
+) -> Result<Response, Problem> {
+    let id = Id::new(&name).map_err(|error| Problem::parameter("id", error))?;
+    let wait = query.wait.as_deref().map(wait_of).transpose()?;
+    let found = match wait {
+        Some(wait) => api.waiters.wait(&id, wait).await.map_err(|why| match why {
+            NotWaited::TooMany => {
+                Problem::new(Kind::Busy, "too many wait for verdicts: ask again, or without wait")
+            }
+            NotWaited::NeverLooked => {
+                Problem::new(Kind::LedgerAway, "the database did not answer all the while: ask again")
+            }
+        })?,
+        None => {
+            let _admitted = api.admit()?;
+            let AsOf { mut value, at } = api.queries.orders(std::slice::from_ref(&id)).await?;
+            value.remove(&id).map(|life| Arc::new(AsOf { value: life, at }))
+        }
+    };
+    let found = found.ok_or_else(|| no_decision(&id))?;
+    Ok(answer(found.at, &OrderView::of(id, &found)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_whole_seconds_within_its_bound() {
+        assert_eq!(wait_of("0s").unwrap(), Duration::ZERO);
+        assert_eq!(wait_of("30s").unwrap(), MAX_WAIT);
+        for wrong in ["", "s", "5", "05s", "+5s", "31s", "5 s", "500ms", "-1s", "5S", "99999999999999999999s"]
+        {
+            assert!(wait_of(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
