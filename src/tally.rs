@@ -36,7 +36,7 @@ pub struct Tally {
     pub dead_letters: u64,
     /// Repetitions absorbed.
     pub absorbed: u64,
-    /// Partitions that stopped, since something of theirs cannot be published.
+    /// Partitions that stopped, since something of theirs cannot be published or they may not be read on.
     pub stuck: u64,
     produced_ms: Vec<i64>,
 }

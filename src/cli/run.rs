@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
+use crate::causes;
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::pipeline::{self, Settings, Unfinished};
 use crate::store::postgres::Connections;
@@ -25,7 +26,10 @@ const CONNECTIONS_READERS: u32 = 2;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 
-/// Exit status when a partition stopped since something of it cannot be published: a person must look.
+/// How often the log says that partitions are stopped, while they are.
+const STOPPED_SAY: Duration = Duration::from_secs(60);
+/// Exit status when a partition stopped, since something of it cannot be published or it may not be read on: a person must
+/// look.
 const EXIT_STUCK: u8 = 3;
 
 /// Exit status when a stop left something in hand to the next start, since Kafka or the database was away:
@@ -121,6 +125,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     tokio::spawn(stop_on_signal(signals, stop.clone(), args.stop_timeout));
     let totals = Arc::new(Totals::default());
     tokio::spawn(report(Arc::clone(&totals)));
+    tokio::spawn(remind(Arc::clone(&totals)));
     tokio::spawn(retention::watch(settings.clone()));
     tracing::info!(
         brokers = settings.kafka.brokers,
@@ -144,7 +149,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     );
     let unfinished = match ended {
         Err(error) if error.is::<Unfinished>() => {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{}", causes::of(error.as_ref()));
             true
         }
         ended => ended.map(|()| false)?,
@@ -152,7 +157,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     if total.stuck > 0 {
         tracing::error!(
             partitions = total.stuck,
-            "partitions were stopped, since something of theirs cannot be published; the log says where and why"
+            "partitions were stopped, since something of theirs cannot be published or they may not be read on; the log \
+             says where and why"
         );
         return Ok(ExitCode::from(EXIT_STUCK));
     }
@@ -195,6 +201,20 @@ async fn stop_on_signal(mut signals: Signals, stop: CancellationToken, limit: Du
                  is in hand"
             );
             std::process::exit(EXIT_UNFINISHED.into());
+        }
+    }
+}
+
+/// Says in the log, from time to time, that partitions are stopped: the line that says why is far up by then.
+async fn remind(totals: Arc<Totals>) {
+    loop {
+        tokio::time::sleep(STOPPED_SAY).await;
+        let stopped = totals.so_far().stuck;
+        if stopped > 0 {
+            tracing::error!(
+                partitions = stopped,
+                "partitions are stopped, and others go on: look for \"stopped:\" in this log, which says where and why"
+            );
         }
     }
 }

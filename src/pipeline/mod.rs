@@ -46,6 +46,7 @@ pub use topic_watch::TopicNews;
 pub use verifier::{Settings, run};
 
 use crate::background::LevelChanges;
+use crate::causes;
 use crate::ledger::Outcome;
 use crate::store::{self, Applied, LedgerWriter};
 use crate::tally::Totals;
@@ -95,6 +96,7 @@ impl Pipeline {
         let take_over = TakeOver {
             store: Arc::clone(&self.store),
             ownership: Arc::clone(&ownership),
+            totals: Arc::clone(&self.totals),
             accept_data_loss: self.accept_data_loss,
         };
         let assignment = Assignment::new(
@@ -201,8 +203,8 @@ async fn apply_with_retries(
             Err(error) if error.may_pass() && !stop.is_cancelled() => {
                 if said.is_none_or(|at| at.elapsed() >= DATABASE_SAY) {
                     tracing::warn!(
-                        "the database is away, or cannot be compared; the batch waits: {:#}",
-                        anyhow::Error::from(error)
+                        "the database is away, or cannot be compared; the batch waits: {}",
+                        causes::of(&error)
                     );
                     said = Some(Instant::now());
                 }

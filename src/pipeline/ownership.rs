@@ -29,6 +29,8 @@ struct Owned {
     last: u64,
     /// Partitions that are read no further in this process: a result or dead letter of theirs cannot be published.
     stopped: HashSet<TopicPartition>,
+    /// Partitions that were refused once when they were taken over: going on could lose or repeat a result.
+    refused: HashSet<TopicPartition>,
     rewind_is_due: bool,
 }
 
@@ -97,6 +99,11 @@ impl Ownership {
     pub fn stop(&self, at: &TopicPartition) {
         self.lock().stopped.insert(at.clone());
         self.request_rewind();
+    }
+
+    /// Notes that a partition may not be taken over; whether that is new.
+    pub fn refuse(&self, at: &TopicPartition) -> bool {
+        self.lock().refused.insert(at.clone())
     }
 
     /// Whether a partition is read no further.

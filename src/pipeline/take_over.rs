@@ -15,6 +15,7 @@ use crate::kafka::consumer::JoinedAnew;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
 use crate::store::{LedgerWriter, Position, StoreError};
+use crate::tally::Totals;
 
 /// Longest wait for a topic that is not there: one just made is not known to every broker yet, and the group waits.
 const ABSENT_LIMIT: Duration = Duration::from_secs(3);
@@ -29,6 +30,8 @@ pub(super) struct TakeOver {
     pub store: Arc<dyn LedgerWriter>,
     /// Which partitions are stopped.
     pub ownership: Arc<Ownership>,
+    /// Where those are counted that are refused.
+    pub totals: Arc<Totals>,
     /// Whether to go on where records are gone.
     pub accept_data_loss: bool,
 }
@@ -103,11 +106,13 @@ impl TakeOver {
                     return Err(Failure::Refused { at, refusal });
                 }
                 Err(refusal @ Refusal::OutOfRange { .. }) => {
+                    self.refused(&at);
                     tracing::error!(partition = %at, "stopped: {refusal}");
                 }
                 Err(refusal @ Refusal::TopicReplaced { .. }) => {
                     let was = ledger.get(&at).and_then(|was| was.topic_id.as_ref()).map(TopicId::as_str);
                     let now = topic_id.map(TopicId::as_str);
+                    self.refused(&at);
                     tracing::error!(partition = %at, was, now, "stopped: {refusal}");
                 }
             }
@@ -127,6 +132,13 @@ impl TakeOver {
         commit_start_offsets(member, &rest).await?;
         let topics = topics.into_iter().map(|(name, topic)| (name, topic.id().cloned())).collect();
         Ok(TakenOver { taken_as, begun, topics })
+    }
+
+    /// Counts a partition that is not read, once: a person must look.
+    fn refused(&self, at: &TopicPartition) {
+        if self.ownership.refuse(at) {
+            self.totals.add_stuck();
+        }
     }
 
     /// States where the ledger is, and of which topic, where it does not know that yet.

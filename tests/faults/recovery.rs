@@ -206,7 +206,7 @@ fn deleted_records_stop_their_partition_alone_until_their_loss_is_accepted() {
     wait::until("the other partition goes on", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders()) == [Some(100), Some(210)]
     });
-    verifier.stop();
+    verifier.stop_with_stopped_partitions();
     assert_eq!(scene.database.decided(), 310);
 
     let verifier = scene.start("a", &["--accept-data-loss"]);
@@ -237,7 +237,7 @@ fn records_deleted_under_a_running_verifier_stop_their_partition_alone() {
     wait::until("the other partition is published", SOON, || {
         scene.kafka.committed(scene.group(), &scene.orders())[1] == Some(210)
     });
-    verifier.stop();
+    verifier.stop_with_stopped_partitions();
     let verifier = scene.start("a", &["--accept-data-loss"]);
     scene.done(SOON);
     verifier.stop();
@@ -256,7 +256,7 @@ fn deleted_records_that_were_decided_lose_only_their_results() {
     scene.kafka.delete_records(&scene.orders(), 0, 150);
     let mut verifier = scene.start("a", &[]);
     verifier.said("the next record to read is 100, but the topic holds 150 to 200", SOON);
-    verifier.stop();
+    verifier.stop_with_stopped_partitions();
     let verifier = scene.start("a", &["--accept-data-loss"]);
     scene.done(SOON);
     verifier.stop();
@@ -272,7 +272,7 @@ fn a_topic_made_anew_is_read_only_when_the_loss_is_accepted() {
     scene.produce(&mugs("after", 30, 1));
     let mut verifier = scene.start("a", &[]);
     verifier.said("the topic was made anew", SOON);
-    verifier.stop();
+    verifier.stop_with_stopped_partitions();
     assert_eq!(scene.database.decided(), 100);
 
     let verifier = scene.start("a", &["--accept-data-loss"]);
@@ -370,6 +370,11 @@ fn a_database_that_lets_nobody_in_for_a_while_is_waited_for() {
     scene.database.disconnect_all();
     scene.produce(&mugs("after", 1, 1));
     verifier.said("the database is away", SOON);
+    // With the reason, and that once: what the driver says repeats its cause.
+    let log = verifier.log();
+    let line = log.lines().find(|line| line.contains("the database is away")).expect("the line");
+    let (_, why) = line.rsplit_once(": ").expect("a reason");
+    assert!(why.contains("connection") && line.matches(why).count() == 1, "{line}");
     scene.database.let_in(true);
     scene.done(SOON);
     verifier.stop();

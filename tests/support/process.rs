@@ -144,6 +144,14 @@ impl Verifier {
         assert_eq!(status.code(), Some(0), "{} was stopped", self.name);
     }
 
+    /// SIGTERM, and the end of one that has partitions which it may not read on.
+    #[track_caller]
+    pub fn stop_with_stopped_partitions(mut self) {
+        self.signal("TERM");
+        let status = self.wait(Duration::from_secs(40));
+        assert_eq!(status.code(), Some(3), "{} was stopped", self.name);
+    }
+
     /// SIGTERM in the middle of a rebalance: what it could not finish, whoever has the partitions then does.
     #[track_caller]
     pub fn stop_among_others(mut self) {
