@@ -27,6 +27,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEn
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::causes;
 use crate::config::{DatabaseArgs, DatabaseUrl};
 use crate::console;
 use crate::replay::Stopped;
@@ -109,10 +110,10 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             if tracing::dispatcher::has_been_set() {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", causes::of(error.as_ref()));
             } else {
                 // The settings say how the log looks, and they could not be read.
-                console::say(&format!("error: {error:#}"));
+                console::say(&format!("error: {}", causes::of(error.as_ref())));
             }
             ExitCode::FAILURE
         }
@@ -194,7 +195,7 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", causes::of(error.as_ref()));
             ExitCode::from(EXIT_TROUBLE)
         }
     }
@@ -247,7 +248,7 @@ async fn open_for_writing(
             _ => return Err(error),
         }
         if said.is_none_or(|at| at.elapsed() >= READ_ONLY_SAY) {
-            tracing::warn!("waiting until the ledger can be written: {error:#}");
+            tracing::warn!("waiting until the ledger can be written: {}", causes::of(error.as_ref()));
             said = Some(Instant::now());
         }
         tokio::time::sleep(READ_ONLY_LOOK).await;

@@ -78,13 +78,16 @@ impl MovementCursor {
     }
 }
 
+/// The lives of orders, and the states to fill in.
+type BareLives = (Map<Id, OrderLife>, Map<Id, OrderState>);
+
 /// The lives of orders, without what was given back and held, of the decisions under their ids (`own`) and of those that
 /// follow them under ids of their own.
 pub(super) fn bare_lives(
     ids: &[Id],
     own: Map<CommandKey, Arc<Decision>>,
     following: Vec<Decision>,
-) -> Result<(Map<Id, OrderLife>, Map<Id, OrderState>), StoreError> {
+) -> Result<BareLives, StoreError> {
     let wanted: Vec<&Id> = ids.iter().collect();
     let states = apply::order_states(&own, &wanted)?;
     let mut found: Map<Id, BTreeMap<Seq, Arc<Decision>>> = Map::default();
