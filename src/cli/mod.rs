@@ -5,6 +5,7 @@ pub mod demo;
 mod findings;
 pub mod migrate;
 mod progress;
+mod reads;
 pub mod replay;
 mod retention;
 pub mod run;
