@@ -1,5 +1,6 @@
 //! `stock-verifier demo`: the main job with nothing installed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +26,10 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
 
+    /// Answer reads, probes and metrics over HTTP at this address; port 0 is any that is free
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    http_listen: SocketAddr,
+
     /// What bounds a batch
     #[command(flatten)]
     batch: BatchArgs,
@@ -38,11 +43,11 @@ const STOPPING: &str = "No more orders; the rest is published and proved (Ctrl-C
 /// # Errors
 /// When the ledger's file, the broker or the verifier fails.
 pub async fn run(args: DemoArgs) -> Result<ExitCode> {
-    let DemoArgs { orders, seed, ledger, batch } = args;
+    let DemoArgs { orders, seed, ledger, http_listen, batch } = args;
     let show = || {
         let shown = Shown::stopping("verifying", STOPPING);
         (shown.progress.clone(), shown)
     };
-    let holds = demo::run(&Options { orders, seed, ledger, batch }, show).await?;
+    let holds = demo::run(&Options { orders, seed, ledger, http_listen, batch }, show).await?;
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,6 +6,7 @@ pub mod doctor;
 mod findings;
 pub mod migrate;
 mod progress;
+mod reads;
 pub mod replay;
 mod retention;
 pub mod run;

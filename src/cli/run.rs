@@ -9,10 +9,11 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::reads::Reads;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
 use crate::causes;
-use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::ledger::TopicPartition;
 use crate::observe::{Metrics, Totals};
 use crate::pipeline::{self, Settings, Stopped, StoppedPartitions, Unfinished};
@@ -88,6 +89,8 @@ pub struct RunArgs {
     levels: LevelsArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    #[command(flatten)]
+    http: HttpArgs,
 }
 
 /// Verifies until SIGTERM or Ctrl-C, then finishes the batches in hand. A second signal ends at once.
@@ -138,8 +141,15 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         settings.topics.orders_topic,
         settings.topics.adjustments_topic
     );
-    let ledger = metrics.ledger(store.clone());
+    let mut ledger = metrics.ledger(store.clone());
+    let reads = Reads::start(&args.http, &args.database, &settings, stopped.clone(), metrics.clone()).await?;
+    if let Some(reads) = &reads {
+        ledger = reads.server.ledger(ledger);
+    }
     let ended = pipeline::run(settings, ledger, stopped.clone(), metrics.clone(), stop).await;
+    if let Some(reads) = reads {
+        reads.stop().await;
+    }
     store.close().await;
     let total = metrics.totals().so_far();
     tracing::info!(

@@ -11,6 +11,7 @@ pub mod readback;
 mod report;
 pub mod workload;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,11 +27,13 @@ use self::readback::{Evidence, Reader, Seen};
 use self::workload::Workload;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
 use crate::console;
+use crate::http::{self, Api, Server};
+use crate::kafka::probe::probe;
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
-use crate::observe::{Metrics, Tally, Totals};
+use crate::observe::{CONTENT_TYPE, Metrics, Tally, Totals};
 use crate::pipeline::{self, Settings, StoppedPartitions};
 use crate::replay::Progress;
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{FileAccess, SqliteStore};
 use crate::store::{CommandBatch, LedgerAdmin as _, Store};
 
 /// SKUs stocked in one batch.
@@ -55,6 +58,8 @@ pub struct Options {
     pub seed: u64,
     /// Where the ledger is kept; else it is in the temp directory and removed at the end.
     pub ledger: Option<PathBuf>,
+    /// Where reads, probes and metrics are answered over HTTP.
+    pub http_listen: SocketAddr,
     /// What bounds a batch.
     pub batch: BatchArgs,
 }
@@ -114,6 +119,11 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     let stopped = StoppedPartitions::default();
     let metrics = Metrics::new(&settings.group.group, stopped.clone());
     let totals = metrics.totals();
+    let readers: Arc<dyn Store> = Arc::new(SqliteStore::open_for(&url(file), FileAccess::Read).await?);
+    let api = api(&readers, &settings, stopped.clone(), metrics.clone())?;
+    let server = Server::start(options.http_listen, api).await?;
+    let address = server.address();
+    print_line(&format!("Ask it: curl http://{address}/v1/stock/FLASH-CONSOLE (docs/http.md)"))?;
     let seen = Arc::new(Seen::default());
     // Cancelled when everything is published: for the verifier to leave, and for the reader to read the rest and end.
     let done = CancellationToken::new();
@@ -125,7 +135,7 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     });
     let mut verifying = tokio::spawn(pipeline::run(
         settings,
-        metrics.ledger(store.clone()),
+        server.ledger(metrics.ledger(store.clone())),
         stopped,
         metrics.clone(),
         done.clone(),
@@ -158,6 +168,8 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     if !verifying.is_finished() {
         verifying.await.context("the verifier panicked")??;
     }
+    server.stop().await;
+    readers.close().await;
     published?;
     let evidence = reading.await.context("reading back panicked")??;
     Ok(Played {
@@ -200,8 +212,33 @@ fn remove(file: &Path) {
     }
 }
 
+fn url(file: &Path) -> String {
+    format!("sqlite://{}", file.display())
+}
+
+/// What the read API of the demo answers from.
+fn api(
+    readers: &Arc<dyn Store>,
+    settings: &Settings,
+    stopped: StoppedPartitions,
+    metrics: Metrics,
+) -> Result<Api> {
+    Ok(Api {
+        queries: readers.clone(),
+        kafka: Box::new(probe(&settings.kafka, &settings.topics.orders_topic)?),
+        stopped: Box::new(move || {
+            stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()
+        }),
+        metrics: Some(http::Metrics {
+            render: Arc::new(move || metrics.render()),
+            content_type: CONTENT_TYPE,
+        }),
+        token: None,
+    })
+}
+
 async fn open(file: &Path) -> Result<Arc<dyn Store>> {
-    let store = SqliteStore::open(&format!("sqlite://{}", file.display()))
+    let store = SqliteStore::open(&url(file))
         .await
         .with_context(|| format!("cannot open the ledger {}", file.display()))?;
     store.migrate().await?;

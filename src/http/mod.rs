@@ -153,3 +153,107 @@ fn router(state: ApiState, token: Option<Token>) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(Arc::new(state))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use axum::body::Body;
+    use axum::http::Request;
+    use axum::response::Response;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::ledger::{Id, Item, Location, Map, Sku, Stamp};
+    use crate::store::{AsOf, DatedMovement, ItemLevel, MovementCursor, OrderLife, StoreError};
+
+    /// A ledger that never answers, or panics.
+    struct Silent {
+        panics: bool,
+    }
+
+    #[async_trait]
+    impl LedgerQueries for Silent {
+        async fn moment(&self) -> Result<Stamp, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn stock(&self, _: &Sku, _: usize) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
+            assert!(!self.panics, "as it was told to");
+            std::future::pending().await
+        }
+
+        async fn stock_of(&self, _: &[Item]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn orders(&self, _: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn movements(
+            &self,
+            _: &Sku,
+            _: Option<Option<&Location>>,
+            _: Option<&MovementCursor>,
+            _: usize,
+        ) -> Result<AsOf<Vec<DatedMovement>>, StoreError> {
+            std::future::pending().await
+        }
+    }
+
+    fn addresses(panics: bool) -> Router {
+        let waiters = Arc::new(Waiters::new(CancellationToken::new()));
+        let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
+        router(ApiState::new(Arc::new(Silent { panics }), waiters, health, None), None)
+    }
+
+    async fn get(addresses: &Router, path: &str) -> Response {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        addresses.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn kind(response: Response) -> (u16, String) {
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await.unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (status, document["type"].as_str().unwrap().rsplit(':').next().unwrap().to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_too_long_is_a_problem_and_one_that_panics_too() {
+        let silent = addresses(false);
+        for path in ["/v1/stock/MUG", "/v1/orders/o-1", "/v1/movements?sku=MUG"] {
+            assert_eq!(kind(get(&silent, path).await).await, (504, "timed-out".to_owned()), "{path}");
+        }
+        // Nobody looks here, as when the database is away.
+        let waited = kind(get(&silent, "/v1/orders/o-1?wait=30s").await).await;
+        assert_eq!(waited, (503, "ledger-away".to_owned()));
+        let panicked = kind(get(&addresses(true), "/v1/stock/MUG").await).await;
+        assert_eq!(panicked, (500, "blank".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_too_many_are_under_way_the_next_is_told_so_and_probes_are_answered_all_the_same() {
+        let silent = addresses(false);
+        let under_way: Vec<_> = (0..bounds::MAX_REQUESTS)
+            .map(|_| {
+                let silent = silent.clone();
+                tokio::spawn(async move { get(&silent, "/v1/stock/MUG").await })
+            })
+            .collect();
+        // Less than they have: each has begun, and none is over.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let next = get(&silent, "/v1/stock/MUG").await;
+        assert_eq!(next.headers()["retry-after"], "1");
+        assert_eq!(kind(next).await, (503, "busy".to_owned()));
+        assert_eq!(get(&silent, "/livez").await.status(), 200);
+        assert_eq!(get(&silent, "/readyz").await.status(), 503);
+        for one in under_way {
+            assert_eq!(one.await.unwrap().status(), 504);
+        }
+        let after = kind(get(&silent, "/v1/stock/MUG").await).await;
+        assert_eq!(after, (504, "timed-out".to_owned()), "places are free again");
+    }
+}

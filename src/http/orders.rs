@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{CauseView, RecordView, answer, id_schema, reasons_schema, time_schema};
-use super::bounds::MAX_WAIT;
+use super::bounds::{MAX_WAIT, REQUEST_LIMIT};
 use super::problem::{Asked, Kind, Named, Problem, ProblemDocument};
 use super::state::ApiState;
 use super::waiters::NotWaited;
@@ -352,7 +353,10 @@ pub(super) async fn order(
         })?,
         None => {
             let _admitted = api.admit()?;
-            let AsOf { mut value, at } = api.queries.orders(std::slice::from_ref(&id)).await?;
+            // The layer above lets a wait take longer.
+            let read = timeout(REQUEST_LIMIT, api.queries.orders(std::slice::from_ref(&id))).await;
+            let late = |_| Problem::new(Kind::TimedOut, "the database did not answer in time: ask again");
+            let AsOf { mut value, at } = read.map_err(late)??;
             value.remove(&id).map(|life| Arc::new(AsOf { value: life, at }))
         }
     };

@@ -51,10 +51,10 @@ pub(super) async fn readyz(State(api): State<Arc<ApiState>>) -> Response {
     uncached((status, Json(readiness)).into_response())
 }
 
-/// The metrics, in the text format of Prometheus.
+/// The metrics, in the text format of `OpenMetrics`.
 #[utoipa::path(get, path = "/metrics", tag = "probes", operation_id = "metrics",
     responses(
-        (status = 200, description = "The metrics.", body = String, content_type = "text/plain"),
+        (status = 200, description = "The metrics.", body = String, content_type = "application/openmetrics-text"),
         (status = "default", description = "A problem.", body = ProblemDocument,
          content_type = "application/problem+json"),
     ))]

@@ -9,6 +9,7 @@ pub mod in_process;
 mod member_id;
 pub mod offsets;
 pub mod partitioner;
+pub mod probe;
 pub mod reader;
 mod record;
 pub mod sender;

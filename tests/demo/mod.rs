@@ -37,6 +37,7 @@ fn the_demo_runs_proves_and_exits_with_0() {
         "FLASH-CONSOLE",
         "sold out",
         "All six hold",
+        "curl http://127.0.0.1:",
     ] {
         assert!(out.contains(expected), "no {expected:?} in:\n{out}");
     }
@@ -82,7 +83,8 @@ async fn played(file: &Path) -> Evidence {
         batch_max_bytes: bytesize::ByteSize::mib(1),
         batch_max_age: std::time::Duration::from_millis(5),
     };
-    let options = Options { orders: 1_500, seed: 9, ledger: None, batch };
+    let http_listen = "127.0.0.1:0".parse().unwrap();
+    let options = Options { orders: 1_500, seed: 9, ledger: None, http_listen, batch };
     let played = play(&options, file, || (Progress::default(), ())).await.unwrap();
     played.store.close().await;
     played.evidence

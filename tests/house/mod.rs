@@ -22,7 +22,10 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     // It wraps what the others have.
     ("observe", &["event", "kafka", "ledger", "pipeline", "store"]),
     ("replay", &["config", "event", "kafka", "ledger", "store"]),
-    ("demo", &["config", "console", "event", "kafka", "ledger", "observe", "pipeline", "replay", "store"]),
+    (
+        "demo",
+        &["config", "console", "event", "http", "kafka", "ledger", "observe", "pipeline", "replay", "store"],
+    ),
     (
         "cli",
         &[

@@ -4,6 +4,7 @@ mod answers;
 mod client;
 mod plans;
 mod problems;
+mod running;
 
 use std::sync::Arc;
 

@@ -1,0 +1,220 @@
+//! The read API of a running verifier.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stock_verifier::http::bounds::{MAX_PAGE, MAX_WAIT};
+
+use super::client::Client;
+use crate::support::kafka::{order, sent};
+use crate::support::process::Verifier;
+use crate::support::scene::Scene;
+use crate::support::wait;
+
+/// Longest wait for anything, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+const LISTEN: [&str; 2] = ["--http-listen", "127.0.0.1:0"];
+
+const PAGE: &str = include_str!("../../docs/http.md");
+
+/// Who asks this verifier.
+fn client(verifier: &mut Verifier) -> Client {
+    const SAID: &str = "metrics at http://";
+    verifier.said(SAID, SOON);
+    let log = verifier.log();
+    let address = log.split(SAID).nth(1).unwrap().split_whitespace().next().unwrap();
+    // The end of the log may come in the middle of a line.
+    wait::until("the address is there", SOON, || verifier.log().contains(&format!("{address}\n")));
+    Client::new(address)
+}
+
+fn ready(client: &Client, is_ready: bool) -> Value {
+    wait::value("readiness is known", SOON, || {
+        let answer = client.try_send("GET", "/readyz", None)?;
+        assert_eq!(answer.status == 200, answer.body["ready"] == true, "{}", answer.text);
+        (answer.body["ready"] == is_ready).then_some(answer.body)
+    })
+}
+
+/// The same with the members that are another each time made equal.
+fn masked(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| {
+                let varies = ["as_of", "age_seconds", "decided_at", "topic", "next"].contains(&name.as_str());
+                (name.clone(), if varies { json!("…") } else { masked(value) })
+            })
+            .collect(),
+        Value::Array(items) => items.iter().map(masked).collect(),
+        other => other.clone(),
+    }
+}
+
+/// What the page shows: each request with the answer below it.
+fn examples() -> Vec<(&'static str, &'static str)> {
+    let blocks: Vec<&str> = PAGE.split("```").skip(1).step_by(2).collect();
+    let pairs = blocks.windows(2).filter(|pair| pair[0].starts_with("sh\n"));
+    pairs.map(|pair| (pair[0], pair[1].strip_prefix("json\n").expect("an answer"))).collect()
+}
+
+#[test]
+fn a_running_verifier_answers_as_its_page_shows() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 120), ("TSHIRT-M", 57)]);
+    let mut verifier = scene.start("a", &LISTEN);
+    let client = client(&mut verifier);
+    // Waited for before it is produced.
+    let waiting = std::thread::spawn({
+        let client = client.clone();
+        move || client.get("/v1/orders/o-1001?wait=30s")
+    });
+    scene.produce(&[order("o-1001", &[("TSHIRT-M", 2), ("MUG", 1)])]);
+    let verdict = waiting.join().unwrap();
+    assert_eq!((verdict.status, &verdict.body["standing"]), (200, &json!("accepted")), "{}", verdict.text);
+
+    let examples = examples();
+    assert!(examples.len() >= 5, "{}", examples.len());
+    for (request, answer) in examples {
+        let path = request.split("http://localhost:8080").nth(1).unwrap().split('\'').next().unwrap();
+        let body = request.split("-d '").nth(1).map(|rest| rest.split('\'').next().unwrap());
+        let got = match body {
+            Some(body) => client.post_text(path, body),
+            None => client.get(path),
+        };
+        let shown: Value = serde_json::from_str(answer).unwrap();
+        assert_eq!(masked(&got.body), masked(&shown), "{request}");
+    }
+    for (row, bound) in
+        [("movements of a page", MAX_PAGE), ("`wait` (whole seconds", MAX_WAIT.as_secs() as usize)]
+    {
+        let line = PAGE.lines().find(|line| line.contains(row)).unwrap();
+        assert!(line.contains(&bound.to_string()), "{line}");
+    }
+    let metrics = client.get("/metrics");
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(metrics.text.contains("stock_verifier_decisions_total"), "{}", metrics.text);
+    ready(&client, true);
+    verifier.stop();
+}
+
+#[test]
+fn who_waits_on_an_instance_that_does_not_decide_gets_the_verdict_too() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 120)]);
+    let mut first = scene.start("a", &LISTEN);
+    wait::until("it has the partition", SOON, || first.reads(&scene.orders()).len() == 1);
+    let mut second = scene.start("b", &LISTEN);
+    let asked: Vec<Client> = vec![client(&mut first), client(&mut second)];
+    let waiting: Vec<_> = asked
+        .into_iter()
+        .map(|client| std::thread::spawn(move || client.get("/v1/orders/o-1?wait=30s")))
+        .collect();
+    scene.produce(&[order("o-1", &[("MUG", 1)])]);
+    for verdict in waiting {
+        assert_eq!(verdict.join().unwrap().body["standing"], "accepted");
+    }
+    first.stop_among_others();
+    second.stop();
+}
+
+#[test]
+fn readiness_says_that_the_database_is_away_and_liveness_does_not_depend_on_it() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 120)]);
+    let mut verifier = scene.start("a", &LISTEN);
+    let client = client(&mut verifier);
+    let before = ready(&client, true);
+    scene.database.let_in(false);
+    scene.database.disconnect_all();
+    let away = ready(&client, false);
+    let states: Vec<_> =
+        away["dependencies"].as_array().unwrap().iter().map(|one| (&one["name"], &one["state"])).collect();
+    assert_eq!(states, [(&json!("database"), &json!("down")), (&json!("kafka"), &json!("up"))]);
+    assert!(away["dependencies"][0]["since"].as_str() > before["dependencies"][0]["since"].as_str());
+    assert_eq!(away["dependencies"][1]["since"], before["dependencies"][1]["since"]);
+    assert_eq!(client.get("/livez").status, 200);
+    let read = client.get("/v1/stock/MUG");
+    assert!([503, 504].contains(&read.status), "{}", read.text);
+    scene.database.let_in(true);
+    ready(&client, true);
+    assert_eq!(client.get("/v1/stock/MUG").status, 200, "it comes back by itself");
+    verifier.stop();
+}
+
+#[test]
+fn a_partition_that_is_stopped_makes_it_unready_and_is_named() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 120)]);
+    scene.kafka.set(&scene.topic("rejected"), "max.message.bytes", "4000");
+    let unknown: Vec<_> = (0..200).map(|number| (format!("an-unknown-sku-{number}"), 1)).collect();
+    let lines: Vec<(&str, i64)> = unknown.iter().map(|(sku, pieces)| (sku.as_str(), *pieces)).collect();
+    let mut verifier = scene.start("a", &LISTEN);
+    let client = client(&mut verifier);
+    ready(&client, true);
+    scene.produce(&[order("o-1", &lines).to(1)]);
+    let stopped = ready(&client, false);
+    let named = &stopped["stopped_partitions"][0];
+    assert_eq!((&named["topic"], &named["partition"]), (&json!(scene.orders()), &json!(1)), "{stopped}");
+    assert_eq!(stopped["dependencies"][0]["state"], "up");
+    assert_eq!(client.get("/livez").status, 200);
+    verifier.signal("TERM");
+    assert_eq!(verifier.wait(SOON).code(), Some(3));
+}
+
+#[test]
+fn a_token_from_a_file_is_required_and_is_shown_nowhere() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 120)]);
+    let file = scene.file("token");
+    std::fs::write(&file, "hunter2-token\n").unwrap();
+    let file = file.to_str().unwrap();
+    let mut verifier = scene.start("a", &[LISTEN[0], LISTEN[1], "--http-token-file", file]);
+    let client = client(&mut verifier);
+    assert_eq!(client.get("/v1/stock/MUG").status, 401);
+    assert_eq!(client.with_token("hunter2-token").get("/v1/stock/MUG").status, 200);
+    assert_eq!(client.get("/livez").status, 200);
+    let command = std::fs::read(format!("/proc/{}/cmdline", verifier.id())).unwrap();
+    assert!(!String::from_utf8_lossy(&command).contains("hunter2-token"));
+    assert!(!verifier.log().contains("hunter2-token"));
+    verifier.stop();
+    std::fs::write(file, "\n").unwrap();
+    let mut refused = scene.start("a", &[LISTEN[0], LISTEN[1], "--http-token-file", file]);
+    assert_eq!(refused.wait(SOON).code(), Some(1));
+    assert!(refused.log().contains("the token file"), "{}", refused.log());
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_at_the_start_and_named() {
+    let scene = Scene::new(1);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut verifier = scene.start("a", &["--http-listen", &address]);
+    assert_eq!(verifier.wait(SOON).code(), Some(1));
+    let log = verifier.log();
+    assert!(log.contains(&address) && log.contains("--http-listen"), "{log}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_who_waits() {
+    let scene = Scene::new(1);
+    let mut verifier = scene.start("a", &LISTEN);
+    let client = client(&mut verifier);
+    let waiting: Vec<_> = (0..20)
+        .map(|number| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                client.try_send("GET", &format!("/v1/orders/o-{number}?wait=30s"), None)
+            })
+        })
+        .collect();
+    scene.produce(&[sent("x", "no JSON")]);
+    scene.done(SOON);
+    let begun = Instant::now();
+    verifier.stop();
+    assert!(begun.elapsed() < MAX_WAIT, "{:?}", begun.elapsed());
+    for one in waiting {
+        let answer = one.join().unwrap();
+        assert!(answer.is_none_or(|answer| [404, 503].contains(&answer.status)));
+    }
+}
