@@ -61,7 +61,7 @@ impl Drop for Server {
 }
 
 /// Runs a line with what tests/lib.sh has; what it prints.
-fn with_lib(line: &str) -> String {
+pub fn with_lib(line: &str) -> String {
     let root = env!("CARGO_MANIFEST_DIR");
     let done = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &format!(". '{root}/tests/lib.sh'; {line}")])
@@ -72,7 +72,7 @@ fn with_lib(line: &str) -> String {
 }
 
 /// A directory that the servers' user may have, and a port that is free as long as it is there.
-fn place() -> (tempfile::TempDir, u16) {
+pub fn place() -> (tempfile::TempDir, u16) {
     let directory = tempfile::Builder::new().prefix("stock-verifier-server.").tempdir().expect("a directory");
     let port = with_lib(&format!("free_port '{}'", directory.path().display()));
     (directory, port.parse().expect("a port"))
