@@ -342,23 +342,22 @@ pub(super) async fn order(
 ) -> Result<Response, Problem> {
     let id = Id::new(&name).map_err(|error| Problem::parameter("id", error))?;
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
-    let found = match wait {
-        Some(wait) => api.waiters.wait(&id, wait).await.map_err(|why| match why {
+    let found = if let Some(wait) = wait {
+        api.waiters.wait(&id, wait).await.map_err(|why| match why {
             NotWaited::TooMany => {
                 Problem::new(Kind::Busy, "too many wait for verdicts: ask again, or without wait")
             }
             NotWaited::NeverLooked => {
                 Problem::new(Kind::LedgerAway, "the database did not answer all the while: ask again")
             }
-        })?,
-        None => {
-            let _admitted = api.admit()?;
-            // The layer above lets a wait take longer.
-            let read = timeout(REQUEST_LIMIT, api.queries.orders(std::slice::from_ref(&id))).await;
-            let late = |_| Problem::new(Kind::TimedOut, "the database did not answer in time: ask again");
-            let AsOf { mut value, at } = read.map_err(late)??;
-            value.remove(&id).map(|life| Arc::new(AsOf { value: life, at }))
-        }
+        })?
+    } else {
+        let _admitted = api.admit()?;
+        // The layer above lets a wait take longer.
+        let read = timeout(REQUEST_LIMIT, api.queries.orders(std::slice::from_ref(&id))).await;
+        let late = |_| Problem::new(Kind::TimedOut, "the database did not answer in time: ask again");
+        let AsOf { mut value, at } = read.map_err(late)??;
+        value.remove(&id).map(|life| Arc::new(AsOf { value: life, at }))
     };
     let found = found.ok_or_else(|| no_decision(&id))?;
     Ok(answer(found.at, &OrderView::of(id, &found)?))

@@ -232,6 +232,7 @@ fn is_json(response: &Response) -> bool {
 }
 
 /// The answer of a handler that panicked. What it says stays in the log.
+#[expect(clippy::needless_pass_by_value, reason = "tower hands it over")]
 pub(super) fn panicked(why: Box<dyn Any + Send>) -> Response {
     let said =
         why.downcast_ref::<String>().map(String::as_str).or_else(|| why.downcast_ref::<&str>().copied());
