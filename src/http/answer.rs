@@ -6,7 +6,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{ArrayBuilder, Ref, RefOr};
 
 use super::problem::Problem;
@@ -33,9 +33,9 @@ pub(super) struct NamedItem {
     /// The stock keeping unit.
     #[schema(schema_with = id_schema)]
     pub(super) sku: Sku,
-    /// Where; absent for the default location.
+    /// Where; absent or null for the default location.
     #[serde(default)]
-    #[schema(schema_with = id_schema)]
+    #[schema(schema_with = optional_id_schema, required = false)]
     pub(super) location: Option<Location>,
 }
 
@@ -80,6 +80,13 @@ impl From<&crate::ledger::CommandKey> for CauseView {
 /// An id, SKU or location: at most so many bytes of UTF-8, no control characters.
 pub(super) fn id_schema() -> Schema {
     Schema::Object(id_object())
+}
+
+/// The same, where null counts as absent, as in the contract.
+pub(super) fn optional_id_schema() -> Schema {
+    let mut schema = id_object();
+    schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+    Schema::Object(schema)
 }
 
 fn id_object() -> Object {

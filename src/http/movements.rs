@@ -33,7 +33,7 @@ pub(super) struct MovementsQuery {
         required = false,
         nullable = false,
         max_length = 168,
-        pattern = r"^[0-9]{1,18}-[0-9]{1,18}(-[^\x00-\x1f\x7f-\x9f]+)?$"
+        pattern = r"^[0-9]{1,18}-[0-9]{1,18}(-[^\x00-\x1f\x7f-\x9f]{1,128})?$"
     )]
     before: Option<String>,
 }

@@ -342,7 +342,7 @@ pub(super) async fn order(
 ) -> Result<Response, Problem> {
     let id = Id::new(&name).map_err(|error| Problem::parameter("id", error))?;
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
-    let found = if let Some(wait) = wait {
+    let found = if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
         api.waiters.wait(&id, wait).await.map_err(|why| match why {
             NotWaited::TooMany => {
                 Problem::new(Kind::Busy, "too many wait for verdicts: ask again, or without wait")

@@ -5,16 +5,20 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Number, Value, json};
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
-use super::answer::{answer, id_schema, reason_schema, time_schema};
+use super::answer::{answer, id_schema, optional_id_schema, reason_schema, time_schema};
 use super::problem::{Body, Problem, ProblemDocument};
 use super::state::{Admitted, ApiState};
 use crate::event::Object;
 use crate::event::schema::OrderPolicy;
-use crate::ledger::{Item, Location, MAX_LINES, Policy, PrecheckedLine, Quantity, Reason, Sku, precheck};
+use crate::ledger::{
+    Item, Location, MAX_LINES, MAX_QUANTITY, Policy, PrecheckedLine, Quantity, Reason, Sku, precheck,
+};
 
 /// A cart that might become an order.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -23,7 +27,7 @@ pub(super) struct Cart {
     /// As an order has them; lines of one SKU and location are summed.
     #[schema(value_type = Vec<CartLine>, min_items = 1, max_items = 1000)]
     lines: Vec<Object<CartLine>>,
-    /// What becomes of the order when not all of it is there; `all_or_none` when it is left out.
+    /// What becomes of the order when not all of it is there; `all_or_none` when it is left out or null.
     #[serde(default)]
     #[schema(schema_with = policy_schema, required = false)]
     policy: Option<OrderPolicy>,
@@ -36,21 +40,39 @@ pub(super) struct CartLine {
     /// The stock keeping unit.
     #[schema(schema_with = id_schema)]
     sku: Sku,
-    /// Where; absent for the default location.
+    /// Where; absent or null for the default location.
     #[serde(default)]
-    #[schema(schema_with = id_schema, required = false)]
+    #[schema(schema_with = optional_id_schema, required = false)]
     location: Option<Location>,
     /// How many pieces.
+    #[serde(deserialize_with = "whole")]
     #[schema(value_type = i64, minimum = 1, maximum = 1_000_000_000_000_i64)]
     quantity: Quantity,
 }
 
+/// The policies, and null.
 fn policy_schema() -> Schema {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(["all_or_none", "partial"]))
-        .build()
-        .into()
+    let words = [json!("all_or_none"), json!("partial"), Value::Null];
+    let types = SchemaType::from_iter([Type::String, Type::Null]);
+    ObjectBuilder::new().schema_type(types).enum_values(Some(words)).build().into()
+}
+
+/// Reads a whole number as JSON Schema has it: `3.0` is one too. A number with a fraction is read exactly, since the
+/// largest quantity is far below the whole numbers that a double does not have.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Quantity, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "whole, and within the bounds of quantities"
+    )]
+    let whole = |number: f64| {
+        let is_whole = number.fract() == 0.0 && number.abs() <= MAX_QUANTITY as f64;
+        is_whole.then_some(number as i64)
+    };
+    let pieces = number.as_i64().or_else(|| number.as_f64().and_then(whole));
+    let pieces = pieces.ok_or_else(|| D::Error::custom(format!("must be a whole number, is {number}")))?;
+    Quantity::new(pieces).map_err(D::Error::custom)
 }
 
 /// What a cart would get. An estimate: nothing is taken, and the order is decided on the levels of its own moment.
@@ -142,4 +164,37 @@ pub(super) async fn check(
         lines: checked.lines.into_iter().map(PrecheckLineView::from).collect(),
     };
     Ok(answer(found.at, &view))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantity_is_a_whole_number_however_it_is_written() {
+        let read = |quantity: &str| {
+            let line = format!(r#"{{"sku":"MUG","quantity":{quantity}}}"#);
+            serde_json::from_str::<CartLine>(&line).map(|line| line.quantity.get()).ok()
+        };
+        for (written, meant) in
+            [("3", 3), ("3.0", 3), ("3e2", 300), ("1e12", MAX_QUANTITY), ("1000000000000", MAX_QUANTITY)]
+        {
+            assert_eq!(read(written), Some(meant), "{written}");
+        }
+        for wrong in [
+            "0",
+            "-1",
+            "0.0",
+            "1.5",
+            "1e-3",
+            "1e13",
+            "1000000000001",
+            "1e300",
+            "99999999999999999999",
+            "\"1\"",
+            "null",
+        ] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -78,48 +78,51 @@ impl MovementCursor {
     }
 }
 
-/// The lives of orders, and the states to fill in.
-type BareLives = (Map<Id, OrderLife>, Map<Id, OrderState>);
-
-/// The lives of orders, without what was given back and held, of the decisions under their ids (`own`) and of those that
-/// follow them under ids of their own.
-pub(super) fn bare_lives(
-    ids: &[Id],
-    own: Map<CommandKey, Arc<Decision>>,
-    following: Vec<Decision>,
-) -> Result<BareLives, StoreError> {
-    let wanted: Vec<&Id> = ids.iter().collect();
-    let states = apply::order_states(&own, &wanted)?;
-    let mut found: Map<Id, BTreeMap<Seq, Arc<Decision>>> = Map::default();
-    let mut by_id: Map<Id, Map<CommandKey, Arc<Decision>>> = Map::default();
-    for (key, decision) in own {
-        by_id.entry(key.id.clone()).or_default().insert(key, decision);
-    }
-    for (id, decisions) in by_id {
-        let about = stored_order::about(&id, decisions);
-        if !about.is_empty() {
-            found.entry(id).or_default().extend(about.into_iter().map(|decision| (decision.seq, decision)));
-        }
-    }
-    for decision in following {
-        // One whose text cannot be read any more follows none; the audit names it.
-        if let Some(id) = decision.follows() {
-            found.entry(id).or_default().insert(decision.seq, Arc::new(decision));
-        }
-    }
-    let lives = found
-        .into_iter()
-        .map(|(id, decisions)| (id, OrderLife { decisions: decisions.into_values().collect(), state: None }));
-    Ok((lives.collect(), states))
+/// Lives of orders while a store reads them: their states are filled in last.
+pub(super) struct Lives {
+    lives: Map<Id, OrderLife>,
+    /// Those of accepted orders, as their decisions left them, until a store has filled in what came back and is held.
+    pub(super) states: Map<Id, OrderState>,
 }
 
-/// Joins lives with their states, once those are filled in.
-pub(super) fn with_states(
-    mut lives: Map<Id, OrderLife>,
-    mut states: Map<Id, OrderState>,
-) -> Map<Id, OrderLife> {
-    for (id, life) in &mut lives {
-        life.state = states.remove(id);
+impl Lives {
+    /// Of the decisions under the orders' ids (`own`) and of those that follow them under ids of their own.
+    pub(super) fn of(
+        ids: &[Id],
+        own: Map<CommandKey, Arc<Decision>>,
+        following: Vec<Decision>,
+    ) -> Result<Self, StoreError> {
+        let wanted: Vec<&Id> = ids.iter().collect();
+        let states = apply::order_states(&own, &wanted)?;
+        let mut by_id: Map<Id, Map<CommandKey, Arc<Decision>>> = Map::default();
+        for (key, decision) in own {
+            by_id.entry(key.id.clone()).or_default().insert(key, decision);
+        }
+        let mut found: Map<Id, BTreeMap<Seq, Arc<Decision>>> = Map::default();
+        for (id, decisions) in by_id {
+            let about = stored_order::about(&id, decisions);
+            if !about.is_empty() {
+                found.insert(id, about.into_iter().map(|decision| (decision.seq, decision)).collect());
+            }
+        }
+        for decision in following {
+            // One whose text cannot be read any more follows none; the audit names it.
+            if let Some(id) = decision.follows() {
+                found.entry(id).or_default().insert(decision.seq, Arc::new(decision));
+            }
+        }
+        let lives = found.into_iter().map(|(id, decisions)| {
+            (id, OrderLife { decisions: decisions.into_values().collect(), state: None })
+        });
+        Ok(Self { lives: lives.collect(), states })
     }
-    lives
+
+    /// With their states, now that those are filled in.
+    pub(super) fn finish(self) -> Map<Id, OrderLife> {
+        let Self { mut lives, mut states } = self;
+        for (id, life) in &mut lives {
+            life.state = states.remove(id);
+        }
+        lives
+    }
 }

@@ -302,6 +302,8 @@ async fn who_waits_gets_the_verdict_of_this_and_of_another_instance(database: Ar
     assert!(asked.elapsed() < Duration::from_secs(20), "both came before their time was over");
     let there = ask(&client, |client: Client| client.get("/v1/orders/own?wait=30s")).await;
     assert_eq!(there.status, 200, "what is decided already is not waited for");
+    let at_once = ask(&client, |client: Client| client.get("/v1/orders/never?wait=0s")).await;
+    assert_eq!(at_once.status, 404, "{}", at_once.text);
     let never = ask(&client, |client: Client| client.get("/v1/orders/never?wait=1s")).await;
     assert_eq!((never.status, &never.body["type"]), (404, &json!("urn:stock-verifier:problem:no-decision")));
     // One who waits does not hold up a stop.

@@ -67,6 +67,7 @@ async fn every_wrong_request_is_answered_by_a_problem_document() {
             (r#"{"lines":[["MUG",null,1]]}"#, 422),
             (r#"{"lines":[{"sku":"MUG","quantity":0}]}"#, 422),
             (r#"{"lines":[{"sku":"MUG","quantity":1.5}]}"#, 422),
+            (r#"{"lines":[{"sku":"MUG","quantity":null}]}"#, 422),
             (r#"{"lines":[{"sku":"MUG","quantity":"1"}]}"#, 422),
             (r#"{"lines":[{"sku":"","quantity":1}]}"#, 422),
             (r#"{"lines":[{"sku":"MUG","quantity":1,"price":2}]}"#, 422),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use stock_verifier::http::bounds::{MAX_PAGE, MAX_WAIT};
 
@@ -178,8 +180,11 @@ fn a_partition_that_is_stopped_makes_it_unready_and_is_named() {
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 120)]);
     scene.kafka.set(&scene.topic("rejected"), "max.message.bytes", "4000");
-    let unknown: Vec<_> = (0..200).map(|number| (format!("an-unknown-sku-{number}"), 1)).collect();
-    let lines: Vec<(&str, i64)> = unknown.iter().map(|(sku, pieces)| (sku.as_str(), *pieces)).collect();
+    // At random, since what is alike is compressed.
+    let mut random = StdRng::seed_from_u64(1);
+    let unknown: Vec<String> =
+        (0..200).map(|_| format!("{:x}-{:x}", random.random::<u128>(), random.random::<u128>())).collect();
+    let lines: Vec<(&str, i64)> = unknown.iter().map(|sku| (sku.as_str(), 1)).collect();
     let mut verifier = scene.start("a", &LISTEN);
     let client = client(&mut verifier);
     ready(&client, true);

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use super::ledger::{Ledger, item_level};
 use crate::ledger::{CommandKind, Decision, Id, Item, Location, Map, Seq, Sku, Stamp};
+use crate::store::queries::Lives;
 use crate::store::{
     AsOf, DatedMovement, ItemLevel, LedgerQueries, MAX_FOLLOWERS, MovementCursor, OrderLife, StoreError,
-    StoredMovement, queries,
+    StoredMovement,
 };
 
 impl Ledger {
@@ -28,13 +29,13 @@ impl Ledger {
         let own = self.decisions_of(&wanted);
         let known: BTreeSet<&Id> = own.keys().map(|key| &key.id).collect();
         let following = known.into_iter().flat_map(|id| self.following(id).take(MAX_FOLLOWERS)).collect();
-        let (lives, mut states) = queries::bare_lives(ids, own, following)?;
-        for (id, state) in &mut states {
+        let mut lives = Lives::of(ids, own, following)?;
+        for (id, state) in &mut lives.states {
             if let Some(kept) = self.orders.get(id) {
                 state.clone_from(kept);
             }
         }
-        Ok(queries::with_states(lives, states))
+        Ok(lives.finish())
     }
 
     fn dated(&self, movement: &StoredMovement) -> DatedMovement {

@@ -10,9 +10,9 @@ use sqlx::{Connection as _, PgConnection, Row};
 use super::rows::{self, PgStamp};
 use super::{PostgresStore, failed, orders, read};
 use crate::ledger::{CommandKey, Decision, Id, Item, Location, Map, Sku, Stamp};
+use crate::store::queries::Lives;
 use crate::store::{
     AsOf, DatedMovement, ItemLevel, LedgerQueries, MAX_FOLLOWERS, MovementCursor, OrderLife, StoreError,
-    queries,
 };
 
 /// The levels of a SKU, in the key's own order.
@@ -115,10 +115,10 @@ async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id,
             .map(|row| rows::decision(row, 0))
             .collect::<Result<_, _>>()?
     };
-    let (lives, mut states) = queries::bare_lives(ids, own, following)?;
-    orders::read_states(&mut snapshot, &mut states).await?;
+    let mut lives = Lives::of(ids, own, following)?;
+    orders::read_states(&mut snapshot, &mut lives.states).await?;
     snapshot.rollback().await.map_err(&doing)?;
-    Ok(AsOf { value: queries::with_states(lives, states), at })
+    Ok(AsOf { value: lives.finish(), at })
 }
 
 #[async_trait]

@@ -7,19 +7,19 @@ use sqlx::SqliteConnection;
 
 use super::{SqliteStore, database, item_levels, levels, now, orders, rows};
 use crate::ledger::{Id, Item, Location, Map, Sku, Stamp};
+use crate::store::queries::Lives;
 use crate::store::{
     AsOf, DatedMovement, ItemLevel, LedgerQueries, MAX_FOLLOWERS, MovementCursor, OrderLife, StoreError,
-    queries,
 };
 
 async fn lives(conn: &mut SqliteConnection, ids: &[Id]) -> Result<Map<Id, OrderLife>, StoreError> {
     let own = rows::read_decisions(conn, &ids.iter().collect()).await?;
     let known: BTreeSet<&Id> = own.keys().map(|key| &key.id).collect();
     let following = rows::read_decisions_following(conn, &known, MAX_FOLLOWERS).await?;
-    let (lives, mut states) = queries::bare_lives(ids, own, following)?;
-    orders::read_lines(conn, &mut states).await?;
-    orders::read_holds(conn, &mut states).await?;
-    Ok(queries::with_states(lives, states))
+    let mut lives = Lives::of(ids, own, following)?;
+    orders::read_lines(conn, &mut lives.states).await?;
+    orders::read_holds(conn, &mut lives.states).await?;
+    Ok(lives.finish())
 }
 
 #[async_trait]
