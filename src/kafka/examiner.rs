@@ -228,37 +228,34 @@ impl Examiner {
             return Ok(HashMap::new());
         }
         let deadline = Instant::now() + self.limit;
-        // Kafka has numbers for the ends in place of a time.
-        let ask = |consumer: &BaseConsumer<Ear>, time: &dyn Fn(i64) -> Offset| {
-            let mut times = TopicPartitionList::new();
-            for (at, since) in wanted {
-                times.add_partition_offset(&at.topic, at.partition, time(*since))?;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let answer =
-                consumer.offsets_for_times(times, left).context("cannot read where the topics end")?;
-            let known = answer.elements().into_iter().filter(|element| element.error().is_ok());
-            let known = known.filter_map(|element| {
-                let raw = match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                };
-                Some((TopicPartition::new(element.topic(), element.partition()), raw?))
-            });
-            anyhow::Ok(known.collect::<HashMap<_, _>>())
+        let times = |time: &dyn Fn(i64) -> Offset| -> Vec<(&TopicPartition, Offset)> {
+            wanted.iter().map(|(at, since)| (at, time(*since))).collect()
         };
         let committed = consumer(&self.kafka, &self.group, "read_committed", Ear::default())?;
-        let low = ask(&self.consumer, &|_| Offset::Beginning)?;
+        let low = ask_offsets(&self.consumer, &times(&|_| Offset::Beginning), deadline)?;
         // In this order no transaction that is over by then can seem open.
-        let stable = ask(&committed, &|_| Offset::End)?;
-        let high = ask(&self.consumer, &|_| Offset::End)?;
-        let young = ask(&self.consumer, &|since| Offset::Offset(since.max(0)))?;
+        let stable = ask_offsets(&committed, &times(&|_| Offset::End), deadline)?;
+        let high = ask_offsets(&self.consumer, &times(&|_| Offset::End), deadline)?;
+        let young = ask_offsets(&self.consumer, &times(&|since| Offset::Offset(since.max(0))), deadline)?;
         let found = wanted.iter().filter_map(|(at, _)| {
             let high = *high.get(at)?;
             let young = young.get(at).copied().unwrap_or(high);
             Some((at.clone(), LogOffsets { low: *low.get(at)?, stable: *stable.get(at)?, high, young }))
         });
         Ok(found.collect())
+    }
+
+    /// What a reader of committed records sees at most of these partitions. Those that Kafka says nothing of are left out.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn stable(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, i64>> {
+        if partitions.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let committed = consumer(&self.kafka, &self.group, "read_committed", Ear::default())?;
+        let ends: Vec<_> = partitions.iter().map(|at| (at, Offset::End)).collect();
+        ask_offsets(&committed, &ends, Instant::now() + self.limit)
     }
 
     /// When the first record from this offset on was produced, in milliseconds since 1970, committed or not; `None` where
@@ -298,6 +295,27 @@ impl Examiner {
         let producer: BaseProducer = config.create().context("the Kafka configuration is refused")?;
         Ok(producer.init_transactions(self.limit)?)
     }
+}
+
+/// The first offset at each of these times, in one request to each broker; Kafka has numbers for the ends in place of a time.
+fn ask_offsets(
+    consumer: &BaseConsumer<Ear>,
+    wanted: &[(&TopicPartition, Offset)],
+    deadline: Instant,
+) -> Result<HashMap<TopicPartition, i64>> {
+    let mut times = TopicPartitionList::new();
+    for (at, time) in wanted {
+        times.add_partition_offset(&at.topic, at.partition, *time)?;
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let answer = consumer.offsets_for_times(times, left).context("cannot read where the topics end")?;
+    let known = answer.elements().into_iter().filter(|element| element.error().is_ok());
+    let known = known.filter_map(|element| match element.offset() {
+        Offset::Offset(offset) => Some((TopicPartition::new(element.topic(), element.partition()), offset)),
+        // Nothing is as young as that.
+        _ => None,
+    });
+    Ok(known.collect())
 }
 
 fn consumer(kafka: &KafkaArgs, group: &str, isolation: &str, ear: Ear) -> Result<BaseConsumer<Ear>> {

@@ -9,9 +9,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use super::{Report, SOON, doctor, healthy};
 use crate::support::database::{Database, unique};
 use crate::support::kafka::order;
+use crate::support::proxy::{Act, Proxy, Wire, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::Servers;
+use crate::support::servers::{Servers, setting};
 use crate::support::wait;
+
+/// The number of Kafka's request for offsets.
+const LIST_OFFSETS: u16 = 2;
 
 #[test]
 fn topics_that_are_not_as_they_should_be_are_named_with_what_to_do() {
@@ -90,23 +94,28 @@ fn looking_disturbs_no_verifier_and_finds_nothing_wrong_with_one() {
 }
 
 #[test]
-fn a_second_group_of_verifiers_is_an_error_and_another_reader_is_none() {
+fn a_second_group_of_verifiers_is_an_error_whatever_its_protocol() {
     let scene = healthy();
-    let other = unique("other");
-    let ledger = Database::fresh(&Servers::shared().database_url);
-    let mut command = scene.command_without_database("b", &["--group", &other]);
-    command.args(["--database-url", &ledger.url()]);
-    let mut verifier = scene.launch(command, "b");
-    verifier.said("reading", SOON);
-    wait::until("its partitions are known", SOON, || {
-        let report = doctor(&scene);
-        !report.has("ok", "kafka.second_group", &[]) && {
-            report.finds("error", "kafka.second_group", &[&other, "stock-verifier-b", "Stop one of the two"]);
-            true
-        }
-    });
-    verifier.stop();
-    doctor(&scene).is_well();
+    for protocol in ["classic", "consumer"] {
+        let other = unique("other");
+        let ledger = Database::fresh(&Servers::shared().database_url);
+        let more = ["--group", &other, "--group-protocol", protocol];
+        let mut command = scene.command_without_database("b", &more);
+        command.args(["--database-url", &ledger.url()]);
+        let mut verifier = scene.launch(command, "b");
+        verifier.said("reading", SOON);
+        wait::until("its partitions are known", SOON, || {
+            let report = doctor(&scene);
+            let is_found = !report.has("ok", "kafka.second_group", &[]);
+            if is_found {
+                let words = [&*other, "stock-verifier-b", "Stop one of the two"];
+                report.finds("error", "kafka.second_group", &words);
+            }
+            is_found
+        });
+        verifier.stop();
+        doctor(&scene).is_well();
+    }
 }
 
 #[test]
@@ -181,4 +190,23 @@ fn a_transaction_that_hangs_is_named_with_how_to_find_and_end_it() {
     );
     hanging.abort_transaction(SOON).expect("aborted");
     wait::until("it is over", SOON, || doctor(&scene).has("ok", "kafka.transactions", &[]));
+}
+
+#[test]
+fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
+    let scene = healthy();
+    // Listing offsets is asked in the middle.
+    let proxy = Proxy::start(
+        Wire::Kafka,
+        &setting("KAFKA_PROXY_BROKERS"),
+        &setting("KAFKA_PROXY_UPSTREAM"),
+        |request| if api_key(request) == LIST_OFFSETS { Act::Silence } else { Act::Pass },
+    );
+    let mut command = scene.tool(&["doctor"]);
+    command.args(["--brokers", &setting("KAFKA_PROXY_BROKERS")]);
+    let report = Report::of(command);
+    assert!(proxy.acted() > 0, "nothing was asked");
+    report.finds("ok", "kafka.connection", &[]).finds("ok", "database.connection", &[]);
+    report.finds("note", "kafka.transactions", &["cannot look", "find-hanging"]);
+    report.finds("note", "kafka.retention", &["cannot look"]);
 }

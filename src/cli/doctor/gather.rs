@@ -20,6 +20,8 @@ use crate::ledger::{NextOffset, TopicPartition};
 const TRIAL: &str = "-doctor";
 /// Most open transactions that are looked into: one tells as much as many.
 const MOST_OPEN: usize = 3;
+/// How long after the first look for open transactions the second is.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Added to a call's own limit before it is not waited for any longer.
 pub(super) const SLACK: Duration = Duration::from_millis(500);
 
@@ -198,18 +200,26 @@ async fn logs(
         .filter(|(_, log)| log.stable < log.high)
         .map(|(at, log)| (at.clone(), log.stable))
         .collect();
+    if hidden.is_empty() {
+        return (Ok(offsets), Vec::new());
+    }
+    // Under load some transaction is always open, but each for milliseconds.
+    tokio::time::sleep(LOOK_AGAIN).await;
+    let partitions: Vec<TopicPartition> = hidden.iter().map(|(at, _)| at.clone()).collect();
+    let now = match ask(limit, examiner, move |examiner| examiner.stable(&partitions)).await {
+        Ok(now) => now,
+        Err(why) => return (Err(why), Vec::new()),
+    };
+    hidden.retain(|(at, from)| now.get(at).is_none_or(|now| now == from));
     hidden.sort_unstable();
     let each = (limit.saturating_sub(begun.elapsed()) / 2) / u32::try_from(MOST_OPEN).unwrap_or(1);
-    let looked_into = hidden.into_iter().enumerate().map(|(number, (at, from))| async move {
+    let mut open = Vec::new();
+    for (number, (at, from)) in hidden.into_iter().enumerate() {
         let place = at.clone();
         let produced = ask(limit, examiner, move |examiner| {
             if number < MOST_OPEN { examiner.produced_at(&place, from, each) } else { Ok(None) }
         });
-        OpenTransaction { at, from, since_ms: produced.await.ok().flatten() }
-    });
-    let mut open = Vec::new();
-    for one in looked_into {
-        open.push(one.await);
+        open.push(OpenTransaction { at, from, since_ms: produced.await.ok().flatten() });
     }
     (Ok(offsets), open)
 }
