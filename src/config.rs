@@ -213,7 +213,9 @@ impl TopicArgs {
         apart(&self.named(), flag, name)
     }
 
-    fn named(&self) -> [(&str, &str); 6] {
+    /// All of them, each with its flag.
+    #[must_use]
+    pub fn named(&self) -> [(&str, &str); 6] {
         [
             ("--orders-topic", &self.orders_topic),
             ("--adjustments-topic", &self.adjustments_topic),

@@ -169,6 +169,11 @@ impl Postgres {
 
     /// Starts it, with an empty database of this name.
     pub fn start(database: &str) -> Self {
+        Self::start_with(database, "")
+    }
+
+    /// The same with more lines of its settings.
+    pub fn start_with(database: &str, more: &str) -> Self {
         let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
         let (directory, port) = place();
         let home = directory.path();
@@ -193,7 +198,7 @@ impl Postgres {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let settings = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1, ::1'\nunix_socket_directories = '{home}'\nssl = on\n\
-             ssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\nfsync = off # thrown away\n",
+             ssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\nfsync = off # thrown away\n{more}\n",
             home = home.display()
         );
         // In the file, not on the command line, so that ALTER SYSTEM is stronger.
