@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
 
 use std::ffi::CStr;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;

@@ -107,7 +107,9 @@ fn reads_are_answered_from_a_replica_that_is_named_while_it_is_fresh() {
     let scene = Scene::new(1);
     let primary = Postgres::start("stock");
     let url = primary.url();
-    for command in [&["migrate", "--database-url", &url][..], &["stock", "--database-url", &url, "set", "MUG", "5"]] {
+    for command in
+        [&["migrate", "--database-url", &url][..], &["stock", "--database-url", &url, "set", "MUG", "5"]]
+    {
         let done = program().args(command).output().expect("it runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
