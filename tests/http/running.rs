@@ -116,11 +116,13 @@ fn reads_are_answered_from_a_replica_that_is_named_while_it_is_fresh() {
     let standby = Postgres::standby_of(&primary);
     let replica = standby.url();
     let more = ["--database-url", &url, "--read-database-url", &replica, "--read-max-lag", "4s"];
-    let mut verifier = scene.start("a", &[&LISTEN[..], &more[..]].concat());
+    let command = scene.command_without_database("a", &[&LISTEN[..], &more[..]].concat());
+    let mut verifier = scene.launch(command, "a");
     let client = client(&mut verifier);
-    verifier.said("reading from this replica", SOON);
+    verifier.said("reads go to this replica", SOON);
     scene.produce(&[order("o-1", &[("MUG", 1)])]);
-    assert_eq!(client.get("/v1/orders/o-1?wait=30s").body["standing"], "accepted");
+    let verdict = client.get("/v1/orders/o-1?wait=30s");
+    assert_eq!(verdict.body["standing"], "accepted", "{}", verdict.text);
     // It stands still: what it has is answered, until that is too old.
     run_on(&replica, "SELECT pg_wal_replay_pause()");
     scene.produce(&[order("o-2", &[("MUG", 1)])]);

@@ -255,7 +255,7 @@ impl Shared {
             *lock(&replica.known) = found.ok();
             if said.as_ref().map(Result::is_ok) != Some(now.is_ok()) {
                 match &now {
-                    Ok(()) => tracing::info!(replica = replica.number, "reading from this replica"),
+                    Ok(()) => tracing::info!(replica = replica.number, "reads go to this replica"),
                     Err(why) => {
                         tracing::warn!(replica = replica.number, "not reading from this replica: {why}");
                     }
