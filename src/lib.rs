@@ -5,6 +5,7 @@
 //!
 //! * [`cli`]: arguments to commands, one file each.
 //! * [`console`]: what is printed; nothing else prints.
+//! * [`causes`]: why something failed, in one line.
 //! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
 //! * [`http`]: the read API, probes and metrics; it writes nothing.
@@ -23,6 +24,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod background;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod console;

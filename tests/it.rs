@@ -18,6 +18,7 @@ mod conformance;
 mod console;
 mod demo;
 mod docs;
+mod doctor;
 mod examples;
 mod faults;
 mod house;

@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::Sender;
+use crate::causes;
 use crate::event::hold_due;
 use crate::kafka::partitioner::partition_of;
 use crate::ledger::TopicPartition;
@@ -43,7 +44,7 @@ pub(super) async fn ask(
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
         let asked = ask_due(queue, sender, orders_topic).await;
         if let (false, Err(error)) = (failing, &asked) {
-            tracing::warn!("the end of holds cannot be asked for now: {error:#}");
+            tracing::warn!("the end of holds cannot be asked for now: {}", causes::of(error.as_ref()));
         }
         failing = asked.is_err();
         overdue.look(queue).await;

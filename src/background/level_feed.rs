@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::event::level;
 use crate::kafka::sender::{Lost, Sender};
 use crate::ledger::{Item, Level, Map};
@@ -183,7 +184,10 @@ impl LevelFeed {
     pub(super) async fn run(&self, stop: &CancellationToken) {
         tokio::join!(self.publish_moved(stop), self.go_rounds(stop));
         if let Err(error) = self.publish_rest().await {
-            tracing::warn!("levels are left unpublished, until the next start: {error:#}");
+            tracing::warn!(
+                "levels are left unpublished, until the next start: {}",
+                causes::of(error.as_ref())
+            );
         }
     }
 
@@ -196,7 +200,10 @@ impl LevelFeed {
             let result = self.look_and_publish().await;
             rest = rest_after(begun, self.delay);
             if let (false, Err(error)) = (failing, &result) {
-                tracing::warn!("levels cannot be published now; they are published when they can: {error:#}");
+                tracing::warn!(
+                    "levels cannot be published now; they are published when they can: {}",
+                    causes::of(error.as_ref())
+                );
             }
             failing = result.is_err();
         }

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::ledger::{DecisionExcerpt, Differs, Movement, Source};
+use crate::ledger::{DecisionExcerpt, Differs, Limits, Movement, Source};
 use crate::replay::finding::{AuditReport, Finding, PositionMismatch};
 use crate::replay::published::Wrong;
 
@@ -18,6 +18,8 @@ pub(super) struct ReportJson<'a> {
     extra: u64,
     findings: Vec<FindingJson>,
     notes: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    unknown: &'a [String],
 }
 
 /// A finding, as it is printed for machines.
@@ -47,6 +49,7 @@ impl<'a> From<&'a AuditReport> for ReportJson<'a> {
             extra: report.extra,
             findings: findings.collect(),
             notes: &report.notes,
+            unknown: &report.unknown,
         }
     }
 }
@@ -99,7 +102,7 @@ pub(super) fn what(finding: &Finding) -> String {
         }
         Finding::Decided { how, .. } => differs(how),
         Finding::ItemLimits { now, decided, .. } => {
-            format!("its limits are {now:?}, its decisions left {decided:?}")
+            format!("its limits are {}, its decisions left {}", limits(*now), limits(*decided))
         }
         Finding::HoldEnd { now, decided, .. } => {
             format!("its hold ends at {}, its decisions say {}", now.rfc3339(), decided.rfc3339())
@@ -115,6 +118,12 @@ pub(super) fn what(finding: &Finding) -> String {
             format!("it was decided from {record}, but the ledger's position there is {position}")
         }
     }
+}
+
+/// Limits by their names in the contract.
+fn limits(Limits { backorder, order }: Limits) -> String {
+    let order = order.map_or_else(|| "none".to_owned(), |order| order.to_string());
+    format!("backorder_limit {backorder} and order_limit {order}")
 }
 
 /// A partition and how far it is done, in one line.
@@ -184,9 +193,7 @@ fn movements(movements: &[Movement]) -> String {
 #[cfg(test)]
 mod tests {
     use crate::event::{Fault, FaultCode};
-    use crate::ledger::{
-        CommandKey, CommandKind, Id, Limits, NextOffset, Offset, Sku, Stamp, TopicPartition,
-    };
+    use crate::ledger::{CommandKey, CommandKind, Id, NextOffset, Offset, Sku, Stamp, TopicPartition};
     use crate::replay::published::EventId;
 
     use super::*;
@@ -273,7 +280,7 @@ mod tests {
 5 differing order.created/o-1: its record asks for something else than what was decided
 5 differing order.created/o-1: stored: accepted {}…; the rules: rejected {}
 5 differing order.created/o-1: its movements are MUG -3 to 5 (version 2), MUG -3 to 5 (version 2); the rules: none
-5 differing SKU MUG: its limits are Limits { backorder: 2, order: None }, its decisions left Limits { backorder: 0, order: None }
+5 differing SKU MUG: its limits are backorder_limit 2 and order_limit none, its decisions left backorder_limit 0 and order_limit none
 5 differing order o-1: its hold ends at 1970-01-01T00:00:00.000000Z, its decisions say 1970-01-01T00:00:01.000000Z
 6 differing orders[3]: the ledger is at 9, Kafka's committed offset is 8
 6 differing orders[3]: the ledger is at 3, Kafka has no committed offset

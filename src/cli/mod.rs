@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod demo;
+pub mod doctor;
 mod findings;
 pub mod migrate;
 mod progress;
@@ -27,6 +28,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEn
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::causes;
 use crate::config::{DatabaseArgs, DatabaseUrl};
 use crate::console;
 use crate::replay::Stopped;
@@ -76,6 +78,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Load and show levels
     Stock(stock::StockArgs),
+    /// Look for what is wrong, or soon will be, with Kafka, the database and the settings, and say what to do
+    ///
+    /// Nothing is changed. Give it the settings of `run`, and the user and role of it: what they may not do is found by
+    /// asking as them. Within 10 s, whatever hangs. Exit status: 0 when there is nothing to do (notes may be); 1 when there
+    /// is a warning or an error; 2 when it could not be done, or the arguments are wrong.
+    Doctor(doctor::DoctorArgs),
     /// Prove that the ledger's invariants hold
     Audit(audit::AuditArgs),
     /// Look at what was decided again: compare, republish, ask again, rebuild, simulate
@@ -90,23 +98,23 @@ enum Command {
     Settings(settings_page::SettingsArgs),
 }
 
-/// Exit status of an audit or a replay that could not be done: 1 says that something differs.
+/// Exit status of a doctor, an audit or a replay that could not be done: 1 says that something was found.
 const EXIT_TROUBLE: u8 = 2;
 /// Exit status after Ctrl-C: 128 and SIGINT's number, as shells have it.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Runs the command that the arguments name. Exit status: 0 done, 1 failed or refused, 2 wrong arguments. Audits and
-/// replays say 1 when something differs, and 2 when they could not be done.
+/// Runs the command that the arguments name. Exit status: 0 done, 1 failed or refused, 2 wrong arguments. Doctor,
+/// audits and replays say 1 when they found something, and 2 when they could not be done.
 #[must_use]
 pub fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
             if tracing::dispatcher::has_been_set() {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", causes::of(error.as_ref()));
             } else {
                 // The settings say how the log looks, and they could not be read.
-                console::say(&format!("error: {error:#}"));
+                console::say(&format!("error: {}", causes::of(error.as_ref())));
             }
             ExitCode::FAILURE
         }
@@ -117,7 +125,11 @@ fn start() -> Result<ExitCode> {
     let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
     let cli = parse(command, std::env::args_os()).unwrap_or_else(|error| error.exit());
     // The demo tells its own story; only what goes wrong belongs in between.
-    let level = if matches!(cli.command, Command::Demo(_)) { DEMO_LOG } else { USUAL_LOG };
+    let level = match cli.command {
+        Command::Demo(_) => DEMO_LOG,
+        Command::Doctor(_) => DOCTOR_LOG,
+        _ => USUAL_LOG,
+    };
     log_to_stderr(cli.log_format, level);
     // Two threads wait on the database; librdkafka and the stages have their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -132,6 +144,7 @@ fn start() -> Result<ExitCode> {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Stock(args) => stock::run(args).await,
+            Command::Doctor(args) => Ok(status_of(doctor::run(args).await)),
             Command::Audit(args) => Ok(status_of(audit::run(args).await)),
             Command::Replay(command) => Ok(status_of(replay::run(command).await)),
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
@@ -174,7 +187,7 @@ fn may_hold_a_secret(text: &str) -> bool {
     text.contains("://") || (text.contains('=') && !text.contains('<'))
 }
 
-/// The exit status of an audit or a replay: what it came to; 130 when it was stopped, 2 when it could not be done.
+/// The exit status of a doctor, an audit or a replay: what it came to; 130 when it was stopped, 2 when it could not be done.
 fn status_of(done: Result<ExitCode>) -> ExitCode {
     match done {
         Ok(status) => status,
@@ -183,7 +196,7 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", causes::of(error.as_ref()));
             ExitCode::from(EXIT_TROUBLE)
         }
     }
@@ -193,6 +206,9 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
 const USUAL_LOG: &str = "info,rdkafka=warn,librdkafka=warn,sqlx=warn";
 /// What the demo logs. A producer's warning that a consumer's property is not for it is of no use to anybody.
 const DEMO_LOG: &str = "warn,rdkafka=error,librdkafka=error";
+
+/// What doctor logs: what it finds, it says.
+const DOCTOR_LOG: &str = "error,rdkafka=off,librdkafka=off";
 
 fn log_to_stderr(format: LogFormat, usual: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
@@ -233,7 +249,7 @@ async fn open_for_writing(
             _ => return Err(error),
         }
         if said.is_none_or(|at| at.elapsed() >= READ_ONLY_SAY) {
-            tracing::warn!("waiting until the ledger can be written: {error:#}");
+            tracing::warn!("waiting until the ledger can be written: {}", causes::of(error.as_ref()));
             said = Some(Instant::now());
         }
         tokio::time::sleep(READ_ONLY_LOOK).await;

@@ -12,22 +12,26 @@ use tokio_util::sync::CancellationToken;
 use super::reads::Reads;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
+use crate::causes;
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::ledger::TopicPartition;
 use crate::observe::{Metrics, Totals};
-use crate::pipeline::{self, Settings, StoppedPartitions, Unfinished};
+use crate::pipeline::{self, Settings, Stopped, StoppedPartitions, Unfinished};
 use crate::store::postgres::Connections;
 
 /// How often the log says how far it is, while there is something to say.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Database connections beside one for each worker: one for where partitions begin, one each for levels and holds.
-const CONNECTIONS_BACKGROUND: u32 = 3;
+pub(super) const CONNECTIONS_BACKGROUND: u32 = 3;
 /// And those that read by key.
-const CONNECTIONS_READERS: u32 = 2;
+pub(super) const CONNECTIONS_READERS: u32 = 2;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
 
-/// Exit status when a partition stopped, since something of it cannot be published or its records are gone: a person
-/// must look.
+/// How often the log says that partitions are stopped, while they are.
+const STOPPED_SAY: Duration = Duration::from_secs(60);
+/// Exit status when a partition stopped, since something of it cannot be published or it may not be read on: a person must
+/// look.
 const EXIT_STUCK: u8 = 3;
 
 /// Exit status when a stop left something in hand to the next start, since Kafka or the database was away:
@@ -126,6 +130,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let stopped = StoppedPartitions::default();
     let metrics = Metrics::new(&settings.group.group, stopped.clone());
     tokio::spawn(report(Arc::clone(metrics.totals())));
+    tokio::spawn(remind(stopped.clone()));
     tokio::spawn(retention::watch(settings.clone()));
     tracing::info!(
         brokers = settings.kafka.brokers,
@@ -157,15 +162,14 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     );
     let unfinished = match ended {
         Err(error) if error.is::<Unfinished>() => {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{}", causes::of(error.as_ref()));
             true
         }
         ended => ended.map(|()| false)?,
     };
     let stopped = stopped.all();
     if !stopped.is_empty() {
-        let named: Vec<_> = stopped.iter().map(|(at, stopped)| format!("{at} ({})", stopped.why)).collect();
-        tracing::error!("partitions were stopped, and a person must look: {}", named.join("; "));
+        tracing::error!("partitions were stopped, and a person must look: {}", named(&stopped));
         return Ok(ExitCode::from(EXIT_STUCK));
     }
     Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })
@@ -207,6 +211,23 @@ async fn stop_on_signal(mut signals: Signals, stop: CancellationToken, limit: Du
                  is in hand"
             );
             std::process::exit(EXIT_UNFINISHED.into());
+        }
+    }
+}
+
+/// The partitions that are stopped, and why each is.
+fn named(stopped: &[(TopicPartition, Stopped)]) -> String {
+    let named: Vec<_> = stopped.iter().map(|(at, stopped)| format!("{at} ({})", stopped.why)).collect();
+    named.join("; ")
+}
+
+/// Says in the log, from time to time, that partitions are stopped: the line that says why is far up by then.
+async fn remind(stopped: StoppedPartitions) {
+    loop {
+        tokio::time::sleep(STOPPED_SAY).await;
+        let stopped = stopped.all();
+        if !stopped.is_empty() {
+            tracing::error!("partitions are stopped, and others go on: {}", named(&stopped));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use tokio::task::spawn_blocking;
 
+use crate::causes;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::admin::{TopicList, TopicSettings, settings_of};
 use crate::store::Store;
@@ -45,6 +46,15 @@ pub(super) struct Topics {
     pub(super) there: Vec<(String, usize)>,
     /// Those that are needed and not there.
     pub(super) missing: Vec<String>,
+    /// Those that are needed and that this user may not see: whether they are there, Kafka does not say.
+    pub(super) hidden: Vec<String>,
+}
+
+impl Topics {
+    /// Whether all that are needed are there.
+    pub(super) fn are_all_there(&self) -> bool {
+        self.missing.is_empty() && self.hidden.is_empty()
+    }
 }
 
 /// Checks that the brokers answer, that the topics are there, that they keep what was not read yet, and
@@ -53,13 +63,25 @@ pub(super) struct Topics {
 /// # Errors
 /// When something is not as it must be; the message says what to do.
 pub(super) async fn check(check: &TopicsToCheck) -> Result<()> {
-    let missing = find(check).await?.missing;
-    if !missing.is_empty() {
-        bail!(
+    let found = find(check).await?;
+    let mut wrong = Vec::new();
+    if !found.missing.is_empty() {
+        wrong.push(format!(
             "missing on {}: {}. Create what is missing with `stock-verifier topics create`, or name other topics",
             check.kafka.brokers,
-            missing.join(", ")
-        );
+            found.missing.join(", ")
+        ));
+    }
+    if !found.hidden.is_empty() {
+        wrong.push(format!(
+            "on {} this user may not see {}, so whether it is there is not known. Allow it (ACL: Describe, which Read and \
+             Write imply; docs/permissions.md has the lines), or name other topics",
+            check.kafka.brokers,
+            found.hidden.join(", ")
+        ));
+    }
+    if !wrong.is_empty() {
+        bail!(wrong.join(". "));
     }
     for remark in kept(check).await.into_iter().chain(sizes(check).await) {
         match remark {
@@ -105,7 +127,7 @@ fn find_blocking(check: &TopicsToCheck) -> Result<Topics> {
     let levels = check.levels.then_some(&topics.levels_topic);
     let begun = Instant::now();
     loop {
-        let mut found = Topics { there: Vec::new(), missing: Vec::new() };
+        let mut found = Topics { there: Vec::new(), missing: Vec::new(), hidden: Vec::new() };
         let listed = list.partitions()?;
         for name in needed.into_iter().chain(levels) {
             match listed.get(name) {
@@ -113,7 +135,14 @@ fn find_blocking(check: &TopicsToCheck) -> Result<Topics> {
                 None => found.missing.push(name.clone()),
             }
         }
-        if found.missing.is_empty() || begun.elapsed() > TOPICS_LIMIT {
+        if found.missing.is_empty() {
+            return Ok(found);
+        }
+        if begun.elapsed() > TOPICS_LIMIT {
+            // Asked for by name, those that this user may not see are told apart.
+            let hidden = list.hidden(&found.missing)?;
+            found.missing.retain(|name| !hidden.contains(name));
+            found.hidden = hidden;
             return Ok(found);
         }
         std::thread::sleep(TOPICS_LOOK);
@@ -131,7 +160,7 @@ pub(super) async fn kept(check: &TopicsToCheck) -> Vec<Remark> {
     };
     let described = match settings_of(&check.kafka, &topics).await {
         Ok(described) => described,
-        Err(error) => return vec![unknown(&topics.join(" and "), &format_args!("{error:#}"))],
+        Err(error) => return vec![unknown(&topics.join(" and "), &causes::of(error.as_ref()))],
     };
     let remarks = topics.iter().zip(described).filter_map(|(topic, described)| {
         let settings = match described {

@@ -81,7 +81,7 @@ async fn check(args: CheckArgs) -> Result<ExitCode> {
         accept_compacted: args.accept_compacted_topics,
     };
     let found = start_checks::find(&check).await?;
-    let mut is_well = found.missing.is_empty();
+    let mut is_well = found.are_all_there();
     let mut text = String::new();
     // Writing to a String does not fail, here and below.
     for (topic, partitions) in &found.there {
@@ -90,7 +90,10 @@ async fn check(args: CheckArgs) -> Result<ExitCode> {
     for topic in &found.missing {
         let _ = writeln!(text, "missing   {topic}");
     }
-    // Of a topic that is not there, Kafka says no more.
+    for topic in &found.hidden {
+        let _ = writeln!(text, "hidden    {topic}, there or not: this user may not see it (ACL: Describe)");
+    }
+    // Of a topic that is not there or not seen, Kafka says no more.
     if is_well {
         for remark in start_checks::kept(&check).await.into_iter().chain(start_checks::sizes(&check).await) {
             let (word, what) = match remark {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::fault::{MAX_ECHO_CHARS, echo};
+use super::fault::visible_echo;
 use super::json::{self, Field, NoFields, ValueKind};
 use super::{Fault, FaultCode, Record, Text};
 
@@ -130,7 +130,7 @@ fn media_of(content_type: &[u8]) -> Result<Media, Fault> {
             FaultCode::BadEnvelope,
             format_args!(
                 "CloudEvents come one a record and as JSON (application/cloudevents+json); content-type is {}",
-                echo(&String::from_utf8_lossy(bare.get(..256).unwrap_or(bare)), MAX_ECHO_CHARS),
+                visible_echo(&String::from_utf8_lossy(bare.get(..256).unwrap_or(bare))),
             ),
         ))
     } else {
@@ -192,7 +192,7 @@ pub(super) fn kind_of<'a>(declared: Option<&'a str>, payload: &'a str) -> Result
 }
 
 fn conflict(here: &str, one: &str, there: &str, other: &str) -> Fault {
-    let (one, other) = (echo(one, MAX_ECHO_CHARS), echo(other, MAX_ECHO_CHARS));
+    let (one, other) = (visible_echo(one), visible_echo(other));
     Fault::new(
         FaultCode::TypeConflict,
         format_args!("{here} gives the type as \"{one}\", {there} as \"{other}\""),

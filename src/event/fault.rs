@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ledger::Source;
+use crate::ledger::{Source, visible};
 
 /// Longest detail of a fault, in characters. It becomes a header of the dead letter, and headers are read by people.
 const MAX_DETAIL_CHARS: usize = 400;
@@ -133,6 +133,12 @@ pub(super) fn echo(text: &str, most: usize) -> String {
     cut(text, most).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// The same for a dead letter's message, with what nobody sees by its number. Not for a reason: those are kept as they
+/// were decided, and are decided again.
+pub(super) fn visible_echo(text: &str) -> String {
+    visible(&echo(text, MAX_ECHO_CHARS)).into_owned()
+}
+
 fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
@@ -155,6 +161,7 @@ mod tests {
     fn an_echo_stays_on_one_line() {
         assert_eq!(echo("a\nb\0c", 100), "a\u{fffd}b\u{fffd}c");
         assert_eq!(echo("abcdef", 3), "abc…");
+        assert_eq!(visible_echo("order.created\u{200b}"), "order.created<U+200B>");
     }
 
     #[test]

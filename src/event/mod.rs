@@ -143,7 +143,7 @@ pub fn read_command(record: &Record) -> Result<Command, Fault> {
             FaultCode::UnknownType,
             format_args!(
                 "the type \"{}\" is unknown; known are {}",
-                fault::echo(&kind, fault::MAX_ECHO_CHARS),
+                fault::visible_echo(&kind),
                 types::COMMAND_TYPES.map(|known| format!("\"{known}\"")).join(", "),
             ),
         ))

@@ -15,6 +15,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::offsets::{CommittedOffsets, list};
+use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
 use crate::ledger::{NextOffset, TopicPartition};
 
@@ -160,6 +161,18 @@ impl TopicList {
         })?;
         let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
         Ok(there.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
+    }
+
+    /// Those of these topics that this user may not see, be they there or not.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    pub fn hidden(&self, names: &[String]) -> Result<Vec<String>> {
+        let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+        let described = describe(self.consumer.client(), &asked, ANSWER_LIMIT)?;
+        let hidden =
+            names.iter().zip(described).filter(|(_, described)| *described == Described::NotPermitted);
+        Ok(hidden.map(|(name, _)| name.clone()).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::record::{record, topic};
@@ -191,6 +192,10 @@ impl Sender {
                 .fetch_metadata(Some(&topic), ANSWER_LIMIT)
                 .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
             let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let error = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from);
+            if error == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+                bail!("this user may not see topic {topic} (ACL: Describe, which Write implies)");
+            }
             match found.map(|found| i32::try_from(found.partitions().len())) {
                 Some(Ok(partitions)) if partitions > 0 => Ok(partitions),
                 _ => bail!("Kafka knows no partitions of topic {topic}"),

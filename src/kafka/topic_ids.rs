@@ -62,6 +62,17 @@ impl Described {
     }
 }
 
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::There { id: Some(id), partitions } => write!(f, "topic {id}, {partitions} partitions"),
+            Self::There { id: None, partitions } => write!(f, "a topic, {partitions} partitions"),
+            Self::Absent => f.write_str("no topic"),
+            Self::NotPermitted => f.write_str("this user may not see it"),
+        }
+    }
+}
+
 /// Why Kafka's answer is not known. Asking again may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Kafka does not say which topics there are: {0}")]

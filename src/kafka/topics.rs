@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
 use super::reader::{OffsetRange, Quiet, Reader};
@@ -61,8 +63,16 @@ impl Topics {
             .consumer
             .fetch_metadata(Some(topic), ANSWER_LIMIT)
             .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        let Some(found) = found.filter(|found| !found.partitions().is_empty()) else {
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let error = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from);
+        if error == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+            bail!(
+                "this user may not see topic {topic}, so whether it is there is not known: allow it (ACL: Describe, which \
+                 Read and Write imply; docs/permissions.md has the lines), or check its name"
+            );
+        }
+        let found = found.filter(|found| error.is_none() && !found.partitions().is_empty());
+        let Some(found) = found else {
             bail!("there is no topic {topic}: check its name, or --brokers");
         };
         let topic: Arc<str> = topic.into();

@@ -155,10 +155,39 @@ impl From<Sku> for Item {
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.location {
-            None => self.sku.fmt(f),
-            Some(location) => write!(f, "{} at {location}", self.sku),
+            None => f.write_str(&visible(self.sku.as_str())),
+            Some(location) => {
+                write!(f, "{} at {}", visible(self.sku.as_str()), visible(location.as_str()))
+            }
         }
     }
+}
+
+/// A text for people, with each character that nobody sees by its number: `MUG<U+00A0>` ends in a non-breaking space. So
+/// are spaces at its ends. What is seen stays as it is; a text so written is not for machines.
+#[must_use]
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let inner = text.len() - text.trim_start_matches(' ').len()..text.trim_end_matches(' ').len();
+    let is_hidden = |at: usize, letter: char| is_invisible(letter) || letter == ' ' && !inner.contains(&at);
+    if !text.char_indices().any(|(at, letter)| is_hidden(at, letter)) {
+        return Cow::Borrowed(text);
+    }
+    let show = |(at, letter)| {
+        if is_hidden(at, letter) { format!("<U+{:04X}>", u32::from(letter)) } else { letter.to_string() }
+    };
+    Cow::Owned(text.char_indices().map(show).collect())
+}
+
+/// Whether nobody sees this character, or takes it for a space: all white space but the space itself, control characters,
+/// and what Unicode has to format, join and fill. Not what changes how the character before it looks.
+#[must_use]
+pub fn is_invisible(letter: char) -> bool {
+    (letter.is_whitespace() && letter != ' ')
+        || letter.is_control()
+        || matches!(letter,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{2800}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// How many pieces: at least 1, at most [`MAX_QUANTITY`].
@@ -256,6 +285,25 @@ mod tests {
         assert_eq!(Sku::new(&"x".repeat(129)), Err(IdError::TooLong(129)));
         assert_eq!(Sku::new("a\0b"), Err(IdError::ControlCharacter));
         assert_eq!(Sku::new("Größe 42 / 红").unwrap().as_str(), "Größe 42 / 红");
+    }
+
+    #[test]
+    fn what_nobody_sees_is_named_by_its_number() {
+        for (text, shown) in [
+            ("MUG", "MUG"),
+            ("MUG, red / Größe 42 🏷️", "MUG, red / Größe 42 🏷️"),
+            ("MUG\u{a0}", "MUG<U+00A0>"),
+            ("M\u{200b}UG", "M<U+200B>UG"),
+            ("\u{feff}MUG", "<U+FEFF>MUG"),
+            (" MUG red ", "<U+0020>MUG red<U+0020>"),
+            ("  ", "<U+0020><U+0020>"),
+            ("MUG\u{e0041}", "MUG<U+E0041>"),
+        ] {
+            assert_eq!(visible(text), shown);
+        }
+        let item =
+            Item { sku: Sku::new("MUG\u{2009}").unwrap(), location: Some(Location::new("B ").unwrap()) };
+        assert_eq!(item.to_string(), "MUG<U+2009> at B<U+0020>");
     }
 
     #[test]

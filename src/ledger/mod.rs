@@ -30,7 +30,7 @@ pub use detail::{
 };
 pub use ids::{
     HoldSeconds, HoldSecondsError, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_ID_BYTES, MAX_LINES,
-    MAX_QUANTITY, Quantity, QuantityError, Sku,
+    MAX_QUANTITY, Quantity, QuantityError, Sku, is_invisible, visible,
 };
 pub use level::{Level, Limits};
 pub use precheck::{Precheck, PrecheckedLine, precheck};

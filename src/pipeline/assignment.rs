@@ -13,6 +13,7 @@ use super::ports::GroupMember;
 use super::progress::{Known, Progress};
 use super::take_over::{Begun, TakeOver};
 use crate::background::LevelChanges;
+use crate::causes;
 use crate::kafka::consumer::{Assigned, FetchedRecord, Revoked};
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
@@ -97,7 +98,7 @@ impl<M: GroupMember> Assignment<M> {
             if changed {
                 // Known again when it is begun again, if any of it is assigned.
                 self.topics.remove(name.as_str());
-                tracing::error!(topic = name, now = ?described, "this topic was deleted or made anew while it was read");
+                tracing::error!(topic = name, now = %described, "this topic was deleted or made anew while it was read");
                 self.ownership.request_rewind();
             }
         }
@@ -224,7 +225,7 @@ impl<M: GroupMember> Assignment<M> {
             return Err(error);
         }
         if self.said.is_none_or(|at| at.elapsed() >= POSTPONED_SAY) {
-            tracing::warn!("partitions cannot be taken over yet: {:#}", anyhow::Error::from(error));
+            tracing::warn!("partitions cannot be taken over yet: {}", causes::of(&error));
             self.said = Some(Instant::now());
         }
         self.ownership.request_rewind();
@@ -236,7 +237,7 @@ impl<M: GroupMember> Assignment<M> {
         let Begun { at, start, known, topic_id } = begun;
         let lost = known.ledger.is_some_and(|ledger| ledger != start.ledger) || start.from < known.low;
         if lost || known.replaced {
-            tracing::warn!(partition = %at, from = %start.from, before = ?known, "going on after accepted data loss");
+            tracing::warn!(partition = %at, from = %start.from, before = %known, "going on after accepted data loss");
         } else if known.committed.is_none() && start.from < start.ledger {
             tracing::warn!(
                 partition = %at, from = %start.from, ledger = %start.ledger,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::ownership::Ownership;
 use super::ports::{GroupMember, ResultSink};
 use super::{Comparison, Decided, Stuck};
+use crate::causes;
 use crate::kafka::consumer::NotSpeaking;
 use crate::kafka::transactional::{PublishError, Refusal, is_final};
 use crate::ledger::{NextOffset, TopicPartition};
@@ -38,7 +39,7 @@ const TOPIC_FORGET: Duration = Duration::from_secs(60);
 
 /// A stop that leaves something to the next start, which finishes it. Nothing is lost.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped before everything in hand was decided and published; the next start goes on there: {0:#}")]
+#[error("stopped before everything in hand was decided and published; the next start goes on there: {}", causes::of(.0.as_ref()))]
 pub struct Unfinished(pub anyhow::Error);
 
 /// Publishes decided batches, one after the other.
@@ -238,7 +239,7 @@ pub(super) async fn renew<K: ResultSink>(sink: &mut K, stop: &CancellationToken)
         }
         // Holds because there is no last time.
         let pause = pauses.next().unwrap_or(RENEW_PAUSE_MAX);
-        tracing::warn!(?pause, "the producer could not be made anew: {error:#}");
+        tracing::warn!(?pause, "the producer could not be made anew: {}", causes::of(error.as_ref()));
         let _ = tokio::time::timeout(pause, stop.cancelled()).await;
     }
 }

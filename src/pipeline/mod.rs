@@ -47,6 +47,7 @@ pub use topic_watch::TopicNews;
 pub use verifier::{Settings, run};
 
 use crate::background::LevelChanges;
+use crate::causes;
 use crate::ledger::Outcome;
 use crate::store::{self, Applied, LedgerWriter};
 
@@ -201,8 +202,8 @@ async fn apply_with_retries(
             Err(error) if error.may_pass() && !stop.is_cancelled() => {
                 if said.is_none_or(|at| at.elapsed() >= DATABASE_SAY) {
                     tracing::warn!(
-                        "the database is away, or cannot be compared; the batch waits: {:#}",
-                        anyhow::Error::from(error)
+                        "the database is away, or cannot be compared; the batch waits: {}",
+                        causes::of(&error)
                     );
                     said = Some(Instant::now());
                 }

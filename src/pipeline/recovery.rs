@@ -19,6 +19,17 @@ pub struct KnownOffsets {
     pub high: NextOffset,
 }
 
+impl std::fmt::Display for KnownOffsets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { committed, ledger, low, high, .. } = *self;
+        let (committed, ledger) = (Shown(committed), Shown(ledger));
+        write!(
+            f,
+            "the ledger had {ledger}, the group had committed {committed}, the topic holds {low} to {high}"
+        )
+    }
+}
+
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {

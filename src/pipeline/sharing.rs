@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::config::{GroupArgs, GroupProtocol, KafkaArgs};
 use crate::kafka;
 use crate::kafka::asker::Asker;
@@ -122,7 +123,8 @@ impl GroupWatch {
                 }
                 Err(error) if begun.elapsed() > ASK_LIMIT => {
                     tracing::warn!(
-                        "cannot ask whether older instances are in the group; taking it that none are: {error:#}"
+                        "cannot ask whether older instances are in the group; taking it that none are: {}",
+                        causes::of(&error)
                     );
                     return Ok(Some(Sharing::EachTopic));
                 }

@@ -18,6 +18,7 @@ use super::sharing::{GroupWatch, Sharing};
 use super::topic_watch::{TopicNews, TopicWatch};
 use super::{Comparison, Pipeline, StoppedPartitions, graver};
 use crate::background::{Background, LevelChanges};
+use crate::causes;
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::kafka::consumer::Memberships;
 use crate::kafka::transactional::Publisher;
@@ -146,13 +147,15 @@ async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result
             Ok(()) if sharing == Sharing::EachTopic => break,
             Ok(()) => {}
             // What it left in hand to join anew it reads again itself.
-            Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => tracing::info!("{error:#}"),
+            Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => {
+                tracing::info!("{}", causes::of(error.as_ref()));
+            }
             Err(error)
                 if error.is::<FencedByItself>()
                     && !stop.is_cancelled()
                     && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
             {
-                tracing::warn!(worker = number, "joining the group anew: {error:#}");
+                tracing::warn!(worker = number, "joining the group anew: {}", causes::of(error.as_ref()));
                 fenced = Some(Instant::now());
             }
             // Told to stop meanwhile: what it had in hand is the next start's, and nothing is wrong with it.
@@ -180,7 +183,9 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
             );
             stop.cancel();
         }
-        Err(error) => tracing::warn!("not looking for older instances any more: {error:#}"),
+        Err(error) => {
+            tracing::warn!("not looking for older instances any more: {}", causes::of(error.as_ref()));
+        }
     }
     std::future::pending().await
 }

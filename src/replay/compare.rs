@@ -12,13 +12,15 @@ use super::finding::{AuditReport, Finding, PositionMismatch};
 use super::incarnations::{Gone, Incarnations};
 use super::join::{Join, Page};
 use super::published::{Event, EventId, Named, Names, Reconciler, Sums, letter_class, letter_of, time_of};
+use super::record_filter::Met;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, published_part};
 use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
-    Action, Command, Decision, Id, NextOffset, Offset, Seq, Source, Stamp, Step, TopicPartition,
+    Action, Command, CommandKey, CommandKind, Decision, Id, Item, Movement, NextOffset, Offset, OrderState,
+    Reason, Seq, Source, Stamp, Step, TopicPartition,
 };
 use crate::store::{LedgerHistory, Snapshot};
 
@@ -81,6 +83,10 @@ pub async fn with_topics(
     let mut comparison = Comparison::new(over, Sums::default());
     verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
     verifier.report.notes.extend(comparison.gone.notes());
+    verifier.report.notes.append(&mut comparison.remarks);
+    let misplaced = std::mem::take(&mut comparison.misplaced);
+    verifier.report.notes.extend(where_pieces_are(&mut *snapshot, misplaced).await?);
+    verifier.report.unknown = comparison.met.unmet(scope.filter);
     if scope.filter.is_everything() {
         verifier.end(&mut *snapshot).await?;
     }
@@ -178,6 +184,9 @@ fn shortened(topics: &Topics, topic: &str) -> Result<Vec<OffsetRange>> {
 /// How far results of one partition may stand out of the order of their decisions.
 const RETENTION_SLACK_SECONDS: i64 = 60;
 
+/// Remarks about ids that were named, at most: of few ids there are few, and a file may name many.
+const MOST_REMARKS: usize = 100;
+
 /// What stands where a decision was made.
 enum Found {
     /// Its record, and how it reads.
@@ -212,11 +221,59 @@ struct Comparison<'a, R> {
     reconciler: R,
     /// The events that are meant, where records are chosen by what they say.
     meant: HashSet<EventId>,
+    /// What of that was met.
+    met: Met,
+    /// What a person should know of the ids that were named.
+    remarks: Vec<String>,
+    /// Lines that asked for pieces which the order does not have there.
+    misplaced: Vec<Misplaced>,
+}
+
+/// A line of a return or a confirmation that asks for an item of which its order has nothing.
+struct Misplaced {
+    key: CommandKey,
+    order_id: Id,
+    item: Item,
+}
+
+/// Where orders have the pieces that were looked for at another location.
+async fn where_pieces_are(snapshot: &mut dyn Snapshot, misplaced: Vec<Misplaced>) -> Result<Vec<String>> {
+    let ids: HashSet<&Id> = misplaced.iter().map(|line| &line.order_id).collect();
+    let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
+    let said = misplaced.iter().filter_map(|Misplaced { key, order_id, item }| {
+        let created = known.get(&CommandKey { id: order_id.clone(), kind: CommandKind::OrderCreated })?;
+        let taken = OrderState::of(created).ok()?.lines;
+        let elsewhere = taken.iter().filter(|line| line.item.sku == item.sku && line.item != *item);
+        let elsewhere: Vec<String> =
+            elsewhere.map(|line| format!("{} of {}", line.deducted, at_location(&line.item))).collect();
+        (!elsewhere.is_empty()).then(|| {
+            format!(
+                "{key} names {}, of which order {order_id} took nothing; it took {}",
+                at_location(item),
+                elsewhere.join(", ")
+            )
+        })
+    });
+    Ok(said.collect())
+}
+
+/// An item, with the name of the default location where it is there.
+fn at_location(item: &Item) -> String {
+    if item.location.is_some() { item.to_string() } else { format!("{item} at the default location") }
 }
 
 impl<'a, R: Reconciler> Comparison<'a, R> {
     fn new(over: Over<'a>, reconciler: R) -> Self {
-        Self { over, gone: Gone::default(), last: HashMap::new(), reconciler, meant: HashSet::new() }
+        Self {
+            over,
+            gone: Gone::default(),
+            last: HashMap::new(),
+            reconciler,
+            meant: HashSet::new(),
+            met: Met::default(),
+            remarks: Vec::new(),
+            misplaced: Vec::new(),
+        }
     }
 
     /// Walks the ledger and the topics, notes what should have been published, and judges.
@@ -265,6 +322,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         meant: &mut HashSet<Seq>,
     ) -> Step {
         let Entry { decision, movements } = entry;
+        self.meet(&decision, &movements, &found);
         if self.over.incarnations.is_of_last(&decision) {
             self.check_place(verifier, &decision);
         } else {
@@ -312,6 +370,56 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         }
         let command = if let Found::Own(_, Ok(command)) = found { Some(command) } else { None };
         Step { decision, movements, command }
+    }
+
+    /// Notes which of the ids and SKUs that were named a decision is about, be it chosen or not.
+    fn meet(&mut self, decision: &Decision, movements: &[Movement], found: &Found) {
+        let filter = self.over.scope.filter;
+        if !filter.looks_inside() {
+            return;
+        }
+        self.met.id(filter, &decision.key.id);
+        for movement in movements {
+            self.met.sku(filter, &movement.item.sku);
+        }
+        if let Found::Own(_, Ok(command)) = found {
+            self.met.command(filter, command);
+            if filter.wants_command(command) {
+                self.look_for_pieces(decision, command);
+            }
+        } else if !filter.ids.is_empty()
+            && let Some(order_id) = decision.follows()
+        {
+            self.met.id(filter, &order_id);
+        }
+    }
+
+    /// A return or a confirmation may be rejected since it names no location, or another one than its order did.
+    fn look_for_pieces(&mut self, decision: &Decision, command: &Command) {
+        if decision.accepted
+            || !matches!(decision.key.kind, CommandKind::OrderReturned | CommandKind::OrderConfirmed)
+        {
+            return;
+        }
+        let Some(order_id) = command.follows() else { return };
+        for reason in decision.reasons().unwrap_or_default() {
+            let (Reason::ReturnExceedsDeducted { sku, location, left: 0, .. }
+            | Reason::LimitExceeded { sku, location, limit: 0, .. }) = reason
+            else {
+                continue;
+            };
+            if self.misplaced.len() < MOST_REMARKS {
+                let (key, order_id) = (decision.key.clone(), order_id.clone());
+                self.misplaced.push(Misplaced { key, order_id, item: Item { sku, location } });
+            }
+        }
+    }
+
+    /// Adds a remark, while there is room.
+    fn remark(&mut self, remark: impl FnOnce() -> String) {
+        if self.remarks.len() < MOST_REMARKS {
+            self.remarks.push(remark());
+        }
     }
 
     /// What is decided lies below the partition's position. And records of a partition are decided in their order: a
@@ -372,6 +480,10 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             read.iter().filter_map(|(_, command)| Some(&command.as_ref().ok()?.key.id)).collect();
         let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
         for (record, command) in read {
+            match &command {
+                Ok(command) => self.met.command(self.over.scope.filter, command),
+                Err(fault) => self.meet_faulty(&record, fault),
+            }
             let wanted = match &command {
                 Ok(command) => self.over.scope.filter.wants_command(command),
                 Err(_) => !self.over.scope.filter.looks_inside(),
@@ -409,6 +521,17 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             }
         }
         Ok(())
+    }
+
+    /// A record that is no command is about an id where it is keyed by it, as far as anybody can say.
+    fn meet_faulty(&mut self, record: &Record, fault: &Fault) {
+        let filter = self.over.scope.filter;
+        let key =
+            record.key.as_deref().and_then(|key| str::from_utf8(key).ok()).and_then(|key| Id::new(key).ok());
+        if let Some(id) = key.filter(|id| filter.ids.contains(id)) {
+            self.met.id(filter, &id);
+            self.remark(|| format!("record {}, whose key is {id}, is a dead letter: {fault}", record.source));
+        }
     }
 
     fn expect_letter(

@@ -202,6 +202,8 @@ pub struct AuditReport {
     pub findings: Vec<Finding>,
     /// What was left out, and why.
     pub notes: Vec<String>,
+    /// Ids and SKUs that were named, and of which nothing is known: neither the chosen records nor the ledger have them.
+    pub unknown: Vec<String>,
 }
 
 impl AuditReport {

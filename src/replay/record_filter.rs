@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::event::{Record, read_command};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
-use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition};
+use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition, visible};
 
 /// Where to begin, or to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +245,54 @@ impl RecordFilter {
             || command.follows().is_some_and(|order| self.ids.contains(order));
         let by_sku = self.skus.is_empty() || command.items().any(|item| self.skus.contains(&item.sku));
         by_id && by_sku && (self.keys.is_empty() || self.keys.contains(&command.key))
+    }
+}
+
+/// Which of the ids and SKUs that a filter names were met, so that a mistyped one is not taken for one of which all is
+/// well.
+#[derive(Debug, Default)]
+pub struct Met {
+    ids: Set<Id>,
+    skus: Set<Sku>,
+}
+
+impl Met {
+    /// Meets an id.
+    pub fn id(&mut self, filter: &RecordFilter, id: &Id) {
+        if filter.ids.contains(id) && !self.ids.contains(id) {
+            self.ids.insert(id.clone());
+        }
+    }
+
+    /// Meets a SKU.
+    pub fn sku(&mut self, filter: &RecordFilter, sku: &Sku) {
+        if filter.skus.contains(sku) && !self.skus.contains(sku) {
+            self.skus.insert(sku.clone());
+        }
+    }
+
+    /// Meets a command, with what it is about.
+    pub fn command(&mut self, filter: &RecordFilter, command: &Command) {
+        if !filter.looks_inside() {
+            return;
+        }
+        self.id(filter, &command.key.id);
+        if let Some(order) = command.follows() {
+            self.id(filter, order);
+        }
+        if !filter.skus.is_empty() {
+            command.items().for_each(|item| self.sku(filter, &item.sku));
+        }
+    }
+
+    /// What was named and not met, for people, sorted.
+    #[must_use]
+    pub fn unmet(&self, filter: &RecordFilter) -> Vec<String> {
+        let ids = filter.ids.difference(&self.ids).map(|id| format!("id {}", visible(id.as_str())));
+        let skus = filter.skus.difference(&self.skus).map(|sku| format!("SKU {}", visible(sku.as_str())));
+        let mut unmet: Vec<String> = ids.chain(skus).collect();
+        unmet.sort_unstable();
+        unmet
     }
 }
 

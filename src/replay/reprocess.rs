@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::task::block_in_place;
 
 use super::published::{letter_class, letter_of};
+use super::record_filter::Met;
 use super::scope::{LedgerView, Scope};
 use super::{Progress, Stopped};
 use crate::event::{
@@ -55,6 +56,9 @@ pub struct ReprocessReport {
     pub faults: Vec<String>,
     /// Whether it was done, or only looked at.
     pub executed: bool,
+    /// Ids and SKUs that were named, and that no record has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
     /// Where to go on, when it was stopped.
     #[serde(skip)]
     pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
@@ -88,6 +92,7 @@ pub async fn reprocess(
     let mut report = ReprocessReport { executed: execute, ..ReprocessReport::default() };
     let mut ends: BTreeMap<TopicPartition, NextOffset> =
         ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
+    let mut met = Met::default();
     let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
         let mut page = Vec::new();
@@ -110,10 +115,11 @@ pub async fn reprocess(
             anyhow::Ok(())
         })?;
         if read == 0 {
+            report.unknown = met.unmet(scope.filter);
             return Ok(report);
         }
         report.records += read as u64;
-        let commands = commands_of(&mut *snapshot, scope, page, patch, &mut report).await?;
+        let commands = commands_of(&mut *snapshot, scope, page, patch, &mut report, &mut met).await?;
         report.sent += commands.len() as u64;
         if execute && !commands.is_empty() {
             let lost = sender.send(commands).await.context(PARTLY_SENT)?;
@@ -154,6 +160,7 @@ async fn commands_of(
     page: Vec<(Record, Source)>,
     patch: Option<&Value>,
     report: &mut ReprocessReport,
+    met: &mut Met,
 ) -> Result<Vec<(Outgoing, Option<TopicPartition>)>> {
     let mut commands = Vec::new();
     for (mut record, origin) in page {
@@ -170,6 +177,9 @@ async fn commands_of(
             None => Ok(()),
         };
         let command = repaired.and_then(|()| read_command(&record).map_err(|fault| fault.to_string()));
+        if let Ok(command) = &command {
+            met.command(scope.filter, command);
+        }
         match command {
             Ok(command) if !scope.filter.wants_command(&command) => {}
             // The verifier asks this by itself as long as it must.

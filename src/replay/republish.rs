@@ -8,6 +8,7 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::incarnations::Incarnations;
+use super::record_filter::Met;
 use super::scope::{LedgerView, Scope, published_part};
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
@@ -35,6 +36,9 @@ pub struct RepublishReport {
     pub without_decision: u64,
     /// Whether it was done, or only looked at.
     pub executed: bool,
+    /// Ids and SKUs that were named, and that no record has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
     /// Where to go on, when it was stopped.
     #[serde(skip)]
     pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
@@ -77,6 +81,7 @@ pub async fn republish(
     let mut report = RepublishReport { executed: execute, ..RepublishReport::default() };
     let mut reached: BTreeMap<TopicPartition, NextOffset> =
         ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
+    let mut met = Met::default();
     let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
         let mut page = Vec::new();
@@ -89,12 +94,13 @@ pub async fn republish(
             anyhow::Ok(())
         })?;
         if page.is_empty() {
+            report.unknown = met.unmet(scope.filter);
             return Ok(report);
         }
         let read = page.len();
         let ends: Vec<_> =
             page.iter().map(|record| (record.source.at.clone(), record.source.offset.next())).collect();
-        let events = events_of(&mut *snapshot, scope, &incarnations, page, &mut report).await?;
+        let events = events_of(&mut *snapshot, scope, &incarnations, page, &mut report, &mut met).await?;
         if let Some(publisher) = &mut publisher {
             block_in_place(|| publish(publisher, &events))?;
         }
@@ -114,11 +120,15 @@ async fn events_of(
     incarnations: &Incarnations,
     page: Vec<Record>,
     report: &mut RepublishReport,
+    met: &mut Met,
 ) -> Result<Vec<Outgoing>> {
     let mut commands = Vec::new();
     for record in page {
         match read_command(&record) {
-            Ok(command) if scope.filter.wants_command(&command) => commands.push((record, command.key)),
+            Ok(command) if scope.filter.wants_command(&command) => {
+                met.command(scope.filter, &command);
+                commands.push((record, command.key));
+            }
             Ok(_) => {}
             Err(_) => report.without_decision += u64::from(!scope.filter.looks_inside()),
         }

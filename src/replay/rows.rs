@@ -1,12 +1,12 @@
 //! Two ledgers, compared to the row.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Debug, Display};
+use std::fmt::{self, Display};
 
 use anyhow::Result;
 
 use super::replay_state::PAGE;
-use crate::ledger::{Decision, Id, Item, NextOffset, OrderStock, Seq, TopicPartition};
+use crate::ledger::{Decision, Hold, Id, Item, Level, NextOffset, OrderStock, Seq, TopicPartition};
 use crate::store::{ItemLevel, Snapshot, StoredMovement};
 
 /// Differences that are shown; a rebuilt ledger should have none.
@@ -118,8 +118,118 @@ fn cut<K: Ord + Clone, V>(there: &mut Vec<(K, V)>, here: &mut Vec<(K, V)>) -> Op
     Some(reach)
 }
 
+/// A row as people read it: its columns by name, without those of its key.
+trait Row: PartialEq {
+    fn columns(&self) -> Vec<(&'static str, String)>;
+}
+
+/// What stands where there is nothing.
+fn or_none(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+impl Row for Decision {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("command", self.key.to_string()),
+            ("verdict", if self.accepted { "accepted" } else { "rejected" }.to_owned()),
+            ("record", or_none(self.source.as_ref())),
+            ("decided_at", self.decided_at.rfc3339()),
+            ("digest", format!("{:?}", self.digest)),
+            ("detail", self.detail.clone()),
+        ]
+    }
+}
+
+impl Row for StoredMovement {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        let record = self.record.map(|(partition, offset)| format!("{partition}@{offset}"));
+        vec![
+            ("quantity", self.quantity.to_string()),
+            ("balance", self.balance.to_string()),
+            ("command", self.cause.to_string()),
+            ("ledger sequence", self.seq.to_string()),
+            ("record", or_none(record)),
+        ]
+    }
+}
+
+impl Row for Level {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("available", self.available.to_string()),
+            ("version", self.version.to_string()),
+            ("backorder_limit", self.limits.backorder.to_string()),
+            ("order_limit", or_none(self.limits.order)),
+        ]
+    }
+}
+
+impl Row for OrderStock {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        vec![("deducted", self.deducted.to_string()), ("returned", self.returned.to_string())]
+    }
+}
+
+impl Row for Hold {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        vec![("ends", self.expires_at.rfc3339()), ("partition", or_none(self.at.as_ref()))]
+    }
+}
+
+impl Row for NextOffset {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        vec![("next_offset", self.to_string())]
+    }
+}
+
+/// Longest part of a value that is shown, in characters: a detail may be that of a cart of a thousand lines.
+const MOST_CHARS: usize = 200;
+/// Characters shown before the first that differs.
+const CHARS_BEFORE: usize = 60;
+
+/// The part of two values in which they first differ.
+fn cut_alike(one: &str, other: &str) -> [String; 2] {
+    let alike = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    let from = if one.chars().count().max(other.chars().count()) <= MOST_CHARS {
+        0
+    } else {
+        alike.saturating_sub(CHARS_BEFORE)
+    };
+    [one, other].map(|text| {
+        let shown: String = text.chars().skip(from).take(MOST_CHARS).collect();
+        let goes_on = text.chars().count() > from + MOST_CHARS;
+        format!("{}{shown}{}", if from > 0 { "…" } else { "" }, if goes_on { "…" } else { "" })
+    })
+}
+
+/// How two rows differ, column by column.
+fn apart<V: Row>(there: Option<&V>, here: Option<&V>) -> String {
+    let all = |row: &V| {
+        let columns = row.columns().into_iter().map(|(name, value)| {
+            let [value, _] = cut_alike(&value, "");
+            format!("{name} {value}")
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let (there, here) = match (there, here) {
+        (Some(there), Some(here)) => (there.columns(), here.columns()),
+        (Some(there), None) => return format!("the old ledger has {}; the new one has nothing", all(there)),
+        (None, Some(here)) => return format!("the old ledger has nothing; the new one has {}", all(here)),
+        (None, None) => return String::new(),
+    };
+    let differing = there.iter().zip(&here).filter(|(there, here)| there != here);
+    let said: Vec<String> = differing
+        .map(|((name, there), (_, here))| {
+            let [there, here] = cut_alike(there, here);
+            format!("{name} is {there} in the old ledger, {here} in the new one")
+        })
+        .collect();
+    said.join("; ")
+}
+
 /// Notes in which rows two pages differ.
-fn differ<K: Ord + Display, V: PartialEq + Debug>(
+fn differ<K: Ord + Display, V: Row>(
     comparison: &mut RowComparison,
     what: &str,
     there: Vec<(K, V)>,
@@ -135,8 +245,45 @@ fn differ<K: Ord + Display, V: PartialEq + Debug>(
     comparison.compared += rows.len() as u64;
     for (key, (there, here)) in rows {
         if there != here && comparison.differences.len() < MOST_SHOWN {
-            let show = |row: Option<V>| row.map_or_else(|| "nothing".to_owned(), |row| format!("{row:?}"));
-            comparison.differences.push(format!("{what} {key}: old {}, new {}", show(there), show(here)));
+            let how = apart(there.as_ref(), here.as_ref());
+            comparison.differences.push(format!("{what} {key}: {how}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Limits, Stamp};
+
+    #[test]
+    fn rows_that_differ_are_told_apart_by_column_in_plain_words() {
+        let level = |available, order| {
+            let limits = Limits { backorder: 0, order };
+            Level { available, version: 3, limits }
+        };
+        assert_eq!(
+            apart(Some(&level(4, None)), Some(&level(5, Some(2)))),
+            "available is 4 in the old ledger, 5 in the new one; order_limit is none in the old ledger, 2 in the new one"
+        );
+        let hold = Hold { expires_at: Stamp(0), at: Some(TopicPartition::new("orders", 3)) };
+        assert_eq!(
+            apart(Some(&hold), None),
+            "the old ledger has ends 1970-01-01T00:00:00.000000Z, partition orders[3]; the new one has nothing"
+        );
+        assert_eq!(
+            apart(None, Some(&NextOffset(7))),
+            "the old ledger has nothing; the new one has next_offset 7"
+        );
+    }
+
+    #[test]
+    fn of_long_values_the_part_is_shown_where_they_differ() {
+        let long = |end: &str| "x".repeat(5_000) + end;
+        let [one, other] = cut_alike(&long("1"), &long("2"));
+        assert_eq!(one, format!("…{}1", "x".repeat(CHARS_BEFORE)));
+        assert_eq!(other, format!("…{}2", "x".repeat(CHARS_BEFORE)));
+        let [cut, short] = cut_alike(&long(""), "y");
+        assert_eq!((cut.chars().count(), &*short), (MOST_CHARS + 1, "y"));
     }
 }

@@ -13,8 +13,12 @@ use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, BrokenInvariant};
 pub use contract::{
-    LedgerAdmin, LedgerHistory, LedgerQueries, LedgerReader, LedgerWriter, Snapshot, Store, VerifierStore,
-    WorkQueue,
+    ExaminedStore, LedgerAdmin, LedgerExaminer, LedgerHistory, LedgerQueries, LedgerReader, LedgerWriter,
+    Snapshot, Store, VerifierStore, WorkQueue,
+};
+pub use examination::{
+    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, LockHolder, MissingGrant,
+    PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
 };
 pub use queries::{AsOf, DatedMovement, MAX_FOLLOWERS, MovementCursor, OrderLife};
 pub use stored_order::StoredOrder;
@@ -27,6 +31,7 @@ use crate::ledger::{
 mod apply;
 mod audit;
 mod contract;
+mod examination;
 pub mod memory;
 mod offline;
 pub mod postgres;

@@ -370,6 +370,11 @@ fn a_database_that_lets_nobody_in_for_a_while_is_waited_for() {
     scene.database.disconnect_all();
     scene.produce(&mugs("after", 1, 1));
     verifier.said("the database is away", SOON);
+    // With the reason, and that once: what the driver says repeats its cause.
+    let log = verifier.log();
+    let line = log.lines().find(|line| line.contains("the database is away")).expect("the line");
+    let (_, why) = line.rsplit_once(": ").expect("a reason");
+    assert!(why.contains("connection") && line.matches(why).count() == 1, "{line}");
     scene.database.let_in(true);
     scene.done(SOON);
     verifier.stop();

@@ -205,6 +205,20 @@ fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
         shop.works("operator", words);
     }
 
+    // A topic that nobody may see is not said to be missing: it is there.
+    shop.kafka.create("secret", 1);
+    for (who, status, words) in [
+        ("verifier", 1, &["run", "--instance-id", "a", "--orders-topic", "secret"][..]),
+        ("auditor", 1, &["topics", "check", "--orders-topic", "secret"]),
+        ("auditor", 2, &["replay", "diff", "--orders-topic", "secret"]),
+    ] {
+        let mut command = shop.command(&format!("stock-{who}"), &format!("stock_{who}"), words);
+        let (ended, log) = Shop::done(&mut command);
+        assert_eq!(ended, Some(status), "{words:?}: {log}");
+        assert!(log.contains("this user may not see") && log.contains("secret"), "{words:?}: {log}");
+        assert!(!log.contains("missing") && !log.contains("topics create"), "{words:?}: {log}");
+    }
+
     for role in ["stock_verifier", "stock_operator"] {
         shop.refused(role, "UPDATE movements SET quantity = 0");
         shop.refused(role, "DELETE FROM decisions");

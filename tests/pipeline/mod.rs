@@ -10,6 +10,7 @@ mod groups;
 mod levels;
 mod order_life;
 mod reaching;
+mod replicas;
 mod secrets;
 mod security;
 mod settings;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::replay::{lived, run};
+use crate::support::kafka::order;
 use crate::support::process::Verifier;
 
 /// Longest wait for a verifier to begin.
@@ -13,6 +14,11 @@ const RUNBOOK: &str = include_str!("../../docs/replay.md");
 #[test]
 fn every_command_of_the_runbook_works() {
     let scene = lived(200);
+    // The customer's, whose answer the runbook looks for.
+    scene.produce(&[order("o-1001", &[("SKU-001", 1)])]);
+    let verifier = scene.start("a", &[]);
+    scene.done(LIMIT);
+    verifier.stop();
     let again = scene.topic("again");
     scene.kafka.create(&again, 1);
     std::fs::write(scene.file("stock.csv"), "sku,available\nSKU-001,10\n").unwrap();

@@ -163,6 +163,50 @@ fn what_is_chosen_is_compared_and_nothing_else() {
 }
 
 #[test]
+fn an_id_of_which_nothing_is_known_is_named_and_what_is_known_of_another_is_said() {
+    let scene = Scene::new(1);
+    let berlin = json!({"type": "stock.received", "adjustment_id": "a-1", "sku": "MUG", "location": "BERLIN", "quantity": 5});
+    scene.kafka.produce(&scene.topic("adjustments"), &[sent("MUG", berlin.to_string())]);
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.adjusted(SOON);
+    let at_berlin = json!([{"sku": "MUG", "location": "BERLIN", "quantity": 2}]);
+    scene.produce(&[
+        command(&json!({"type": "order.created", "order_id": "o-1", "lines": at_berlin})),
+        command(&json!({"type": "order.returned", "order_id": "o-1", "return_id": "r-1",
+                        "lines": [{"sku": "MUG", "quantity": 1}]})),
+        sent("o-bad", "{"),
+    ]);
+    scene.done(SOON);
+    verifier.stop();
+
+    let found = report(&scene, 0, &["replay", "diff", "--order-id", "o-1"]);
+    let says = "order.returned/r-1 names MUG at the default location, of which order o-1 took nothing; it took 2 of MUG at \
+                BERLIN";
+    assert_eq!(found["notes"], json!([says]), "{found:#}");
+    assert_eq!(found["unknown"], json!(null), "{found:#}");
+    let found = report(&scene, 0, &["replay", "diff", "--order-id", "o-bad"]);
+    let note = found["notes"][0].as_str().expect("a note");
+    assert!(note.contains("[0]@2, whose key is o-bad, is a dead letter: not_json"), "{note}");
+
+    // One mistyped beside one that is right.
+    let words = ["--order-id", "o-1", "--order-id", "o-1\u{a0}", "--sku", "MUGG", "--sku", "MUG"];
+    for replay in ["diff", "republish", "reprocess"] {
+        let found = report(&scene, 1, &[&["replay", replay][..], &words].concat());
+        assert_eq!(found["unknown"], json!(["SKU MUGG", "id o-1<U+00A0>"]), "{replay}: {found:#}");
+        let (status, out, log) = run(scene.tool(&[&["replay", replay][..], &words].concat()));
+        assert_eq!(status, 1, "{out}\n{log}");
+        assert!(out.contains("Nothing is known of id o-1<U+00A0>: check how it is written"), "{out}");
+    }
+    let (status, _, log) =
+        run(scene.tool(&["replay", "reprocess", "--dead-letters", "--error", "unknown_typ"]));
+    assert_eq!(status, 2, "{log}");
+    assert!(
+        log.contains("unknown_typ") && log.contains("order_conflict") && log.contains("not_json"),
+        "{log}"
+    );
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_with_the_reason() {
     let scene = lived(100);
     let refused = |words: &[&str], says: &[&str]| {

@@ -70,7 +70,9 @@ fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
         new.run(&format!("UPDATE {back}"));
         let differences = found["differences"].as_array().expect("a list");
         assert_eq!(differences.len(), 1, "{change}: {found:#}");
-        assert!(differences[0].as_str().expect("text").starts_with(says), "{found:#}");
+        let text = differences[0].as_str().expect("text");
+        assert!(text.starts_with(says) && text.contains("in the old ledger"), "{found:#}");
+        assert!(!text.contains(" { ") && !text.contains("Some("), "for people: {text}");
     }
 
     // A verifier can go on with it as if nothing had happened.

@@ -112,6 +112,61 @@ pub struct Postgres {
 }
 
 impl Postgres {
+    /// Starts a streaming standby of another one, with all that it has.
+    pub fn standby_of(primary: &Self) -> Self {
+        let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
+        let (directory, port) = place();
+        let home = directory.path();
+        give(home, 0o755);
+        let mut from = primary.url.clone();
+        from.set_path("");
+        let copied = command(bin.join("pg_basebackup"), home)
+            .args([
+                "-D",
+                "data",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+                "-d",
+                from.as_str(),
+            ])
+            .output()
+            .expect("pg_basebackup can be run");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let settings = format!(
+            "port = {port}\nunix_socket_directories = '{home}'\nssl = off\nwal_retrieve_retry_interval = 100ms\n",
+            home = home.display()
+        );
+        let mut file =
+            fs::OpenOptions::new().append(true).open(home.join("data/postgresql.conf")).expect("it is there");
+        file.write_all(settings.as_bytes()).expect("written");
+        let mut postgres = command(bin.join("postgres"), home);
+        postgres.args(["-D", "data"]);
+        let mut server = Server::start(directory, port, postgres);
+        let mut url = primary.url.clone();
+        url.set_port(Some(port)).expect("a port");
+        server.answers(url.as_str());
+        Self { server, url }
+    }
+
+    /// Stops it for good, without a word to who is connected; its data stays.
+    pub fn kill(&mut self) {
+        let _ = Command::new("kill").args(["-s", "QUIT", &self.server.child.id().to_string()]).status();
+        let _ = self.server.child.wait();
+    }
+
+    /// Starts it again after [`Postgres::kill`].
+    pub fn start_again(&mut self) {
+        let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
+        let mut postgres = command(bin.join("postgres"), self.server.directory.path());
+        let log = fs::OpenOptions::new().append(true).open(self.server.log()).expect("its log");
+        postgres.args(["-D", "data"]).stdin(Stdio::null());
+        postgres.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        self.server.child = postgres.spawn().expect("the server starts");
+        let url = self.url();
+        self.server.answers(&url);
+    }
+
     /// Starts it, with an empty database of this name.
     pub fn start(database: &str) -> Self {
         let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ use super::stock::read_levels_file;
 use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
 use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, SecretParser, TopicArgs, parse_database_url};
 use crate::console;
+use crate::event::FaultCode;
 use crate::ledger::{Item, NextOffset, TopicPartition};
 use crate::replay::compare;
 use crate::replay::record_filter::RecordFilter;
@@ -47,8 +49,8 @@ pub struct Common {
 
 /// The commands of `replay`.
 ///
-/// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs; 2 it could not be
-/// done; 130 stopped by Ctrl-C, with nothing half done.
+/// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs, or nothing is known of
+/// an id or SKU that was named; 2 it could not be done; 130 stopped by Ctrl-C, with nothing half done.
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
     /// Decide the chosen records again, and compare with what is stored and what was published
@@ -97,7 +99,8 @@ pub struct ReprocessArgs {
     dead_letters: bool,
 
     /// Of the dead letters, those of this error; may be given many times
-    #[arg(long, value_name = "CLASS", requires = "dead_letters")]
+    #[arg(long, value_name = "CLASS", requires = "dead_letters",
+          value_parser = PossibleValuesParser::new(FaultCode::ALL.map(FaultCode::name)))]
     error: Vec<String>,
 
     /// A JSON merge patch (RFC 7396) to repair each chosen value with
@@ -208,7 +211,13 @@ async fn diff(args: DiffArgs) -> Result<ExitCode> {
     store.close().await;
     let report = report?;
     args.common.print(&ReportJson::from(&report), |_| report::diff(&report))?;
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_clean() { status_of_named(&report.unknown) } else { ExitCode::FAILURE })
+}
+
+/// The exit status of a work that is done, where ids and SKUs were named: one of which nothing is known may be mistyped,
+/// and nothing was done about what was meant.
+fn status_of_named(unknown: &[String]) -> ExitCode {
+    if unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn republish(args: RepublishArgs) -> Result<ExitCode> {
@@ -224,7 +233,7 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
     store.close().await;
     let report = report?;
     args.common.print(&report, report::republish)?;
-    Ok(stopped(report.stopped_at.as_ref()))
+    Ok(stopped(report.stopped_at.as_ref()).unwrap_or_else(|| status_of_named(&report.unknown)))
 }
 
 async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
@@ -244,19 +253,19 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
     store.close().await;
     let report = report?;
     args.common.print(&report, report::reprocess)?;
-    Ok(stopped(report.stopped_at.as_ref()))
+    Ok(stopped(report.stopped_at.as_ref()).unwrap_or_else(|| status_of_named(&report.unknown)))
 }
 
-/// The exit status of a work that can be stopped; where it stopped is said in the lines of a positions file.
-fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> ExitCode {
-    let Some(reached) = at else { return ExitCode::SUCCESS };
+/// The exit status of a work that was stopped; where that was is said in the lines of a positions file.
+fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> Option<ExitCode> {
+    let reached = at?;
     console::say(
         "stopped, with nothing half done. To go on, put these lines into a file and give it as --positions-file:",
     );
     for (at, next) in reached {
         console::say(&format!("{} {} {next}", at.topic, at.partition));
     }
-    ExitCode::from(EXIT_INTERRUPTED)
+    Some(ExitCode::from(EXIT_INTERRUPTED))
 }
 
 fn read_patch(file: &Path) -> Result<serde_json::Value> {

@@ -46,7 +46,15 @@ pub(super) fn diff(report: &AuditReport) -> String {
     for note in &report.notes {
         let _ = writeln!(out, "Note: {note}.");
     }
-    out
+    out + &unknown(&report.unknown)
+}
+
+/// Says what was named and is not there.
+fn unknown(unknown: &[String]) -> String {
+    let line = |what: &String| {
+        format!("Nothing is known of {what}: check how it is written, and which records were chosen.\n")
+    };
+    unknown.iter().map(line).collect()
 }
 
 fn done(executed: bool) -> &'static str {
@@ -58,7 +66,7 @@ pub(super) fn republish(report: &republish::RepublishReport) -> String {
     let mut counts =
         table(&["records", "published as accepted", "published as rejected", "without a decision"]);
     counts.add_row([report.records, report.accepted, report.rejected, report.without_decision]);
-    format!("{counts}\n{}", done(report.executed))
+    format!("{counts}\n{}{}", done(report.executed), unknown(&report.unknown))
 }
 
 /// The report of `replay reprocess`.
@@ -70,7 +78,7 @@ pub(super) fn reprocess(report: &reprocess::ReprocessReport) -> String {
     for fault in &report.faults {
         let _ = writeln!(out, "  left out: {fault}");
     }
-    out + done(report.executed)
+    out + done(report.executed) + &unknown(&report.unknown)
 }
 
 /// The report of `replay rebuild`.

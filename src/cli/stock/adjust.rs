@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::item;
 use super::state::{apply, own_id, show};
+use super::{answered, item};
 use crate::ledger::{Command, Id, Item, MAX_QUANTITY, Outcome, Quantity, Reason};
 use crate::store::Store;
 
@@ -96,7 +96,7 @@ async fn applied(
         (Outcome::Conflict { .. }, Some(id)) => {
             bail!("not {done}: {id} was decided before, and was another command")
         }
-        (other, _) => bail!("the ledger answered {other:?}"),
+        (other, _) => bail!("not {done}: {}", answered(&other)),
     };
     Ok(before + &show(item, store).await?)
 }
@@ -112,7 +112,8 @@ fn why(item: &Item, reason: Option<&Reason>) -> String {
         Some(Reason::LimitExceeded { limit, .. }) => {
             format!("{item} has room for {limit} pieces more, of {MAX_QUANTITY}")
         }
-        other => format!("the ledger rejected it: {other:?}"),
+        Some(other) => format!("the ledger rejected it: {}", other.name()),
+        None => "the ledger rejected it and does not say why".to_owned(),
     }
 }
 

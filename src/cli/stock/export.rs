@@ -16,7 +16,7 @@ pub(super) async fn export(store: &dyn LedgerReader) -> Result<String> {
         let more = if left_out.len() > named.len() { ", …" } else { "" };
         tracing::warn!(
             "{} levels are left out, since no import can set them: those below zero, where more is promised than there \
-             is, and those of names that begin or end with a space: {}{more}. `stock get` has them all",
+             is, and those of names that begin or end with white space: {}{more}. `stock get` has them all",
             left_out.len(),
             named.join(", ")
         );
@@ -27,7 +27,7 @@ pub(super) async fn export(store: &dyn LedgerReader) -> Result<String> {
 /// Whether an import of this level would set this level.
 fn can_be_imported(ItemLevel { item, level }: &ItemLevel) -> bool {
     // An import trims what stands around a name.
-    let is_trimmed = |name: &str| name.trim_ascii().len() == name.len();
+    let is_trimmed = |name: &str| name.trim().len() == name.len();
     (0..=MAX_QUANTITY).contains(&level.available)
         && is_trimmed(item.sku.as_str())
         && item.location.as_ref().is_none_or(|location| is_trimmed(location.as_str()))

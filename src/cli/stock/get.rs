@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::ledger::{Limits, Location, Sku};
+use crate::ledger::{Limits, Location, Sku, visible};
 use crate::store::{ItemLevel, LedgerReader};
 
 /// The arguments of `stock get`.
@@ -26,10 +26,10 @@ pub(super) async fn get(args: GetArgs, store: &dyn LedgerReader) -> Result<Strin
         .map(|text| Sku::new(text).with_context(|| format!("the SKU {text:?}")))
         .collect::<Result<Vec<_>>>()?;
     let levels = store.levels((!wanted.is_empty()).then_some(&wanted)).await?;
-    let unknown: Vec<&str> = wanted
+    let unknown: Vec<_> = wanted
         .iter()
         .filter(|sku| levels.iter().all(|level| level.item.sku != **sku))
-        .map(Sku::as_str)
+        .map(|sku| visible(sku.as_str()))
         .collect();
     ensure!(unknown.is_empty(), "no stock of these SKUs was ever recorded: {}", unknown.join(", "));
     if args.json { json(&levels) } else { Ok(table(&levels)) }
@@ -81,9 +81,9 @@ pub(super) fn table(levels: &[ItemLevel]) -> String {
         number.set_cell_alignment(CellAlignment::Right);
     }
     for ItemLevel { item, level } in levels {
-        let mut row = vec![item.sku.to_string()];
+        let mut row = vec![visible(item.sku.as_str()).into_owned()];
         if located {
-            row.push(item.location.as_ref().map_or_else(String::new, Location::to_string));
+            row.push(item.location.as_ref().map_or_else(String::new, |at| visible(at.as_str()).into_owned()));
         }
         row.extend([level.available.to_string(), level.version.to_string()]);
         if limited {

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku};
+use super::answered;
+use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku, is_invisible};
 use crate::store::{CommandBatch, LedgerWriter, MAX_BATCH, Store};
 
 /// Rows of a long file set in one transaction: long enough to be quick, short enough for orders to pass in between.
@@ -59,6 +60,7 @@ pub(super) fn prepare(args: ImportArgs) -> Result<Import> {
 /// When the database fails, or an earlier import set other levels under these ids.
 pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<String> {
     let Import { file, id, rows } = import;
+    let hidden = hidden(&rows);
     // A file that fits in one transaction is one.
     let size = if rows.len() <= MAX_BATCH { MAX_BATCH } else { LONG_IMPORT_BATCH };
     let progress = progress(rows.len(), rows.len() > size);
@@ -74,9 +76,9 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
                 Outcome::Decided(decision) if decision.accepted => done += 1,
                 Outcome::Repeated | Outcome::Republished(_) => before += 1,
                 other => bail!(
-                    "line {}: the ledger answered {other:?}; to set these levels all the same, give the import another \
-                     --name",
-                    row.line
+                    "line {}: {}; to set these levels all the same, give the import another --name",
+                    row.line,
+                    answered(other)
                 ),
             }
         }
@@ -92,7 +94,27 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
              once more, give the import another --name."
         );
     }
+    text.push_str(&hidden);
     Ok(text)
+}
+
+/// Names the rows of whose item a person cannot see all: another item than the one that looks the same.
+fn hidden(rows: &[Row]) -> String {
+    let has_hidden = |text: &str| text.contains(is_invisible);
+    let found = rows.iter().filter(|Row { item, .. }| {
+        has_hidden(item.sku.as_str()) || item.location.as_ref().is_some_and(|at| has_hidden(at.as_str()))
+    });
+    let named: Vec<String> =
+        found.clone().take(MOST_FAULTS).map(|row| format!("  line {}: {}\n", row.line, row.item)).collect();
+    match found.count() {
+        0 => String::new(),
+        many => format!(
+            "{many} rows have characters in their SKU or location that nobody sees, and so are other items than those that \
+             look the same:\n{}{}",
+            named.concat(),
+            if many > named.len() { "  … and more\n" } else { "" }
+        ),
+    }
 }
 
 /// Changes that a dry run shows before the rest is only counted.
@@ -104,6 +126,7 @@ const MOST_CHANGES: usize = 50;
 /// When the database fails.
 pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
     let Import { file, id, rows } = import;
+    let hidden = hidden(&rows);
     let (mut new, mut same, mut before, mut changes) = (0_usize, 0_usize, 0_usize, Vec::new());
     let mut snapshot = store.snapshot().await?;
     for part in rows.chunks(LONG_IMPORT_BATCH) {
@@ -150,6 +173,7 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
              another --name."
         );
     }
+    text.push_str(&hidden);
     Ok(text)
 }
 
@@ -315,15 +339,20 @@ fn read_row(read: &csv::ByteRecord, record: u64, line: u64, columns: &Columns) -
     }
     let fault = |column: &str, what: String| format!("line {line}, column {column}: {what}");
     let text = |column: &str, index: usize| {
-        std::str::from_utf8(&read[index]).map_err(|_| fault(column, "is not UTF-8".to_owned()))
+        let text = std::str::from_utf8(&read[index]).map_err(|_| fault(column, "is not UTF-8".to_owned()));
+        // The parser has trimmed what ASCII has of white space; spreadsheets and web pages leave other.
+        text.map(str::trim)
     };
     let sku = text("sku", columns.sku)
         .and_then(|text| Sku::new(text).map_err(|error| fault("sku", error.to_string())));
-    let location = columns.location.filter(|index| !read[*index].is_empty()).map(|index| {
-        text("location", index)
-            .and_then(|text| Location::new(text).map_err(|error| fault("location", error.to_string())))
+    let location = columns.location.map(|index| text("location", index)).and_then(|read| match read {
+        Ok("") => None,
+        read => Some(
+            read.and_then(|text| Location::new(text).map_err(|error| fault("location", error.to_string()))),
+        ),
     });
     let number = String::from_utf8_lossy(&read[columns.available]);
+    let number = number.trim();
     let available = match number.parse::<i64>() {
         Ok(number) if (0..=MAX_QUANTITY).contains(&number) => Ok(number),
         _ => Err(fault(
@@ -373,6 +402,22 @@ mod tests {
         ] {
             assert!(found.contains(text), "{text:?} is not in:\n{found}");
         }
+    }
+
+    #[test]
+    fn white_space_of_any_kind_around_a_name_is_trimmed_and_what_nobody_sees_within_is_named() {
+        let file = "sku,location,available\n\u{a0}MUG\u{a0},\u{2003},\u{a0}5\u{202f}\nM\u{200b}UG,north,6\n";
+        let rows = read_rows(file.as_bytes()).unwrap();
+        let read: Vec<_> = rows.iter().map(|row| (row.item.to_string(), row.available)).collect();
+        assert_eq!(read, [("MUG".to_owned(), 5), ("M<U+200B>UG at north".to_owned(), 6)]);
+        assert!(
+            hidden(&rows).ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"),
+            "{}",
+            hidden(&rows)
+        );
+        assert_eq!(hidden(&rows[..1]), "");
+        let twice = faults("sku,available\nMUG,1\nMUG\u{a0},2\n".as_bytes());
+        assert_eq!(twice, "line 3, column sku: MUG is on line 2 already");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use state::{LimitsArgs, SetArgs};
 use super::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in};
 use crate::config::DatabaseArgs;
 use crate::console;
-use crate::ledger::{Item, Location, Sku};
+use crate::ledger::{Item, Location, Outcome, Reason, Sku};
 use crate::store::Store;
 
 /// The arguments of `stock`.
@@ -147,6 +147,24 @@ async fn apply(command: Prepared, store: &Arc<dyn Store>) -> Result<String> {
         Prepared::Set(args) => state::set(args, &**store).await,
         Prepared::Limits(args) => state::limits(args, &**store).await,
         Prepared::Get(args) => get::get(args, &**store).await,
+    }
+}
+
+/// What the ledger answered, where that is not what an operator's command expects.
+fn answered(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Decided(decision) | Outcome::Republished(decision) => {
+            let verdict = if decision.accepted { "accepted" } else { "rejected" };
+            let reasons = decision.reasons().unwrap_or_default();
+            let reasons: Vec<&str> = reasons.iter().map(Reason::name).collect();
+            format!("{} was {verdict} {}", decision.key, reasons.join(", ")).trim_end().to_owned()
+        }
+        Outcome::Repeated => "this was decided before, and is not done again".to_owned(),
+        Outcome::Conflict { .. } => "this id was decided before, for something else".to_owned(),
+        Outcome::NotDue => "nothing was due".to_owned(),
+        Outcome::Undecided => {
+            "it was applied before, but its decision is not there: run `stock-verifier audit`".to_owned()
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{get, item};
+use super::{answered, get, item};
 use crate::ledger::{Command, Id, Item, Limits, MAX_QUANTITY, Outcome, Reason, Request};
 use crate::store::{CommandBatch, LedgerReader, LedgerWriter, Store};
 
@@ -96,7 +96,7 @@ async fn reasons(command: Command, store: &dyn LedgerWriter) -> Result<Vec<Reaso
         Outcome::Decided(decision) if !decision.accepted => Ok(decision.reasons()?),
         // Repeated: the commit's answer was lost, and the store found its own command decided when it tried again.
         Outcome::Decided(_) | Outcome::Repeated => Ok(Vec::new()),
-        other => bail!("the ledger answered {other:?}"),
+        other => bail!("nothing was changed: {}", answered(&other)),
     }
 }
 

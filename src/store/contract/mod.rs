@@ -9,10 +9,12 @@
 //! | [`LedgerAdmin`] | the commands that make, check, repair and close a ledger |
 //! | [`WorkQueue`] | the level feed and the expiry of holds |
 //! | [`LedgerQueries`] | the read API over HTTP |
+//! | [`LedgerExaminer`] | `doctor` |
 //!
 //! So a running verifier needs the first two and the last: [`VerifierStore`].
 
 mod admin;
+mod examiner;
 mod history;
 mod queries;
 mod reader;
@@ -20,6 +22,7 @@ mod work_queue;
 mod writer;
 
 pub use admin::LedgerAdmin;
+pub use examiner::LedgerExaminer;
 pub use history::{LedgerHistory, Snapshot};
 pub use queries::LedgerQueries;
 pub use reader::LedgerReader;
@@ -35,3 +38,8 @@ impl<T: LedgerWriter + LedgerReader + WorkQueue> VerifierStore for T {}
 pub trait Store: VerifierStore + LedgerQueries + LedgerHistory + LedgerAdmin {}
 
 impl<T: VerifierStore + LedgerQueries + LedgerHistory + LedgerAdmin> Store for T {}
+
+/// The same of a database that can also be looked at for faults.
+pub trait ExaminedStore: Store + LedgerExaminer {}
+
+impl<T: Store + LedgerExaminer> ExaminedStore for T {}

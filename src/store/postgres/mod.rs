@@ -34,6 +34,7 @@ mod address;
 mod audit;
 mod connection;
 mod copy;
+mod examine;
 mod gate;
 mod levels;
 mod orders;
@@ -42,6 +43,7 @@ mod plaintext;
 mod positions;
 pub mod queries;
 mod read;
+mod replicas;
 mod rows;
 mod servers;
 mod session;
@@ -62,14 +64,16 @@ use sqlx::{Connection as _, PgConnection};
 
 use address::Address;
 use connection::{CLOSE_LIMIT, Patience, Pool};
+pub use replicas::{Answered, Replicas};
 use servers::Servers;
 use session::ACQUIRE_TIMEOUT;
 use tx::PostgresTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
-    OverdueHolds, Position, Snapshot, StoreError, StoredOrder, WorkQueue, offline, version,
+    Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
+    LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
+    WorkQueue, offline, version,
 };
 use crate::ledger::{CommandKey, Decision, Id, Item, Sequenced, Sku, TopicPartition};
 
@@ -503,6 +507,13 @@ impl LedgerAdmin for PostgresStore {
         if tokio::time::timeout(CLOSE_LIMIT, all).await.is_err() {
             tracing::debug!("not all connections were closed within {CLOSE_LIMIT:?}");
         }
+    }
+}
+
+#[async_trait]
+impl LedgerExaminer for PostgresStore {
+    async fn examine(&self, limit: Duration) -> Examination {
+        examine::examine(self, limit).await
     }
 }
 

@@ -12,6 +12,7 @@ use sqlx::Row as _;
 
 use super::session::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, Session};
 use super::{failed, gate};
+use crate::causes;
 use crate::store::StoreError;
 
 /// Longest time for looking: it is only worth it where the database answers.
@@ -31,7 +32,10 @@ pub(super) async fn end_stuck(session: &Session) {
     match tokio::time::timeout(LOOK_LIMIT, try_end_stuck(session)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "sessions that hold locks and do nothing cannot be looked for");
+            tracing::warn!(
+                "sessions that hold locks and do nothing cannot be looked for: {}",
+                causes::of(&error)
+            );
         }
         Err(_) => tracing::warn!("looking for sessions that hold locks and do nothing took too long"),
     }

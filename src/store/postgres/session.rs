@@ -108,6 +108,11 @@ impl Session {
         Ok(connection)
     }
 
+    /// A connection outside of any pool that is given no settings: it has what is usual for the role and the database.
+    pub(super) async fn connect_bare(&self) -> Result<PgConnection, StoreError> {
+        connect(&self.options).await
+    }
+
     async fn set(
         &self,
         connection: &mut PgConnection,

@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use super::failed;
-use crate::store::StoreError;
+use crate::store::{StoreError, UnmetSetting};
 
 /// One thing that correctness rests on.
 struct Needed {
@@ -105,17 +105,19 @@ const NEEDED: &[Needed] = &[
 /// The oldest version of PostgreSQL, as it numbers itself.
 const OLDEST: u32 = 150_000;
 
-/// Asked at once for each of [`NEEDED`].
+/// Refuses the first that a ledger cannot do without, and warns of the others.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), StoreError> {
+    unmet(connection).await?.into_iter().try_for_each(refuse_or_warn)
+}
+
+/// What is not as it must be. Asked at once for each of [`NEEDED`].
+pub(super) async fn unmet(connection: &mut PgConnection) -> Result<Vec<UnmetSetting>, StoreError> {
     let asks: Vec<&str> = NEEDED.iter().map(|needed| needed.asks).collect();
     let found: Vec<String> = sqlx::query_scalar(&format!("SELECT ARRAY[{}]", asks.join(", ")))
         .fetch_one(connection)
         .await
         .map_err(failed("checking the database's settings"))?;
-    for (needed, found) in NEEDED.iter().zip(found) {
-        needed.check(found)?;
-    }
-    Ok(())
+    Ok(NEEDED.iter().zip(found).filter_map(|(needed, found)| needed.unmet(found)).collect())
 }
 
 /// The same of the version alone, which is known when connecting: an older server refuses what a session is given then,
@@ -123,23 +125,25 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), StoreErro
 pub(super) fn check_version(found: Option<u32>) -> Result<(), StoreError> {
     let version = NEEDED.iter().find(|needed| needed.setting == "server_version_num");
     match (version, found) {
-        (Some(version), Some(found)) => version.check(found.to_string()),
+        (Some(version), Some(found)) => version.unmet(found.to_string()).map_or(Ok(()), refuse_or_warn),
         _ => Ok(()),
     }
 }
 
 impl Needed {
-    fn check(&self, found: String) -> Result<(), StoreError> {
-        let Self { setting, needed, why, repair, .. } = *self;
-        if (self.is_met)(&found) {
-            return Ok(());
-        }
-        if self.refused {
-            return Err(StoreError::Unsuitable { setting, found, needed, why, repair });
-        }
-        tracing::warn!("{setting} is {found} on this database, but should be {needed}: {why}. {repair}");
-        Ok(())
+    fn unmet(&self, found: String) -> Option<UnmetSetting> {
+        let Self { setting, needed, why, repair, refused, .. } = *self;
+        (!(self.is_met)(&found)).then_some(UnmetSetting { setting, found, needed, why, repair, refused })
     }
+}
+
+fn refuse_or_warn(unmet: UnmetSetting) -> Result<(), StoreError> {
+    let UnmetSetting { setting, found, needed, why, repair, refused } = unmet;
+    if refused {
+        return Err(StoreError::Unsuitable { setting, found, needed, why, repair });
+    }
+    tracing::warn!("{setting} is {found} on this database, but should be {needed}: {why}. {repair}");
+    Ok(())
 }
 
 /// Whether a session that begins now could write.

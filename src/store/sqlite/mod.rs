@@ -28,6 +28,7 @@
 //! statements are static and stay prepared.
 
 mod audit;
+mod examine;
 mod levels;
 mod orders;
 mod positions;
@@ -56,9 +57,9 @@ use tx::SqliteTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, ItemLevel, LedgerAdmin, LedgerHistory, LedgerReader, LedgerWriter,
-    OverdueHolds, Position, Snapshot, StoreError, StoredOrder, WorkQueue, first_place_of, offline,
-    stored_order, version,
+    Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
+    LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
+    WorkQueue, first_place_of, offline, stored_order, version,
 };
 use crate::ledger::{CommandKey, Decision, Id, Item, Level, Seq, Sequenced, Sku, Stamp, TopicPartition};
 
@@ -402,6 +403,13 @@ impl LedgerAdmin for SqliteStore {
         for pool in [&self.readers, &self.writer, &self.readers, &self.writer] {
             pool.close().await;
         }
+    }
+}
+
+#[async_trait]
+impl LedgerExaminer for SqliteStore {
+    async fn examine(&self, limit: Duration) -> Examination {
+        examine::examine(self, limit).await
     }
 }
 

@@ -1,0 +1,248 @@
+//! What a database says of itself to who looks for what is wrong with it, or soon will be.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{OverdueHolds, StoreError};
+use crate::ledger::Stamp;
+
+/// An answer, or why there is none.
+pub type Answer<T> = Result<T, StoreError>;
+
+/// What was found out about a ledger and its database. Each part by itself: what one may not see or what is locked
+/// hides nothing else.
+#[derive(Debug)]
+pub struct Examination {
+    /// Whether the tables are those of this program.
+    pub tables: Answer<()>,
+    /// Whether the database takes writes now.
+    pub writable: Answer<()>,
+    /// Whose ledger it is; `None` before the first verifier.
+    pub group: Answer<Option<String>>,
+    /// Holds that should have ended.
+    pub overdue: Answer<Option<OverdueHolds>>,
+    /// What only one kind of database has.
+    pub database: DatabaseFacts,
+}
+
+/// What only one kind of database has.
+#[derive(Debug)]
+pub enum DatabaseFacts {
+    /// A server.
+    Postgres(Box<PostgresFacts>),
+    /// A file.
+    Sqlite(SqliteFacts),
+}
+
+/// What a `PostgreSQL` server says of itself, to the role that asks.
+#[derive(Debug)]
+pub struct PostgresFacts {
+    /// Its version, as it writes it.
+    pub version: Answer<String>,
+    /// Settings that correctness rests on and that are not as they must be.
+    pub settings: Answer<Vec<UnmetSetting>>,
+    /// What is usual for this role in this database.
+    pub usual: Answer<UsualSettings>,
+    /// Who copies it.
+    pub standbys: Answer<Standbys>,
+    /// How many connections there are and may be.
+    pub connections: Answer<ConnectionCounts>,
+    /// What time it is there.
+    pub clock: Answer<ClockReading>,
+    /// What a verifier's role lacks.
+    pub missing_grants: Answer<Vec<MissingGrant>>,
+    /// Transactions that hold locks on the ledger's tables or on the gate of its batches.
+    pub lock_holders: Answer<Vec<LockHolder>>,
+}
+
+/// A setting that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnmetSetting {
+    /// Which.
+    pub setting: &'static str,
+    /// What it is.
+    pub found: String,
+    /// What it must be.
+    pub needed: &'static str,
+    /// What would go wrong.
+    pub why: &'static str,
+    /// What an operator can do.
+    pub repair: &'static str,
+    /// Whether a ledger is refused for it, or only warned of.
+    pub refused: bool,
+}
+
+/// What sessions have that set nothing by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsualSettings {
+    /// `default_transaction_isolation`.
+    pub isolation: String,
+    /// `synchronous_commit`.
+    pub synchronous_commit: String,
+}
+
+/// Who copies a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standbys {
+    /// `synchronous_standby_names`; empty when no commit waits for a standby.
+    pub synchronous_names: String,
+    /// The `sync_state` of each that is connected now; `None` where this role may not see it.
+    pub connected: Vec<Option<String>>,
+}
+
+/// How many connections there are and may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// `max_connections`.
+    pub most: i64,
+    /// Those of them that are kept for administrators.
+    pub reserved: i64,
+    /// Those in use, the asking one among them.
+    pub used: i64,
+    /// The most of this role, and those in use; `None` for any number.
+    pub of_role: Option<(i64, i64)>,
+    /// The same of this database.
+    pub of_database: Option<(i64, i64)>,
+}
+
+impl ConnectionCounts {
+    /// How many more this role can open.
+    #[must_use]
+    pub fn left(&self) -> i64 {
+        let of = |limit: Option<(i64, i64)>| limit.map_or(i64::MAX, |(most, used)| most - used);
+        (self.most - self.reserved - self.used).min(of(self.of_role)).min(of(self.of_database)).max(0)
+    }
+}
+
+/// A clock that was asked, and when by this machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// This machine's clock before the question.
+    pub before: Stamp,
+    /// The database's answer.
+    pub answered: Stamp,
+    /// This machine's clock after it.
+    pub after: Stamp,
+}
+
+impl ClockReading {
+    /// How far the database's clock is ahead of this machine's at least, in microseconds; negative when it is behind;
+    /// 0 where the answer fits between question and end.
+    #[must_use]
+    pub fn ahead(&self) -> i64 {
+        if self.answered.0 > self.after.0 {
+            self.answered.0.saturating_sub(self.after.0)
+        } else if self.answered.0 < self.before.0 {
+            self.answered.0.saturating_sub(self.before.0)
+        } else {
+            0
+        }
+    }
+}
+
+/// Something that a verifier's role must be allowed, and is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingGrant {
+    /// The table or sequence.
+    pub object: String,
+    /// The privilege.
+    pub privilege: String,
+}
+
+/// A transaction that holds locks on the ledger's tables, or on the gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockHolder {
+    /// What has it.
+    pub by: TransactionOwner,
+    /// The role.
+    pub role: String,
+    /// For how long it is open, in seconds; `None` where this role may not see it.
+    pub seconds: Option<i64>,
+    /// What it holds locks on, sorted.
+    pub tables: Vec<String>,
+    /// Whether it does more than read.
+    pub writes: bool,
+    /// How many sessions wait for it.
+    pub blocks: i64,
+}
+
+/// What has a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransactionOwner {
+    /// A session.
+    Session {
+        /// Its process at the server.
+        pid: i32,
+        /// What it calls itself.
+        application: String,
+        /// Where it comes from.
+        address: String,
+        /// Whether it waits for its client in mid-transaction; `None` where this role may not see it.
+        idle: Option<bool>,
+    },
+    /// Nobody any more: it was prepared for a two-phase commit.
+    Prepared {
+        /// Its name.
+        gid: String,
+    },
+}
+
+/// What a `SQLite` file says of itself.
+#[derive(Debug)]
+pub struct SqliteFacts {
+    /// `journal_mode`.
+    pub journal_mode: Answer<String>,
+    /// Whether the write lock could be had, and was given back.
+    pub write_lock: Answer<()>,
+}
+
+/// Until when answers are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    at: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub(super) fn after(limit: Duration) -> Self {
+        Self { at: Instant::now() + limit, limit }
+    }
+
+    /// Waits for an answer until then.
+    pub(super) async fn wait<T>(
+        self,
+        doing: &'static str,
+        look: impl Future<Output = Answer<T>>,
+    ) -> Answer<T> {
+        tokio::time::timeout_at(self.at, look).await.unwrap_or_else(|_| {
+            let text = format!("no answer within {} s", self.limit.as_secs());
+            let source = sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text));
+            Err(StoreError::Database { doing, source, retry: true })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrowest_limit_says_how_many_connections_are_left() {
+        let counts = ConnectionCounts { most: 100, reserved: 3, used: 90, of_role: None, of_database: None };
+        assert_eq!(counts.left(), 7);
+        assert_eq!(ConnectionCounts { of_role: Some((10, 8)), ..counts }.left(), 2);
+        assert_eq!(ConnectionCounts { of_database: Some((5, 9)), ..counts }.left(), 0);
+    }
+
+    #[test]
+    fn a_clock_is_only_said_to_differ_by_what_the_way_does_not_explain() {
+        let reading =
+            |answered| ClockReading { before: Stamp(100), answered: Stamp(answered), after: Stamp(200) };
+        assert_eq!(reading(100).ahead(), 0);
+        assert_eq!(reading(200).ahead(), 0);
+        assert_eq!(reading(250).ahead(), 50);
+        assert_eq!(reading(40).ahead(), -60);
+    }
+}

@@ -1,0 +1,146 @@
+//! Faults of the database.
+
+use std::net::TcpListener;
+
+use super::{Report, SOON, doctor, healthy};
+use crate::support::database::{Database, run_on, unique};
+use crate::support::servers::Servers;
+use crate::support::wait;
+
+#[test]
+fn settings_of_the_database_are_judged_each_with_what_to_do() {
+    let scene = healthy();
+    let name = scene.database.name().to_owned();
+    let set = |setting: &str| scene.database.run(&format!("ALTER DATABASE {name} SET {setting}"));
+
+    set("default_transaction_isolation = 'repeatable read'");
+    doctor(&scene).is_well().finds(
+        "note",
+        "database.isolation",
+        &["repeatable read", "RESET default_transaction_isolation"],
+    );
+    set("synchronous_commit = off");
+    doctor(&scene).finds(
+        "error",
+        "database.settings",
+        &["synchronous_commit is off", "SET synchronous_commit = on"],
+    );
+    scene.database.run(&format!("ALTER DATABASE {name} RESET ALL"));
+    set("default_transaction_read_only = on");
+    doctor(&scene).finds("error", "database.writable", &["default_transaction_read_only", "waits"]);
+    run_on(
+        &Servers::shared().database_url,
+        &format!("ALTER DATABASE {name} RESET ALL; ALTER DATABASE {name} CONNECTION LIMIT 5"),
+    );
+    doctor(&scene).finds("warning", "database.connections", &["opens up to 6", "Raise max_connections"]);
+}
+
+#[test]
+fn a_ledger_without_tables_or_of_another_group_is_named() {
+    let scene = healthy();
+    let empty = Database::empty(&Servers::shared().database_url);
+    let report = Report::of(scene.tool_on(&["doctor"], &empty.url()));
+    report.finds("error", "database.migrations", &["no stock ledger yet", "stock-verifier migrate"]);
+
+    scene.database.run("INSERT INTO ledger_group (name) VALUES ('another')");
+    doctor(&scene).finds("error", "ledger.group", &["\"another\"", "--take-over-ledger"]);
+}
+
+#[test]
+fn an_overdue_hold_is_named() {
+    let scene = healthy();
+    scene.database.run("INSERT INTO holds (expires_at, order_id) VALUES (now() - interval '1 hour', 'h-1')");
+    doctor(&scene).finds("warning", "ledger.holds", &["1 holds", "h-1", "docs/replay.md"]);
+}
+
+#[test]
+fn a_transaction_that_is_idle_and_holds_the_ledgers_locks_is_named_with_its_session() {
+    let scene = healthy();
+    scene.stock(&[("MUG", 5)]);
+    scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
+        wait::until("it is open for long", SOON, || {
+            let report = doctor(&scene);
+            // A batch may take as long as that.
+            let early = report.has("ok", "database.locks", &[]);
+            if !early {
+                let words = ["idle in a transaction", "levels", "pg_terminate_backend"];
+                report.finds("error", "database.locks", &words);
+            }
+            !early
+        });
+    });
+    doctor(&scene).is_well().finds("ok", "database.locks", &[]);
+}
+
+#[test]
+fn a_table_that_is_locked_keeps_nothing_else_from_being_looked_at() {
+    let scene = healthy();
+    scene.database.holding("LOCK TABLE ledger_group", || {
+        let report = doctor(&scene);
+        report.finds("note", "ledger.group", &["no answer within", "lock"]);
+        report.finds("ok", "ledger.holds", &[]);
+        wait::until("the lock is named", SOON, || {
+            doctor(&scene).has("error", "database.locks", &["ledger_group", "pg_terminate_backend"])
+        });
+    });
+}
+
+#[test]
+fn a_role_that_may_only_read_is_told_what_it_lacks() {
+    let scene = healthy();
+    let role = unique("reader");
+    scene.database.run(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'a-password-of-a-test';
+         GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
+         REVOKE SELECT ON holds FROM {role}"
+    ));
+    let mut url = url::Url::parse(&scene.database.url()).expect("a URL");
+    url.set_username(&role).expect("a user");
+    url.set_password(Some("a-password-of-a-test")).expect("a password");
+    let report = Report::of(scene.tool_on(&["doctor"], url.as_str()));
+    report.finds(
+        "error",
+        "database.permissions",
+        &["INSERT on decisions", "USAGE on ledger_seq", "SELECT on holds", "docs/permissions.md"],
+    );
+    // What it may not see is not taken for well.
+    report.finds("note", "ledger.holds", &["cannot look", "permission denied"]);
+    scene.database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
+fn a_database_that_is_away_or_says_nothing_is_an_error_in_time() {
+    let scene = healthy();
+    let report = Report::of(scene.tool_on(&["doctor"], "postgres://stock@127.0.0.1:1/stock"));
+    report.finds("error", "database.connection", &["refused", "--database-url"]);
+    // Accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let report = Report::of(scene.tool_on(&["doctor"], &format!("postgres://stock@{address}/stock")));
+    report.finds("error", "database.connection", &["says nothing", "--database-url"]);
+}
+
+#[test]
+fn a_file_is_looked_at_as_far_as_it_fits() {
+    let scene = healthy();
+    let url = format!("sqlite://{}", scene.file("ledger.db").display());
+    let missing = Report::of(scene.tool_on(&["doctor"], &url));
+    missing.finds("error", "database.connection", &["there is no ledger at", "stock-verifier migrate"]);
+    let mut migrate = crate::support::process::program();
+    assert!(migrate.args(["migrate", "--database-url", &url]).status().expect("it runs").success());
+    let report = Report::of(scene.tool_on(&["doctor"], &url));
+    report.is_well();
+    for check in
+        ["database.settings", "database.locks", "database.migrations", "ledger.group", "ledger.holds"]
+    {
+        report.finds("ok", check, &[]);
+    }
+    // Another process has its write lock.
+    crate::support::servers::wait_for(async {
+        let mut other =
+            <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.expect("the file is opened");
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.expect("locked");
+        let report = Report::of(scene.tool_on(&["doctor"], &url));
+        report.finds("error", "database.locks", &["write lock", "fuser"]);
+    });
+}
