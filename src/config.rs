@@ -213,7 +213,9 @@ impl TopicArgs {
         apart(&self.named(), flag, name)
     }
 
-    fn named(&self) -> [(&str, &str); 6] {
+    /// All of them, each with its flag.
+    #[must_use]
+    pub fn named(&self) -> [(&str, &str); 6] {
         [
             ("--orders-topic", &self.orders_topic),
             ("--adjustments-topic", &self.adjustments_topic),
@@ -425,6 +427,18 @@ pub struct HttpArgs {
     /// A file that holds the token that requests must bring (Authorization: Bearer TOKEN); probes need none
     #[arg(long, env = "STOCK_VERIFIER_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
+
+    /// A streaming replica of the ledger's database, for reads; may be given many times (in the environment: one a line).
+    /// The password file of the ledger's database counts here too
+    #[arg(long, env = "STOCK_VERIFIER_READ_DATABASE_URL", value_name = "URL",
+          value_parser = SecretParser(parse_database_url), value_delimiter = '\n',
+          hide_env_values = true, hide_default_value = true)]
+    pub read_database_url: Vec<DatabaseUrl>,
+
+    /// Furthest that a replica may be behind; one that is further is left for the ledger's database until it has caught up
+    #[arg(long, env = "STOCK_VERIFIER_READ_MAX_LAG", value_name = "TIME", default_value = "5s",
+          value_parser = humantime::parse_duration)]
+    pub read_max_lag: Duration,
 }
 
 impl HttpArgs {

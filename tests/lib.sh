@@ -128,7 +128,7 @@ random_uuid() {
   echo "$id"
 }
 
-# ensure NAME... : each of kafka, postgres, pgbouncer, redis, kcat and openssl that a script needs. Installs the packages that are
+# ensure NAME... : each of kafka, postgres, pgbouncer, prometheus, redis, kcat and openssl that a script needs. Installs the packages that are
 # missing in one go, and sets KAFKA_LIBS and PG_BIN.
 ensure() {
   local name missing=()
@@ -139,6 +139,7 @@ ensure() {
         [ -d "$(kafka_cache)/libs" ] || have mvn || missing+=(maven)
         ;;
       postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
+      prometheus) have prometheus || missing+=(prometheus) ;;
       pgbouncer) have pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer) ;;
       redis) have redis-server || missing+=(redis-server) ;;
       kcat | openssl) have "$name" || missing+=("$name") ;;

@@ -2,8 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::ledger::{DecisionExcerpt, Differs, Limits, Movement, Source};
-use crate::replay::finding::{AuditReport, Finding, PositionMismatch};
+use crate::ledger::{DecisionExcerpt, Differs, Hold, Limits, Movement, Source};
+use crate::replay::finding::{AuditReport, Finding, PositionMismatch, WrongLevel};
 use crate::replay::published::Wrong;
 
 /// A comparison's report, as it is printed for machines.
@@ -78,9 +78,12 @@ pub(super) fn subject(finding: &Finding) -> String {
         | Finding::NoRecord { key, .. }
         | Finding::Decided { key, .. }
         | Finding::BeyondPosition { key, .. }
+        | Finding::OfNoRecord { key }
+        | Finding::TornBatch { key, .. }
         | Finding::OutOfOrder { key, .. } => key.to_string(),
         Finding::ItemLimits { item, .. } => format!("SKU {item}"),
-        Finding::HoldEnd { order_id, .. } => format!("order {order_id}"),
+        Finding::OpenHold { order_id, .. } => format!("order {order_id}"),
+        Finding::PublishedLevel { subject, .. } => subject.clone(),
         Finding::Positions(PositionMismatch { at, .. }) => at.to_string(),
         Finding::Topic(replaced) => format!("topic {}", replaced.topic),
     }
@@ -104,9 +107,15 @@ pub(super) fn what(finding: &Finding) -> String {
         Finding::ItemLimits { now, decided, .. } => {
             format!("its limits are {}, its decisions left {}", limits(*now), limits(*decided))
         }
-        Finding::HoldEnd { now, decided, .. } => {
-            format!("its hold ends at {}, its decisions say {}", now.rfc3339(), decided.rfc3339())
+        Finding::OpenHold { now, decided, .. } => open_hold(now, decided),
+        Finding::PublishedLevel { record, wrong, .. } => published_level(record, *wrong),
+        Finding::OfNoRecord { .. } => {
+            "it is decided, but of no record, and so published nowhere: an operator's own commands are about levels alone"
+                .to_owned()
         }
+        Finding::TornBatch { seq, after, .. } => format!(
+            "its batch has ledger sequence {after} and then {seq}: a decision between them is missing, or was moved"
+        ),
         Finding::Positions(mismatch) => positions(mismatch),
         Finding::Topic(replaced) => replaced.to_string(),
         Finding::OutOfOrder { record, after, .. } => {
@@ -116,6 +125,39 @@ pub(super) fn what(finding: &Finding) -> String {
         }
         Finding::BeyondPosition { record, position, .. } => {
             format!("it was decided from {record}, but the ledger's position there is {position}")
+        }
+    }
+}
+
+/// How an open hold differs from what its decisions say.
+fn open_hold(now: &Hold, decided: &Hold) -> String {
+    let mut how = Vec::new();
+    if now.expires_at != decided.expires_at {
+        how.push(format!(
+            "its hold ends at {}, its decisions say {}",
+            now.expires_at.rfc3339(),
+            decided.expires_at.rfc3339()
+        ));
+    }
+    if now.at != decided.at {
+        let at =
+            |hold: &Hold| hold.at.as_ref().map_or_else(|| "no partition".to_owned(), ToString::to_string);
+        how.push(format!("its hold's end is asked for on {}, its order came by {}", at(now), at(decided)));
+    }
+    how.join("; ")
+}
+
+/// What is wrong with the last record of an item on the levels topic.
+fn published_level(at: &Source, wrong: WrongLevel) -> String {
+    match wrong {
+        WrongLevel::Foreign => format!("the last record of its key, {at}, is no level"),
+        WrongLevel::Otherwise { version, available } => format!(
+            "the last record of its key, {at}, is not what was published of version {version}, which left {available}"
+        ),
+        WrongLevel::Unknown { version, newest } => {
+            format!(
+                "the last record of its key, {at}, says version {version}; the ledger's newest is {newest}"
+            )
         }
     }
 }
@@ -193,7 +235,7 @@ fn movements(movements: &[Movement]) -> String {
 #[cfg(test)]
 mod tests {
     use crate::event::{Fault, FaultCode};
-    use crate::ledger::{CommandKey, CommandKind, Id, NextOffset, Offset, Sku, Stamp, TopicPartition};
+    use crate::ledger::{CommandKey, CommandKind, Id, NextOffset, Offset, Seq, Sku, Stamp, TopicPartition};
     use crate::replay::published::EventId;
 
     use super::*;
@@ -234,6 +276,16 @@ mod tests {
             source: None,
         };
         let limits = Limits { backorder: 2, order: None };
+        let hold = |end, partition| Hold {
+            expires_at: Stamp(end),
+            at: Some(TopicPartition::new("orders", partition)),
+        };
+        let open_hold = |now, decided| {
+            let order_id = Id::new("o-1").expect("an id");
+            Finding::OpenHold { order_id, now, decided }
+        };
+        let level =
+            |wrong| Finding::PublishedLevel { subject: "level of SKU MUG".to_owned(), record: at(1), wrong };
         let findings = [
             of_event(EventId::Result(key()), Wrong::Missing),
             of_event(EventId::DeadLetter(at(1)), Wrong::Altered(at(2))),
@@ -250,11 +302,13 @@ mod tests {
             decided(Differs::Decision { stored: excerpt(true, true), again: excerpt(false, false) }),
             decided(Differs::Movements { stored: vec![moved.clone(), moved], again: Vec::new() }),
             Finding::ItemLimits { item: mug, now: limits, decided: Limits::default() },
-            Finding::HoldEnd {
-                order_id: Id::new("o-1").expect("an id"),
-                now: Stamp(0),
-                decided: Stamp(1_000_000),
-            },
+            open_hold(hold(0, 3), hold(1_000_000, 3)),
+            open_hold(hold(0, 4), hold(0, 3)),
+            level(WrongLevel::Foreign),
+            level(WrongLevel::Otherwise { version: 2, available: 7 }),
+            level(WrongLevel::Unknown { version: 9, newest: 2 }),
+            Finding::OfNoRecord { key: key() },
+            Finding::TornBatch { key: key(), seq: Seq(12), after: Seq(10) },
             mismatch(Some(9), Some(8)),
             mismatch(Some(3), None),
             mismatch(None, Some(1)),
@@ -282,6 +336,12 @@ mod tests {
 5 differing order.created/o-1: its movements are MUG -3 to 5 (version 2), MUG -3 to 5 (version 2); the rules: none
 5 differing SKU MUG: its limits are backorder_limit 2 and order_limit none, its decisions left backorder_limit 0 and order_limit none
 5 differing order o-1: its hold ends at 1970-01-01T00:00:00.000000Z, its decisions say 1970-01-01T00:00:01.000000Z
+5 differing order o-1: its hold's end is asked for on orders[4], its order came by orders[3]
+4 differing level of SKU MUG: the last record of its key, orders[3]@1, is no level
+4 differing level of SKU MUG: the last record of its key, orders[3]@1, is not what was published of version 2, which left 7
+4 extra level of SKU MUG: the last record of its key, orders[3]@1, says version 9; the ledger's newest is 2
+4 extra order.created/o-1: it is decided, but of no record, and so published nowhere: an operator's own commands are about levels alone
+5 missing order.created/o-1: its batch has ledger sequence 10 and then 12: a decision between them is missing, or was moved
 6 differing orders[3]: the ledger is at 9, Kafka's committed offset is 8
 6 differing orders[3]: the ledger is at 3, Kafka has no committed offset
 6 differing orders[3]: the ledger was never here, Kafka's committed offset is 1

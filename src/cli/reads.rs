@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use secrecy::ExposeSecret as _;
 
 use super::{Access, open_ledger};
@@ -12,8 +12,8 @@ use crate::http::{self, Api, Server, Token};
 use crate::kafka::probe::probe;
 use crate::observe::{CONTENT_TYPE, Metrics};
 use crate::pipeline::{Settings, StoppedPartitions};
-use crate::store::Store;
-use crate::store::postgres::Connections;
+use crate::store::postgres::{Connections, Replicas};
+use crate::store::{LedgerQueries, Store};
 
 /// Connections to PostgreSQL for reads: look-ups by index take a fraction of a millisecond each, so few answer thousands
 /// a second. Their own, so that who reads never waits with who decides, nor the other way round.
@@ -22,7 +22,45 @@ const CONNECTIONS: Connections = Connections { batches: 1, readers: 4, others: 1
 /// The read API, with the ledger it reads.
 pub(super) struct Reads {
     pub(super) server: Server,
-    store: Arc<dyn Store>,
+    source: Source,
+}
+
+/// What is read.
+enum Source {
+    Ledger(Arc<dyn Store>),
+    Replicas(Arc<Replicas>),
+}
+
+impl Source {
+    async fn open(http: &HttpArgs, database: &DatabaseArgs) -> Result<Self> {
+        if http.read_database_url.is_empty() {
+            return Ok(Self::Ledger(open_ledger(database, CONNECTIONS, Access::Read).await?));
+        }
+        let url = database.url()?;
+        if url.expose().starts_with("sqlite:") {
+            bail!("--read-database-url names a replica, and a SQLite ledger has none: leave it out");
+        }
+        let replicas: Vec<String> =
+            http.read_database_url.iter().map(|replica| replica.expose().to_owned()).collect();
+        let replicas = Replicas::open(url.expose(), &replicas, url.password(), http.read_max_lag)
+            .await
+            .context("cannot read from replicas (check --database-url and --read-database-url)")?;
+        Ok(Self::Replicas(Arc::new(replicas)))
+    }
+
+    fn queries(&self) -> Arc<dyn LedgerQueries> {
+        match self {
+            Self::Ledger(store) => store.clone(),
+            Self::Replicas(replicas) => replicas.clone(),
+        }
+    }
+
+    async fn close(&self) {
+        match self {
+            Self::Ledger(store) => store.close().await,
+            Self::Replicas(replicas) => replicas.close().await,
+        }
+    }
 }
 
 impl Reads {
@@ -36,9 +74,9 @@ impl Reads {
     ) -> Result<Option<Self>> {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
-        let store = open_ledger(database, CONNECTIONS, Access::Read).await?;
+        let source = Source::open(http, database).await?;
         let api = Api {
-            queries: store.clone(),
+            queries: source.queries(),
             kafka: Box::new(probe(&settings.kafka, &settings.topics.orders_topic)?),
             stopped: Box::new(move || {
                 stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()
@@ -49,16 +87,16 @@ impl Reads {
             }),
             token,
         };
-        let server = Self::listen(listen, api, &store).await?;
+        let server = Self::listen(listen, api, &source).await?;
         tracing::info!("answering reads, probes and metrics at http://{}", server.address());
-        Ok(Some(Self { server, store }))
+        Ok(Some(Self { server, source }))
     }
 
-    async fn listen(listen: SocketAddr, api: Api, store: &Arc<dyn Store>) -> Result<Server> {
+    async fn listen(listen: SocketAddr, api: Api, source: &Source) -> Result<Server> {
         match Server::start(listen, api).await {
             Ok(server) => Ok(server),
             Err(error) => {
-                store.close().await;
+                source.close().await;
                 Err(error)
             }
         }
@@ -67,6 +105,6 @@ impl Reads {
     /// Finishes what is under way, and closes its ledger.
     pub(super) async fn stop(self) {
         self.server.stop().await;
-        self.store.close().await;
+        self.source.close().await;
     }
 }

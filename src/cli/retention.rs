@@ -15,27 +15,33 @@ const WARN_AT: i64 = 2;
 
 /// How long a topic keeps its records, where it does not keep them for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kept {
-    ms: Option<i64>,
-    bytes: Option<i64>,
+pub(super) struct Kept {
+    pub(super) ms: Option<i64>,
+    pub(super) bytes: Option<i64>,
 }
 
 impl Kept {
-    fn of(settings: &TopicSettings) -> Self {
+    pub(super) fn of(settings: &TopicSettings) -> Self {
         let number = |name| settings.number(name).filter(|number| *number >= 0);
         Self { ms: number("retention.ms"), bytes: number("retention.bytes") }
+    }
+
+    /// From when on a record is young: nothing is warned of for it. In milliseconds since 1970.
+    pub(super) fn young_since(self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        i64::try_from(now).unwrap_or(i64::MAX) - self.ms.unwrap_or(i64::MAX) / WARN_AT
     }
 }
 
 /// Why unread records may soon be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Risk {
+pub(super) enum Risk {
     Age,
     Size,
 }
 
 /// Why they may; `lag.young` is the first record that is younger than what may be warned of.
-fn risk(lag: Lag, kept: Kept) -> Option<Risk> {
+pub(super) fn risk(lag: Lag, kept: Kept) -> Option<Risk> {
     let unread = lag.high - lag.next;
     if unread <= 0 {
         None
@@ -102,9 +108,7 @@ async fn look(settings: &Settings) -> Result<()> {
 
 /// How far the group is in each partition of a topic.
 fn lags_of(settings: &Settings, topic: &str, kept: Kept) -> Result<Vec<(i32, Lag)>> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let young = i64::try_from(now).unwrap_or(i64::MAX) - kept.ms.unwrap_or(i64::MAX) / WARN_AT;
-    lags(&settings.kafka, &settings.group.group, topic, young)
+    lags(&settings.kafka, &settings.group.group, topic, kept.young_since())
 }
 
 #[cfg(test)]

@@ -149,16 +149,24 @@ fn find_blocking(check: &TopicsToCheck) -> Result<Topics> {
     }
 }
 
+/// What Kafka says of the settings of some topics, in their order.
+pub(super) type Described = anyhow::Result<Vec<Result<TopicSettings, String>>>;
+
 /// Whether Kafka removes commands of a topic for newer ones with the same key: all of them count.
 pub(super) async fn kept(check: &TopicsToCheck) -> Vec<Remark> {
     let topics = check.topics.read();
+    judge_kept(topics, check.accept_compacted, &settings_of(&check.kafka, &topics).await)
+}
+
+/// The same, where it is known what Kafka says of them.
+pub(super) fn judge_kept(topics: [&str; 2], accept_compacted: bool, described: &Described) -> Vec<Remark> {
     let unknown = |topics: &str, why: &dyn std::fmt::Display| {
         Remark::Unknown(format!(
             "cannot check whether {topics} keeps what was not read yet (cleanup.policy, retention.ms): {why}. To have \
              it checked, allow this user to read its settings (ACL: DescribeConfigs)"
         ))
     };
-    let described = match settings_of(&check.kafka, &topics).await {
+    let described = match described {
         Ok(described) => described,
         Err(error) => return vec![unknown(&topics.join(" and "), &causes::of(error.as_ref()))],
     };
@@ -171,7 +179,7 @@ pub(super) async fn kept(check: &TopicsToCheck) -> Vec<Remark> {
         if !policy.split(',').any(|part| part.trim() == "compact") {
             return None;
         }
-        Some(if check.accept_compacted {
+        Some(if accept_compacted {
             Remark::Warned(format!(
                 "{topic}: this topic is compacted: commands are lost that Kafka removes before they are read"
             ))
@@ -202,16 +210,26 @@ pub(super) fn largest_record(settings: &Result<TopicSettings, String>) -> Option
 /// Where a dead letter could not be kept whole, or a result not be published. Where Kafka does not say, nothing is said:
 /// that is a matter of what this user may see, and [`kept`] has said it.
 pub(super) async fn sizes(check: &TopicsToCheck) -> Vec<Remark> {
-    let topics = &check.topics;
-    let names = [
-        &*topics.orders_topic,
+    let names = sized(&check.topics);
+    settings_of(&check.kafka, &names)
+        .await
+        .map_or_else(|_| Vec::new(), |described| judge_sizes(names, &described))
+}
+
+/// The topics whose sizes must fit each other.
+pub(super) fn sized(topics: &TopicArgs) -> [&str; 5] {
+    [
+        &topics.orders_topic,
         &topics.adjustments_topic,
         &topics.dead_letter_topic,
         &topics.accepted_topic,
         &topics.rejected_topic,
-    ];
+    ]
+}
+
+/// The same, where it is known what Kafka says of them.
+pub(super) fn judge_sizes(names: [&str; 5], described: &[Result<TopicSettings, String>]) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    let Ok(described) = settings_of(&check.kafka, &names).await else { return remarks };
     let sizes: Vec<Option<u64>> = described.iter().map(largest_record).collect();
     let [orders, adjustments, letters, ref results @ ..] = sizes[..] else { return remarks };
     for (topic, size) in [(names[0], orders), (names[1], adjustments)] {

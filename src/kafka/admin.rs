@@ -80,15 +80,29 @@ pub async fn create_topics(kafka: &KafkaArgs, plans: &[TopicPlan<'_>]) -> Result
     Ok(created.collect())
 }
 
-/// The settings of a topic.
-#[derive(Debug)]
-pub struct TopicSettings(ConfigResource);
+/// The settings of a topic, or of a broker.
+#[derive(Debug, Clone, Default)]
+pub struct Settings(HashMap<String, String>);
 
-impl TopicSettings {
+/// The settings of a topic.
+pub type TopicSettings = Settings;
+
+impl Settings {
+    /// These.
+    #[must_use]
+    pub fn new(settings: &[(&str, &str)]) -> Self {
+        Self(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    fn of(resource: ConfigResource) -> Self {
+        let known = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+        Self(known.collect())
+    }
+
     /// A setting's value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.value.as_deref()
+        self.0.get(name).map(String::as_str)
     }
 
     /// A setting's value, where it is a number.
@@ -103,10 +117,43 @@ impl TopicSettings {
 /// # Errors
 /// When the configuration is refused, or Kafka does not answer.
 pub async fn settings_of(kafka: &KafkaArgs, topics: &[&str]) -> Result<Vec<Result<TopicSettings, String>>> {
+    settings_within(kafka, topics, ANSWER_LIMIT).await
+}
+
+/// The same, waited for no longer than `limit`.
+///
+/// # Errors
+/// As [`settings_of`].
+pub async fn settings_within(
+    kafka: &KafkaArgs,
+    topics: &[&str],
+    limit: Duration,
+) -> Result<Vec<Result<TopicSettings, String>>> {
     let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ANSWER_LIMIT));
-    let described = admin(kafka)?.describe_configs(&wanted, &options).await?;
-    Ok(described.into_iter().map(|one| one.map(TopicSettings).map_err(|why| why.to_string())).collect())
+    described(kafka, &wanted, limit).await
+}
+
+/// The settings of a broker; Kafka's reason where it does not say them.
+///
+/// # Errors
+/// As [`settings_of`].
+pub async fn broker_settings(
+    kafka: &KafkaArgs,
+    broker: i32,
+    limit: Duration,
+) -> Result<Result<Settings, String>> {
+    let found = described(kafka, &[ResourceSpecifier::Broker(broker)], limit).await?;
+    found.into_iter().next().context("the answer leaves the broker out")
+}
+
+async fn described(
+    kafka: &KafkaArgs,
+    wanted: &[ResourceSpecifier<'_>],
+    limit: Duration,
+) -> Result<Vec<Result<Settings, String>>> {
+    let options = AdminOptions::new().request_timeout(Some(limit));
+    let described = admin(kafka)?.describe_configs(wanted, &options).await?;
+    Ok(described.into_iter().map(|one| one.map(Settings::of).map_err(|why| why.to_string())).collect())
 }
 
 /// Remembers the last error of a client, to say why a broker could not be reached.

@@ -2,8 +2,8 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::admin_request::NoAnswer;
 use super::consumer::JoinedAnew;
-use super::topic_ids::NoAnswer;
 
 /// What was asked of Kafka, and why it was not done.
 #[derive(Debug, thiserror::Error)]

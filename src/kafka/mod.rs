@@ -1,10 +1,13 @@
 //! Kafka's clients: the only room that knows librdkafka.
 
 pub mod admin;
+mod admin_request;
 pub mod asker;
 mod client;
 pub mod consumer;
 mod error;
+pub mod examiner;
+pub mod groups;
 pub mod in_process;
 mod member_id;
 pub mod offsets;
@@ -17,4 +20,5 @@ pub mod topic_ids;
 pub mod topics;
 pub mod transactional;
 
+pub use admin_request::{Operation, Operations};
 pub use error::Error;

@@ -1,14 +1,12 @@
 //! Which topic a name means now: Kafka's id of it, which a topic made anew under the same name does not have.
 //!
-//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this is one of the two files of the
-//! library with unsafe code. Everything librdkafka gives is owned by an `Owned` from the moment it is given, so that every way
-//! out frees it; nothing borrowed from it leaves [`describe`].
+//! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this is one of the files of the
+//! library with unsafe code. Nothing borrowed from the answer leaves [`each`].
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fmt;
-use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -18,12 +16,11 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataBroker;
 
+use super::admin_request::{NoAnswer, Operations, Owned, Question, c_names, check};
 use crate::ledger::TopicId;
 
 /// What librdkafka calls a broker whose id it does not know yet.
 const UNKNOWN_BROKER: i32 = -1;
-/// librdkafka itself says when the limit is over; a little longer than that, in milliseconds, its word is waited for.
-const SLACK_MS: i32 = 200;
 
 /// What a name means to Kafka now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,38 +70,6 @@ impl fmt::Display for Described {
     }
 }
 
-/// Why Kafka's answer is not known. Asking again may help.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Kafka does not say which topics there are: {0}")]
-pub struct NoAnswer(String);
-
-/// Something of librdkafka's that must be given back.
-struct Owned<T> {
-    at: NonNull<T>,
-    free: unsafe extern "C" fn(*mut T),
-}
-
-impl<T> Owned<T> {
-    /// Owns what librdkafka gave; `None` when it gave nothing.
-    ///
-    /// # Safety
-    /// `given` is null, or `free` may be called on it once, and nobody else will.
-    unsafe fn new(given: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
-        NonNull::new(given).map(|at| Self { at, free })
-    }
-
-    fn ptr(&self) -> *mut T {
-        self.at.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: promised by whoever called `new`; a value is dropped once.
-        unsafe { (self.free)(self.at.as_ptr()) }
-    }
-}
-
 /// What each of these names means now, in their order. Each name once. Blocks for little longer than `limit`.
 ///
 /// Any kind of client can ask; one that may create topics (`allow.auto.create.topics`, a producer's default) could
@@ -117,23 +82,50 @@ pub fn describe<C: ClientContext>(
     names: &[&str],
     limit: Duration,
 ) -> Result<Vec<Described>, NoAnswer> {
-    let unanswered = |why: &dyn fmt::Display| NoAnswer(why.to_string());
+    // SAFETY: it is called with a description that lives as long as the call.
+    each(client, names, limit, false, |name, topic| unsafe { read(name, topic) })
+}
+
+/// What this user may do with each of these topics, in their order; `None` where there is no such topic that this user
+/// may know of, or the broker is too old to say. Each name once. Blocks for little longer than `limit`.
+///
+/// # Errors
+/// As [`describe`].
+pub fn allowed<C: ClientContext>(
+    client: &Client<C>,
+    names: &[&str],
+    limit: Duration,
+) -> Result<Vec<Option<Operations>>, NoAnswer> {
+    each(client, names, limit, true, |name, topic| {
+        // SAFETY: the description lives as long as this call, and so does its list.
+        unsafe {
+            if !matches!(read(name, topic)?, Described::There { .. }) {
+                return Ok(None);
+            }
+            let mut count = 0;
+            let list = native::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
+            Ok(Operations::read(list, count))
+        }
+    })
+}
+
+/// Asks about topics, and reads the answer about each. What `read` is called with lives as long as that call.
+fn each<C: ClientContext, T>(
+    client: &Client<C>,
+    names: &[&str],
+    limit: Duration,
+    operations: bool,
+    read: impl Fn(&str, *const native::rd_kafka_TopicDescription_t) -> Result<T, NoAnswer>,
+) -> Result<Vec<T>, NoAnswer> {
     let Some(first) = names.first() else { return Ok(Vec::new()) };
-    let owned_names: Vec<CString> = names
-        .iter()
-        .map(|name| CString::new(*name))
-        .collect::<Result<_, _>>()
-        .map_err(|error| unanswered(&error))?;
+    let owned_names = c_names(names)?;
     let deadline = Instant::now() + limit;
     // librdkafka would ask the controller, which not every broker has: librdkafka's own test broker has none, and then
     // there would be no answer. So any broker that is up.
-    let metadata = client.fetch_metadata(Some(first), limit).map_err(|error| unanswered(&error))?;
+    let metadata = client.fetch_metadata(Some(first), limit).map_err(|error| NoAnswer::new(&error))?;
     let some = metadata.brokers().first().map_or(UNKNOWN_BROKER, MetadataBroker::id);
     let broker = Some(metadata.orig_broker_id()).filter(|id| *id > UNKNOWN_BROKER).unwrap_or(some);
     drop(metadata);
-    let left = deadline.saturating_duration_since(Instant::now());
-    let limit_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
-    let rk = client.native_ptr();
 
     let mut name_pointers: Vec<_> = owned_names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: the array has as many pointers as is said, each to a string with its NUL; librdkafka copies the strings.
@@ -144,65 +136,34 @@ pub fn describe<C: ClientContext>(
             native::rd_kafka_TopicCollection_destroy,
         )
     };
-    let topics = topics.ok_or_else(|| unanswered(&"the question cannot be asked"))?;
-
-    // SAFETY: `rk` is a client that lives as long as `client` is borrowed. The options are ours to free.
-    let options = unsafe {
-        Owned::new(
-            native::rd_kafka_AdminOptions_new(
-                rk,
-                native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            ),
-            native::rd_kafka_AdminOptions_destroy,
-        )
-    };
-    let options = options.ok_or_else(|| unanswered(&"the question cannot be asked"))?;
-    // SAFETY: the options live. No room for words is given, and none is claimed: the code says enough.
-    let set = unsafe {
-        native::rd_kafka_AdminOptions_set_request_timeout(options.ptr(), limit_ms, ptr::null_mut(), 0)
-    };
-    check(set).map_err(|error| unanswered(&error))?;
-    // SAFETY: as before.
-    let set = unsafe { native::rd_kafka_AdminOptions_set_broker(options.ptr(), broker, ptr::null_mut(), 0) };
-    check(set).map_err(|error| unanswered(&error))?;
-
-    // SAFETY: `rk` lives. The queue is ours to free; when that is before the answer came, librdkafka frees the answer.
-    let queue = unsafe { Owned::new(native::rd_kafka_queue_new(rk), native::rd_kafka_queue_destroy) };
-    let queue = queue.ok_or_else(|| unanswered(&"the question cannot be asked"))?;
-
-    // SAFETY: all four live. librdkafka copies the names and the options, and keeps a count of its own on the queue.
-    unsafe { native::rd_kafka_DescribeTopics(rk, topics.ptr(), options.ptr(), queue.ptr()) };
-
-    // SAFETY: the queue lives, and no other thread polls it. The event is ours to free.
-    let event = unsafe {
-        Owned::new(
-            native::rd_kafka_queue_poll(queue.ptr(), limit_ms.saturating_add(SLACK_MS)),
-            native::rd_kafka_event_destroy,
-        )
-    };
-    let event = event.ok_or_else(|| unanswered(&format_args!("no answer within {limit:?}")))?;
-    // SAFETY: the event lives.
-    check(unsafe { native::rd_kafka_event_error(event.ptr()) }).map_err(|error| unanswered(&error))?;
+    let topics = topics.ok_or_else(|| NoAnswer::new(&"the question cannot be asked"))?;
+    let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let question = Question { kind, broker: Some(broker), operations };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let event = question.ask(client, left, |rk, options, queue| {
+        // SAFETY: all four live. librdkafka copies the names and the options, and keeps a count of its own on the queue.
+        unsafe { native::rd_kafka_DescribeTopics(rk, topics.ptr(), options, queue) }
+    })?;
     // SAFETY: the event lives. Null when it is an event of another kind, which is checked.
     let result = unsafe { native::rd_kafka_event_DescribeTopics_result(event.ptr()) };
     if result.is_null() {
-        return Err(unanswered(&"the answer is to another question"));
+        return Err(NoAnswer::new(&"the answer is to another question"));
     }
     let mut count = 0;
     // SAFETY: the result is the event's and lives as long; `count` says how many pointers there are.
     let found = unsafe { native::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
     if count != names.len() || found.is_null() {
-        return Err(unanswered(&"the answer leaves topics out"));
+        return Err(NoAnswer::new(&"the answer leaves topics out"));
     }
     // SAFETY: librdkafka says that there are so many. They are not changed while the event lives, which is until the
     // end of this function.
     let found = unsafe { std::slice::from_raw_parts(found.cast_const(), count) };
     let described = names.iter().zip(found).map(|(name, topic)| {
         if topic.is_null() {
-            return Err(unanswered(&format_args!("the answer leaves {name} out")));
+            return Err(NoAnswer::new(&format_args!("the answer leaves {name} out")));
         }
-        // SAFETY: not null, and the event's, so it lives until the end of this function.
-        unsafe { read(name, *topic) }
+        // Not null, and the event's, so it lives until the end of this function.
+        read(name, *topic)
     });
     described.collect()
 }
@@ -246,13 +207,6 @@ fn id_of([high, low]: [i64; 2]) -> Option<TopicId> {
     bytes[..8].copy_from_slice(&high.to_be_bytes());
     bytes[8..].copy_from_slice(&low.to_be_bytes());
     (bytes != [0; 16]).then(|| TopicId::new(URL_SAFE_NO_PAD.encode(bytes)))
-}
-
-fn check(code: native::rd_kafka_resp_err_t) -> Result<(), RDKafkaErrorCode> {
-    match RDKafkaErrorCode::from(code) {
-        RDKafkaErrorCode::NoError => Ok(()),
-        error => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -274,10 +274,17 @@ impl Collector for StoppedCollector {
             None,
             MetricType::Gauge,
         )?;
-        for (at, _) in self.0.all() {
+        let stopped = self.0.all();
+        for (at, _) in &stopped {
             let labels = PartitionLabels { topic: at.topic.to_string(), partition: at.partition };
             ConstGauge::new(1_i64).encode(metric.encode_family(&labels)?)?;
         }
-        Ok(())
+        let count = encoder.encode_descriptor(
+            "stock_verifier_stopped_partitions",
+            "How many partitions are read no further until a person has looked",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(number(stopped.len()))).encode(count)
     }
 }

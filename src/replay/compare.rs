@@ -1,6 +1,6 @@
 //! The ledger against its topics: whether what was asked decides the same again, and what was published is what is stored.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use super::decision_verifier::DecisionVerifier;
 use super::finding::{AuditReport, Finding, PositionMismatch};
 use super::incarnations::{Gone, Incarnations};
 use super::join::{Join, Page};
+use super::levels::PublishedLevels;
 use super::published::{Event, EventId, Named, Names, Reconciler, Sums, letter_class, letter_of, time_of};
 use super::record_filter::Met;
 use super::replay_state::{Entry, Pages};
@@ -37,6 +38,15 @@ pub async fn with_topics(
     scope: Scope<'_>,
     progress: &Progress,
 ) -> Result<AuditReport> {
+    let levels = if scope.filter.is_everything() {
+        // Another group's ledger is refused first.
+        scope.check_group(store).await?;
+        let topic = &scope.topics.levels_topic;
+        let read = || PublishedLevels::read(&Topics::connect(scope.kafka, scope.group)?, topic);
+        Some(block_in_place(read)?)
+    } else {
+        None
+    };
     let look = scope.look(store, &scope.sources()).await?;
     let LedgerView { topics, ranges: chosen, running, committed, positions, incarnations, replaced, .. } =
         look;
@@ -81,12 +91,16 @@ pub async fn with_topics(
         letters_are_gone: !deleted.is_empty(),
     };
     let mut comparison = Comparison::new(over, Sums::default());
+    comparison.levels = levels;
     verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
     verifier.report.notes.extend(comparison.gone.notes());
     verifier.report.notes.append(&mut comparison.remarks);
     let misplaced = std::mem::take(&mut comparison.misplaced);
     verifier.report.notes.extend(where_pieces_are(&mut *snapshot, misplaced).await?);
     verifier.report.unknown = comparison.met.unmet(scope.filter);
+    if let Some(levels) = comparison.levels.take() {
+        levels.report(running, &mut verifier.report);
+    }
     if scope.filter.is_everything() {
         verifier.end(&mut *snapshot).await?;
     }
@@ -216,8 +230,6 @@ struct Comparison<'a, R> {
     over: Over<'a>,
     /// Decisions met whose records went with an earlier topic.
     gone: Gone,
-    /// The last record of each partition that made a decision so far, in the ledger's order.
-    last: HashMap<TopicPartition, Offset>,
     reconciler: R,
     /// The events that are meant, where records are chosen by what they say.
     meant: HashSet<EventId>,
@@ -227,6 +239,8 @@ struct Comparison<'a, R> {
     remarks: Vec<String>,
     /// Lines that asked for pieces which the order does not have there.
     misplaced: Vec<Misplaced>,
+    /// What the levels topic says, where it is looked at.
+    levels: Option<PublishedLevels>,
 }
 
 /// A line of a return or a confirmation that asks for an item of which its order has nothing.
@@ -267,12 +281,12 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         Self {
             over,
             gone: Gone::default(),
-            last: HashMap::new(),
             reconciler,
             meant: HashSet::new(),
             met: Met::default(),
             remarks: Vec::new(),
             misplaced: Vec::new(),
+            levels: None,
         }
     }
 
@@ -323,7 +337,14 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
     ) -> Step {
         let Entry { decision, movements } = entry;
         self.meet(&decision, &movements, &found);
-        if self.over.incarnations.is_of_last(&decision) {
+        let is_of_last = self.over.incarnations.is_of_last(&decision);
+        verifier.check_order(&decision, is_of_last);
+        if let Some(levels) = &mut self.levels {
+            for movement in &movements {
+                levels.meet(movement);
+            }
+        }
+        if is_of_last {
             self.check_place(verifier, &decision);
         } else {
             self.of_an_earlier_topic(verifier, &decision);
@@ -335,6 +356,14 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                 !self.over.scope.filter.looks_inside()
             }
         };
+        let filter = self.over.scope.filter;
+        if decision.source.is_none()
+            && decision.key.kind != CommandKind::Adjustment
+            && verifier.counts(&decision)
+            && (filter.is_everything() || filter.ids.contains(&decision.key.id))
+        {
+            verifier.report.add(Finding::OfNoRecord { key: decision.key.clone() });
+        }
         let counts = wanted && verifier.counts(&decision);
         verifier.report.decisions += u64::from(counts);
         // An operator's own, and those whose record is deleted, are judged by what they say themselves.
@@ -422,24 +451,17 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         }
     }
 
-    /// What is decided lies below the partition's position. And records of a partition are decided in their order: a
-    /// decision that was moved in the ledger's order shows.
+    /// What is decided lies below the partition's position.
     fn check_place(&mut self, verifier: &mut DecisionVerifier, decision: &Decision) {
         let Some(source) = &decision.source else { return };
-        let (key, record) = (|| decision.key.clone(), || source.clone());
         if let Some(position) = self.over.positions.get(&source.at)
             && !position.covers(source.offset)
         {
             verifier.report.add(Finding::BeyondPosition {
-                key: key(),
-                record: record(),
+                key: decision.key.clone(),
+                record: source.clone(),
                 position: *position,
             });
-        }
-        if let Some(after) = self.last.insert(source.at.clone(), source.offset)
-            && source.offset < after
-        {
-            verifier.report.add(Finding::OutOfOrder { key: key(), record: record(), after });
         }
     }
 

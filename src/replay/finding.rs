@@ -4,7 +4,7 @@ use super::incarnations::Replaced;
 use super::published::{EventId, Wrong};
 use crate::event::Fault;
 use crate::ledger::{
-    CommandKey, Differs, Id, Item, Limits, NextOffset, Offset, Source, Stamp, TopicPartition,
+    CommandKey, Differs, Hold, Id, Item, Limits, NextOffset, Offset, Seq, Source, TopicPartition,
 };
 
 /// Findings of each class kept at most; all are counted.
@@ -87,14 +87,37 @@ pub enum Finding {
         /// As its decisions left them.
         decided: Limits,
     },
-    /// A hold does not end when its decisions say.
-    HoldEnd {
+    /// A hold does not end when, or is not asked for where, its decisions say.
+    OpenHold {
         /// The order.
         order_id: Id,
-        /// When it ends.
-        now: Stamp,
-        /// When its decisions say that it ends.
-        decided: Stamp,
+        /// As it is.
+        now: Hold,
+        /// As its decisions left it.
+        decided: Hold,
+    },
+    /// The last record of an item on the levels topic is no level that the ledger has.
+    PublishedLevel {
+        /// What it is about.
+        subject: String,
+        /// The record.
+        record: Source,
+        /// What is wrong with it.
+        wrong: WrongLevel,
+    },
+    /// What orders, returns or holds ask for came by no record: an operator changes levels alone.
+    OfNoRecord {
+        /// The command.
+        key: CommandKey,
+    },
+    /// Two decisions of one batch, one after the other, between whose ledger sequences something is missing.
+    TornBatch {
+        /// The command of the later one.
+        key: CommandKey,
+        /// Its ledger sequence.
+        seq: Seq,
+        /// The ledger sequence of the one before.
+        after: Seq,
     },
     /// Ledger and Kafka do not agree how far a partition is done.
     Positions(PositionMismatch),
@@ -120,6 +143,27 @@ pub enum Finding {
     },
 }
 
+/// What is wrong with the last record of an item on the levels topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrongLevel {
+    /// It is no level.
+    Foreign,
+    /// It says something else of this version.
+    Otherwise {
+        /// The version.
+        version: i64,
+        /// The level that the item had then.
+        available: i64,
+    },
+    /// The ledger has no such version.
+    Unknown {
+        /// The version that it says.
+        version: i64,
+        /// The newest that the ledger has; 0 where it does not know the item.
+        newest: i64,
+    },
+}
+
 /// A partition of which ledger and Kafka do not agree how far it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PositionMismatch {
@@ -140,10 +184,13 @@ impl Finding {
             | Self::Undecided { .. }
             | Self::NoCommand { .. }
             | Self::AnotherCommand { .. }
-            | Self::NoRecord { .. } => 4,
+            | Self::NoRecord { .. }
+            | Self::OfNoRecord { .. }
+            | Self::PublishedLevel { .. } => 4,
             Self::Decided { .. }
             | Self::ItemLimits { .. }
-            | Self::HoldEnd { .. }
+            | Self::OpenHold { .. }
+            | Self::TornBatch { .. }
             | Self::OutOfOrder { .. } => 5,
             Self::Positions(_) | Self::Topic(_) | Self::BeyondPosition { .. } => 6,
         }
@@ -153,15 +200,20 @@ impl Finding {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Published { wrong: Wrong::Missing, .. } | Self::Undecided { .. } => Class::Missing,
+            Self::Published { wrong: Wrong::Missing, .. }
+            | Self::Undecided { .. }
+            | Self::TornBatch { .. } => Class::Missing,
             Self::Published { wrong: Wrong::Repeated(_) | Wrong::Unknown(_), .. }
             | Self::NoCommand { .. }
             | Self::AnotherCommand { .. }
-            | Self::NoRecord { .. } => Class::Extra,
+            | Self::NoRecord { .. }
+            | Self::OfNoRecord { .. }
+            | Self::PublishedLevel { wrong: WrongLevel::Unknown { .. }, .. } => Class::Extra,
             Self::Published { wrong: Wrong::Altered(_) | Wrong::Envelope(_), .. }
             | Self::Decided { .. }
             | Self::ItemLimits { .. }
-            | Self::HoldEnd { .. }
+            | Self::OpenHold { .. }
+            | Self::PublishedLevel { wrong: WrongLevel::Foreign | WrongLevel::Otherwise { .. }, .. }
             | Self::Positions(_)
             | Self::Topic(_)
             | Self::BeyondPosition { .. }

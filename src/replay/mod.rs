@@ -14,6 +14,7 @@ pub mod decision_verifier;
 pub mod finding;
 pub mod incarnations;
 pub mod join;
+mod levels;
 pub mod published;
 pub mod rebuild;
 pub mod record_filter;

@@ -6,8 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use stock_verifier::cli::audit::{AuditOutcome, AuditStatus, report};
-use stock_verifier::ledger::NextOffset;
+use stock_verifier::ledger::{CommandKey, CommandKind, Id, NextOffset, Offset};
+use stock_verifier::replay::Progress;
 use stock_verifier::replay::compare::standing;
+use stock_verifier::replay::decision_verifier::ledger_alone;
+use stock_verifier::replay::finding::Finding;
 use stock_verifier::store::{Audit, CommandBatch, Store};
 
 use crate::support::{TestDatabase, advance, batch, hold, order, partition, records, set};
@@ -35,6 +38,8 @@ on_every_database![
     a_movement_of_another_record_than_its_decision_is_named,
     a_hold_whose_end_is_asked_for_until_far_ahead_is_named,
     a_level_whose_version_is_off_is_named,
+    a_decision_that_was_moved_or_taken_out_of_its_batch_is_named,
+    a_hold_of_another_partition_than_its_order_is_named,
     findings_are_bounded_and_say_that_there_are_more,
 ];
 
@@ -263,6 +268,46 @@ async fn a_level_whose_version_is_off_is_named(database: Arc<TestDatabase>) {
         &[(2, "SKU HAT: its level has version 40, its newest movement 3")],
     )
     .await;
+}
+
+/// What deciding the ledger again finds, from what it says itself.
+async fn again(store: &Arc<dyn Store>) -> Vec<Finding> {
+    ledger_alone(&**store, None, &Progress::default()).await.unwrap().findings
+}
+
+async fn a_decision_that_was_moved_or_taken_out_of_its_batch_is_named(database: Arc<TestDatabase>) {
+    let store = ledger(&database).await;
+    // At no whole millisecond, as records have.
+    let time = database.by_dialect("1767225600000001", "'2026-01-01T00:00:00.000001Z'");
+    database.execute(&format!("UPDATE decisions SET decided_at = {time} WHERE kind = 1")).await;
+    assert_eq!(again(&store).await, []);
+    let key = |id: &str| CommandKey { id: Id::new(id).unwrap(), kind: CommandKind::OrderCreated };
+    let torn = |found: &Finding, id: &str| matches!(found, Finding::TornBatch { key: torn, seq, after } if *torn == key(id) && seq.0 - after.0 > 1);
+    // It was rejected and moved nothing: only the gap betrays it.
+    database.execute("UPDATE decisions SET seq = seq + 40 WHERE id = 'o-3'").await;
+    let found = again(&store).await;
+    assert!(found.iter().any(|found| torn(found, "o-4")), "{found:?}");
+    let out_of_order = |found: &Finding| {
+        matches!(found, Finding::OutOfOrder { key: moved, record, after }
+            if *moved == key("o-3") && (record.offset, *after) == (Offset(2), Offset(3)))
+    };
+    assert!(found.iter().any(out_of_order), "{found:?}");
+    database.execute("DELETE FROM decisions WHERE id = 'o-3'").await;
+    let found = again(&store).await;
+    assert!(found.len() == 1 && torn(&found[0], "o-4"), "{found:?}");
+    store.close().await;
+}
+
+async fn a_hold_of_another_partition_than_its_order_is_named(database: Arc<TestDatabase>) {
+    let store = ledger(&database).await;
+    store.apply(&records(0, 4, vec![hold("h-1", 60, &[("MUG", 1)])])).await.unwrap();
+    assert_eq!(again(&store).await, []);
+    database.execute("UPDATE holds SET partition = 5").await;
+    let found = again(&store).await;
+    let [Finding::OpenHold { order_id, now, decided }] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((order_id.as_str(), now.expires_at), ("h-1", decided.expires_at));
+    assert_eq!((&now.at, &decided.at), (&Some(partition(5)), &Some(partition(0))));
+    store.close().await;
 }
 
 async fn findings_are_bounded_and_say_that_there_are_more(database: Arc<TestDatabase>) {

@@ -4,6 +4,9 @@ use std::net::TcpListener;
 
 use super::{Report, SOON, doctor, healthy};
 use crate::support::database::{Database, run_on, unique};
+use crate::support::postgres::Postgres;
+use crate::support::process::program;
+use crate::support::proxy::{Act, Proxy, Wire};
 use crate::support::servers::Servers;
 use crate::support::wait;
 
@@ -105,6 +108,10 @@ fn a_role_that_may_only_read_is_told_what_it_lacks() {
     );
     // What it may not see is not taken for well.
     report.finds("note", "ledger.holds", &["cannot look", "permission denied"]);
+    scene.database.holding("LOCK TABLE levels IN ROW EXCLUSIVE MODE", || {
+        let report = Report::of(scene.tool_on(&["doctor"], url.as_str()));
+        report.finds("note", "database.locks", &["levels", "may not see", "pg_monitor"]);
+    });
     scene.database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
@@ -126,7 +133,7 @@ fn a_file_is_looked_at_as_far_as_it_fits() {
     let url = format!("sqlite://{}", scene.file("ledger.db").display());
     let missing = Report::of(scene.tool_on(&["doctor"], &url));
     missing.finds("error", "database.connection", &["there is no ledger at", "stock-verifier migrate"]);
-    let mut migrate = crate::support::process::program();
+    let mut migrate = program();
     assert!(migrate.args(["migrate", "--database-url", &url]).status().expect("it runs").success());
     let report = Report::of(scene.tool_on(&["doctor"], &url));
     report.is_well();
@@ -143,4 +150,43 @@ fn a_file_is_looked_at_as_far_as_it_fits() {
         let report = Report::of(scene.tool_on(&["doctor"], &url));
         report.finds("error", "database.locks", &["write lock", "fuser"]);
     });
+}
+
+#[test]
+fn a_prepared_transaction_is_named_with_how_to_end_it() {
+    let scene = healthy();
+    let postgres = Postgres::start_with("stock", "max_prepared_transactions = 5");
+    let url = postgres.url();
+    let mut migrate = program();
+    assert!(migrate.args(["migrate", "--database-url", &url]).status().expect("it runs").success());
+    run_on(&url, "BEGIN; LOCK TABLE levels IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'shop-7'");
+    wait::until("it is prepared for long", SOON, || {
+        let report = Report::of(scene.tool_on(&["doctor"], &url));
+        let is_named =
+            report.has("error", "database.locks", &["\"shop-7\"", "levels", "ROLLBACK PREPARED 'shop-7'"]);
+        assert!(is_named || report.has("ok", "database.locks", &[]), "{:#}", report.json);
+        // A server whose disk may forget what it was told.
+        report.finds("warning", "database.settings", &["fsync is off", "postgresql.conf"]);
+        is_named
+    });
+    run_on(&url, "ROLLBACK PREPARED 'shop-7'");
+    Report::of(scene.tool_on(&["doctor"], &url)).finds("ok", "database.locks", &[]);
+}
+
+#[test]
+fn a_database_that_falls_silent_is_waited_for_within_the_time() {
+    let scene = healthy();
+    let shared = url::Url::parse(&scene.database.url()).expect("a URL");
+    let upstream = format!("127.0.0.1:{}", shared.port().expect("a port"));
+    // Settings are asked for in the middle.
+    let proxy = Proxy::start(Wire::Postgres, "127.0.0.1:0", &upstream, |request| {
+        let is_asked = request.windows(15).any(|part| part == b"ignore_checksum");
+        if is_asked { Act::Silence } else { Act::Pass }
+    });
+    let mut url = shared.clone();
+    url.set_port(Some(proxy.address.port())).expect("a port");
+    let report = Report::of(scene.tool_on(&["doctor"], url.as_str()));
+    assert!(proxy.acted() > 0, "nothing was asked");
+    report.finds("ok", "database.connection", &[]).finds("ok", "kafka.connection", &[]);
+    report.finds("note", "database.settings", &["no answer within", "Look again"]);
 }

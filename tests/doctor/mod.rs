@@ -1,6 +1,7 @@
 //! `stock-verifier doctor` on real servers: well is well, and each fault that is made is found, with what to do.
 
 mod database;
+mod kafka;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -76,7 +77,9 @@ fn doctor(scene: &Scene) -> Report {
 
 /// A scene in which nothing is wrong.
 fn healthy() -> Scene {
-    Scene::new(1)
+    let scene = Scene::new(1);
+    scene.set_topics_as_created();
+    scene
 }
 
 #[test]
@@ -98,9 +101,25 @@ fn a_healthy_setup_is_well_and_says_what_was_looked_at() {
         "database.writable",
         "ledger.group",
         "ledger.holds",
+        "ledger.positions",
+        "kafka.connection",
+        "kafka.topics",
+        "kafka.replication",
+        "kafka.brokers",
+        "kafka.partitions",
+        "kafka.compaction",
+        "kafka.sizes",
+        "kafka.permissions",
+        "kafka.group",
+        "kafka.second_group",
+        "kafka.retention",
+        "kafka.release",
+        "kafka.transactions",
+        "kafka.transactional_id",
     ] {
         report.finds("ok", check, &[]);
     }
+    report.finds("ok", "kafka.release", &["Kafka 4.2"]);
     let output = scene.tool(&["doctor"]).output().expect("it runs");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(text.contains("ok        PostgreSQL ") && text.contains("0 errors, 0 warnings"), "{text}");

@@ -2,6 +2,7 @@
 
 mod answers;
 mod client;
+mod measured;
 mod plans;
 mod problems;
 mod running;

@@ -8,19 +8,21 @@ use serde_json::{Value, json};
 use stock_verifier::http::bounds::{MAX_PAGE, MAX_WAIT};
 
 use super::client::Client;
+use crate::support::database::run_on;
 use crate::support::kafka::{order, sent};
-use crate::support::process::Verifier;
+use crate::support::postgres::Postgres;
+use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
 use crate::support::wait;
 
 /// Longest wait for anything, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
-const LISTEN: [&str; 2] = ["--http-listen", "127.0.0.1:0"];
+pub const LISTEN: [&str; 2] = ["--http-listen", "127.0.0.1:0"];
 
 const PAGE: &str = include_str!("../../docs/http.md");
 
 /// Who asks this verifier.
-fn client(verifier: &mut Verifier) -> Client {
+pub fn client(verifier: &mut Verifier) -> Client {
     const SAID: &str = "metrics at http://";
     verifier.said(SAID, SOON);
     let log = verifier.log();
@@ -96,6 +98,37 @@ fn a_running_verifier_answers_as_its_page_shows() {
     let metrics = client.get("/metrics");
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     assert!(metrics.text.contains("stock_verifier_decisions_total"), "{}", metrics.text);
+    ready(&client, true);
+    verifier.stop();
+}
+
+#[test]
+fn reads_are_answered_from_a_replica_that_is_named_while_it_is_fresh() {
+    let scene = Scene::new(1);
+    let primary = Postgres::start("stock");
+    let url = primary.url();
+    for command in
+        [&["migrate", "--database-url", &url][..], &["stock", "--database-url", &url, "set", "MUG", "5"]]
+    {
+        let done = program().args(command).output().expect("it runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let standby = Postgres::standby_of(&primary);
+    let replica = standby.url();
+    let more = ["--database-url", &url, "--read-database-url", &replica, "--read-max-lag", "4s"];
+    let mut verifier = scene.start("a", &[&LISTEN[..], &more[..]].concat());
+    let client = client(&mut verifier);
+    verifier.said("reading from this replica", SOON);
+    scene.produce(&[order("o-1", &[("MUG", 1)])]);
+    assert_eq!(client.get("/v1/orders/o-1?wait=30s").body["standing"], "accepted");
+    // It stands still: what it has is answered, until that is too old.
+    run_on(&replica, "SELECT pg_wal_replay_pause()");
+    scene.produce(&[order("o-2", &[("MUG", 1)])]);
+    verifier.said("not reading from this replica: it is", SOON);
+    assert_eq!(client.get("/v1/orders/o-2").body["standing"], "accepted");
+    let stock = client.get("/v1/stock/MUG");
+    assert_eq!(stock.body["levels"][0]["available"], 3, "{}", stock.text);
+    assert_eq!(stock.header("stock-as-of"), stock.body["as_of"]);
     ready(&client, true);
     verifier.stop();
 }

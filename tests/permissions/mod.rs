@@ -117,6 +117,27 @@ impl Shop {
 /// What the program kafka-acls runs.
 const ACL_TOOL: &str = "org.apache.kafka.tools.AclCommand";
 
+/// The verifier may do all that it has to. Another lacks something, and is told.
+fn doctor_names_what_each_lacks(shop: &Shop) {
+    let looked = shop.works("verifier", &["doctor", "--instance-id", "a"]);
+    for check in ["kafka.permissions", "kafka.transactional_id", "database.permissions"] {
+        assert!(looked.lines().any(|line| line.starts_with("ok ") && line.contains(check)), "{looked}");
+    }
+    let mut command = shop.command("stock-auditor", "stock_auditor", &["doctor"]);
+    let (status, looked) = Shop::done(&mut command);
+    assert_eq!(status, Some(1), "{looked}");
+    for line in [
+        "error     this user lacks Write on orders, Write on stock.accepted, Write on stock.rejected, Write on \
+         stock.levels, Write on orders.dlq (kafka.permissions)",
+        "error     this user lacks Read on group stock-verifier (kafka.permissions)",
+        "error     this user may not use the transactional id",
+        "error     the role lacks INSERT on decisions",
+        "note      cannot look at the brokers' own settings",
+    ] {
+        assert!(looked.contains(line), "{line:?} is not in {looked}");
+    }
+}
+
 #[test]
 fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
     let _alone = alone();
@@ -177,6 +198,7 @@ fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
     assert!(!log.contains("uthorization failed") && !log.contains("cannot check"), "{log}");
     verifier.stop();
 
+    doctor_names_what_each_lacks(&shop);
     for words in [
         &["audit"][..],
         &["audit", "--topics", "--offsets"],

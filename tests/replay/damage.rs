@@ -39,7 +39,7 @@ fn copy(scene: &Scene, which: &str, name: &str, change: impl Fn(Vec<Sent>) -> Ve
 }
 
 #[test]
-fn ten_damages_of_a_ledger_are_each_named() {
+fn damages_of_a_ledger_are_each_named() {
     let scene = lived(600);
     let orders = scene.orders();
     let one = |sql: &str, says: &[(u8, &str)]| {
@@ -91,6 +91,15 @@ fn ten_damages_of_a_ledger_are_each_named() {
     one(
         "UPDATE holds SET expires_at = expires_at + interval '1 hour'",
         &[(5, "order h-4: its hold ends at")],
+    );
+    one(
+        "UPDATE holds SET partition = partition + 1 WHERE order_id = 'h-4'",
+        &[(5, "order h-4: its hold's end is asked for on"), (5, "its order came by")],
+    );
+    one(
+        r#"INSERT INTO decisions VALUES (99, now(), null, null, 1, false, 'nowhere', null,
+               '\x00000000000000000000000000000000', '{"reasons":[{"reason":"invalid_order","detail":"x"}]}')"#,
+        &[(4, "order.created/nowhere: it is decided, but of no record")],
     );
     one("UPDATE levels SET order_limit = 3 WHERE sku = 'SKU-001'", &[(5, "SKU SKU-001: its limits are")]);
     one(
@@ -246,8 +255,82 @@ fn a_result_or_dead_letter_with_another_key_or_header_and_one_from_nowhere_are_n
         &["--dead-letter-topic", &staged],
         &[(4, "dead letter of"), (4, "its key or a header")],
     );
-    scene.kafka.delete_if_there(&[&foreign, &staged]);
+    let unsaid = copy(&scene, "dead", "unsaid", |mut records| {
+        for record in &mut records {
+            record.headers.retain(|header| header.name != "__connect.errors.exception.message");
+        }
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--dead-letter-topic", &unsaid],
+        &[(4, "dead letter of"), (4, "its key or a header")],
+    );
+    scene.kafka.delete_if_there(&[&foreign, &staged, &unsaid]);
     for topic in &others {
+        scene.kafka.delete_if_there(&[topic]);
+    }
+}
+
+#[test]
+fn a_wrong_last_record_of_the_levels_topic_is_named_and_an_older_level_is_a_note() {
+    let scene = lived(100);
+    let is_new = |record: &Sent| record.key.as_deref() == Some(b"SKU-NEW".as_slice());
+    let changed = |name: &str, change: &dyn Fn(&mut Sent)| {
+        copy(&scene, "levels", name, |mut records| {
+            let mut last = records.iter().rfind(|record| is_new(record)).expect("it was published").clone();
+            change(&mut last);
+            records.push(last);
+            records
+        })
+    };
+    let replaced = |from: &'static str, to: &'static str| {
+        move |record: &mut Sent| {
+            let value = String::from_utf8(record.value.take().expect("a value")).expect("UTF-8");
+            assert!(value.contains(from), "{value}");
+            record.value = Some(value.replace(from, to).into_bytes());
+        }
+    };
+    let subject = "level of SKU SKU-NEW: the last record of its key";
+    let topics = [
+        (changed("otherwise", &replaced("\"available\":3", "\"available\":4")), "version 2, which left 3"),
+        (
+            changed("unknown", &replaced("\"version\":2", "\"version\":7")),
+            "says version 7; the ledger's newest is 2",
+        ),
+        (changed("tombstone", &|record| record.value = None), "is no level"),
+        (changed("untyped", &|record| record.headers.clear()), "version 2, which left 3"),
+    ];
+    for (topic, says) in &topics {
+        names(&scene, &scene.database, &["--levels-topic", topic], &[(4, subject), (4, says)]);
+    }
+    let foreign = copy(&scene, "levels", "keyless", |mut records| {
+        records.push(Sent { value: Some(b"what is this?".to_vec()), ..Sent::default() }.to(0));
+        records
+    });
+    names(&scene, &scene.database, &["--levels-topic", &foreign], &[(4, "record"), (4, "is no level")]);
+    // Who published the newest may have been killed before.
+    let older = copy(&scene, "levels", "older", |mut records| {
+        records.iter_mut().filter(|record| is_new(record)).for_each(|record| {
+            for (from, to) in [("\"available\":3", "\"available\":4"), ("\"version\":2", "\"version\":1")] {
+                if String::from_utf8_lossy(record.value.as_deref().expect("a value")).contains(from) {
+                    replaced(from, to)(record);
+                }
+            }
+            for header in record.headers.iter_mut().filter(|header| header.name == "ce_id") {
+                header.value = Some(b"stock.level/SKU-NEW/1".to_vec());
+            }
+        });
+        records
+    });
+    let mut command = scene.tool(&["audit", "--topics"]);
+    // The last one given counts.
+    command.args(["--levels-topic", &older]);
+    let (status, out, log) = run(command);
+    assert_eq!(status, 0, "{out}\n{log}");
+    assert!(out.contains("older levels than the ledger of 1 items"), "{out}");
+    for topic in topics.iter().map(|(topic, _)| topic).chain([&foreign, &older]) {
         scene.kafka.delete_if_there(&[topic]);
     }
 }

@@ -6,6 +6,7 @@ pub mod database;
 pub mod kafka;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod proof;
 pub mod proxy;
 pub mod scene;

@@ -61,7 +61,7 @@ impl Drop for Server {
 }
 
 /// Runs a line with what tests/lib.sh has; what it prints.
-fn with_lib(line: &str) -> String {
+pub fn with_lib(line: &str) -> String {
     let root = env!("CARGO_MANIFEST_DIR");
     let done = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &format!(". '{root}/tests/lib.sh'; {line}")])
@@ -72,7 +72,7 @@ fn with_lib(line: &str) -> String {
 }
 
 /// A directory that the servers' user may have, and a port that is free as long as it is there.
-fn place() -> (tempfile::TempDir, u16) {
+pub fn place() -> (tempfile::TempDir, u16) {
     let directory = tempfile::Builder::new().prefix("stock-verifier-server.").tempdir().expect("a directory");
     let port = with_lib(&format!("free_port '{}'", directory.path().display()));
     (directory, port.parse().expect("a port"))
@@ -169,6 +169,11 @@ impl Postgres {
 
     /// Starts it, with an empty database of this name.
     pub fn start(database: &str) -> Self {
+        Self::start_with(database, "")
+    }
+
+    /// The same with more lines of its settings.
+    pub fn start_with(database: &str, more: &str) -> Self {
         let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
         let (directory, port) = place();
         let home = directory.path();
@@ -193,7 +198,7 @@ impl Postgres {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let settings = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1, ::1'\nunix_socket_directories = '{home}'\nssl = on\n\
-             ssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\nfsync = off # thrown away\n",
+             ssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\nfsync = off # thrown away\n{more}\n",
             home = home.display()
         );
         // In the file, not on the command line, so that ALTER SYSTEM is stronger.

@@ -44,6 +44,12 @@ impl Scene {
         scene
     }
 
+    /// Gives the topics what `topics create` gives them, with room for the largest record that the tests' other topics take.
+    pub fn set_topics_as_created(&self) {
+        self.kafka.set(&self.topic("levels"), "cleanup.policy", "compact");
+        self.kafka.set(&self.topic("dead"), "max.message.bytes", "8404992");
+    }
+
     /// The name of a topic: orders, adjustments, accepted, rejected, levels or dead.
     pub fn topic(&self, which: &str) -> String {
         format!("{}.{which}", self.name)

@@ -3,8 +3,13 @@
 //! First facts are gathered, then judged: judging is pure, and what could not be gathered is a fact too.
 
 mod database;
+mod facts;
 mod finding;
+mod gather;
+mod group;
 mod report;
+mod topics;
+mod transactions;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,16 +24,22 @@ use crate::console;
 use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::{FileAccess, SqliteStore};
 use crate::store::{ExaminedStore, StoreError};
+use facts::KafkaFacts;
 use finding::{Finding, Severity};
+use gather::SLACK;
+use topics::Wanted;
 
 /// Longest wait for a connection. This, [`LOOK_LIMIT`] and [`CLOSE_LIMIT`] one after the other are less than
 /// the ten seconds that doctor may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for all that is asked of a server that was connected to.
 const LOOK_LIMIT: Duration = Duration::from_secs(4);
-/// Longest wait for connections to be closed: the process ends anyway.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-const _: () = assert!(CONNECT_LIMIT.as_secs() + LOOK_LIMIT.as_secs() + CLOSE_LIMIT.as_secs() < 10);
+/// Longest wait for the positions, and then for connections to be closed: the process ends anyway.
+const CLOSE_LIMIT: Duration = Duration::from_millis(750);
+const _: () = assert!(
+    CONNECT_LIMIT.as_millis() + LOOK_LIMIT.as_millis() + 2 * CLOSE_LIMIT.as_millis() + SLACK.as_millis()
+        < 10_000
+);
 
 /// Connections to PostgreSQL: a table that is locked keeps one, and must keep nothing else from being looked at.
 const CONNECTIONS: Connections = Connections { batches: 1, readers: 1, others: 6 };
@@ -40,6 +51,14 @@ pub struct DoctorArgs {
     #[arg(long, env = "STOCK_VERIFIER_WORKERS", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
+
+    /// Publish no levels; the levels topic need not be there
+    #[arg(long, env = "STOCK_VERIFIER_NO_LEVELS")]
+    no_levels: bool,
+
+    /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
+    #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
+    accept_compacted_topics: bool,
 
     /// Print JSON instead of a list for people
     #[arg(long)]
@@ -60,6 +79,19 @@ impl DoctorArgs {
     fn connections_of_run(&self) -> u32 {
         u32::from(self.workers) + CONNECTIONS_READERS + CONNECTIONS_BACKGROUND
     }
+
+    /// The topics that must be there.
+    fn topic_names(&self) -> Vec<String> {
+        let named = self.topics.named();
+        let needed = named.iter().filter(|(_, name)| !(self.no_levels && *name == self.topics.levels_topic));
+        needed.map(|(_, name)| (*name).to_owned()).collect()
+    }
+
+    /// The largest record that producers send, where the user set it.
+    fn largest_sent(&self) -> Option<u64> {
+        let property = self.kafka.properties.iter().rfind(|property| property.key == "message.max.bytes");
+        property.and_then(|property| property.expose().parse().ok())
+    }
 }
 
 /// Looks at everything and prints what it found. Exit status: 0 nothing to do, 1 a warning or an error.
@@ -70,7 +102,19 @@ pub async fn run(args: DoctorArgs) -> Result<ExitCode> {
     let begun = Instant::now();
     args.topics.check()?;
     let url = args.database.url()?;
-    let mut findings = look_at_database(&args, &url).await;
+    let (mut findings, store, (of_kafka, facts)) = {
+        let (of_database, kafka) = tokio::join!(look_at_database(&args, &url), look_at_kafka(&args));
+        (of_database.0, of_database.1, kafka)
+    };
+    findings.extend(of_kafka);
+    if let Some(store) = store {
+        // After Kafka was asked: a ledger that is in order is never behind what was committed.
+        if let Some(facts) = facts {
+            findings.extend(compare(&*store, &facts, &args.topics).await);
+        }
+        // What is not closed by then ends with the process.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, store.close()).await;
+    }
     report::sort(&mut findings);
     let text = if args.json {
         report::json(&findings).context("the report cannot be written")?
@@ -81,25 +125,79 @@ pub async fn run(args: DoctorArgs) -> Result<ExitCode> {
     Ok(if report::worst(&findings) < Severity::Warning { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn look_at_database(args: &DoctorArgs, url: &DatabaseUrl) -> Vec<Finding> {
+async fn look_at_database(
+    args: &DoctorArgs,
+    url: &DatabaseUrl,
+) -> (Vec<Finding>, Option<Arc<dyn ExaminedStore>>) {
     let check = "database.connection";
     let Ok(opened) = tokio::time::timeout(CONNECT_LIMIT, open(url)).await else {
         let what = format!("the database says nothing for {CONNECT_LIMIT:?}");
-        return vec![Finding::error(check, what, DATABASE_AWAY)];
+        return (vec![Finding::error(check, what, DATABASE_AWAY)], None);
     };
     let store = match opened {
         Ok(store) => store,
         Err(error) => {
             let what = format!("the ledger cannot be opened: {}", database::chain(&error));
-            return vec![Finding::error(check, what, DATABASE_AWAY)];
+            return (vec![Finding::error(check, what, DATABASE_AWAY)], None);
         }
     };
     let facts = store.examine(LOOK_LIMIT).await;
     let mut findings = vec![Finding::ok(check, "the database answers")];
     findings.extend(database::judge(&facts, &args.group.group, args.connections_of_run()));
-    // What is not closed by then ends with the process.
-    let _ = tokio::time::timeout(CLOSE_LIMIT, store.close()).await;
-    findings
+    // Without tables there are no positions.
+    let store = if facts.tables.is_ok() {
+        Some(store)
+    } else {
+        let _ = tokio::time::timeout(CLOSE_LIMIT, store.close()).await;
+        None
+    };
+    (findings, store)
+}
+
+async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Finding>, Option<KafkaFacts>) {
+    let check = "kafka.connection";
+    let (examiner, cluster) = match gather::connect(args, CONNECT_LIMIT, LOOK_LIMIT).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let what = format!("no answer from Kafka at {}: {error:#}", args.kafka.brokers);
+            let advice = "Check --brokers, and the security.protocol, sasl.* and ssl.* properties given with -X; nothing \
+                          else of Kafka was looked at";
+            return (vec![Finding::error(check, what, advice)], None);
+        }
+    };
+    let brokers = cluster.brokers.len();
+    let facts = gather::gather(args, &examiner, cluster, LOOK_LIMIT).await;
+    let mut findings = vec![Finding::ok(check, format!("Kafka answers, with {brokers} brokers"))];
+    let wanted = Wanted {
+        topics: &args.topics,
+        names: args.topic_names(),
+        accept_compacted: args.accept_compacted_topics,
+        workers: usize::from(args.workers),
+        largest_sent: args.largest_sent(),
+    };
+    findings.extend(topics::judge(&facts, &wanted));
+    findings.extend(group::judge(&facts, &args.topics, &wanted.names, &args.group.group));
+    findings.extend(transactions::judge(&facts));
+    (findings, Some(facts))
+}
+
+/// The ledger's positions against what Kafka has.
+async fn compare(store: &dyn ExaminedStore, facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Finding> {
+    match tokio::time::timeout(CLOSE_LIMIT, store.all_positions()).await {
+        Ok(Ok(positions)) => group::judge_positions(facts, topics, &positions),
+        Ok(Err(error)) => vec![Finding::unknown(
+            "ledger.positions",
+            "the ledger's positions",
+            &database::chain(&error),
+            "Allow this role to read the table positions, as docs/permissions.md has it",
+        )],
+        Err(_) => vec![Finding::unknown(
+            "ledger.positions",
+            "the ledger's positions",
+            &format_args!("no answer within {CLOSE_LIMIT:?}"),
+            "Look again; if it stays so, somebody may hold a lock on the table positions",
+        )],
+    }
 }
 
 /// What to do when the database cannot be reached.

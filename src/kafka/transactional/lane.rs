@@ -20,7 +20,7 @@ use crate::kafka::record::{marked, topic};
 
 /// How long Kafka leaves a transaction open when its producer falls silent. Short, because it is how long a killed
 /// instance's partitions stay unreadable; long enough, because a transaction begins after the database's commit.
-const TRANSACTION_TIMEOUT_MS: &str = "10000";
+pub(in crate::kafka) const TRANSACTION_TIMEOUT_MS: &str = "10000";
 /// Longest wait for one transactional call; more than the transaction can live, so past it the outcome is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for the offsets to be taken: as long as Kafka leaves the transaction open. It can hang past that.

@@ -12,6 +12,7 @@ use anyhow::Result;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use lane::TRANSACTION_TIMEOUT_MS;
 use lane::{Lane, is_hang};
 pub use refusal::{Refusal, RefusalCode};
 pub use watchdog::{EXIT_HUNG, Watchdog};

@@ -1,5 +1,6 @@
 //! What a server says of itself to who looks for faults: catalogues and settings, read one by one.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::postgres::PgRow;
@@ -30,6 +31,9 @@ const NEEDED_GRANTS: [(&str, &[&str]); 10] = [
 ];
 /// The one sequence, and what must be allowed of it.
 const SEQUENCE: (&str, &str) = ("ledger_seq", "USAGE");
+
+/// How long after the first look for locks the second is, where it is needed. A batch takes milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// All of it. What only catalogues know is asked on one connection, since none of that waits for a lock; each table on
 /// one of its own, since it may be locked.
@@ -175,7 +179,19 @@ async fn missing_grants(connection: &mut PgConnection) -> Answer<Vec<MissingGran
     Ok(missing.into_iter().map(|(object, privilege)| MissingGrant { object, privilege }).collect())
 }
 
+/// Those whose age this role may not see are looked for twice: a batch is over by then.
 async fn lock_holders(connection: &mut PgConnection) -> Answer<Vec<LockHolder>> {
+    let mut found = held(connection).await?;
+    if found.iter().any(|(_, holder)| holder.seconds.is_none()) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let still: BTreeSet<String> = held(connection).await?.into_iter().map(|(name, _)| name).collect();
+        found.retain(|(name, holder)| holder.seconds.is_some() || still.contains(name));
+    }
+    Ok(found.into_iter().map(|(_, holder)| holder).collect())
+}
+
+/// Transactions that hold locks now, each with the name that the server has for it.
+async fn held(connection: &mut PgConnection) -> Answer<Vec<(String, LockHolder)>> {
     let tables: Vec<&str> = NEEDED_GRANTS.iter().map(|(table, _)| *table).collect();
     let doing = failed("looking who holds locks");
     // A prepared transaction has no session: its name is found by the number that it has locked as its own. What a role
@@ -198,7 +214,7 @@ async fn lock_holders(connection: &mut PgConnection) -> Answer<Vec<LockHolder>> 
              SELECT pid, pg_blocking_pids(pid) AS blockers
              FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted AND pid IS NOT NULL) AS waiting
          )
-         SELECT held.pid, tables, writes,
+         SELECT held.pid, held.virtualtransaction AS name, tables, writes,
                 coalesce(session.usename::text, prepared.owner::text, '?') AS role,
                 coalesce(session.application_name, '?') AS application,
                 coalesce(host(session.client_addr), 'this host') AS address,
@@ -221,7 +237,7 @@ async fn lock_holders(connection: &mut PgConnection) -> Answer<Vec<LockHolder>> 
     rows.iter().map(|row| lock_holder(row).map_err(&doing)).collect()
 }
 
-fn lock_holder(row: &PgRow) -> Result<LockHolder, sqlx::Error> {
+fn lock_holder(row: &PgRow) -> Result<(String, LockHolder), sqlx::Error> {
     let by = match row.try_get("pid")? {
         Some(pid) => TransactionOwner::Session {
             pid,
@@ -231,12 +247,13 @@ fn lock_holder(row: &PgRow) -> Result<LockHolder, sqlx::Error> {
         },
         None => TransactionOwner::Prepared { gid: row.try_get("gid")? },
     };
-    Ok(LockHolder {
+    let holder = LockHolder {
         by,
         role: row.try_get("role")?,
         seconds: row.try_get("seconds")?,
         tables: row.try_get("tables")?,
         writes: row.try_get("writes")?,
         blocks: row.try_get("blocks")?,
-    })
+    };
+    Ok((row.try_get("name")?, holder))
 }

@@ -173,8 +173,8 @@ impl Replicas {
     }
 
     /// Ends every connection.
-    pub async fn close(self) {
-        drop(self.probing);
+    pub async fn close(&self) {
+        self.probing.iter().for_each(AbortOnDropHandle::abort);
         for replica in &self.shared.replicas {
             let store = lock(&replica.store).take();
             if let Some(store) = store {

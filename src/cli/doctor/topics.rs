@@ -1,0 +1,358 @@
+//! What is wrong with the topics, judged by what Kafka says of them.
+
+use std::collections::BTreeMap;
+
+use super::facts::KafkaFacts;
+use super::finding::Finding;
+use crate::cli::start_checks::{self, Remark};
+use crate::config::TopicArgs;
+use crate::kafka::admin::Settings;
+use crate::kafka::examiner::PartitionLayout;
+
+/// What is to be known of the settings of `run`.
+pub(super) struct Wanted<'a> {
+    /// The names of the topics.
+    pub(super) topics: &'a TopicArgs,
+    /// Those that must be there.
+    pub(super) names: Vec<String>,
+    /// Whether the topics of commands may be compacted.
+    pub(super) accept_compacted: bool,
+    /// Pipelines of one instance.
+    pub(super) workers: usize,
+    /// The largest record that producers send, where the user set it.
+    pub(super) largest_sent: Option<u64>,
+}
+
+/// Where most that librdkafka's settings name stands.
+const LAYOUT: &str = "kafka.replication";
+
+/// All of it.
+pub(super) fn judge(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+    let mut findings = missing(facts, wanted);
+    let there: Vec<(&str, &[PartitionLayout])> = wanted
+        .names
+        .iter()
+        .filter_map(|name| Some((name.as_str(), facts.cluster.topics.get(name)?.as_slice())))
+        .collect();
+    findings.extend(replication(facts, &there, there.len() == wanted.names.len()));
+    findings.extend(counts(facts, wanted));
+    findings.extend(kept(facts, wanted));
+    findings.extend(sizes(facts, wanted));
+    findings
+}
+
+fn missing(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+    let missing: Vec<&str> = wanted
+        .names
+        .iter()
+        .filter(|name| !facts.cluster.topics.contains_key(*name))
+        .map(String::as_str)
+        .collect();
+    if missing.is_empty() {
+        return vec![Finding::ok("kafka.topics", format!("all {} topics are there", wanted.names.len()))];
+    }
+    vec![Finding::error(
+        "kafka.topics",
+        format!("missing, or not to be seen by this user: {}", missing.join(", ")),
+        "Create what is missing with `stock-verifier topics create`, name other topics, or allow this user to see them \
+         (docs/permissions.md)",
+    )]
+}
+
+fn replication(facts: &KafkaFacts, there: &[(&str, &[PartitionLayout])], are_all: bool) -> Vec<Finding> {
+    let brokers = facts.cluster.brokers.len();
+    let mut findings = Vec::new();
+    for (topic, layout) in there {
+        let least = facts.settings.get(*topic).and_then(|settings| settings.as_ref().ok());
+        let least = least.and_then(|settings| settings.number("min.insync.replicas"));
+        findings.extend(replication_of(topic, layout, least, brokers));
+    }
+    let unread =
+        facts.settings.iter().filter_map(|(topic, settings)| Some((topic, settings.as_ref().err()?)));
+    if let Some((topic, why)) = unread.into_iter().next() {
+        findings.push(Finding::unknown(
+            LAYOUT,
+            &format!("min.insync.replicas of {topic}"),
+            why,
+            "Allow this user to read the settings of topics (ACL: DescribeConfigs)",
+        ));
+    }
+    if findings.is_empty() && are_all {
+        findings.push(Finding::ok(
+            LAYOUT,
+            match brokers {
+                1 => "every partition is led; there is one broker, so nothing is copied".to_owned(),
+                _ => format!("every partition is led and copied, on {brokers} brokers"),
+            },
+        ));
+    }
+    findings.push(broker_settings(facts, brokers));
+    findings
+}
+
+fn replication_of(
+    topic: &str,
+    layout: &[PartitionLayout],
+    least_in_sync: Option<i64>,
+    brokers: usize,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let which = |fits: &dyn Fn(&PartitionLayout) -> bool| {
+        let numbers: Vec<String> =
+            layout.iter().filter(|at| fits(at)).map(|at| at.partition.to_string()).collect();
+        (!numbers.is_empty()).then(|| format!("{topic}[{}]", numbers.join(", ")))
+    };
+    if let Some(which) = which(&|at| !at.led) {
+        findings.push(Finding::error(
+            LAYOUT,
+            format!("{which} has no leader: nothing of it can be read or written"),
+            "Bring the broker back that has it (kafka-topics.sh --describe shows which)",
+        ));
+    }
+    let least = usize::try_from(least_in_sync.unwrap_or(1)).unwrap_or(1);
+    let copies = layout.iter().map(|at| at.replicas).min().unwrap_or(1);
+    if least > copies {
+        findings.push(Finding::error(
+            LAYOUT,
+            format!(
+                "{topic}: min.insync.replicas is {least}, with {copies} copies: nothing can be written to it"
+            ),
+            format!(
+                "Give it more copies (kafka-reassign-partitions.sh), or set its min.insync.replicas to {}",
+                copies.saturating_sub(1).max(1)
+            ),
+        ));
+        return findings;
+    }
+    if let Some(which) = which(&|at| at.led && at.in_sync < least) {
+        findings.push(Finding::error(
+            LAYOUT,
+            format!("{which} has fewer copies in sync than min.insync.replicas ({least}): nothing can be written to it"),
+            "Bring the brokers back that are away, or find why they do not keep up",
+        ));
+    } else if let Some(which) = which(&|at| at.led && at.in_sync < at.replicas) {
+        findings.push(Finding::warning(
+            LAYOUT,
+            format!("{which} has copies that are not in sync"),
+            "Bring the brokers back that are away, or find why they do not keep up",
+        ));
+    }
+    if brokers > 1 && copies == 1 {
+        findings.push(Finding::warning(
+            LAYOUT,
+            format!("{topic} has one copy, on {brokers} brokers: when its broker is away, so is it, and with its disk it is gone"),
+            "Give it three copies (kafka-reassign-partitions.sh), with min.insync.replicas 2",
+        ));
+    } else if copies > 1 && least == copies {
+        findings.push(Finding::warning(
+            LAYOUT,
+            format!("{topic}: min.insync.replicas is {least}, as many as there are copies: with any broker away nothing can be written"),
+            format!("Set its min.insync.replicas to {}", copies - 1),
+        ));
+    } else if copies > 2 && least_in_sync == Some(1) {
+        findings.push(Finding::warning(
+            LAYOUT,
+            format!("{topic}: min.insync.replicas is 1: what is acknowledged may be on one broker alone, and be lost with it"),
+            "Set its min.insync.replicas to 2",
+        ));
+    }
+    findings
+}
+
+/// What transactions and offsets rest on, which are topics of Kafka's own.
+fn broker_settings(facts: &KafkaFacts, brokers: usize) -> Finding {
+    let check = "kafka.brokers";
+    let own = ["transaction.state.log.replication.factor", "offsets.topic.replication.factor"];
+    let is_told = |settings: &&Settings| own.iter().all(|name| settings.number(name).is_some());
+    let told = facts.broker.as_ref().map_err(String::as_str);
+    let settings =
+        match told.and_then(|settings| Some(settings).filter(is_told).ok_or("Kafka leaves them out")) {
+            Ok(settings) => settings,
+            Err(why) => {
+                return Finding::unknown(
+                    check,
+                    "the brokers' own settings (copies of transactions and offsets)",
+                    &why,
+                    "Allow this user to read them (ACL: DescribeConfigs on the cluster), or look at \
+                 transaction.state.log.replication.factor and offsets.topic.replication.factor by hand",
+                );
+            }
+        };
+    let few: Vec<String> = own
+        .iter()
+        .filter_map(|name| Some((name, settings.number(name)?)))
+        .filter(|(_, copies)| brokers > 1 && *copies < 2)
+        .map(|(name, copies)| format!("{name} is {copies}"))
+        .collect();
+    if few.is_empty() {
+        return Finding::ok(check, "the brokers' settings for transactions and offsets");
+    }
+    Finding::warning(
+        check,
+        format!("{}, on {brokers} brokers: with one broker away no result can be published", few.join(", ")),
+        "Set both to 3 before the first use; the topics __transaction_state and __consumer_offsets that are there keep \
+         theirs until they are reassigned",
+    )
+}
+
+fn counts(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+    let check = "kafka.partitions";
+    let count = |topic: &str| facts.cluster.topics.get(topic).map(Vec::len);
+    let topics = wanted.topics;
+    let Some(orders) = count(&topics.orders_topic) else { return Vec::new() };
+    let mut findings = Vec::new();
+    let other: BTreeMap<&str, usize> = [&*topics.accepted_topic, &topics.rejected_topic]
+        .into_iter()
+        .filter_map(|topic| Some((topic, count(topic)?)))
+        .filter(|(_, partitions)| *partitions != orders)
+        .collect();
+    for (topic, partitions) in other {
+        findings.push(Finding::note(
+            check,
+            format!(
+                "{topic} has {partitions} partitions, and {} {orders}: the verifier does not mind, but who joins orders \
+                 with their results by partition, as Kafka Streams does, cannot",
+                topics.orders_topic
+            ),
+            format!("Give {topic} {orders} partitions, if anybody joins them; then keys go to other partitions than before"),
+        ));
+    }
+    let members = facts.group.as_ref().map_or(0, |group| group.members.len());
+    if orders < wanted.workers {
+        findings.push(Finding::warning(
+            check,
+            format!("{} has {orders} partitions, and one instance {} workers: some get nothing", topics.orders_topic, wanted.workers),
+            "Start fewer --workers, or give the topic more partitions while no order is on its way: keys go to other \
+             partitions then",
+        ));
+    } else if findings.is_empty() {
+        let readers =
+            if members > 0 { format!(", shared by {members} members of the group") } else { String::new() };
+        findings.push(Finding::ok(check, format!("{orders} partitions of orders{readers}")));
+    }
+    findings
+}
+
+fn kept(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+    let topics = wanted.topics;
+    let mut findings = Vec::new();
+    let read = topics.read();
+    // A topic that is not there is said already.
+    if read.iter().all(|topic| facts.settings.contains_key(*topic)) {
+        let described = Ok(read.map(|topic| facts.settings[topic].clone()).into());
+        let remarks = start_checks::judge_kept(read, wanted.accept_compacted, &described);
+        findings.extend(remarks.into_iter().map(|found| {
+            remark("kafka.compaction", found, "Set cleanup.policy to delete (kafka-configs.sh --alter)")
+        }));
+    }
+    let levels = known(facts, &topics.levels_topic).filter(|_| wanted.names.contains(&topics.levels_topic));
+    if levels.is_some_and(|settings| !is_compacted(settings)) {
+        findings.push(Finding::warning(
+            "kafka.compaction",
+            format!(
+                "{} is not compacted: levels that did not change for long are deleted from it, and who starts to follow \
+                 it does not see them",
+                topics.levels_topic
+            ),
+            format!("kafka-configs.sh --alter --topic {} --add-config cleanup.policy=compact", topics.levels_topic),
+        ));
+    }
+    if findings.is_empty() && read.iter().all(|topic| known(facts, topic).is_some()) {
+        let levels = if levels.is_some() { ", levels are compacted" } else { "" };
+        findings.push(Finding::ok("kafka.compaction", format!("commands are kept{levels}")));
+    }
+    if let Some(days) = known(facts, &topics.dead_letter_topic)
+        .and_then(|settings| settings.number("retention.ms"))
+        .filter(|ms| *ms >= 0)
+        .map(|ms| ms / 86_400_000)
+    {
+        findings.push(Finding::note(
+            "kafka.dead_letters",
+            format!("{} deletes dead letters after {days} days, looked at or not", topics.dead_letter_topic),
+            "Set its retention.ms to -1, as `topics create` does, or see to it that somebody looks in time",
+        ));
+    }
+    findings
+}
+
+fn sizes(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+    let check = "kafka.sizes";
+    let names = start_checks::sized(wanted.topics);
+    let described: Vec<_> = names
+        .iter()
+        .map(|name| facts.settings.get(*name).cloned().unwrap_or_else(|| Err("it is not there".to_owned())))
+        .collect();
+    let mut findings: Vec<Finding> = start_checks::judge_sizes(names, &described)
+        .into_iter()
+        .map(|found| {
+            remark(check, found, "kafka-configs.sh --alter --topic … --add-config max.message.bytes=…")
+        })
+        .collect();
+    if let Some(sent) = wanted.largest_sent {
+        let larger: Vec<&str> = names[2..]
+            .iter()
+            .zip(&described[2..])
+            .filter(|(_, settings)| start_checks::largest_record(settings).is_some_and(|takes| takes > sent))
+            .map(|(name, _)| *name)
+            .collect();
+        if !larger.is_empty() {
+            findings.push(Finding::warning(
+                check,
+                format!(
+                    "-X message.max.bytes={sent} is less than {} take (max.message.bytes): a result or a dead letter \
+                     between the two cannot be published",
+                    larger.join(", ")
+                ),
+                "Leave -X message.max.bytes out: the verifier sends what the topics take",
+            ));
+        }
+    }
+    if findings.is_empty() && described.iter().all(Result::is_ok) {
+        findings.push(Finding::ok(check, "results and dead letters find room"));
+    }
+    findings
+}
+
+fn known<'a>(facts: &'a KafkaFacts, topic: &str) -> Option<&'a Settings> {
+    facts.settings.get(topic)?.as_ref().ok()
+}
+
+fn is_compacted(settings: &Settings) -> bool {
+    settings.get("cleanup.policy").unwrap_or_default().split(',').any(|part| part.trim() == "compact")
+}
+
+fn remark(check: &'static str, remark: Remark, advice: &str) -> Finding {
+    match remark {
+        Remark::Refused(what) => Finding::error(check, what, advice),
+        Remark::Warned(what) => Finding::warning(check, what, advice),
+        Remark::Unknown(what) => Finding::note(check, what, "See docs/permissions.md"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    #[test]
+    fn copies_are_judged_by_what_a_broker_that_is_away_would_do() {
+        let at = |led, replicas, in_sync| PartitionLayout { partition: 3, led, replicas, in_sync };
+        let table = [
+            (at(true, 1, 1), Some(1), 1, None),
+            (at(true, 3, 3), Some(2), 3, None),
+            (at(true, 3, 3), None, 3, None),
+            (at(true, 3, 3), Some(1), 3, Some(Severity::Warning)),
+            (at(true, 2, 2), Some(2), 3, Some(Severity::Warning)),
+            (at(true, 1, 1), Some(1), 3, Some(Severity::Warning)),
+            (at(true, 3, 2), Some(2), 3, Some(Severity::Warning)),
+            (at(true, 3, 1), Some(2), 3, Some(Severity::Error)),
+            (at(false, 3, 0), Some(2), 3, Some(Severity::Error)),
+            (at(true, 1, 1), Some(2), 1, Some(Severity::Error)),
+        ];
+        for (layout, least, brokers, expected) in table {
+            let found = replication_of("orders", &[layout], least, brokers);
+            let worst = found.iter().map(|finding| finding.severity).max();
+            assert_eq!(worst, expected, "{layout:?}, {least:?}, {brokers}: {found:?}");
+        }
+    }
+}

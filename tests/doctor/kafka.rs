@@ -1,0 +1,212 @@
+//! Faults of Kafka, and of what the ledger and Kafka say of each other.
+
+use std::net::TcpListener;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::{Report, SOON, doctor, healthy};
+use crate::support::database::{Database, unique};
+use crate::support::kafka::order;
+use crate::support::proxy::{Act, Proxy, Wire, api_key};
+use crate::support::scene::Scene;
+use crate::support::servers::{Servers, setting};
+use crate::support::wait;
+
+/// The number of Kafka's request for offsets.
+const LIST_OFFSETS: u16 = 2;
+
+#[test]
+fn topics_that_are_not_as_they_should_be_are_named_with_what_to_do() {
+    let scene = healthy();
+    let [orders, levels, accepted] = ["orders", "levels", "accepted"].map(|which| scene.topic(which));
+    scene.kafka.set(&levels, "cleanup.policy", "delete");
+    doctor(&scene).finds("warning", "kafka.compaction", &[&levels, "cleanup.policy=compact"]);
+    scene.kafka.set(&levels, "cleanup.policy", "compact");
+    scene.kafka.set(&orders, "cleanup.policy", "compact");
+    doctor(&scene).finds("error", "kafka.compaction", &[&orders, "--accept-compacted-topics"]);
+    scene.kafka.set(&orders, "cleanup.policy", "delete");
+
+    // One broker, so one copy.
+    scene.kafka.set(&accepted, "min.insync.replicas", "2");
+    doctor(&scene).finds("error", "kafka.replication", &[&accepted, "nothing can be written", "to 1"]);
+    scene.kafka.set(&accepted, "max.message.bytes", "1000");
+    doctor(&scene).finds("warning", "kafka.sizes", &[&accepted, "1000 bytes", "max.message.bytes"]);
+
+    scene.kafka.delete(&accepted);
+    scene.kafka.create_with(&accepted, 3, &[]);
+    doctor(&scene).is_well().finds("note", "kafka.partitions", &[&accepted, "3 partitions", "Give"]);
+    let mut many = scene.tool(&["doctor"]);
+    many.args(["--workers", "2"]);
+    Report::of(many).finds("warning", "kafka.partitions", &["2 workers", "--workers"]);
+
+    scene.kafka.delete(&levels);
+    doctor(&scene).finds("error", "kafka.topics", &[&levels, "topics create"]);
+    let mut without = scene.tool(&["doctor"]);
+    without.arg("--no-levels");
+    Report::of(without).is_well();
+}
+
+#[test]
+fn a_kafka_that_is_away_or_says_nothing_is_an_error_in_time() {
+    let scene = healthy();
+    let with = |brokers: &str| {
+        let mut command = scene.tool(&["doctor"]);
+        command.args(["--brokers", brokers]);
+        Report::of(command)
+    };
+    let report = with("127.0.0.1:1");
+    report.finds("error", "kafka.connection", &["127.0.0.1:1", "refused", "--brokers"]);
+    report.finds("ok", "database.connection", &[]);
+    // Accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    with(&address).finds("error", "kafka.connection", &[&address, "--brokers"]);
+    // Neither of the two says anything.
+    let mut both = scene.tool_on(&["doctor"], &format!("postgres://stock@{address}/stock"));
+    both.args(["--brokers", &address]);
+    let report = Report::of(both);
+    report.finds("error", "kafka.connection", &[]).finds("error", "database.connection", &[]);
+}
+
+#[test]
+fn looking_disturbs_no_verifier_and_finds_nothing_wrong_with_one() {
+    let scene = healthy();
+    scene.stock(&[("MUG", 1_000)]);
+    let mut verifier = scene.start("a", &[]);
+    verifier.said("reading", SOON);
+    scene.produce(&[order("o-1", &[("MUG", 1)])]);
+    scene.done(SOON);
+    for _ in 0..2 {
+        // Under the same instance's name, as a person does who looks.
+        let mut command = scene.tool(&["doctor"]);
+        command.args(["--instance-id", "a"]);
+        let report = Report::of(command);
+        report.is_well();
+        report.finds("ok", "kafka.group", &["2 members"]).finds("ok", "kafka.transactional_id", &[]);
+        report.finds("ok", "ledger.positions", &["are the group's offsets"]);
+    }
+    scene.produce(&[order("o-2", &[("MUG", 1)])]);
+    scene.done(SOON);
+    assert!(!verifier.log().contains("fenced") && verifier.ended().is_none(), "{}", verifier.log());
+    verifier.stop();
+}
+
+#[test]
+fn a_second_group_of_verifiers_is_an_error_whatever_its_protocol() {
+    let scene = healthy();
+    for protocol in ["classic", "consumer"] {
+        let other = unique("other");
+        let ledger = Database::fresh(&Servers::shared().database_url);
+        let more = ["--group", &other, "--group-protocol", protocol];
+        let mut command = scene.command_without_database("b", &more);
+        command.args(["--database-url", &ledger.url()]);
+        let mut verifier = scene.launch(command, "b");
+        verifier.said("reading", SOON);
+        wait::until("its partitions are known", SOON, || {
+            let report = doctor(&scene);
+            let is_found = !report.has("ok", "kafka.second_group", &[]);
+            if is_found {
+                let words = [&*other, "stock-verifier-b", "Stop one of the two"];
+                report.finds("error", "kafka.second_group", &words);
+            }
+            is_found
+        });
+        verifier.stop();
+        doctor(&scene).is_well();
+    }
+}
+
+#[test]
+fn records_that_were_deleted_before_they_were_read_are_named() {
+    let scene = healthy();
+    scene.produce(&[order("o-1", &[]), order("o-2", &[]), order("o-3", &[])]);
+    scene.kafka.commit(scene.group(), &scene.orders(), 0, 0);
+    scene.kafka.delete_records(&scene.orders(), 0, 2);
+    let orders = scene.orders();
+    doctor(&scene).finds("error", "kafka.retention", &[&format!("{orders}[0]"), "--accept-data-loss"]);
+}
+
+#[test]
+fn a_ledger_and_offsets_that_do_not_fit_are_named() {
+    let scene = healthy();
+    let orders = scene.orders();
+    scene.produce(&[order("o-1", &[]), order("o-2", &[])]);
+    let state = |topic_id: &str| {
+        scene.database.run(&format!(
+            "INSERT INTO positions (topic, partition, next_offset, topic_id) VALUES ('{orders}', 0, 1, {topic_id})
+             ON CONFLICT (topic, partition) DO UPDATE SET topic_id = excluded.topic_id"
+        ));
+    };
+    state("NULL");
+    doctor(&scene).finds("warning", "ledger.positions", &["offsets are gone", "--group"]);
+    scene.kafka.commit(scene.group(), &orders, 0, 0);
+    doctor(&scene).is_well().finds("note", "ledger.positions", &["1 records", "next start"]);
+    state("'AAAAAAAAAAAAAAAAAAAAAA'");
+    doctor(&scene).finds("error", "ledger.topics", &[&orders, "made anew", "docs/replay.md"]);
+    state("NULL");
+    scene.kafka.commit(scene.group(), &orders, 0, 2);
+    doctor(&scene).finds(
+        "error",
+        "ledger.positions",
+        &["went back in time", &format!("{orders}[0]"), "backup"],
+    );
+}
+
+/// Begins a transaction on a topic with a record of so many seconds ago.
+fn old_transaction(scene: &Scene, topic: &str, seconds: i64) -> BaseProducer {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &scene.kafka.brokers)
+        .set("transactional.id", unique("hangs"))
+        .set("transaction.timeout.ms", "600000")
+        .create()
+        .expect("a producer");
+    producer.init_transactions(SOON).expect("Kafka answers");
+    producer.begin_transaction().expect("it begins");
+    let record =
+        BaseRecord::<[u8], [u8]>::to(topic).partition(0).payload(b"x").timestamp(now - seconds * 1000);
+    producer.send(record).map_err(|(error, _)| error).expect("sent");
+    producer.flush(SOON).expect("it arrives");
+    producer
+}
+
+#[test]
+fn a_transaction_that_hangs_is_named_with_how_to_find_and_end_it() {
+    let scene = healthy();
+    let accepted = scene.topic("accepted");
+    let young = old_transaction(&scene, &accepted, 1);
+    doctor(&scene).is_well().finds("ok", "kafka.transactions", &[]);
+    young.abort_transaction(SOON).expect("aborted");
+    let hanging = old_transaction(&scene, &accepted, 60);
+    wait::until("the first is over everywhere", Duration::from_secs(30), || {
+        doctor(&scene).has("error", "kafka.transactions", &[])
+    });
+    doctor(&scene).finds(
+        "error",
+        "kafka.transactions",
+        &[&format!("{accepted}[0]"), "describe-producers", "kafka-transactions.sh abort"],
+    );
+    hanging.abort_transaction(SOON).expect("aborted");
+    wait::until("it is over", SOON, || doctor(&scene).has("ok", "kafka.transactions", &[]));
+}
+
+#[test]
+fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
+    let scene = healthy();
+    // Listing offsets is asked in the middle.
+    let proxy = Proxy::start(
+        Wire::Kafka,
+        &setting("KAFKA_PROXY_BROKERS"),
+        &setting("KAFKA_PROXY_UPSTREAM"),
+        |request| if api_key(request) == LIST_OFFSETS { Act::Silence } else { Act::Pass },
+    );
+    let mut command = scene.tool(&["doctor"]);
+    command.args(["--brokers", &setting("KAFKA_PROXY_BROKERS")]);
+    let report = Report::of(command);
+    assert!(proxy.acted() > 0, "nothing was asked");
+    report.finds("ok", "kafka.connection", &[]).finds("ok", "database.connection", &[]);
+    report.finds("note", "kafka.transactions", &["cannot look", "find-hanging"]);
+    report.finds("note", "kafka.retention", &["cannot look"]);
+}

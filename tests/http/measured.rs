@@ -1,0 +1,84 @@
+//! A running verifier, scraped by a real Prometheus: what deploy/ asks of it returns something.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::running::{LISTEN, client};
+use crate::support::kafka::{Sent, order, sent};
+use crate::support::prometheus::Prometheus;
+use crate::support::scene::Scene;
+use crate::support::wait;
+
+const SOON: Duration = Duration::from_secs(60);
+const RULES: &str = include_str!("../../deploy/prometheus/alerts.yml");
+const DASHBOARD: &str = include_str!("../../deploy/grafana/dashboard.json");
+
+/// The expressions of the rules, each without its comparison: with it there is a series only when something is wrong.
+fn rules() -> Vec<&'static str> {
+    let expressions = RULES.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    expressions
+        .map(|whole| whole.rsplit_once(['>', '=']).expect("a comparison").0.trim_end_matches([' ', '=']))
+        .collect()
+}
+
+/// The queries of the dashboard.
+fn queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    targets
+        .map(|target| target["expr"].as_str().expect("a query").replace("$__rate_interval", "1m"))
+        .collect()
+}
+
+#[test]
+fn a_real_prometheus_scrapes_it_and_every_query_of_the_dashboard_and_the_alerts_returns_a_series() {
+    let scene = Scene::new(2);
+    scene.stock(&[("MUG", 3)]);
+    let mut verifier = scene.start("a", &LISTEN);
+    let target = client(&mut verifier).base.replace("http://", "");
+    let prometheus = Prometheus::start(&target);
+    let value = |query: &str| prometheus.query(query).first().map(|(_, value)| *value);
+    // Counted from zero before anything happens: or the first would have no rate.
+    wait::until("it is scraped", SOON, || {
+        value("stock_verifier_dead_letters_total{error=\"not_json\"}") == Some(0.0)
+    });
+    let mut records: Vec<Sent> =
+        (0..5).map(|number| order(&format!("o-{number}"), &[("MUG", 1)]).to(0)).collect();
+    records.push(sent("o-x", "no JSON").to(1));
+    scene.produce(&records);
+    for (query, expected) in [
+        ("sum(stock_verifier_results_published_total{outcome=\"accepted\"})", 3.0),
+        ("sum(stock_verifier_decisions_total{reason=\"insufficient_stock\"})", 2.0),
+        ("sum(stock_verifier_dead_letters_total)", 1.0),
+        ("sum(kafka_consumergroup_group_lag)", 0.0),
+        ("count(kafka_consumergroup_group_lag_seconds)", 4.0),
+        ("sum(stock_verifier_produced_to_published_seconds_count)", 6.0),
+        ("up", 1.0),
+    ] {
+        wait::until(query, SOON, || value(query) == Some(expected));
+    }
+    let (rules, queries) = (rules(), queries());
+    assert!(rules.len() >= 10 && queries.len() >= 20, "{rules:?} {queries:?}");
+    for query in rules.into_iter().map(str::to_owned).chain(queries) {
+        wait::until(&query, SOON, || !prometheus.query(&query).is_empty());
+    }
+    assert_eq!(prometheus.alerts().len(), RULES.matches("- alert:").count());
+    verifier.stop();
+}
+
+#[test]
+fn the_alert_rules_fire_when_they_should() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
+    crate::support::postgres::with_lib("ensure prometheus >&2");
+    let tested = Command::new("promtool")
+        .args(["test", "rules", "alerts_test.yml"])
+        .current_dir(directory)
+        .output()
+        .expect("promtool comes with Prometheus");
+    let said = String::from_utf8_lossy(&tested.stdout) + String::from_utf8_lossy(&tested.stderr);
+    assert!(tested.status.success(), "{said}");
+}
