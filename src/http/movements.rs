@@ -101,7 +101,8 @@ pub(super) struct MovementsView {
 /// A cursor as text: version, ledger sequence, and the location where there is one.
 fn written(cursor: &MovementCursor) -> String {
     let MovementCursor { version, seq, location } = cursor;
-    let location = location.as_ref().map_or_else(String::new, |location| format!("-{location}"));
+    // As it is: what is shown to people is another text where there are signs that they would not see.
+    let location = location.as_ref().map_or_else(String::new, |location| format!("-{}", location.as_str()));
     format!("{version}-{seq}{location}")
 }
 
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_back_as_it_was_written_and_nothing_else_reads() {
-        for location in [None, Some("BERLIN"), Some("-"), Some("a-b-c"), Some("1-2")] {
+        for location in [None, Some("BERLIN"), Some("-"), Some("a-b-c"), Some("1-2"), Some(" a\u{2028}")] {
             let location = location.map(|name| Location::new(name).unwrap());
             let cursor = MovementCursor { version: 7, seq: Seq(300_000), location };
             assert_eq!(read(&written(&cursor)), Some(cursor));

@@ -13,8 +13,8 @@ use stock_verifier::store::{
 use super::{expect_no_findings, published};
 use crate::on_every_store;
 use crate::support::{
-    TestDatabase, batch, cancelled, extended, hold, levels, order, partition, records, returned, set, sku,
-    word, words,
+    TestDatabase, batch, cancelled, extended, hold, item, levels, order, partition, records, returned, set,
+    sku, word, words,
 };
 
 on_every_store![
@@ -144,7 +144,8 @@ async fn odd_texts_come_back_as_they_went_in(database: Arc<TestDatabase>) {
         assert_eq!(published(first), published(again));
     }
     let found: HashSet<String> = levels(&*store).await.into_iter().map(|(name, ..)| name).collect();
-    let meant = odd.iter().flat_map(|name| [(*name).to_owned(), format!("PLACE at {name}")]);
+    let meant = odd.iter().flat_map(|name| [name.to_string(), format!("PLACE@{name}")]);
+    let meant = meant.map(|name| item(&name).to_string());
     assert_eq!(found, meant.collect());
     expect_no_findings(&*store).await;
 }

@@ -1,5 +1,6 @@
 //! What is answered, on every store.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ on_every_store![
     movements_come_in_pages_of_any_size_newest_first,
     who_waits_gets_the_verdict_of_this_and_of_another_instance,
     what_is_committed_before_an_answer_is_in_it,
+    odd_names_are_asked_for_as_they_are,
 ];
 
 /// A ledger with some stock.
@@ -329,5 +331,56 @@ async fn what_is_committed_before_an_answer_is_in_it(database: Arc<TestDatabase>
         assert!(decided <= as_of && before <= as_of, "{decided} and {before} are not after {as_of}");
         before = as_of;
     }
+    server.stop().await;
+}
+
+/// Percent-encodes everything.
+fn encoded(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "%{byte:02X}");
+        text
+    })
+}
+
+async fn odd_names_are_asked_for_as_they_are(database: Arc<TestDatabase>) {
+    const ODD: [&str; 8] =
+        ["a/b", "a%2Fb", "a:b", "..", "?x=y&z#", " lead", "Größe 42 / 红", "\u{2028}\u{10ffff}"];
+    let store = database.ledger().await;
+    for name in ODD {
+        let there = format!("{name}@{name}");
+        let all = vec![
+            set(&format!("s {name}"), &there, 5, None),
+            order(name, &[(&there, 1)]),
+            order(&format!("{name} again"), &[(&there, 1)]),
+        ];
+        store.apply(&batch(all)).await.unwrap();
+    }
+    let (server, client) = serve(&store).await;
+    ask(&client, |client: Client| {
+        for name in ODD {
+            let escaped = encoded(name);
+            let stock = client.get(&format!("/v1/stock/{escaped}?location={escaped}"));
+            assert_eq!(stock.status, 200, "{name:?}: {}", stock.text);
+            assert_eq!(
+                (&stock.body["sku"], &stock.body["levels"][0]["location"]),
+                (&json!(name), &json!(name))
+            );
+            let cart = json!({"lines": [{"sku": name, "location": name, "quantity": 3}]});
+            assert_eq!(client.post("/v1/precheck", &cart).body["acceptable"], true, "{name:?}");
+            let order = client.get(&format!("/v1/orders/{escaped}?wait=1s"));
+            assert_eq!((order.status, &order.body["order_id"]), (200, &json!(name)), "{}", order.text);
+            let (mut versions, mut before) = (Vec::new(), String::new());
+            loop {
+                let page = client.get(&format!("/v1/movements?sku={escaped}&limit=1{before}"));
+                assert_eq!(page.status, 200, "{name:?}: {}", page.text);
+                versions.push(page.body["movements"][0]["version"].as_i64().unwrap());
+                let Some(next) = page.body["next"].as_str() else { break };
+                before = format!("&before={}", encoded(next));
+            }
+            assert_eq!(versions, [3, 2, 1], "{name:?}");
+        }
+    })
+    .await;
     server.stop().await;
 }
