@@ -105,6 +105,9 @@ pub struct ReprocessArgs {
           value_parser = PossibleValuesParser::new(FaultCode::ALL.map(FaultCode::name)))]
     error: Vec<String>,
 
+    #[command(flatten)]
+    patches: PatchArgs,
+
     /// Do it; else it is only said what would be done
     #[arg(long)]
     execute: bool,
@@ -113,8 +116,6 @@ pub struct ReprocessArgs {
     common: Common,
     #[command(flatten)]
     filter: ChoiceArgs,
-    #[command(flatten)]
-    patches: PatchArgs,
 }
 
 /// The arguments of `replay rebuild`.

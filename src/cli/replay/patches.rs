@@ -16,7 +16,6 @@ use crate::replay::reprocess::Repairs;
 
 /// How to repair records.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "How to repair them")]
 pub struct PatchArgs {
     /// A JSON merge patch (RFC 7396) to repair each chosen value with
     #[arg(long, value_name = "FILE")]
