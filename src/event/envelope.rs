@@ -65,6 +65,18 @@ pub(super) fn open(record: &Record) -> Result<Envelope<'_>, Fault> {
     }
 }
 
+/// A value's frame, empty where it has none, and its text: read as [`open`] reads it.
+pub(super) fn frame_and_text(value: &[u8]) -> Result<(&[u8], &str), Fault> {
+    let (schema_id, framed) = unframe(value)?;
+    let text = text(framed).map_err(|fault| explain(schema_id, fault))?;
+    Ok((&value[..value.len() - framed.len()], text))
+}
+
+/// Whether this is the name of the header that says how a value is to be read.
+pub(super) fn is_content_type(name: &str) -> bool {
+    name.eq_ignore_ascii_case("content-type")
+}
+
 /// Takes off a schema registry's frame. JSON never starts with a zero byte, so a frame cannot be mistaken.
 fn unframe(value: &[u8]) -> Result<(Option<u32>, &[u8]), Fault> {
     if value.first() != Some(&FRAME_MARK) {
@@ -112,7 +124,7 @@ fn headers(record: &Record) -> Result<(Media, Option<&str>), Fault> {
                 return Err(conflict("a ce_type header", first, "another", text));
             }
             kind = Some(text);
-        } else if header.name.eq_ignore_ascii_case("content-type") {
+        } else if is_content_type(&header.name) {
             media = media_of(header.value.as_deref().unwrap_or_default())?;
         }
     }

@@ -1,12 +1,11 @@
 //! Commands asked again, through the normal path.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::task::block_in_place;
 
 use super::published::{letter_class, letter_of};
@@ -14,7 +13,7 @@ use super::record_filter::Met;
 use super::scope::{LedgerView, Scope};
 use super::{Progress, Stopped};
 use crate::event::{
-    Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, read_command,
+    Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, Repair, read_command,
 };
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::sender::{Lost, Sender};
@@ -41,6 +40,43 @@ pub enum From {
     DeadLetters(BTreeSet<String>),
 }
 
+/// How the chosen records are repaired first.
+#[derive(Debug, Clone)]
+pub enum Repairs {
+    /// All alike; maybe not at all.
+    Alike(Repair),
+    /// Each by itself, by where it stands or by where it first stood. Others are left out.
+    Each(HashMap<Source, Repair>),
+}
+
+impl Repairs {
+    /// Whether records are changed before anybody knows what they say.
+    fn change(&self) -> bool {
+        match self {
+            Self::Alike(repair) => !repair.is_empty(),
+            Self::Each(_) => true,
+        }
+    }
+
+    /// The repair of a record, and by what it was named; `None` where it is not meant.
+    fn of<'a>(&'a self, record: &'a Source, origin: &'a Source) -> Option<(&'a Repair, Option<&'a Source>)> {
+        match self {
+            Self::Alike(repair) => Some((repair, None)),
+            Self::Each(repairs) => {
+                [record, origin].into_iter().find_map(|named| Some((repairs.get(named)?, Some(named))))
+            }
+        }
+    }
+
+    /// The records that were named, less these.
+    fn unused(&self, used: &HashSet<Source>) -> Vec<String> {
+        let Self::Each(repairs) = self else { return Vec::new() };
+        let mut unused: Vec<&Source> = repairs.keys().filter(|named| !used.contains(named)).collect();
+        unused.sort_by_key(|named| (&named.at, named.offset));
+        unused.into_iter().map(|named| format!("record {named}")).collect()
+    }
+}
+
 /// What is asked again.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ReprocessReport {
@@ -56,7 +92,8 @@ pub struct ReprocessReport {
     pub faults: Vec<String>,
     /// Whether it was done, or only looked at.
     pub executed: bool,
-    /// Ids and SKUs that were named, and that no record has.
+    /// Ids and SKUs that were named, and that no record has; and records that were named to be repaired, and are not
+    /// there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
     /// Where to go on, when it was stopped.
@@ -64,8 +101,8 @@ pub struct ReprocessReport {
     pub stopped_at: Option<BTreeMap<TopicPartition, NextOffset>>,
 }
 
-/// Sends the chosen commands that are not decided yet to where they came from, repaired by a JSON merge patch if there
-/// is one; or only says what it would send.
+/// Sends the chosen commands that are not decided yet to where they came from, repaired first; or only says what it would
+/// send.
 ///
 /// # Errors
 /// When something cannot be read or sent.
@@ -73,7 +110,7 @@ pub async fn reprocess(
     store: &dyn LedgerHistory,
     scope: Scope<'_>,
     from: &From,
-    patch: Option<&Value>,
+    repairs: &Repairs,
     execute: bool,
     progress: &Progress,
 ) -> Result<ReprocessReport> {
@@ -93,6 +130,7 @@ pub async fn reprocess(
     let mut ends: BTreeMap<TopicPartition, NextOffset> =
         ranges.iter().map(|range| (range.at.clone(), range.from)).collect();
     let mut met = Met::default();
+    let mut used = HashSet::new();
     let mut reader = block_in_place(|| topics.read(&ranges))?;
     loop {
         let mut page = Vec::new();
@@ -116,10 +154,12 @@ pub async fn reprocess(
         })?;
         if read == 0 {
             report.unknown = met.unmet(scope.filter);
+            report.unknown.extend(repairs.unused(&used));
             return Ok(report);
         }
         report.records += read as u64;
-        let commands = commands_of(&mut *snapshot, scope, page, patch, &mut report, &mut met).await?;
+        let page = repaired(scope, page, repairs, &mut used, &mut report);
+        let commands = commands_of(&mut *snapshot, scope, page, &mut report, &mut met).await?;
         report.sent += commands.len() as u64;
         if execute && !commands.is_empty() {
             let lost = sender.send(commands).await.context(PARTLY_SENT)?;
@@ -153,30 +193,51 @@ fn wanted(from: &From, record: Record) -> Option<(Record, Source)> {
     }
 }
 
+/// The records of a page that are meant, repaired. `used` learns which were named.
+fn repaired(
+    scope: Scope<'_>,
+    page: Vec<(Record, Source)>,
+    repairs: &Repairs,
+    used: &mut HashSet<Source>,
+    report: &mut ReprocessReport,
+) -> Vec<(Record, Source)> {
+    let mut repaired = Vec::with_capacity(page.len());
+    for (mut record, origin) in page {
+        if !repairs.change() && !scope.filter.wants(&record) {
+            continue;
+        }
+        let source = record.source.clone();
+        let Some((repair, named)) = repairs.of(&source, &origin) else { continue };
+        used.extend(named.cloned());
+        let done = if record.headers.iter().any(|header| header.name == OMITTED_HEADERS[0]) {
+            Err(format!(
+                "its value was left out, since it was too large for its topic: the record is {origin}, as long as that \
+                 topic keeps it"
+            ))
+        } else {
+            repair.apply(&mut record)
+        };
+        match done {
+            Ok(()) => repaired.push((record, origin)),
+            // Nobody knows what it is about.
+            Err(_) if scope.filter.looks_inside() && named.is_none() => {}
+            Err(why) => refuse(report, &record.source, &why),
+        }
+    }
+    repaired
+}
+
 /// The commands of a page that are chosen and not decided yet, ready to be sent.
 async fn commands_of(
     snapshot: &mut dyn Snapshot,
     scope: Scope<'_>,
     page: Vec<(Record, Source)>,
-    patch: Option<&Value>,
     report: &mut ReprocessReport,
     met: &mut Met,
 ) -> Result<Vec<(Outgoing, Option<TopicPartition>)>> {
     let mut commands = Vec::new();
-    for (mut record, origin) in page {
-        if patch.is_none() && !scope.filter.wants(&record) {
-            continue;
-        }
-        let is_short = record.headers.iter().any(|header| header.name == OMITTED_HEADERS[0]);
-        let repaired = match patch {
-            _ if is_short => Err(format!(
-                "its value was left out, since it was too large for its topic: the record is {origin}, as long as that \
-                 topic keeps it"
-            )),
-            Some(patch) => repair(&mut record, patch),
-            None => Ok(()),
-        };
-        let command = repaired.and_then(|()| read_command(&record).map_err(|fault| fault.to_string()));
+    for (record, origin) in page {
+        let command = read_command(&record).map_err(|fault| fault.to_string());
         if let Ok(command) = &command {
             met.command(scope.filter, command);
         }
@@ -219,16 +280,6 @@ fn refuse(report: &mut ReprocessReport, source: &Source, why: &str) {
     if report.faults.len() < MOST_SHOWN {
         report.faults.push(format!("{source}: {why}"));
     }
-}
-
-/// Changes a record's value by a JSON merge patch (RFC 7396).
-fn repair(record: &mut Record, patch: &Value) -> Result<(), String> {
-    let value = record.value.as_deref().unwrap_or_default();
-    let mut value: Value = serde_json::from_slice(value)
-        .map_err(|error| format!("it cannot be patched, since it is no JSON: {error}"))?;
-    json_patch::merge(&mut value, patch);
-    record.value = Some(value.to_string().into_bytes());
-    Ok(())
 }
 
 /// The record as it is sent: without the errors of the dead letter it was, and with its origin.

@@ -25,6 +25,10 @@ fn every_command_of_the_runbook_works() {
     scene.kafka.create(&again, 1);
     std::fs::write(scene.file("stock.csv"), "sku,available\nSKU-001,10\n").unwrap();
     std::fs::write(scene.file("patch.json"), r#"{"type":"order.created"}"#).unwrap();
+    std::fs::write(scene.file("headers.json"), r#"{"ce_type":"order.created"}"#).unwrap();
+    let letters = scene.kafka.read(&scene.topic("dead"));
+    let line = serde_json::json!({"record": letters[0].source.to_string(), "patch": {"order_id": "o-9"}});
+    std::fs::write(scene.file("repairs.jsonl"), line.to_string()).unwrap();
     let mut inside = false;
     let mut commands = Vec::new();
     for line in RUNBOOK.lines() {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use stock_verifier::event::Record;
+use stock_verifier::event::{Header, Record};
 
 use super::{SOON, lived, report, run};
 use crate::support::kafka::{header, sent};
@@ -97,6 +97,89 @@ fn a_dead_letter_mended_by_a_patch_is_decided_and_keeps_its_origin() {
     assert_eq!((&unpatched["sent"], &unpatched["faulty"]), (&json!(0), &json!(1)), "{unpatched:#}");
     verifier.stop();
     report(&scene, 0, &["replay", "diff"]);
+}
+
+#[test]
+fn dead_letters_are_repaired_as_they_are_read_by_their_headers_and_each_by_its_own_patch() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 10)]);
+    let value = |kind: Option<&str>, order_id: Option<&str>| {
+        let mut value = json!({"lines": [{"sku": "MUG", "quantity": 1}]});
+        for (name, text) in [("type", kind), ("order_id", order_id)] {
+            if let Some(text) = text {
+                value[name] = json!(text);
+            }
+        }
+        value.to_string()
+    };
+    // A schema registry's frame and a byte order mark before it.
+    let framed =
+        [&b"\0\0\0\0\x07\xef\xbb\xbf"[..], value(Some("order.craeted"), Some("framed")).as_bytes()].concat();
+    let mut untyped = sent("untyped", value(None, Some("untyped")));
+    untyped.headers.push(Header { name: "ce_type".to_owned(), value: None });
+    scene.produce(&[
+        sent("framed", framed),
+        sent("mistyped", value(None, Some("mistyped"))).header("ce_type", b"order.craeted"),
+        untyped,
+        sent("unnamed", value(Some("order.created"), None)),
+        sent("no-json", "one MUG, please"),
+    ]);
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.done(SOON);
+    let file = |name: &str, text: &str| {
+        let path = scene.file(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path").to_owned()
+    };
+    let patch = file("patch.json", r#"{"type": "order.created"}"#);
+    let headers = file("headers.json", r#"{"ce_type": "order.created", "shop": "7", "none": null}"#);
+    let letters = ["replay", "reprocess", "--dead-letters"];
+    let counts = |status: i32, words: &[&str]| {
+        let found = report(&scene, status, &[&letters[..], words].concat());
+        let count = |name: &str| found[name].as_i64().expect("a number");
+        (count("sent"), count("faulty"), found["unknown"].clone())
+    };
+    let of_type = ["--error", "unknown_type", "--error", "bad_envelope"];
+    // Of each, what the other repairs is still wrong.
+    let looked = counts(0, &[&of_type[..], &["--patch", &patch]].concat());
+    assert_eq!((looked.0, looked.1), (1, 2));
+    let looked = counts(0, &[&of_type[..], &["--patch-headers", &headers]].concat());
+    assert_eq!((looked.0, looked.1), (2, 1));
+    let both = [&of_type[..], &["--patch", &patch, "--patch-headers", &headers, "--execute"]].concat();
+    let done = counts(0, &both);
+    assert_eq!((done.0, done.1), (3, 0));
+
+    // By where the dead letter stands, and by where its record stood.
+    let dead = scene.kafka.read(&scene.topic("dead"));
+    let unnamed =
+        dead.iter().find(|letter| letter.key.as_deref() == Some(b"unnamed")).expect("a dead letter");
+    let lines = [
+        json!({"record": unnamed.source.to_string(), "patch": {"order_id": "named"}}),
+        json!({"topic": scene.orders(), "partition": 0, "offset": 4, "headers": {"ce_type": "order.created"},
+               "value": {"order_id": "replaced", "lines": [{"sku": "MUG", "quantity": 1}]}}),
+        json!({"record": format!("{}[0]@99", scene.orders()), "patch": {"order_id": "nowhere"}}),
+    ];
+    let lines = lines.map(|line| line.to_string());
+    let looked = counts(1, &["--patch-file", &file("all", &lines.join("\n"))]);
+    assert_eq!(looked, (2, 0, json!([format!("record {}[0]@99", scene.orders())])));
+    let done = counts(0, &["--patch-file", &file("those", &lines[..2].join("\n")), "--execute"]);
+    assert_eq!((done.0, done.1), (2, 0));
+    let (status, _, log) = run(scene.tool(
+        &[&letters[..], &["--patch-file", &file("bad", r#"{"record": "orders-0-4", "patch": {}}"#)]].concat(),
+    ));
+    assert_eq!(status, 2, "{log}");
+    assert!(log.contains("line 1: \"orders-0-4\" names no record"), "{log}");
+
+    scene.done(SOON);
+    verifier.stop();
+    let accepted = "SELECT count(*) FROM decisions WHERE accepted AND id IN
+                        ('framed', 'mistyped', 'untyped', 'named', 'replaced')";
+    assert_eq!(scene.database.number(accepted), 5);
+    let records = scene.kafka.read(&scene.orders());
+    let again = records.iter().rfind(|record| record.key.as_deref() == Some(b"framed")).expect("sent again");
+    assert!(again.value.as_deref().expect("a value").starts_with(b"\0\0\0\0\x07{"), "{again:?}");
+    assert_eq!((header(again, "ce_type"), header(again, "shop")), (Some("order.created"), Some("7")));
+    report(&scene, 0, &["audit", "--topics"]);
 }
 
 #[test]

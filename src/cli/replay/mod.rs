@@ -1,10 +1,11 @@
 //! `stock-verifier replay`: compares, republishes, asks again, rebuilds, simulates.
 
+pub mod patches;
 pub mod record_filter;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::patches::PatchArgs;
 use self::record_filter::{ChoiceArgs, RangeArgs};
 use super::findings::ReportJson;
 use super::progress::Shown;
@@ -103,9 +105,8 @@ pub struct ReprocessArgs {
           value_parser = PossibleValuesParser::new(FaultCode::ALL.map(FaultCode::name)))]
     error: Vec<String>,
 
-    /// A JSON merge patch (RFC 7396) to repair each chosen value with
-    #[arg(long, value_name = "FILE")]
-    patch: Option<PathBuf>,
+    #[command(flatten)]
+    patches: PatchArgs,
 
     /// Do it; else it is only said what would be done
     #[arg(long)]
@@ -238,7 +239,7 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
 
 async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
-    let patch = args.patch.as_deref().map(read_patch).transpose()?;
+    let repairs = args.patches.repairs()?;
     let from = if args.dead_letters {
         reprocess::From::DeadLetters(args.error.iter().cloned().collect::<BTreeSet<_>>())
     } else {
@@ -247,8 +248,7 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
     let store = args.common.ledger().await?;
     let shown = Shown::new(if args.execute { "asking again" } else { "looking" });
     let scope = args.common.scope(&filter);
-    let report =
-        reprocess::reprocess(&*store, scope, &from, patch.as_ref(), args.execute, &shown.progress).await;
+    let report = reprocess::reprocess(&*store, scope, &from, &repairs, args.execute, &shown.progress).await;
     drop(shown);
     store.close().await;
     let report = report?;
@@ -266,19 +266,6 @@ fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> Option<ExitCode
         console::say(&format!("{} {} {next}", at.topic, at.partition));
     }
     Some(ExitCode::from(EXIT_INTERRUPTED))
-}
-
-fn read_patch(file: &Path) -> Result<serde_json::Value> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let patch: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
-    if !patch.is_object() {
-        bail!(
-            "{}: a merge patch is an object of the fields to change, null for one to remove",
-            file.display()
-        );
-    }
-    Ok(patch)
 }
 
 async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {

@@ -83,6 +83,7 @@ impl ChoiceArgs {
     }
 }
 
-fn read(file: &Path) -> Result<String> {
+/// The text of a file.
+pub(super) fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
