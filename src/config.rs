@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -243,9 +244,10 @@ pub struct GroupArgs {
     pub group: String,
 
     /// Names this instance; must differ between instances that run at once, and stay the same over a restart: whoever
-    /// comes back under it soon after a crash finds its partitions as they were
-    #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID", default_value_t = default_instance())]
-    pub instance_id: String,
+    /// comes back under it soon after a crash finds its partitions as they were. Default: the host's name, with a number
+    /// from the second process of the group on this host on
+    #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID")]
+    pub instance_id: Option<String>,
 
     /// Transactional id; default: the group and the instance id, joined by a colon. Each worker adds its number, and -b
     /// for the second of its two producers
@@ -258,22 +260,31 @@ pub struct GroupArgs {
 }
 
 /// The host's name: stable over a restart, and different for each container of a deployment.
-fn default_instance() -> String {
-    std::fs::read_to_string("/etc/hostname")
-        .ok()
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .unwrap_or_else(|| "instance".to_owned())
+fn host_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        std::fs::read_to_string("/etc/hostname")
+            .ok()
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .or_else(|| std::env::var("HOSTNAME").ok())
+            .unwrap_or_else(|| "instance".to_owned())
+    })
 }
 
 impl GroupArgs {
+    /// This instance's name: the host's where none is given.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.instance_id.as_deref().unwrap_or_else(|| host_name())
+    }
+
     /// The transactional id of one worker.
     #[must_use]
     pub fn transactional_id(&self, worker: usize) -> String {
         match &self.transactional_id {
             Some(id) => format!("{id}-{worker}"),
-            None => format!("{}:{}-{worker}", joinable(&self.group), joinable(&self.instance_id)),
+            None => format!("{}:{}-{worker}", joinable(&self.group), joinable(self.instance())),
         }
     }
 }
@@ -472,7 +483,7 @@ mod tests {
         let id = |group: &str, instance: &str, worker| {
             let group = GroupArgs {
                 group: group.to_owned(),
-                instance_id: instance.to_owned(),
+                instance_id: Some(instance.to_owned()),
                 transactional_id: None,
                 group_protocol: GroupProtocol::Classic,
             };

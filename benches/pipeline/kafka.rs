@@ -91,7 +91,7 @@ impl Kafka {
     pub fn group(run: &str) -> GroupArgs {
         GroupArgs {
             group: run.to_owned(),
-            instance_id: "bench".to_owned(),
+            instance_id: Some("bench".to_owned()),
             transactional_id: None,
             group_protocol: GroupProtocol::Classic,
         }

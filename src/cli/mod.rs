@@ -4,6 +4,7 @@ pub mod audit;
 pub mod demo;
 pub mod doctor;
 mod findings;
+mod instance;
 pub mod migrate;
 mod progress;
 mod reads;

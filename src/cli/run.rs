@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::instance;
 use super::reads::Reads;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
@@ -99,10 +100,12 @@ pub struct RunArgs {
 /// When a server cannot be reached, a topic is missing, or going on would not be exact.
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
     args.topics.check()?;
+    let mut group = args.group;
+    let _claim = instance::claim(&mut group);
     let settings = Settings {
         kafka: args.kafka,
         topics: args.topics,
-        group: args.group,
+        group,
         batch: args.batch,
         levels: args.levels,
         workers: usize::from(args.workers),
@@ -123,6 +126,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     };
     start_checks::check(&topics).await?;
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
+    instance::warn_of_namesake(&settings.kafka, &settings.group).await?;
 
     let stop = CancellationToken::new();
     let signals = Signals::listen().context("signals cannot be heard")?;
@@ -135,7 +139,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     tracing::info!(
         brokers = settings.kafka.brokers,
         group = settings.group.group,
-        instance = settings.group.instance_id,
+        instance = settings.group.instance(),
         workers = settings.workers,
         "verifying {} and {}",
         settings.topics.orders_topic,

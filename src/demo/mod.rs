@@ -251,7 +251,7 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
         topics: broker.topics.clone(),
         group: GroupArgs {
             group: "stock-verifier".to_owned(),
-            instance_id: "demo".to_owned(),
+            instance_id: Some("demo".to_owned()),
             transactional_id: None,
             group_protocol: GroupProtocol::Classic,
         },

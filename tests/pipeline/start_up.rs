@@ -197,7 +197,8 @@ fn a_second_process_under_the_same_instance_id_takes_over_and_the_first_says_so(
     scene.produce(&[order("o-1", &[("MUG", 1)])]);
     let mut first = scene.start("a", &[]);
     scene.done(SOON);
-    let second = scene.start("a", &[]);
+    let mut second = scene.start("a", &[]);
+    second.said("the group has a member of this instance's name", SOON);
     // Once it owns the partition or not: publishing under the old epoch is what shows it.
     let mut number = 1;
     crate::support::wait::until("the first is fenced", Duration::from_secs(60), || {

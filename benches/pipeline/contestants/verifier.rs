@@ -36,7 +36,7 @@ impl Verifier {
             .args(["--rejected-topic", &names.rejected_topic])
             .args(["--levels-topic", &names.levels_topic])
             .args(["--dead-letter-topic", &names.dead_letter_topic])
-            .args(["--group", &group.group, "--instance-id", &group.instance_id])
+            .args(["--group", &group.group, "--instance-id", group.instance()])
             .args(&bench.args.verifier_arg)
             .env("STOCK_VERIFIER_DATABASE_URL", database_url)
             .stdin(Stdio::null())

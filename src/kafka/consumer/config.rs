@@ -54,7 +54,7 @@ impl Role {
 #[must_use]
 pub fn client_id(group: &GroupArgs, role: Option<Role>) -> String {
     let role = role.map_or_else(String::new, |role| format!("-{}", role.name()));
-    format!("stock-verifier-{}{role}", group.instance_id)
+    format!("stock-verifier-{}{role}", group.instance())
 }
 
 /// A member's configuration.
@@ -115,7 +115,7 @@ pub(super) fn make_static(
 ) -> Option<String> {
     let id = match config.get(STATIC_ID) {
         Some(by_hand) => by_hand.to_owned(),
-        None if group.group_protocol == GroupProtocol::Classic => group.instance_id.clone(),
+        None if group.group_protocol == GroupProtocol::Classic => group.instance().to_owned(),
         None => String::new(),
     };
     if id.is_empty() {
