@@ -7,11 +7,12 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::{Report, SOON, doctor, healthy};
+use crate::support::brokers::Broker;
 use crate::support::database::{Database, unique};
-use crate::support::kafka::order;
+use crate::support::kafka::{Cluster, order};
 use crate::support::proxy::{Act, Proxy, Wire, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::{Servers, setting};
+use crate::support::servers::{Private, Servers, alone, setting};
 use crate::support::wait;
 
 /// The number of Kafka's request for offsets.
@@ -209,4 +210,28 @@ fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
     report.finds("ok", "kafka.connection", &[]).finds("ok", "database.connection", &[]);
     report.finds("note", "kafka.transactions", &["cannot look", "find-hanging"]);
     report.finds("note", "kafka.retention", &["cannot look"]);
+}
+
+#[test]
+fn a_broker_that_is_away_is_named_by_what_has_no_copy_any_more() {
+    let _alone = alone();
+    let private = Private::start_with("default.replication.factor=2");
+    let mut second = Broker::start(&private, 2, "default.replication.factor=2");
+    let kafka = Cluster::new(&private.servers().brokers);
+    wait::until("both are there", SOON, || kafka.brokers_there() == 2);
+    let scene = Scene::on(&private.servers(), 1);
+    scene.set_topics_as_created();
+    let accepted = scene.topic("accepted");
+    wait::until("it is copied", SOON, || scene.kafka.in_sync(&accepted) == 2);
+    // The tests' servers keep transactions on one broker, which is right where there is one.
+    doctor(&scene).finds(
+        "warning",
+        "kafka.brokers",
+        &["transaction.state.log.replication.factor is 1", "on 2 brokers", "Set both to 3"],
+    );
+    second.kill();
+    wait::until("its copy is missed", SOON, || {
+        let report = doctor(&scene);
+        report.has("warning", "kafka.replication", &[&accepted, "not in sync", "Bring the brokers back"])
+    });
 }

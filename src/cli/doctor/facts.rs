@@ -64,3 +64,40 @@ pub(super) struct TrialFailure {
     /// Why.
     pub(super) why: String,
 }
+
+#[cfg(test)]
+impl KafkaFacts {
+    /// Of a cluster of which nothing is known.
+    pub(super) fn unknown() -> Self {
+        let why = || "not asked".to_owned();
+        Self {
+            cluster: Cluster::default(),
+            api_versions: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            broker: Err(why()),
+            described: Err(why()),
+            allowed: Err(why()),
+            group: Err(why()),
+            others: Err(why()),
+            committed: Err(why()),
+            offsets: Err(why()),
+            open: Vec::new(),
+            trial: Err(TrialFailure { id: String::new(), refused: false, why: why() }),
+            now_ms: 0,
+        }
+    }
+}
+
+/// Topics with short names.
+#[cfg(test)]
+pub(super) fn short_names() -> crate::config::TopicArgs {
+    let name = str::to_owned;
+    crate::config::TopicArgs {
+        orders_topic: name("o"),
+        adjustments_topic: name("a"),
+        accepted_topic: name("s.a"),
+        rejected_topic: name("s.r"),
+        levels_topic: name("s.l"),
+        dead_letter_topic: name("d"),
+    }
+}
