@@ -3,8 +3,9 @@
 use std::net::TcpListener;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::{Report, SOON, doctor, healthy};
 use crate::support::brokers::Broker;
@@ -191,6 +192,28 @@ fn a_transaction_that_hangs_is_named_with_how_to_find_and_end_it() {
     );
     hanging.abort_transaction(SOON).expect("aborted");
     wait::until("it is over", SOON, || doctor(&scene).has("ok", "kafka.transactions", &[]));
+}
+
+#[test]
+fn offsets_in_a_transaction_that_stays_open_are_named() {
+    let scene = healthy();
+    let orders = scene.orders();
+    scene.produce(&[order("o-1", &[])]);
+    scene.kafka.commit(scene.group(), &orders, 0, 0);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &scene.kafka.brokers)
+        .set("group.id", scene.group())
+        .create()
+        .expect("a consumer");
+    let hanging = old_transaction(&scene, &scene.topic("accepted"), 0);
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(&orders, 0, Offset::Offset(1)).expect("an offset");
+    let member = consumer.group_metadata().expect("a group");
+    hanging.send_offsets_to_transaction(&offsets, &member, SOON).expect("sent");
+    let partition = format!("{orders}[0]");
+    doctor(&scene).finds("warning", "kafka.offsets", &[&partition, "find-hanging"]);
+    hanging.abort_transaction(SOON).expect("aborted");
+    wait::until("it is over", SOON, || doctor(&scene).has("ok", "kafka.offsets", &[]));
 }
 
 #[test]

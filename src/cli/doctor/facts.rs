@@ -33,6 +33,8 @@ pub(super) struct KafkaFacts {
     pub(super) others: Answer<(Vec<GroupDescription>, bool)>,
     /// What the group committed of the topics that are read, each by itself.
     pub(super) committed: Answer<HashMap<TopicPartition, Answer<Option<NextOffset>>>>,
+    /// Partitions whose committed offsets are in a transaction that stays open: the first of them.
+    pub(super) pending: Answer<Vec<TopicPartition>>,
     /// Where the logs of the verifier's topics are.
     pub(super) offsets: Answer<HashMap<TopicPartition, LogOffsets>>,
     /// Where transactions are open, and since when, in milliseconds since 1970; `None` where that is not known.
@@ -80,6 +82,7 @@ impl KafkaFacts {
             group: Err(why()),
             others: Err(why()),
             committed: Err(why()),
+            pending: Err(why()),
             offsets: Err(why()),
             open: Vec::new(),
             trial: Err(TrialFailure { id: String::new(), refused: false, why: why() }),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{KafkaFacts, OpenTransaction, TrialFailure};
+use super::facts::{Answer, KafkaFacts, OpenTransaction, TrialFailure};
 use super::finding::Finding;
 use crate::kafka::examiner::ApiVersions;
+use crate::ledger::TopicPartition;
 
 /// How long a transaction may be open, in milliseconds: Kafka ends one of a verifier after 10 s, and looks every some
 /// seconds.
@@ -25,6 +26,7 @@ pub(super) fn judge(facts: &KafkaFacts) -> Vec<Finding> {
             "Look again; or by hand: kafka-transactions.sh find-hanging",
         )),
     }
+    findings.push(pending(&facts.pending));
     findings.push(trial(&facts.trial));
     findings
 }
@@ -154,6 +156,36 @@ fn hanging(open: &[OpenTransaction], now_ms: i64) -> Vec<Finding> {
     findings
 }
 
+/// Offsets that no reader of committed offsets gets: a verifier that starts waits for them.
+fn pending(found: &Answer<Vec<TopicPartition>>) -> Finding {
+    let check = "kafka.offsets";
+    match found {
+        Ok(partitions) if partitions.is_empty() => {
+            Finding::ok(check, "no transaction keeps the group's offsets open")
+        }
+        Ok(partitions) => {
+            let named: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+            Finding::warning(
+                check,
+                format!(
+                    "an open transaction has the group's offsets of {}, for more than a second: who starts there waits for \
+                     its end",
+                    named.join(", ")
+                ),
+                "Look again after half a minute: Kafka ends a verifier's that was killed within that. One that stays hangs in \
+                 __consumer_offsets: find it with kafka-transactions.sh find-hanging, and end it with abort (docs/replay.md, \
+                 Offsets cannot be read)",
+            )
+        }
+        Err(why) => Finding::unknown(
+            check,
+            "whether an open transaction has the group's offsets",
+            why,
+            "Look again; or by hand: kafka-transactions.sh find-hanging",
+        ),
+    }
+}
+
 fn trial(tried: &Result<(), TrialFailure>) -> Finding {
     let check = "kafka.transactional_id";
     match tried {
@@ -180,7 +212,6 @@ fn trial(tried: &Result<(), TrialFailure>) -> Finding {
 mod tests {
     use super::super::finding::Severity;
     use super::*;
-    use crate::ledger::TopicPartition;
 
     #[test]
     fn a_release_is_told_by_what_it_can_do() {
