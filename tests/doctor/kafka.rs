@@ -16,6 +16,8 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Private, Servers, alone, setting};
 use crate::support::wait;
 
+/// Orders that keep a verifier at work for some seconds, with small batches.
+const BACKLOG: usize = 6_000;
 /// The number of Kafka's request for offsets.
 const LIST_OFFSETS: u16 = 2;
 
@@ -76,20 +78,27 @@ fn a_kafka_that_is_away_or_says_nothing_is_an_error_in_time() {
 fn looking_disturbs_no_verifier_and_finds_nothing_wrong_with_one() {
     let scene = healthy();
     scene.stock(&[("MUG", 1_000)]);
-    let mut verifier = scene.start("a", &[]);
+    // Small batches, so that it is at work for as long as is looked, one transaction after the other.
+    let mut verifier = scene.start("a", &["--batch-max-orders", "20"]);
     verifier.said("reading", SOON);
-    scene.produce(&[order("o-1", &[("MUG", 1)])]);
-    scene.done(SOON);
-    for _ in 0..2 {
+    let orders: Vec<_> = (0..BACKLOG).map(|number| order(&format!("o-{number}"), &[("MUG", 1)])).collect();
+    let look = || {
         // Under the same instance's name, as a person does who looks.
         let mut command = scene.tool(&["doctor"]);
         command.args(["--instance-id", "a"]);
         let report = Report::of(command);
         report.is_well();
         report.finds("ok", "kafka.group", &["2 members"]).finds("ok", "kafka.transactional_id", &[]);
-        report.finds("ok", "ledger.positions", &["are the group's offsets"]);
+        report
+    };
+    scene.produce(&orders);
+    wait::until("it is at work", SOON, || scene.database.decided() > 0);
+    while (scene.database.decided() as usize) < BACKLOG {
+        look();
     }
-    scene.produce(&[order("o-2", &[("MUG", 1)])]);
+    scene.done(SOON);
+    look().finds("ok", "ledger.positions", &["are the group's offsets"]);
+    scene.produce(&[order("o-last", &[("MUG", 1)])]);
     scene.done(SOON);
     assert!(!verifier.log().contains("fenced") && verifier.ended().is_none(), "{}", verifier.log());
     verifier.stop();

@@ -186,6 +186,11 @@ fn pending(found: &Answer<Vec<TopicPartition>>) -> Finding {
     }
 }
 
+/// What the ids of all instances begin with: the group and its colon, or what the user gave in its place.
+fn prefix(id: &str) -> &str {
+    id.find(':').map_or_else(|| id.strip_suffix("-0-doctor").unwrap_or(id), |colon| &id[..=colon])
+}
+
 fn trial(tried: &Result<(), TrialFailure>) -> Finding {
     let check = "kafka.transactional_id";
     match tried {
@@ -195,9 +200,11 @@ fn trial(tried: &Result<(), TrialFailure>) -> Finding {
             format!(
                 "this user may not use the transactional id {id:?}, made for this trial like those of `run`: {why}"
             ),
-            "Allow the prefix, the group with its colon (kafka-acls --transactional-id stock-verifier: \
-             --resource-pattern-type prefixed, docs/permissions.md). Where it is allowed for the ids of `run` alone, this \
-             is no fault",
+            format!(
+                "Allow Write and Describe on the prefix (kafka-acls --transactional-id {} --resource-pattern-type prefixed, \
+                 docs/permissions.md). Where each id of `run` is allowed by itself, this is no fault",
+                prefix(id)
+            ),
         ),
         Err(TrialFailure { why, .. }) => Finding::unknown(
             check,
@@ -255,7 +262,10 @@ mod tests {
         let failure =
             |refused| TrialFailure { id: "g:a-0-doctor".to_owned(), refused, why: "why".to_owned() };
         assert_eq!(trial(&Ok(())).severity, Severity::Ok);
-        assert_eq!(trial(&Err(failure(true))).severity, Severity::Error);
+        let refused = trial(&Err(failure(true)));
+        assert_eq!(refused.severity, Severity::Error);
+        assert!(refused.advice.unwrap().contains("--transactional-id g: --resource"));
+        assert_eq!(prefix("by-hand-0-doctor"), "by-hand");
         assert_eq!(trial(&Err(failure(false))).severity, Severity::Note);
     }
 }
