@@ -218,6 +218,18 @@ impl Examiner {
         Ok(CommittedOffsets::of_answer(&answer.context("cannot read the committed offsets")?))
     }
 
+    /// Whether no open transaction has offsets of these partitions in it: asked for this long, since each that is under way
+    /// has for a moment. Any other failure looks like one.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn is_committed_for_good(&self, partitions: &[TopicPartition], limit: Duration) -> Result<bool> {
+        // Only such a reader is told.
+        let reader = consumer(&self.kafka, &self.group, "read_committed", Ear::default())?;
+        let answer = reader.committed_offsets(list(partitions), limit);
+        Ok(answer.is_ok_and(|answer| CommittedOffsets::of_answer(&answer).all().is_ok()))
+    }
+
     /// Where the logs of these partitions are; each with the time, in milliseconds since 1970, that `young` is asked for.
     /// Those that Kafka says nothing of are left out.
     ///

@@ -78,8 +78,6 @@ pub struct UnmetSetting {
 pub struct UsualSettings {
     /// `default_transaction_isolation`.
     pub isolation: String,
-    /// `synchronous_commit`.
-    pub synchronous_commit: String,
 }
 
 /// Who copies a server.

@@ -3,17 +3,21 @@
 use std::net::TcpListener;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::{Report, SOON, doctor, healthy};
+use crate::support::brokers::Broker;
 use crate::support::database::{Database, unique};
-use crate::support::kafka::order;
+use crate::support::kafka::{Cluster, order};
 use crate::support::proxy::{Act, Proxy, Wire, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::{Servers, setting};
+use crate::support::servers::{Private, Servers, alone, setting};
 use crate::support::wait;
 
+/// Orders that keep a verifier at work for some seconds, with small batches.
+const BACKLOG: usize = 6_000;
 /// The number of Kafka's request for offsets.
 const LIST_OFFSETS: u16 = 2;
 
@@ -74,20 +78,27 @@ fn a_kafka_that_is_away_or_says_nothing_is_an_error_in_time() {
 fn looking_disturbs_no_verifier_and_finds_nothing_wrong_with_one() {
     let scene = healthy();
     scene.stock(&[("MUG", 1_000)]);
-    let mut verifier = scene.start("a", &[]);
+    // Small batches, so that it is at work for as long as is looked, one transaction after the other.
+    let mut verifier = scene.start("a", &["--batch-max-orders", "20"]);
     verifier.said("reading", SOON);
-    scene.produce(&[order("o-1", &[("MUG", 1)])]);
-    scene.done(SOON);
-    for _ in 0..2 {
+    let orders: Vec<_> = (0..BACKLOG).map(|number| order(&format!("o-{number}"), &[("MUG", 1)])).collect();
+    let look = || {
         // Under the same instance's name, as a person does who looks.
         let mut command = scene.tool(&["doctor"]);
         command.args(["--instance-id", "a"]);
         let report = Report::of(command);
         report.is_well();
         report.finds("ok", "kafka.group", &["2 members"]).finds("ok", "kafka.transactional_id", &[]);
-        report.finds("ok", "ledger.positions", &["are the group's offsets"]);
+        report
+    };
+    scene.produce(&orders);
+    wait::until("it is at work", SOON, || scene.database.decided() > 0);
+    while (scene.database.decided() as usize) < BACKLOG {
+        look();
     }
-    scene.produce(&[order("o-2", &[("MUG", 1)])]);
+    scene.done(SOON);
+    look().finds("ok", "ledger.positions", &["are the group's offsets"]);
+    scene.produce(&[order("o-last", &[("MUG", 1)])]);
     scene.done(SOON);
     assert!(!verifier.log().contains("fenced") && verifier.ended().is_none(), "{}", verifier.log());
     verifier.stop();
@@ -193,6 +204,28 @@ fn a_transaction_that_hangs_is_named_with_how_to_find_and_end_it() {
 }
 
 #[test]
+fn offsets_in_a_transaction_that_stays_open_are_named() {
+    let scene = healthy();
+    let orders = scene.orders();
+    scene.produce(&[order("o-1", &[])]);
+    scene.kafka.commit(scene.group(), &orders, 0, 0);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &scene.kafka.brokers)
+        .set("group.id", scene.group())
+        .create()
+        .expect("a consumer");
+    let hanging = old_transaction(&scene, &scene.topic("accepted"), 0);
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(&orders, 0, Offset::Offset(1)).expect("an offset");
+    let member = consumer.group_metadata().expect("a group");
+    hanging.send_offsets_to_transaction(&offsets, &member, SOON).expect("sent");
+    let partition = format!("{orders}[0]");
+    doctor(&scene).finds("warning", "kafka.offsets", &[&partition, "find-hanging"]);
+    hanging.abort_transaction(SOON).expect("aborted");
+    wait::until("it is over", SOON, || doctor(&scene).has("ok", "kafka.offsets", &[]));
+}
+
+#[test]
 fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
     let scene = healthy();
     // Listing offsets is asked in the middle.
@@ -209,4 +242,28 @@ fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
     report.finds("ok", "kafka.connection", &[]).finds("ok", "database.connection", &[]);
     report.finds("note", "kafka.transactions", &["cannot look", "find-hanging"]);
     report.finds("note", "kafka.retention", &["cannot look"]);
+}
+
+#[test]
+fn a_broker_that_is_away_is_named_by_what_has_no_copy_any_more() {
+    let _alone = alone();
+    let private = Private::start_with("default.replication.factor=2");
+    let mut second = Broker::start(&private, 2, "default.replication.factor=2");
+    let kafka = Cluster::new(&private.servers().brokers);
+    wait::until("both are there", SOON, || kafka.brokers_there() == 2);
+    let scene = Scene::on(&private.servers(), 1);
+    scene.set_topics_as_created();
+    let accepted = scene.topic("accepted");
+    wait::until("it is copied", SOON, || scene.kafka.in_sync(&accepted) == 2);
+    // The tests' servers keep transactions on one broker, which is right where there is one.
+    doctor(&scene).finds(
+        "warning",
+        "kafka.brokers",
+        &["transaction.state.log.replication.factor is 1", "on 2 brokers", "Set both to 3"],
+    );
+    second.kill();
+    wait::until("its copy is missed", SOON, || {
+        let report = doctor(&scene);
+        report.has("warning", "kafka.replication", &[&accepted, "not in sync", "Bring the brokers back"])
+    });
 }

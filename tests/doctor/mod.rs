@@ -115,6 +115,7 @@ fn a_healthy_setup_is_well_and_says_what_was_looked_at() {
         "kafka.retention",
         "kafka.release",
         "kafka.transactions",
+        "kafka.offsets",
         "kafka.transactional_id",
     ] {
         report.finds("ok", check, &[]);

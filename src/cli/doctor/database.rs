@@ -133,7 +133,7 @@ fn settings(facts: &PostgresFacts, findings: &mut Vec<Finding>) {
 
 /// Batches say their isolation by themselves, so this is for the others in the same database.
 fn isolation(usual: &UsualSettings) -> Finding {
-    let UsualSettings { isolation, .. } = usual;
+    let UsualSettings { isolation } = usual;
     if isolation == "read committed" {
         return Finding::ok("database.isolation", "read committed is usual for the role");
     }
@@ -441,10 +441,7 @@ mod tests {
             |used| ConnectionCounts { most: 20, reserved: 3, used, of_role: None, of_database: None };
         assert_eq!(connections(&counts(11), 6).severity, Severity::Ok);
         assert_eq!(connections(&counts(12), 6).severity, Severity::Warning);
-        let usual = |isolation: &str| UsualSettings {
-            isolation: isolation.to_owned(),
-            synchronous_commit: "on".to_owned(),
-        };
+        let usual = |isolation: &str| UsualSettings { isolation: isolation.to_owned() };
         assert_eq!(isolation(&usual("read committed")).severity, Severity::Ok);
         assert_eq!(isolation(&usual("serializable")).severity, Severity::Note);
     }

@@ -33,6 +33,8 @@ pub(super) struct KafkaFacts {
     pub(super) others: Answer<(Vec<GroupDescription>, bool)>,
     /// What the group committed of the topics that are read, each by itself.
     pub(super) committed: Answer<HashMap<TopicPartition, Answer<Option<NextOffset>>>>,
+    /// Partitions whose committed offsets are in a transaction that stays open: the first of them.
+    pub(super) pending: Answer<Vec<TopicPartition>>,
     /// Where the logs of the verifier's topics are.
     pub(super) offsets: Answer<HashMap<TopicPartition, LogOffsets>>,
     /// Where transactions are open, and since when, in milliseconds since 1970; `None` where that is not known.
@@ -63,4 +65,42 @@ pub(super) struct TrialFailure {
     pub(super) refused: bool,
     /// Why.
     pub(super) why: String,
+}
+
+#[cfg(test)]
+impl KafkaFacts {
+    /// Of a cluster of which nothing is known.
+    pub(super) fn unknown() -> Self {
+        let why = || "not asked".to_owned();
+        Self {
+            cluster: Cluster::default(),
+            api_versions: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            broker: Err(why()),
+            described: Err(why()),
+            allowed: Err(why()),
+            group: Err(why()),
+            others: Err(why()),
+            committed: Err(why()),
+            pending: Err(why()),
+            offsets: Err(why()),
+            open: Vec::new(),
+            trial: Err(TrialFailure { id: String::new(), refused: false, why: why() }),
+            now_ms: 0,
+        }
+    }
+}
+
+/// Topics with short names.
+#[cfg(test)]
+pub(super) fn short_names() -> crate::config::TopicArgs {
+    let name = str::to_owned;
+    crate::config::TopicArgs {
+        orders_topic: name("o"),
+        adjustments_topic: name("a"),
+        accepted_topic: name("s.a"),
+        rejected_topic: name("s.r"),
+        levels_topic: name("s.l"),
+        dead_letter_topic: name("d"),
+    }
 }

@@ -22,6 +22,10 @@ const TRIAL: &str = "-doctor";
 const MOST_OPEN: usize = 3;
 /// How long after the first look for open transactions the second is.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long offsets must be in an open transaction to be worth a word.
+const PENDING_LIMIT: Duration = Duration::from_millis(1500);
+/// How long one partition is asked for by itself then.
+const PENDING_ONE: Duration = Duration::from_millis(300);
 /// Added to a call's own limit before it is not waited for any longer.
 pub(super) const SLACK: Duration = Duration::from_millis(500);
 
@@ -64,7 +68,7 @@ pub(super) async fn gather(
     let some_broker = cluster.brokers.first().copied().unwrap_or_default();
 
     let known: Vec<String> = read.iter().filter(|name| there.contains(name)).cloned().collect();
-    let ((settings, offsets, open), broker, described, allowed, group, others, committed, trial) = tokio::join!(
+    let ((settings, offsets, open), broker, described, allowed, group, others, committed, pending, trial) = tokio::join!(
         async {
             let begun = Instant::now();
             let settings = settings(args, &there, look / 2).await;
@@ -87,7 +91,11 @@ pub(super) async fn gather(
         }),
         ask(look, examiner, Examiner::group),
         ask(look, examiner, Examiner::other_groups),
-        ask(look, examiner, move |examiner| committed(examiner, read_partitions)),
+        ask(look, examiner, {
+            let partitions = read_partitions.clone();
+            move |examiner| committed(examiner, partitions)
+        }),
+        ask(look, examiner, move |examiner| pending(examiner, &read_partitions)),
         trial(look, examiner, trial_id),
     );
     // Last: who was asked anything has said by now what it can do.
@@ -102,6 +110,7 @@ pub(super) async fn gather(
         group,
         others,
         committed,
+        pending,
         offsets,
         open,
         trial,
@@ -162,6 +171,28 @@ fn committed(
         (at, next)
     });
     Ok(each.collect())
+}
+
+/// Partitions whose offsets are in a transaction that stays open, the first few. Under load there is always one that has
+/// some, but then what is committed moves.
+fn pending(examiner: &Examiner, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let before = committed(examiner, partitions.to_vec())?;
+    if examiner.is_committed_for_good(partitions, PENDING_LIMIT)? {
+        return Ok(Vec::new());
+    }
+    let after = committed(examiner, partitions.to_vec())?;
+    let mut found = Vec::new();
+    for at in partitions {
+        let is_still = matches!((before.get(at), after.get(at)), (Some(Ok(was)), Some(Ok(is))) if was == is);
+        let one = std::slice::from_ref(at);
+        if is_still && found.len() < MOST_OPEN && !examiner.is_committed_for_good(one, PENDING_ONE)? {
+            found.push(at.clone());
+        }
+    }
+    Ok(found)
 }
 
 async fn trial(limit: Duration, examiner: &Arc<Examiner>, id: String) -> Result<(), TrialFailure> {

@@ -1,6 +1,6 @@
 //! What is wrong with the group, with what this user may do, and between the ledger's positions and the group's offsets.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::facts::{Answer, KafkaFacts};
 use super::finding::Finding;
@@ -9,7 +9,7 @@ use crate::config::TopicArgs;
 use crate::kafka::Operation;
 use crate::kafka::admin::Lag;
 use crate::kafka::examiner::LogOffsets;
-use crate::kafka::groups::GroupDescription;
+use crate::kafka::groups::{GroupDescription, GroupMember};
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::Position;
@@ -106,6 +106,16 @@ fn members(found: &Answer<GroupDescription>, group: &str) -> Finding {
             Finding::ok(check, format!("group {group} has no members: no verifier runs"))
         }
         Ok(GroupDescription { members, state, .. }) => {
+            if let Some((client_id, hosts)) = shared_name(members) {
+                return Finding::error(
+                    check,
+                    format!(
+                        "{client_id:?} is in group {group} from several hosts ({hosts}): two instances with one name \
+                         fence each other"
+                    ),
+                    "Give each instance its own --instance-id",
+                );
+            }
             let hosts: BTreeSet<&str> = members.iter().map(|member| member.host.as_str()).collect();
             Finding::ok(
                 check,
@@ -118,6 +128,16 @@ fn members(found: &Answer<GroupDescription>, group: &str) -> Finding {
             "Allow this user to read it (ACL: Read on the group), as docs/permissions.md has it",
         ),
     }
+}
+
+/// A client id that is in use on several hosts, and those. Workers of one instance share one.
+fn shared_name(members: &[GroupMember]) -> Option<(&str, String)> {
+    let mut hosts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for member in members {
+        hosts.entry(&member.client_id).or_default().insert(&member.host);
+    }
+    let (client_id, hosts) = hosts.into_iter().find(|(_, hosts)| hosts.len() > 1)?;
+    Some((client_id, hosts.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> Vec<Finding> {
@@ -401,27 +421,11 @@ fn identity(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::facts::TrialFailure;
+    use super::super::facts::short_names as topics;
     use super::super::finding::Severity;
     use super::*;
     use crate::kafka::Operations;
-    use crate::kafka::examiner::Cluster;
-    use crate::kafka::groups::GroupMember;
     use crate::ledger::TopicId;
-
-    fn topics() -> TopicArgs {
-        let name = str::to_owned;
-        TopicArgs {
-            orders_topic: name("o"),
-            adjustments_topic: name("a"),
-            accepted_topic: name("s.a"),
-            rejected_topic: name("s.r"),
-            levels_topic: name("s.l"),
-            dead_letter_topic: name("d"),
-        }
-    }
 
     fn group(name: &str, client_id: &str, topic: &str) -> GroupDescription {
         let member = GroupMember {
@@ -444,22 +448,15 @@ mod tests {
         }
         let at = TopicPartition::new("o", 0);
         KafkaFacts {
-            cluster: Cluster::default(),
-            api_versions: BTreeMap::new(),
-            settings: BTreeMap::new(),
-            broker: Err("not asked".to_owned()),
             described: Ok(BTreeMap::from([(
                 "o".to_owned(),
                 Described::There { id: Some(TopicId::new("now")), partitions: 1 },
             )])),
-            allowed: Err("not asked".to_owned()),
             group: Ok(of),
             others: Ok((Vec::new(), false)),
             committed: Ok(HashMap::from([(at.clone(), Ok(committed.map(NextOffset)))])),
             offsets: Ok(HashMap::from([(at, LogOffsets { low: 0, stable: 100, high: 100, young: 100 })])),
-            open: Vec::new(),
-            trial: Err(TrialFailure { id: String::new(), refused: false, why: String::new() }),
-            now_ms: 0,
+            ..KafkaFacts::unknown()
         }
     }
 
@@ -514,6 +511,19 @@ mod tests {
             let found = others(&Ok((vec![other.clone()], false)), &topics());
             assert_eq!(found[0].severity, expected, "{other:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn two_instances_of_one_name_are_an_error_and_two_workers_of_one_are_none() {
+        let mut found = group("g", "stock-verifier-a-orders", "o");
+        found.members.push(found.members[0].clone());
+        assert_eq!(members(&Ok(found.clone()), "g").severity, Severity::Ok);
+        found.members[1].host = "/10.0.0.2".to_owned();
+        let judged = members(&Ok(found), "g");
+        assert!(
+            judged.severity == Severity::Error && judged.what.contains("/10.0.0.1, /10.0.0.2"),
+            "{judged:?}"
+        );
     }
 
     #[test]

@@ -63,9 +63,21 @@ fn replication(facts: &KafkaFacts, there: &[(&str, &[PartitionLayout])], are_all
     let brokers = facts.cluster.brokers.len();
     let mut findings = Vec::new();
     for (topic, layout) in there {
-        let least = facts.settings.get(*topic).and_then(|settings| settings.as_ref().ok());
-        let least = least.and_then(|settings| settings.number("min.insync.replicas"));
+        let settings = known(facts, topic);
+        let least = settings.and_then(|settings| settings.number("min.insync.replicas"));
         findings.extend(replication_of(topic, layout, least, brokers));
+        if brokers > 1
+            && settings.and_then(|settings| settings.get("unclean.leader.election.enable")) == Some("true")
+        {
+            findings.push(Finding::warning(
+                LAYOUT,
+                format!(
+                    "{topic} may be led by a copy that lacks records (unclean.leader.election.enable): what was acknowledged \
+                     can be lost, and offsets mean other records then"
+                ),
+                "Set its unclean.leader.election.enable to false",
+            ));
+        }
     }
     let unread =
         facts.settings.iter().filter_map(|(topic, settings)| Some((topic, settings.as_ref().err()?)));
@@ -241,8 +253,11 @@ fn kept(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
     if read.iter().all(|topic| facts.settings.contains_key(*topic)) {
         let described = Ok(read.map(|topic| facts.settings[topic].clone()).into());
         let remarks = start_checks::judge_kept(read, wanted.accept_compacted, &described);
-        findings.extend(remarks.into_iter().map(|found| {
-            remark("kafka.compaction", found, "Set cleanup.policy to delete (kafka-configs.sh --alter)")
+        let advice = "Set cleanup.policy to delete (kafka-configs.sh --alter)";
+        findings.extend(remarks.into_iter().map(|found| match found {
+            // Somebody has said that it may be so.
+            Remark::Warned(what) => Finding::note("kafka.compaction", what, advice),
+            found => remark("kafka.compaction", found, advice),
         }));
     }
     let levels = known(facts, &topics.levels_topic).filter(|_| wanted.names.contains(&topics.levels_topic));
@@ -331,8 +346,92 @@ fn remark(check: &'static str, remark: Remark, advice: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::short_names;
     use super::super::finding::Severity;
     use super::*;
+
+    /// All topics, with these settings each.
+    fn facts(settings: &[(&str, &str)]) -> KafkaFacts {
+        let mut facts = KafkaFacts::unknown();
+        let layout = PartitionLayout { partition: 0, led: true, replicas: 1, in_sync: 1 };
+        facts.cluster.brokers = vec![1];
+        for (_, name) in short_names().named() {
+            facts.cluster.topics.insert(name.to_owned(), vec![layout]);
+            facts.settings.insert(name.to_owned(), Ok(Settings::new(settings)));
+        }
+        facts
+    }
+
+    fn wanted(topics: &TopicArgs) -> Wanted<'_> {
+        Wanted {
+            topics,
+            names: topics.named().iter().map(|(_, name)| (*name).to_owned()).collect(),
+            accept_compacted: false,
+            workers: 1,
+            largest_sent: None,
+        }
+    }
+
+    #[test]
+    fn compaction_is_right_for_levels_and_wrong_for_commands_unless_it_is_accepted() {
+        let topics = short_names();
+        let severities = |facts: &KafkaFacts, wanted: &Wanted<'_>| -> Vec<Severity> {
+            let found = kept(facts, wanted).into_iter();
+            found
+                .filter(|finding| finding.check == "kafka.compaction")
+                .map(|finding| finding.severity)
+                .collect()
+        };
+        let mut facts = facts(&[("cleanup.policy", "delete")]);
+        assert_eq!(severities(&facts, &wanted(&topics)), [Severity::Warning]);
+        let compacted = || Ok(Settings::new(&[("cleanup.policy", "compact,delete")]));
+        facts.settings.insert("s.l".to_owned(), compacted());
+        assert_eq!(severities(&facts, &wanted(&topics)), [Severity::Ok]);
+        facts.settings.insert("a".to_owned(), compacted());
+        assert_eq!(severities(&facts, &wanted(&topics)), [Severity::Error]);
+        let accepting = Wanted { accept_compacted: true, ..wanted(&topics) };
+        assert_eq!(severities(&facts, &accepting), [Severity::Note]);
+        // What may not be seen is not well.
+        facts.settings.insert("a".to_owned(), Err("not allowed".to_owned()));
+        assert_eq!(severities(&facts, &wanted(&topics)), [Severity::Note]);
+    }
+
+    #[test]
+    fn what_is_sent_must_not_be_smaller_than_what_the_topics_take() {
+        let topics = short_names();
+        let mut facts = facts(&[("max.message.bytes", "1048588")]);
+        let roomy = Settings::new(&[("max.message.bytes", "2097152")]);
+        facts.settings.insert("d".to_owned(), Ok(roomy));
+        assert_eq!(sizes(&facts, &wanted(&topics))[0].severity, Severity::Ok);
+        let small = Wanted { largest_sent: Some(1_500_000), ..wanted(&topics) };
+        let found = sizes(&facts, &small);
+        assert_eq!(found[0].severity, Severity::Warning);
+        assert!(found[0].what.contains("is less than d take"), "{found:?}");
+    }
+
+    #[test]
+    fn of_a_topic_that_is_not_there_nothing_is_said_to_be_well() {
+        let topics = short_names();
+        let mut facts = facts(&[]);
+        facts.cluster.topics.clear();
+        facts.settings.clear();
+        let found = judge(&facts, &wanted(&topics));
+        let well: Vec<_> = found.iter().filter(|finding| finding.severity == Severity::Ok).collect();
+        assert!(well.is_empty(), "{well:?}");
+        assert_eq!((found[0].check, found[0].severity), ("kafka.topics", Severity::Error));
+    }
+
+    #[test]
+    fn an_unclean_election_is_warned_of_where_there_are_several_brokers() {
+        let topics = short_names();
+        let mut facts = facts(&[("unclean.leader.election.enable", "true")]);
+        let warned = |facts: &KafkaFacts| {
+            judge(facts, &wanted(&topics)).iter().filter(|finding| finding.what.contains("unclean")).count()
+        };
+        assert_eq!(warned(&facts), 0);
+        facts.cluster.brokers = vec![1, 2, 3];
+        assert_eq!(warned(&facts), 6);
+    }
 
     #[test]
     fn copies_are_judged_by_what_a_broker_that_is_away_would_do() {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{KafkaFacts, OpenTransaction, TrialFailure};
+use super::facts::{Answer, KafkaFacts, OpenTransaction, TrialFailure};
 use super::finding::Finding;
 use crate::kafka::examiner::ApiVersions;
+use crate::ledger::TopicPartition;
 
 /// How long a transaction may be open, in milliseconds: Kafka ends one of a verifier after 10 s, and looks every some
 /// seconds.
@@ -25,6 +26,7 @@ pub(super) fn judge(facts: &KafkaFacts) -> Vec<Finding> {
             "Look again; or by hand: kafka-transactions.sh find-hanging",
         )),
     }
+    findings.push(pending(&facts.pending));
     findings.push(trial(&facts.trial));
     findings
 }
@@ -154,6 +156,41 @@ fn hanging(open: &[OpenTransaction], now_ms: i64) -> Vec<Finding> {
     findings
 }
 
+/// Offsets that no reader of committed offsets gets: a verifier that starts waits for them.
+fn pending(found: &Answer<Vec<TopicPartition>>) -> Finding {
+    let check = "kafka.offsets";
+    match found {
+        Ok(partitions) if partitions.is_empty() => {
+            Finding::ok(check, "no transaction keeps the group's offsets open")
+        }
+        Ok(partitions) => {
+            let named: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+            Finding::warning(
+                check,
+                format!(
+                    "an open transaction has the group's offsets of {}, for more than a second: who starts there waits for \
+                     its end",
+                    named.join(", ")
+                ),
+                "Look again after half a minute: Kafka ends a verifier's that was killed within that. One that stays hangs in \
+                 __consumer_offsets: find it with kafka-transactions.sh find-hanging, and end it with abort (docs/replay.md, \
+                 Offsets cannot be read)",
+            )
+        }
+        Err(why) => Finding::unknown(
+            check,
+            "whether an open transaction has the group's offsets",
+            why,
+            "Look again; or by hand: kafka-transactions.sh find-hanging",
+        ),
+    }
+}
+
+/// What the ids of all instances begin with: the group and its colon, or what the user gave in its place.
+fn prefix(id: &str) -> &str {
+    id.find(':').map_or_else(|| id.strip_suffix("-0-doctor").unwrap_or(id), |colon| &id[..=colon])
+}
+
 fn trial(tried: &Result<(), TrialFailure>) -> Finding {
     let check = "kafka.transactional_id";
     match tried {
@@ -163,9 +200,11 @@ fn trial(tried: &Result<(), TrialFailure>) -> Finding {
             format!(
                 "this user may not use the transactional id {id:?}, made for this trial like those of `run`: {why}"
             ),
-            "Allow the prefix, the group with its colon (kafka-acls --transactional-id stock-verifier: \
-             --resource-pattern-type prefixed, docs/permissions.md). Where it is allowed for the ids of `run` alone, this \
-             is no fault",
+            format!(
+                "Allow Write and Describe on the prefix (kafka-acls --transactional-id {} --resource-pattern-type prefixed, \
+                 docs/permissions.md). Where each id of `run` is allowed by itself, this is no fault",
+                prefix(id)
+            ),
         ),
         Err(TrialFailure { why, .. }) => Finding::unknown(
             check,
@@ -180,7 +219,6 @@ fn trial(tried: &Result<(), TrialFailure>) -> Finding {
 mod tests {
     use super::super::finding::Severity;
     use super::*;
-    use crate::ledger::TopicPartition;
 
     #[test]
     fn a_release_is_told_by_what_it_can_do() {
@@ -224,7 +262,10 @@ mod tests {
         let failure =
             |refused| TrialFailure { id: "g:a-0-doctor".to_owned(), refused, why: "why".to_owned() };
         assert_eq!(trial(&Ok(())).severity, Severity::Ok);
-        assert_eq!(trial(&Err(failure(true))).severity, Severity::Error);
+        let refused = trial(&Err(failure(true)));
+        assert_eq!(refused.severity, Severity::Error);
+        assert!(refused.advice.unwrap().contains("--transactional-id g: --resource"));
+        assert_eq!(prefix("by-hand-0-doctor"), "by-hand");
         assert_eq!(trial(&Err(failure(false))).severity, Severity::Note);
     }
 }

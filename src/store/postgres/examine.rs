@@ -71,21 +71,20 @@ async fn catalogues(store: &PostgresStore, deadline: Deadline) -> PostgresFacts 
         clock: ask!("asking for the time", clock),
         missing_grants: ask!("asking for privileges", missing_grants),
         // Asked on a connection of its own.
-        usual: Ok(UsualSettings { isolation: String::new(), synchronous_commit: String::new() }),
+        usual: Ok(UsualSettings { isolation: String::new() }),
     }
 }
 
 async fn usual(store: &PostgresStore) -> Answer<UsualSettings> {
     let mut connection = store.pool.session().connect_bare().await?;
-    let found: Result<(String, String), _> = sqlx::query_as(
-        "SELECT current_setting('default_transaction_isolation'), current_setting('synchronous_commit')",
-    )
-    .fetch_one(&mut connection)
-    .await;
+    let found: Result<String, _> =
+        sqlx::query_scalar("SELECT current_setting('default_transaction_isolation')")
+            .fetch_one(&mut connection)
+            .await;
     // It has said what it was asked for; how it ends changes nothing.
     let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
-    let (isolation, synchronous_commit) = found.map_err(failed("asking what is usual for the role"))?;
-    Ok(UsualSettings { isolation, synchronous_commit })
+    let isolation = found.map_err(failed("asking what is usual for the role"))?;
+    Ok(UsualSettings { isolation })
 }
 
 async fn server_version(connection: &mut PgConnection) -> Answer<String> {
@@ -205,7 +204,7 @@ async fn held(connection: &mut PgConnection) -> Answer<Vec<(String, LockHolder)>
              FROM pg_locks LEFT JOIN pg_class AS class ON locktype = 'relation' AND class.oid = relation
              WHERE granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                    AND (locktype = 'relation' AND class.relname = ANY($1)
-                            AND class.relnamespace = to_regnamespace(current_schema()::text)
+                            AND class.relnamespace = to_regnamespace(quote_ident(current_schema()))
                         OR locktype = 'advisory' AND objsubid = 1
                             AND (classid::bigint << 32 | objid::bigint) = $2)
                    AND pid IS DISTINCT FROM pg_backend_pid()
