@@ -41,7 +41,7 @@ pub struct GroupMember {
 /// `limit`.
 ///
 /// # Errors
-/// [`NoAnswer`] when Kafka does not answer within `limit`, or refuses the question as a whole.
+/// `NoAnswer` when Kafka does not answer within `limit`, or refuses the question as a whole.
 pub fn describe<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],

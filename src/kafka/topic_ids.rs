@@ -1,7 +1,7 @@
 //! Which topic a name means now: Kafka's id of it, which a topic made anew under the same name does not have.
 //!
 //! librdkafka can ask (`rd_kafka_DescribeTopics`), rdkafka does not offer it; so this is one of the files of the
-//! library with unsafe code. Nothing borrowed from the answer leaves [`each`].
+//! library with unsafe code. Nothing borrowed from the answer leaves `each`.
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
 
@@ -76,7 +76,7 @@ impl fmt::Display for Described {
 /// create what it asks for.
 ///
 /// # Errors
-/// [`NoAnswer`] when Kafka does not answer within `limit`, or refuses the question as a whole.
+/// `NoAnswer` when Kafka does not answer within `limit`, or refuses the question as a whole.
 pub fn describe<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],

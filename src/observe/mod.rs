@@ -1,7 +1,7 @@
 //! What a verifier does, measured: metrics for machines, totals for people.
 //!
-//! No room counts by hand. What is to be measured is wrapped: where records come from ([`source`]), where results go
-//! ([`sink`]), and the ledger ([`ledger`]). The names are in [`metrics`], one table with their meaning is in
+//! No room counts by hand. What is to be measured is wrapped: where records come from (`source`), where results go
+//! (`sink`), and the ledger (`ledger`). The names are in `metrics`, one table with their meaning is in
 //! `docs/operations.md`.
 
 mod lag;
