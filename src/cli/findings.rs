@@ -192,6 +192,9 @@ fn published(wrong: &Wrong) -> String {
         Wrong::Envelope(at) => format!(
             "what was published at {at} says what the ledger has, but its key or a header is not what belongs to it"
         ),
+        Wrong::Misplaced { at, belongs_on } => {
+            format!("it stands at {at}, and its key belongs on partition {belongs_on}")
+        }
         Wrong::Repeated(at) => format!("it was published {} times: {}", at.len(), list(at)),
         Wrong::Unknown(at) => {
             format!("it was published at {}, but the ledger has no such decision", list(at))
@@ -290,6 +293,7 @@ mod tests {
             of_event(EventId::Result(key()), Wrong::Missing),
             of_event(EventId::DeadLetter(at(1)), Wrong::Altered(at(2))),
             of_event(EventId::Result(key()), Wrong::Envelope(at(2))),
+            of_event(EventId::Result(key()), Wrong::Misplaced { at: at(2), belongs_on: 5 }),
             of_event(EventId::Unknown("x".to_owned()), Wrong::Repeated(vec![at(1), at(2)])),
             of_event(EventId::Unknown("x".to_owned()), Wrong::Unknown(vec![at(1), at(2)])),
             Finding::Undecided { key: key(), record: at(1) },
@@ -323,6 +327,7 @@ mod tests {
 4 missing order.created/o-1: it was never published
 4 differing dead letter of orders[3]@1: what was published at orders[3]@2 is not what the ledger has
 4 differing order.created/o-1: what was published at orders[3]@2 says what the ledger has, but its key or a header is not what belongs to it
+4 differing order.created/o-1: it stands at orders[3]@2, and its key belongs on partition 5
 4 extra x: it was published 2 times: orders[3]@1, orders[3]@2
 4 extra x: it was published at orders[3]@1, orders[3]@2, but the ledger has no such decision
 4 missing order.created/o-1: its record orders[3]@1 is done, but no decision is stored

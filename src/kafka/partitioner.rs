@@ -26,6 +26,23 @@ pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     }
 }
 
+/// The same as librdkafka's own default chooses it (CRC-32; `consistent_random`).
+#[must_use]
+pub fn crc32_partition_of(key: &[u8], partitions: i32) -> i32 {
+    let partitions = partitions.max(1);
+    // Sound as above.
+    unsafe {
+        native::rd_kafka_msg_partitioner_consistent(
+            ptr::null(),
+            key.as_ptr().cast(),
+            key.len(),
+            partitions,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,10 @@ use super::finding::{AuditReport, Finding, PositionMismatch};
 use super::incarnations::{Gone, Incarnations};
 use super::join::{Join, Page};
 use super::levels::PublishedLevels;
-use super::published::{Event, EventId, Named, Names, Reconciler, Sums, letter_class, letter_of, time_of};
+use super::placement::{OnAnotherPartition, Placement};
+use super::published::{
+    Event, EventId, Named, Names, Reconciler, Sums, Wrong, letter_class, letter_of, time_of,
+};
 use super::record_filter::Met;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, published_part};
@@ -38,15 +41,7 @@ pub async fn with_topics(
     scope: Scope<'_>,
     progress: &Progress,
 ) -> Result<AuditReport> {
-    let levels = if scope.filter.is_everything() {
-        // Another group's ledger is refused first.
-        scope.check_group(store).await?;
-        let topic = &scope.topics.levels_topic;
-        let read = || PublishedLevels::read(&Topics::connect(scope.kafka, scope.group)?, topic);
-        Some(block_in_place(read)?)
-    } else {
-        None
-    };
+    let levels = published_levels(store, scope).await?;
     let look = scope.look(store, &scope.sources()).await?;
     let LedgerView { topics, ranges: chosen, running, committed, positions, incarnations, replaced, .. } =
         look;
@@ -104,7 +99,11 @@ pub async fn with_topics(
     if scope.filter.is_everything() {
         verifier.end(&mut *snapshot).await?;
     }
-    verifier.report.published = comparison.read_published(progress, verifier.since)?;
+    let placements;
+    (verifier.report.published, placements) = comparison.read_published(progress, verifier.since)?;
+    if scope.filter.is_everything() {
+        report_placements(placements, &mut verifier.report);
+    }
     let (uneven, more) = comparison.reconciler.uneven();
     if uneven.is_empty() {
         return Ok(verifier.report);
@@ -136,6 +135,29 @@ pub async fn with_topics(
         ));
     }
     Ok(verifier.report)
+}
+
+/// Names results that do not stand where they belong.
+fn report_placements(placements: Vec<Placement>, report: &mut AuditReport) {
+    for placement in placements {
+        let (elsewhere, note) = placement.end();
+        report.notes.extend(note);
+        for OnAnotherPartition { event, at, belongs_on, .. } in elsewhere {
+            let wrong = Wrong::Misplaced { at, belongs_on };
+            report.add(Finding::Published { event, wrong });
+        }
+    }
+}
+
+/// What the levels topic says, where everything is compared. Before the ledger is looked at.
+async fn published_levels(store: &dyn LedgerHistory, scope: Scope<'_>) -> Result<Option<PublishedLevels>> {
+    if !scope.filter.is_everything() {
+        return Ok(None);
+    }
+    // Another group's ledger is refused first.
+    scope.check_group(store).await?;
+    let topic = &scope.topics.levels_topic;
+    block_in_place(|| PublishedLevels::read(&Topics::connect(scope.kafka, scope.group)?, topic)).map(Some)
 }
 
 /// Where ledger and Kafka do not agree how far a partition is done. While a verifier is `running` the ledger may be
@@ -576,11 +598,11 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         }
     }
 
-    /// Reads back all that was published of the ranges; how much that was.
-    fn read_published(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<u64> {
+    /// Reads back all that was published of the ranges; how much that was, and where it stands.
+    fn read_published(&mut self, progress: &Progress, since: Option<Stamp>) -> Result<(u64, Vec<Placement>)> {
         block_in_place(|| {
             let names = self.over.scope.topics;
-            let mut published = 0;
+            let (mut published, mut placements) = (0, Vec::new());
             for (topic, channel) in [
                 (&names.accepted_topic, Channel::Accepted),
                 (&names.rejected_topic, Channel::Rejected),
@@ -588,6 +610,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             ] {
                 let whole = self.over.topics.whole_topic(topic)?;
                 let mut reader: Reader = self.over.topics.read(&whole)?;
+                let mut placement = Placement::new(whole.len());
                 while let Some(record) = reader.take_next()? {
                     if self.is_published_of_these(channel, &record, since)
                         && let Some(event) = Event::found(channel, &record)
@@ -595,12 +618,19 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                         && (event.is_ours() || self.over.scope.filter.is_everything())
                     {
                         published += 1;
+                        let of = if channel == Channel::DeadLetter {
+                            letter_of(&record)
+                        } else {
+                            published_source(&record)
+                        };
+                        placement.see(&record, &event.id, of);
                         self.reconciler.find(event, &record.source);
                     }
                     progress.add(1)?;
                 }
+                placements.push(placement);
             }
-            Ok(published)
+            Ok((published, placements))
         })
     }
 

@@ -209,7 +209,10 @@ impl Finding {
             | Self::NoRecord { .. }
             | Self::OfNoRecord { .. }
             | Self::PublishedLevel { wrong: WrongLevel::Unknown { .. }, .. } => Class::Extra,
-            Self::Published { wrong: Wrong::Altered(_) | Wrong::Envelope(_), .. }
+            Self::Published {
+                wrong: Wrong::Altered(_) | Wrong::Envelope(_) | Wrong::Misplaced { .. },
+                ..
+            }
             | Self::Decided { .. }
             | Self::ItemLimits { .. }
             | Self::OpenHold { .. }

@@ -15,6 +15,7 @@ pub mod finding;
 pub mod incarnations;
 pub mod join;
 mod levels;
+mod placement;
 pub mod published;
 pub mod rebuild;
 pub mod record_filter;

@@ -330,6 +330,13 @@ pub enum Wrong {
     Altered(Source),
     /// It says what the ledger has, but its key or a header is not what belongs to it, there.
     Envelope(Source),
+    /// It stands there, and its key belongs on another partition.
+    Misplaced {
+        /// Where.
+        at: Source,
+        /// The partition that its key belongs on.
+        belongs_on: i32,
+    },
     /// It was published more than once, there.
     Repeated(Vec<Source>),
     /// It was published, there, but the ledger has nothing of it.

@@ -243,6 +243,31 @@ fn a_result_or_dead_letter_with_another_key_or_header_and_one_from_nowhere_are_n
         &["--accepted-topic", &foreign],
         &[(4, "a record without an event's id: it was published at")],
     );
+    let elsewhere = copy(&scene, "accepted", "elsewhere", |mut records| {
+        let at = records.iter().position(is_late).expect("it was published");
+        let mut late = records.remove(at);
+        late.partition = late.partition.map(|partition| (partition + 1) % 3);
+        records.push(late);
+        records
+    });
+    names(
+        &scene,
+        &scene.database,
+        &["--accepted-topic", &elsewhere],
+        &[(4, "order.created/late: it stands at"), (4, "its key belongs on partition")],
+    );
+    let behind = copy(&scene, "accepted", "behind", |mut records| {
+        let at = records.iter().position(|record| record.partition == Some(0)).expect("one there");
+        let first = records.remove(at);
+        records.push(first);
+        records
+    });
+    let mut command = scene.tool(&["audit", "--topics"]);
+    command.args(["--accepted-topic", &behind]);
+    let (status, out, log) = run(command);
+    assert_eq!(status, 0, "a repair does this too: {out}\n{log}");
+    assert!(out.contains("results stand behind one of a later record of their partition"), "{out}");
+    scene.kafka.delete_if_there(&[&elsewhere, &behind]);
     let staged = copy(&scene, "dead", "staged", |mut records| {
         for record in &mut records {
             record.headers.retain(|header| header.name != "__connect.errors.stage");
