@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::waiters::Waiters;
 use crate::ledger::{CommandKey, CommandKind, Decision, Id, Item, Outcome, Sku, TopicPartition};
 use crate::store::{
-    Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, Position,
+    Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position,
     StoreError, StoredOrder, VerifierStore, WorkQueue,
 };
 
@@ -47,6 +47,10 @@ impl LedgerWriter for TellingLedger {
 
     fn connection_epoch(&self) -> u64 {
         self.inner.connection_epoch()
+    }
+
+    fn connections(&self) -> Vec<PoolUse> {
+        self.inner.connections()
     }
 
     async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {

@@ -1,5 +1,7 @@
 //! What is counted, and under which names.
 
+use std::sync::{Arc, OnceLock};
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +17,7 @@ use super::names::{ENDS, ERRORS};
 use crate::event::FaultCode;
 use crate::ledger::{CommandKind, Decision};
 use crate::pipeline::{EndedRecord, RecordEnd, StoppedPartitions};
+use crate::store::VerifierStore;
 
 /// Times of calls: from a millisecond to half a minute, each bucket twice the one before.
 const CALL_BUCKETS: (f64, f64, u16) = (0.001, 2.0, 16);
@@ -253,6 +256,47 @@ impl Counters {
     pub(super) fn partitions_revoked(&self, are_lost: bool, count: usize) {
         let outcome = if are_lost { "lost" } else { "handed_over" };
         self.partitions_revoked.get_or_create(&OutcomeLabels { outcome }).inc_by(u64::from(number(count)));
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: &'static str,
+    state: &'static str,
+}
+
+/// Shows the connections to the database.
+#[derive(Clone, Default)]
+pub(super) struct Connections(Arc<OnceLock<Arc<dyn VerifierStore>>>);
+
+impl Connections {
+    /// Of this ledger. The first one counts.
+    pub(super) fn of(&self, store: &Arc<dyn VerifierStore>) {
+        let _ = self.0.set(Arc::clone(store));
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Connections {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut metric = encoder.encode_descriptor(
+            "stock_verifier_database_connections",
+            "Connections to the database, and the most that there may be",
+            None,
+            MetricType::Gauge,
+        )?;
+        for pool in self.0.get().map(|store| store.connections()).unwrap_or_default() {
+            for (state, count) in [("used", pool.used), ("idle", pool.idle), ("most", pool.most)] {
+                let labels = PoolLabels { pool: pool.name, state };
+                ConstGauge::new(i64::from(count)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

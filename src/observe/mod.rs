@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 
 use self::lag::{LagCollector, Lags};
 use self::ledger::MeasuredLedger;
-use self::metrics::{Counters, StoppedCollector};
+use self::metrics::{Connections, Counters, StoppedCollector};
 use self::process::ProcessCollector;
 use self::sink::MeasuredSink;
 use self::source::MeasuredSource;
@@ -36,6 +36,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone)]
 pub struct Metrics {
     counters: Arc<Counters>,
+    connections: Connections,
     lags: Arc<Lags>,
     totals: Arc<Totals>,
     registry: Arc<Registry>,
@@ -50,8 +51,10 @@ impl Metrics {
         let lags = Arc::new(Lags::default());
         registry.register_collector(Box::new(LagCollector::new(group, Arc::clone(&lags))));
         registry.register_collector(Box::new(StoppedCollector(stopped)));
+        let connections = Connections::default();
+        registry.register_collector(Box::new(connections.clone()));
         registry.register_collector(Box::new(ProcessCollector));
-        Self { counters, lags, totals: Arc::default(), registry: Arc::new(registry) }
+        Self { counters, connections, lags, totals: Arc::default(), registry: Arc::new(registry) }
     }
 
     /// What was done so far, for people.
@@ -63,6 +66,7 @@ impl Metrics {
     /// A ledger that is measured when it is used.
     #[must_use]
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
+        self.connections.of(&store);
         Arc::new(MeasuredLedger { inner: store, counters: Arc::clone(&self.counters) })
     }
 

@@ -253,6 +253,19 @@ impl StoreError {
     }
 }
 
+/// How a pool of connections is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    /// What it is for: `batches`, `readers` or `others`.
+    pub name: &'static str,
+    /// Connections that something is done on.
+    pub used: u32,
+    /// Connections that wait for something to do.
+    pub idle: u32,
+    /// Most of both.
+    pub most: u32,
+}
+
 /// A level as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemLevel {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use crate::ledger::TopicPartition;
-use crate::store::{Applied, CommandBatch, Position, StoreError};
+use crate::store::{Applied, CommandBatch, PoolUse, Position, StoreError};
 
 /// Applies batches, and keeps how far each partition is applied.
 #[async_trait]
@@ -38,6 +38,11 @@ pub trait LedgerWriter: Send + Sync + 'static {
 
     /// Grows whenever a connection that applies batches is opened. See [`CommandBatch::epoch`].
     fn connection_epoch(&self) -> u64;
+
+    /// How many connections to the database there are; none where a store has no such.
+    fn connections(&self) -> Vec<PoolUse> {
+        Vec::new()
+    }
 
     /// The same as the connections see it that apply batches, and the [`LedgerWriter::connection_epoch`] in which that is so.
     async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError>;

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use super::servers::Servers;
 use super::session::{STATEMENT_TIMEOUT, Session, silent};
 use super::{failed, peers};
-use crate::store::StoreError;
+use crate::store::{PoolUse, StoreError};
 
 /// Longest silence of a server that was asked something. Longer than [`STATEMENT_TIMEOUT`], after which a living
 /// server says that it took too long.
@@ -79,6 +79,13 @@ impl Pool {
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         self.servers.before_connecting(&self.connections).await?;
         self.connections.acquire().await.map_err(failed("connecting to PostgreSQL"))
+    }
+
+    /// How it is used now.
+    pub(super) fn usage(&self, name: &'static str) -> PoolUse {
+        let idle = u32::try_from(self.connections.num_idle()).unwrap_or(u32::MAX);
+        let used = self.connections.size().saturating_sub(idle);
+        PoolUse { name, used, idle, most: self.connections.options().get_max_connections() }
     }
 
     /// What its sessions are like, for one beside the pool.

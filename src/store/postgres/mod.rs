@@ -72,8 +72,8 @@ use tx::PostgresTx;
 use super::apply::{self, IdLookup};
 use super::{
     Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
-    LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
-    WorkQueue, offline, version,
+    LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position, Snapshot, StoreError,
+    StoredOrder, WorkQueue, offline, version,
 };
 use crate::ledger::{CommandKey, Decision, Id, Item, Sequenced, Sku, TopicPartition};
 
@@ -342,6 +342,10 @@ impl LedgerWriter for PostgresStore {
 
     fn connection_epoch(&self) -> u64 {
         self.opened.load(Ordering::SeqCst)
+    }
+
+    fn connections(&self) -> Vec<PoolUse> {
+        vec![self.batches.usage("batches"), self.readers.usage("readers"), self.pool.usage("others")]
     }
 
     async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
