@@ -38,6 +38,16 @@ pub struct KafkaArgs {
     pub properties: Vec<Property>,
 }
 
+impl KafkaArgs {
+    /// The password from its file, if one is named.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is empty.
+    pub(crate) fn password(&self) -> Result<Option<SecretString>> {
+        self.kafka_password_file.as_deref().map(read_secret).transpose()
+    }
+}
+
 /// Reads what is or holds a secret. What it refuses is not repeated in the error, which clap's own parsers do.
 #[derive(Debug)]
 pub(crate) struct SecretParser<T>(pub(crate) fn(&str) -> Result<T, String>);

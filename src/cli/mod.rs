@@ -4,7 +4,9 @@ pub mod audit;
 pub mod demo;
 pub mod doctor;
 mod findings;
+mod hangup;
 mod instance;
+mod log;
 pub mod migrate;
 mod progress;
 mod reads;
@@ -18,16 +20,13 @@ mod start_checks;
 pub mod stock;
 pub mod topics;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::causes;
 use crate::config::{DatabaseArgs, DatabaseUrl};
@@ -50,20 +49,16 @@ struct Cli {
     config: Option<std::path::PathBuf>,
 
     /// How the log looks
-    #[arg(long, env = "STOCK_VERIFIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, global = true)]
-    log_format: LogFormat,
+    #[arg(long, env = "STOCK_VERIFIER_LOG_FORMAT", value_enum, default_value_t = log::LogFormat::Pretty, global = true)]
+    log_format: log::LogFormat,
+
+    /// What is logged: a level, or one for each target (info,rdkafka=debug). Default: what the variable `RUST_LOG` says,
+    /// else info
+    #[arg(long, env = "STOCK_VERIFIER_LOG", value_name = "FILTER", value_parser = log::parse_filter, global = true)]
+    log: Option<String>,
 
     #[command(subcommand)]
     command: Command,
-}
-
-/// How the log looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,16 +117,26 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The settings as they are now: the file may have changed since the start.
+///
+/// # Errors
+/// When the file cannot be read, or what stands there is wrong.
+fn settings_again() -> Result<Cli> {
+    let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
+    // Its text is for a terminal, with an end of line.
+    parse(command, std::env::args_os()).map_err(|error| anyhow!("{}", error.to_string().trim_end()))
+}
+
 fn start() -> Result<ExitCode> {
     let command = settings_file::with_defaults(Cli::command(), std::env::args_os())?;
     let cli = parse(command, std::env::args_os()).unwrap_or_else(|error| error.exit());
     // The demo tells its own story; only what goes wrong belongs in between.
     let level = match cli.command {
-        Command::Demo(_) => DEMO_LOG,
-        Command::Doctor(_) => DOCTOR_LOG,
-        _ => USUAL_LOG,
+        Command::Demo(_) => log::DEMO_LOG,
+        Command::Doctor(_) => log::DOCTOR_LOG,
+        _ => log::USUAL_LOG,
     };
-    log_to_stderr(cli.log_format, level);
+    log::begin(cli.log_format, cli.log.as_deref(), level);
     // Two threads wait on the database; librdkafka and the stages have their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -200,29 +205,6 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
             tracing::error!("{}", causes::of(error.as_ref()));
             ExitCode::from(EXIT_TROUBLE)
         }
-    }
-}
-
-/// What is logged, unless `RUST_LOG` says otherwise.
-const USUAL_LOG: &str = "info,rdkafka=warn,librdkafka=warn,sqlx=warn";
-/// What the demo logs. A producer's warning that a consumer's property is not for it is of no use to anybody.
-const DEMO_LOG: &str = "warn,rdkafka=error,librdkafka=error";
-
-/// What doctor logs: what it finds, it says.
-const DOCTOR_LOG: &str = "error,rdkafka=off,librdkafka=off";
-
-fn log_to_stderr(format: LogFormat, usual: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    // What cannot be written is not said with `eprintln!` instead, which panics when nobody hears it.
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Pretty => {
-            log.with_ansi(std::io::stderr().is_terminal()).with_target(false).finish().init();
-        }
-        LogFormat::Json => log.json().flatten_event(true).finish().init(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs};
@@ -26,6 +26,7 @@ pub(super) struct Reads {
 }
 
 /// What is read.
+#[derive(Clone)]
 enum Source {
     Ledger(Arc<dyn Store>),
     Replicas(Arc<Replicas>),
@@ -102,9 +103,35 @@ impl Reads {
         }
     }
 
+    /// How its secrets are changed.
+    pub(super) fn rereads(&self) -> Rereads {
+        Rereads { source: self.source.clone(), change_token: Box::new(self.server.change_token()) }
+    }
+
     /// Finishes what is under way, and closes its ledger.
     pub(super) async fn stop(self) {
         self.server.stop().await;
         self.source.close().await;
+    }
+}
+
+/// Changes the secrets of a read API that runs.
+pub(super) struct Rereads {
+    source: Source,
+    change_token: Box<dyn Fn(Token) + Send + Sync>,
+}
+
+impl Rereads {
+    /// Connects to the database with this password from here on.
+    pub(super) fn set_password(&self, password: &SecretString) {
+        match &self.source {
+            Source::Ledger(store) => store.set_password(password),
+            Source::Replicas(replicas) => replicas.set_password(password),
+        }
+    }
+
+    /// Requires this token from here on.
+    pub(super) fn set_token(&self, token: &SecretString) {
+        (self.change_token)(Token::new(token.expose_secret()));
     }
 }

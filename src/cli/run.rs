@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::hangup::{self, Hangup};
 use super::instance;
 use super::reads::Reads;
 use super::start_checks::TopicsToCheck;
@@ -145,11 +146,21 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         settings.topics.orders_topic,
         settings.topics.adjustments_topic
     );
+    let hangups = hangup::listen()?;
+    let kafka = settings.kafka.clone();
     let mut ledger = metrics.ledger(store.clone());
     let reads = Reads::start(&args.http, &args.database, &settings, stopped.clone(), metrics.clone()).await?;
     if let Some(reads) = &reads {
         ledger = reads.server.ledger(ledger);
     }
+    let hangup = Hangup {
+        database: args.database,
+        kafka,
+        http: args.http,
+        store: store.clone(),
+        reads: reads.as_ref().map(Reads::rereads),
+    };
+    tokio::spawn(hangup.run(hangups));
     let ended = pipeline::run(settings, ledger, stopped.clone(), metrics.clone(), stop).await;
     if let Some(reads) = reads {
         reads.stop().await;

@@ -47,6 +47,7 @@ use bounds::{MAX_BODY_BYTES, MAX_WAIT, REQUEST_LIMIT};
 use health::Health;
 use state::ApiState;
 use telling::TellingLedger;
+use token::Required;
 use waiters::Waiters;
 
 use crate::store::{LedgerQueries, VerifierStore};
@@ -76,6 +77,7 @@ pub struct Api {
 pub struct Server {
     address: SocketAddr,
     waiters: Arc<Waiters>,
+    required: Required,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
@@ -104,14 +106,21 @@ impl Server {
             async move { waiters.run(&*queries).await }
         });
         let state = ApiState::new(api.queries, Arc::clone(&waiters), health, api.metrics);
-        let serving = tokio::spawn(server::serve(listener, router(state, api.token), stop.clone()));
-        Ok(Self { address, waiters, stop, serving })
+        let required = Required::new(api.token);
+        let serving = tokio::spawn(server::serve(listener, router(state, required.clone()), stop.clone()));
+        Ok(Self { address, waiters, required, stop, serving })
     }
 
     /// Where it listens, with the port that it was given where none was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How the token is changed that requests must bring.
+    pub fn change_token(&self) -> impl Fn(Token) + Send + Sync + 'static {
+        let required = self.required.clone();
+        move |token| required.set(token)
     }
 
     /// A ledger that tells who waits here what it decided.
@@ -130,7 +139,7 @@ impl Server {
 }
 
 /// All addresses.
-fn router(state: ApiState, token: Option<Token>) -> Router {
+fn router(state: ApiState, token: Required) -> Router {
     let within = |limit| TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limit);
     let waiting =
         Router::new().route("/v1/orders/{id}", get(orders::order)).layer(within(MAX_WAIT + REQUEST_LIMIT));
@@ -206,7 +215,7 @@ mod tests {
     fn addresses(panics: bool) -> Router {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
-        router(ApiState::new(Arc::new(Silent { panics }), waiters, health, None), None)
+        router(ApiState::new(Arc::new(Silent { panics }), waiters, health, None), Required::default())
     }
 
     async fn get(addresses: &Router, path: &str) -> Response {

@@ -1,5 +1,7 @@
 //! The bearer token that may be required.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
@@ -30,9 +32,28 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// The token that is required now; `None` requires none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Required(Arc<RwLock<Option<Token>>>);
+
+impl Required {
+    pub(super) fn new(token: Option<Token>) -> Self {
+        Self(Arc::new(RwLock::new(token)))
+    }
+
+    pub(super) fn set(&self, token: Token) {
+        // Nothing can panic while it is locked.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    fn get(&self) -> Option<Token> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Lets a request pass that brings the token, where one is required.
-pub(super) async fn check(State(token): State<Option<Token>>, request: Request, next: Next) -> Response {
-    let Some(token) = token else { return next.run(request).await };
+pub(super) async fn check(State(required): State<Required>, request: Request, next: Next) -> Response {
+    let Some(token) = required.get() else { return next.run(request).await };
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = given.and_then(|value| {
         let (scheme, text) = value.split_once(' ')?;

@@ -6,7 +6,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 use secrecy::ExposeSecret as _;
 
-use crate::config::{KafkaArgs, Property, read_secret};
+use crate::config::{KafkaArgs, Property};
 
 impl KafkaArgs {
     /// The client configuration that every consumer, producer and admin client starts from.
@@ -17,8 +17,8 @@ impl KafkaArgs {
         self.properties.iter().try_for_each(check)?;
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("client.software.name", "stock-verifier");
-        if let Some(file) = &self.kafka_password_file {
-            config.set("sasl.password", read_secret(file)?.expose_secret());
+        if let Some(password) = self.password()? {
+            config.set("sasl.password", password.expose_secret());
         }
         Ok(config)
     }

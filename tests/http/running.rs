@@ -1,5 +1,6 @@
 //! The read API of a running verifier.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -8,11 +9,12 @@ use serde_json::{Value, json};
 use stock_verifier::http::bounds::{MAX_PAGE, MAX_WAIT};
 
 use super::client::Client;
-use crate::support::database::run_on;
+use crate::support::database::{run_on, unique};
 use crate::support::kafka::{order, sent};
 use crate::support::postgres::Postgres;
 use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
+use crate::support::servers::Servers;
 use crate::support::wait;
 
 /// Longest wait for anything, on a busy machine.
@@ -20,6 +22,11 @@ const SOON: Duration = Duration::from_secs(60);
 pub const LISTEN: [&str; 2] = ["--http-listen", "127.0.0.1:0"];
 
 const PAGE: &str = include_str!("../../docs/http.md");
+
+/// A path as an argument.
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
 
 /// Who asks this verifier.
 pub fn client(verifier: &mut Verifier) -> Client {
@@ -133,6 +140,64 @@ fn reads_are_answered_from_a_replica_that_is_named_while_it_is_fresh() {
     assert_eq!(stock.header("stock-as-of"), stock.body["as_of"]);
     ready(&client, true);
     verifier.stop();
+}
+
+#[test]
+fn at_sighup_the_logs_level_and_the_files_of_secrets_are_read_again() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 120)]);
+    let shared = Servers::shared().database_url;
+    let role = unique("role");
+    run_on(&shared, &format!("CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'first'"));
+    let mut url = url::Url::parse(&scene.database.url()).unwrap();
+    url.set_username(&role).unwrap();
+    url.set_password(None).unwrap();
+    let (settings, password, token) =
+        (scene.file("settings.toml"), scene.file("password"), scene.file("token"));
+    let write = |log: &str, secret: &str| {
+        std::fs::write(&settings, format!("log = \"{log}\"\n")).unwrap();
+        std::fs::write(&password, secret).unwrap();
+        std::fs::write(&token, format!("token-{secret}")).unwrap();
+    };
+    write("info", "first");
+    let (settings, password, token) = (text(&settings), text(&password), text(&token));
+    let more = [
+        &LISTEN[..],
+        &["--config", settings, "--database-url", url.as_str(), "--database-password-file", password],
+        &["--http-token-file", token],
+    ]
+    .concat();
+    let mut verifier = scene.launch(scene.command_without_database("a", &more), "a");
+    let client = client(&mut verifier);
+    scene.produce(&[order("o-1", &[("MUG", 1)])]);
+    scene.done(SOON);
+    assert_eq!(client.with_token("token-first").get("/v1/stock/MUG").status, 200);
+    assert!(!verifier.log().contains("DEBUG"), "{}", verifier.log());
+
+    run_on(&shared, &format!("ALTER ROLE {role} PASSWORD 'second'"));
+    write("info,stock_verifier=debug", "second");
+    verifier.signal("HUP");
+    verifier.said("read again at SIGHUP", SOON);
+    // Every connection from here on needs the new password.
+    scene.database.disconnect_all();
+    scene.produce(&[order("o-2", &[("MUG", 1)])]);
+    scene.done(SOON);
+    assert!(verifier.log().contains("DEBUG decided"), "{}", verifier.log());
+    let new = client.with_token("token-second");
+    wait::until("reads have the new password too", SOON, || new.get("/v1/stock/MUG").status == 200);
+    assert_eq!(client.with_token("token-first").get("/v1/stock/MUG").status, 401);
+
+    // What is wrong changes nothing.
+    write("=", "");
+    verifier.signal("HUP");
+    for what in ["the log's level", "the password of the database"] {
+        verifier.said(&format!("{what} cannot be read again, and stays as it is"), SOON);
+    }
+    scene.produce(&[order("o-3", &[("MUG", 1)])]);
+    scene.done(SOON);
+    assert_eq!(client.with_token("token-second").get("/v1/stock/MUG").status, 200);
+    verifier.stop();
+    run_on(&shared, &format!("DROP ROLE {role}"));
 }
 
 #[test]

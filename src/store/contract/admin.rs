@@ -1,6 +1,7 @@
 //! What an operator does to a ledger, and nothing that runs does.
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 
 use crate::ledger::Sequenced;
 use crate::store::{Applied, CommandBatch, ItemLevel, StoreError};
@@ -33,6 +34,9 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// Applies a batch as [`LedgerWriter::apply`](super::LedgerWriter::apply) does, but at the ledger sequences its decisions had before: one for each request, and
     /// each request is decided. For making a ledger again; none other may write to it meanwhile.
     async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError>;
+
+    /// Connects with this password from here on; connections that there are stay. Nothing to a store without one.
+    fn set_password(&self, _password: &SecretString) {}
 
     /// Ends every connection.
     async fn close(&self);

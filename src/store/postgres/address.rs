@@ -96,6 +96,14 @@ impl Wanted {
 }
 
 impl Address {
+    /// The same servers with another password.
+    pub(super) fn set_password(&mut self, password: &SecretString) {
+        for server in &mut self.servers {
+            *server = server.clone().password(password.expose_secret());
+        }
+        self.has_password = true;
+    }
+
     /// Reads a URL. The `password` given beside it is the one that counts.
     ///
     /// # Errors

@@ -81,6 +81,16 @@ impl Pool {
         self.connections.acquire().await.map_err(failed("connecting to PostgreSQL"))
     }
 
+    /// Connects as its servers' sessions are from here on.
+    pub(super) fn connect_anew(&self) {
+        self.connections.set_connect_options(self.servers.session().options());
+    }
+
+    /// Its servers, which other pools may share.
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
     /// How it is used now.
     pub(super) fn usage(&self, name: &'static str) -> PoolUse {
         let idle = u32::try_from(self.connections.num_idle()).unwrap_or(u32::MAX);

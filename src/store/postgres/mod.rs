@@ -501,6 +501,14 @@ impl LedgerAdmin for PostgresStore {
         super::retry("restoring a batch", restore).await
     }
 
+    fn set_password(&self, password: &SecretString) {
+        // One address for all pools.
+        self.pool.servers().set_password(password);
+        for pool in [&self.pool, &self.batches, &self.readers] {
+            pool.connect_anew();
+        }
+    }
+
     async fn close(&self) {
         let all = async {
             self.batches.close().await;

@@ -111,7 +111,7 @@ pub struct Replicas {
 
 struct Shared {
     primary: PostgresStore,
-    password: Option<SecretString>,
+    password: Mutex<Option<SecretString>>,
     replicas: Vec<Replica>,
     samples: Mutex<Samples>,
     max_lag: Duration,
@@ -152,7 +152,7 @@ impl Replicas {
         };
         let shared = Arc::new(Shared {
             primary: PostgresStore::open_with_password(primary, password, READ_CONNECTIONS).await?,
-            password: password.cloned(),
+            password: Mutex::new(password.cloned()),
             replicas: urls.iter().enumerate().map(replica).collect::<Result<_, StoreError>>()?,
             samples: Mutex::default(),
             max_lag,
@@ -170,6 +170,17 @@ impl Replicas {
     #[must_use]
     pub fn answered(&self) -> &Answered {
         &self.shared.answered
+    }
+
+    /// Connects with this password from here on.
+    pub fn set_password(&self, password: &SecretString) {
+        *lock(&self.shared.password) = Some(password.clone());
+        self.shared.primary.set_password(password);
+        for replica in &self.shared.replicas {
+            if let Some(store) = &*lock(&replica.store) {
+                store.set_password(password);
+            }
+        }
     }
 
     /// Ends every connection.
@@ -286,7 +297,8 @@ impl Shared {
         if let Some(store) = lock(&replica.store).clone() {
             return Ok(store);
         }
-        let store = PostgresStore::open_with_password(&replica.url, self.password.as_ref(), READ_CONNECTIONS)
+        let password = lock(&self.password).clone();
+        let store = PostgresStore::open_with_password(&replica.url, password.as_ref(), READ_CONNECTIONS)
             .await
             .map_err(|error| with_cause(&error))?;
         // Who may not ask is believed.

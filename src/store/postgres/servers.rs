@@ -7,6 +7,7 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{Connection as _, PgConnection};
 
@@ -20,7 +21,7 @@ const ONE_OF_SEVERAL: Duration = Duration::from_secs(3);
 
 /// The servers of one database.
 pub(super) struct Servers {
-    address: Address,
+    address: RwLock<Address>,
     /// What sessions with the one that was taken last are like.
     taken: RwLock<Session>,
 }
@@ -28,7 +29,7 @@ pub(super) struct Servers {
 // `PgConnectOptions` would print its password.
 impl std::fmt::Debug for Servers {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Servers").field("address", &self.address).finish_non_exhaustive()
+        out.debug_struct("Servers").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
@@ -40,7 +41,18 @@ impl Servers {
     pub(super) async fn reach(address: Address) -> Result<Self, StoreError> {
         let taken = choose(&address).await?;
         plaintext::warn_of(&taken.options(), address.has_password).await;
-        Ok(Self { address, taken: RwLock::new(taken) })
+        Ok(Self { address: RwLock::new(address), taken: RwLock::new(taken) })
+    }
+
+    fn address(&self) -> Address {
+        // Nothing can panic while it is locked.
+        self.address.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connects with this password from here on.
+    pub(super) fn set_password(&self, password: &SecretString) {
+        self.address.write().unwrap_or_else(PoisonError::into_inner).set_password(password);
+        self.taken.write().unwrap_or_else(PoisonError::into_inner).set_password(password);
     }
 
     /// What sessions with the one that was taken last are like.
@@ -54,9 +66,10 @@ impl Servers {
     /// # Errors
     /// When none will.
     pub(super) async fn before_connecting(&self, pool: &PgPool) -> Result<(), StoreError> {
-        let several = self.address.servers.len() > 1 || self.address.wanted != Wanted::Any;
+        let address = self.address();
+        let several = address.servers.len() > 1 || address.wanted != Wanted::Any;
         if several && pool.num_idle() == 0 && pool.size() < pool.options().get_max_connections() {
-            let taken = choose(&self.address).await?;
+            let taken = choose(&address).await?;
             pool.set_connect_options(taken.options());
             *self.taken.write().unwrap_or_else(PoisonError::into_inner) = taken;
         }

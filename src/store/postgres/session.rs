@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
@@ -89,6 +90,11 @@ impl Session {
             Given::WhenConnecting => with_settings(self.options.clone(), &self.own),
             Given::ByStatement => self.options.clone(),
         }
+    }
+
+    /// Connects with this password from here on.
+    pub(super) fn set_password(&mut self, password: &SecretString) {
+        self.options = self.options.clone().password(password.expose_secret());
     }
 
     /// Gives a new connection what it could not be given when it connected.
