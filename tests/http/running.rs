@@ -189,8 +189,9 @@ fn at_sighup_the_logs_level_and_the_files_of_secrets_are_read_again() {
 
     // What is wrong changes nothing.
     write("=", "");
+    std::fs::write(token, "").unwrap();
     verifier.signal("HUP");
-    for what in ["the log's level", "the password of the database"] {
+    for what in ["the log's level", "the password of the database", "the token of HTTP"] {
         verifier.said(&format!("{what} cannot be read again, and stays as it is"), SOON);
     }
     scene.produce(&[order("o-3", &[("MUG", 1)])]);
