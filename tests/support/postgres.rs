@@ -6,13 +6,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::servers::{setting, wait_for};
 use super::wait;
 
 /// Longest time until a server answers.
 const STARTS_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait until one ends that was asked to.
+const ENDS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server's process in a directory of its own. Both are gone when it is dropped.
 struct Server {
@@ -51,8 +53,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGQUIT: PostgreSQL takes its children along. Its data is thrown away.
+        // SIGQUIT: PostgreSQL takes its children along. Its data is thrown away. PgBouncer has no ear for it where the
+        // tests were started by somebody who ignores it.
         let _ = Command::new("kill").args(["-s", "QUIT", &self.child.id().to_string()]).status();
+        let since = Instant::now();
+        while since.elapsed() < ENDS_LIMIT && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             println!("---- the log of a server ----\n{}", fs::read_to_string(self.log()).unwrap_or_default());
