@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
@@ -20,7 +20,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait for the end of transactions that hide results: twice as long as one of a verifier can be open. Another's
 /// may be open for longer; waiting for it is the operator's to decide.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
-/// The pause between two looks at that.
+/// Longest wait for a group to have a coordinator: a broker that has just started, or just become it, reads the group's
+/// offsets first.
+const COORDINATOR_LIMIT: Duration = Duration::from_secs(10);
+/// The pause between two looks at either.
 const SETTLE_LOOK: Duration = Duration::from_millis(200);
 
 /// Asks a cluster about its topics. Every call blocks.
@@ -140,10 +143,19 @@ impl Topics {
         for at in of {
             list.add_partition(&at.topic, at.partition);
         }
-        let offsets = self
-            .consumer
-            .committed_offsets(list, ANSWER_LIMIT)
-            .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
+        let begun = Instant::now();
+        let offsets = loop {
+            match self.consumer.committed_offsets(list.clone(), ANSWER_LIMIT) {
+                Err(error) if is_on_its_way(&error) && begun.elapsed() < COORDINATOR_LIMIT => {
+                    std::thread::sleep(SETTLE_LOOK);
+                }
+                answer => {
+                    break answer.context(
+                        "no committed offsets from Kafka: it is away, or a transaction stays open",
+                    )?;
+                }
+            }
+        };
         let mut committed = HashMap::new();
         for element in offsets.elements() {
             let at = TopicPartition::new(element.topic(), element.partition());
@@ -234,6 +246,18 @@ impl Topics {
     }
 }
 
+/// Whether a group's coordinator is only not there yet.
+fn is_on_its_way(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+        )
+    )
+}
+
 /// A partition's first offset and its end: for readers of committed records, where the first open transaction begins.
 fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i64, i64)> {
     consumer
@@ -244,8 +268,25 @@ fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i6
 #[cfg(test)]
 mod tests {
     use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
+
+    #[test]
+    fn a_coordinator_that_is_not_there_yet_is_waited_for() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("there", 1, 1).expect("a topic");
+        let kafka = KafkaArgs {
+            brokers: cluster.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let topics = Topics::connect(&kafka, "g").expect("a client");
+        let not_yet = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 5];
+        cluster.request_errors(RDKafkaApiKey::OffsetFetch, &not_yet);
+        let there = TopicPartition::new("there", 0);
+        assert_eq!(topics.committed(&[there]).expect("an answer"), HashMap::new());
+    }
 
     #[test]
     fn what_kafka_does_not_say_of_one_partition_is_not_taken_for_never_committed() {
