@@ -64,11 +64,10 @@ impl LedgerWriter for MeasuredLedger {
         match &applied {
             Ok(applied) => {
                 self.counters.batch_commands.observe(f64::from(number(batch.requests.len())));
-                for outcome in &applied.outcomes {
-                    if let Outcome::Decided(decision) = outcome {
-                        self.counters.decided(decision);
-                    }
-                }
+                self.counters.decided(applied.outcomes.iter().filter_map(|outcome| match outcome {
+                    Outcome::Decided(decision) => Some(&**decision),
+                    _ => None,
+                }));
             }
             Err(error) => self.counters.database_failed(error_name(error)),
         }

@@ -39,6 +39,19 @@ struct DecisionLabels {
     reason: &'static str,
 }
 
+impl DecisionLabels {
+    fn of(decision: &Decision) -> Self {
+        let (outcome, reason) = if decision.accepted {
+            ("accepted", "")
+        } else {
+            // What cannot be read is for the audit to find.
+            let reasons = decision.reasons().unwrap_or_default();
+            ("rejected", reasons.first().map_or("", |reason| reason.name()))
+        };
+        Self { r#type: decision.key.kind.name(), outcome, reason }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
@@ -202,17 +215,23 @@ impl Counters {
         show(&self.database_errors, ERRORS.map(error));
     }
 
-    /// A command was decided.
-    pub(super) fn decided(&self, decision: &Decision) {
-        let (outcome, reason) = if decision.accepted {
-            ("accepted", "")
-        } else {
-            // What cannot be read is for the audit to find.
-            let reasons = decision.reasons().unwrap_or_default();
-            ("rejected", reasons.first().map_or("", |reason| reason.name()))
+    /// Commands were decided. What follows one another with the same labels is counted at once: looking a series up for each
+    /// would be work for nothing, in the stage that all others wait for.
+    pub(super) fn decided<'a>(&self, decisions: impl Iterator<Item = &'a Decision>) {
+        let mut run: Option<(DecisionLabels, u64)> = None;
+        let add = |(labels, count): (DecisionLabels, u64)| {
+            self.decisions.get_or_create(&labels).inc_by(count);
         };
-        let r#type = decision.key.kind.name();
-        self.decisions.get_or_create(&DecisionLabels { r#type, outcome, reason }).inc();
+        for decision in decisions {
+            let labels = DecisionLabels::of(decision);
+            match &mut run {
+                Some((known, count)) if *known == labels => *count += 1,
+                _ => {
+                    run.replace((labels, 1)).into_iter().for_each(add);
+                }
+            }
+        }
+        run.into_iter().for_each(add);
     }
 
     /// These records' results are published, or they have none.

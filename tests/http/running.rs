@@ -134,9 +134,12 @@ fn reads_are_answered_from_a_replica_that_is_named_while_it_is_fresh() {
     run_on(&replica, "SELECT pg_wal_replay_pause()");
     scene.produce(&[order("o-2", &[("MUG", 1)])]);
     verifier.said("not reading from this replica: it is", SOON);
-    assert_eq!(client.get("/v1/orders/o-2").body["standing"], "accepted");
-    let stock = client.get("/v1/stock/MUG");
-    assert_eq!(stock.body["levels"][0]["available"], 3, "{}", stock.text);
+    // On a busy machine a fresh replica may be left for a moment too: what counts is that it does not stay with the old.
+    assert_eq!(client.get("/v1/orders/o-2?wait=30s").body["standing"], "accepted");
+    let stock = wait::value("both are taken off", SOON, || {
+        let stock = client.get("/v1/stock/MUG");
+        (stock.body["levels"][0]["available"] == 3).then_some(stock)
+    });
     assert_eq!(stock.header("stock-as-of"), stock.body["as_of"]);
     ready(&client, true);
     verifier.stop();
