@@ -23,6 +23,7 @@ mod examples;
 mod faults;
 mod house;
 mod http;
+mod orders;
 mod permissions;
 mod pipeline;
 mod replay;

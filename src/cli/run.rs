@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::hangup::{self, Hangup};
 use super::instance;
 use super::reads::Reads;
+use super::signals::Signals;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
 use crate::causes;
@@ -188,26 +188,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_STUCK));
     }
     Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })
-}
-
-/// The signals that stop it. Heard from when this is made until it is dropped: one that comes while nobody waits for it
-/// is not lost.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.

@@ -40,6 +40,8 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use answer::AS_OF;
 pub use health::Stopped;
+pub(crate) use movements::MovementView;
+pub(crate) use orders::{OrderStanding, OrderView};
 pub use state::{Metrics, Render};
 pub use token::Token;
 

@@ -199,13 +199,10 @@ fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
         Answer::Faulty(fault) => return letter(record, &fault, "read"),
         Answer::Outcome(Outcome::Decided(decision)) => {
             let published = if decision.accepted { RecordEnd::Accepted } else { RecordEnd::Rejected };
-            return (published, Some(result(&decision, record.key.as_deref(), record.traceparent())));
+            return (published, Some(result(&decision, record.key.as_deref(), record.trace())));
         }
         Answer::Outcome(Outcome::Republished(decision)) => {
-            return (
-                RecordEnd::Republished,
-                Some(result(&decision, record.key.as_deref(), record.traceparent())),
-            );
+            return (RecordEnd::Republished, Some(result(&decision, record.key.as_deref(), record.trace())));
         }
         Answer::Outcome(outcome) => outcome,
     };
