@@ -30,3 +30,4 @@ mod replay;
 mod simulation;
 mod stock;
 mod support;
+mod traces;
