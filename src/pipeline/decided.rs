@@ -164,7 +164,7 @@ impl Decided {
             let bytes = event.size();
             if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
                 tracing::warn!(
-                    record = %source, bytes, topic = refusal.topic,
+                    partition = %source.at, offset = %source.offset, bytes, topic = refusal.topic,
                     "a dead letter is too large for its topic (max.message.bytes): it is published without its value"
                 );
                 continue;

@@ -184,6 +184,7 @@ fn where_a_collector_never_answers_orders_are_decided_as_ever_and_the_log_says_s
     assert_eq!(status.code(), Some(0), "it is no failure");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     let log = verifier.log();
+    assert!(!log.contains("o-1") && log.lines().count() < 100, "nothing is said of single orders: {log}");
     assert_eq!(log.matches(said).count(), 1, "{log}");
     assert!(log.contains("timeout"), "it says why: {log}");
 }

@@ -41,9 +41,14 @@ fn traces() -> (Traces, Kept) {
     let kept = Kept::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
     let tracer = provider.tracer("test");
-    let topics = <TopicArgs as clap::Args>::augment_args(clap::Command::new("test"));
-    let matches = topics.try_get_matches_from(["test"]).expect("defaults");
-    let topics = <TopicArgs as clap::FromArgMatches>::from_arg_matches(&matches).expect("topics");
+    let topics = TopicArgs {
+        orders_topic: "orders".to_owned(),
+        adjustments_topic: "adjustments".to_owned(),
+        accepted_topic: "accepted".to_owned(),
+        rejected_topic: "rejected".to_owned(),
+        levels_topic: "levels".to_owned(),
+        dead_letter_topic: "dead".to_owned(),
+    };
     let under_way = Arc::default();
     (Traces { tracer, provider, group: "group".into(), topics: Arc::new(topics), under_way }, kept)
 }
