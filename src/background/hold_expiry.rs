@@ -118,8 +118,8 @@ impl Overdue {
                     holds = overdue.count,
                     order_id = %overdue.oldest,
                     over_since = overdue.since.rfc3339(),
-                    "holds are over since more than {OVERDUE:?} and have not ended, this order's first of all: their stock is not given back. Is the \
-                     orders topic read without a backlog, and may the verifier write to it?"
+                    "holds are over since more than {OVERDUE:?} and have not ended, this order's the longest: their stock is \
+                     not given back. Is the orders topic read without a backlog, and may the verifier write to it?"
                 );
             }
             Ok(_) => {}

@@ -68,7 +68,8 @@ pub(super) fn from_environment(instance: &str) -> Option<(SdkTracerProvider, Sdk
     let provider = match provider(instance) {
         Ok(provider) => provider,
         Err(why) => {
-            tracing::warn!("no spans are exported: {why}");
+            // It may hold a user and a password.
+            tracing::warn!("no spans are exported: {}", why.replace(&endpoint, "…"));
             return None;
         }
     };
