@@ -28,6 +28,14 @@ fn exporting(scene: &Scene, endpoint: &str, more: &[&str]) -> Command {
     command
 }
 
+/// The variables that docs/operations.md shows.
+fn shown() -> Vec<(&'static str, &'static str)> {
+    let page = include_str!("../../docs/operations.md");
+    let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let lines = block.lines().map(|line| line.split('#').next().unwrap());
+    lines.flat_map(str::split_whitespace).filter_map(|word| word.split_once('=')).collect()
+}
+
 #[track_caller]
 fn assert_attributes(span: &Span, expected: &[(&str, &str)]) {
     for (name, value) in expected {
