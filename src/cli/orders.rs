@@ -199,9 +199,10 @@ fn as_text(view: &OrderView, published: &[Published]) -> String {
     // Writing to a String does not fail, here and below.
     let mut out = format!("The order {} {}.\n", view.order_id, standing(view.standing));
     if let Some(hold) = &view.hold {
-        let _ = match hold.over {
-            true => writeln!(out, "Its hold was over at {}, and is given back soon.", hold.expires_at),
-            false => writeln!(out, "It is held until {}.", hold.expires_at),
+        let _ = if hold.over {
+            writeln!(out, "Its hold was over at {}, and is given back soon.", hold.expires_at)
+        } else {
+            writeln!(out, "It is held until {}.", hold.expires_at)
         };
     }
     if let Some(short) =

@@ -140,7 +140,8 @@ fn written(lines: &[Line], json: bool) -> Result<String> {
     if json {
         return Ok(serde_json::to_string_pretty(lines)? + "\n");
     }
-    Ok(lines.iter().map(|Line { state, what, .. }| format!("{state:<9} {what}\n")).collect())
+    let line = |Line { state, what, .. }: &Line| format!("{state:<9} {what}\n");
+    Ok(lines.iter().map(line).collect::<Vec<_>>().concat())
 }
 
 async fn create(args: CreateArgs) -> Result<ExitCode> {

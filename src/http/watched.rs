@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -32,20 +33,25 @@ pub type Watch = dyn Fn(Begun<'_>) -> Answered + Send + Sync;
 
 /// Lets somebody watch a request that is asked of the ledger.
 pub(super) async fn watched(State(watch): State<Arc<Watch>>, request: Request, next: Next) -> Response {
-    let Some(route) =
-        request.extensions().get::<MatchedPath>().filter(|route| route.as_str().starts_with(WATCHED))
-    else {
-        return next.run(request).await;
-    };
-    let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
-    let answered = watch(Begun {
-        method: request.method().as_str(),
-        route: route.as_str(),
-        path: request.uri().path(),
-        traceparent: header("traceparent"),
-        tracestate: header("tracestate"),
-    });
+    let answered = begin(&*watch, &request);
     let response = next.run(request).await;
-    answered(response.status().as_u16());
+    if let Some(answered) = answered {
+        answered(response.status().as_u16());
+    }
     response
+}
+
+/// Says that a request begins; not of those that are not watched.
+fn begin(watch: &Watch, request: &Request) -> Option<Answered> {
+    let route = request.extensions().get::<MatchedPath>()?.as_str();
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    route.starts_with(WATCHED).then(|| {
+        watch(Begun {
+            method: request.method().as_str(),
+            route,
+            path: request.uri().path(),
+            traceparent: header("traceparent"),
+            tracestate: header("tracestate"),
+        })
+    })
 }

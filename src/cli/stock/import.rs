@@ -371,12 +371,13 @@ mod tests {
         let rows = read_rows(file.as_bytes()).unwrap();
         let read: Vec<_> = rows.iter().map(|row| (row.item.to_string(), row.available)).collect();
         assert_eq!(read, [("MUG".to_owned(), 5), ("M<U+200B>UG at north".to_owned(), 6)]);
-        assert!(
-            hidden(&rows).ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"),
-            "{}",
-            hidden(&rows)
-        );
-        assert_eq!(hidden(&rows[..1]), "");
+        let said = |rows: &[Row]| {
+            let imported = Imported { file: String::new(), set: 0, set_before: 0, hidden: hidden(rows) };
+            imported.written(false).unwrap()
+        };
+        let text = said(&rows);
+        assert!(text.ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"), "{text}");
+        assert_eq!(said(&rows[..1]), "0 levels set from .\n");
         let twice = faults("sku,available\nMUG,1\nMUG\u{a0},2\n".as_bytes());
         assert_eq!(twice, "line 3, column sku: MUG is on line 2 already");
     }

@@ -91,11 +91,8 @@ pub(super) struct LevelChange {
 }
 
 fn hidden(rows: &[Hidden]) -> String {
-    let named: String = rows
-        .iter()
-        .take(MOST_ROWS)
-        .map(|row| format!("  line {}: {}\n", row.line, row.item.named()))
-        .collect();
+    let line = |row: &Hidden| format!("  line {}: {}\n", row.line, row.item.named());
+    let named = rows.iter().take(MOST_ROWS).map(line).collect::<Vec<_>>().concat();
     match rows.len() {
         0 => String::new(),
         many => format!(

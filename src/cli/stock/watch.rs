@@ -14,7 +14,7 @@ use crate::causes;
 use crate::cli::signals::Signals;
 use crate::console;
 use crate::http::MovementView;
-use crate::ledger::{Item, Location, Sku, visible};
+use crate::ledger::{Item, Location, Sku, Stamp, visible};
 use crate::store::{AsOf, DatedMovement, ItemLevel, LedgerQueries, MovementCursor, StoreError};
 
 /// Most locations of one SKU that are followed: more are no longer watched by a person.
@@ -66,7 +66,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub(super) async fn watch(args: WatchArgs, store: &dyn LedgerQueries) -> Result<()> {
     let item = item(&args.sku, args.location.as_deref())?;
     let mut signals = Signals::listen().context("signals cannot be heard")?;
-    let mut watched = Watched::new(item, args.location.is_some());
+    let mut watched = Watched::new(item);
     let mut said: Option<Instant> = None;
     loop {
         let found = {
@@ -112,21 +112,19 @@ pub(super) async fn watch(args: WatchArgs, store: &dyn LedgerQueries) -> Result<
 struct Watched {
     sku: Sku,
     /// The one location that is watched; `None` for all.
-    only: Option<Option<Location>>,
+    only: Option<Location>,
     /// The last version printed, for each location.
     seen: BTreeMap<Option<Location>, i64>,
     has_begun: bool,
 }
 
 impl Watched {
-    fn new(item: Item, one_location: bool) -> Self {
-        let only = one_location.then_some(item.location);
-        Self { sku: item.sku, only, seen: BTreeMap::new(), has_begun: false }
+    fn new(item: Item) -> Self {
+        Self { sku: item.sku, only: item.location, seen: BTreeMap::new(), has_begun: false }
     }
 
     fn named(&self) -> String {
-        let location = self.only.clone().flatten();
-        Item { sku: self.sku.clone(), location }.to_string()
+        Item { sku: self.sku.clone(), location: self.only.clone() }.to_string()
     }
 
     /// The levels at first, then what moved them since the last look, in the ledger's order.
@@ -134,7 +132,7 @@ impl Watched {
         let AsOf { value: levels, at } = match &self.only {
             None => store.stock(&self.sku, MOST_LOCATIONS).await?,
             Some(location) => {
-                let item = Item { sku: self.sku.clone(), location: location.clone() };
+                let item = Item { sku: self.sku.clone(), location: Some(location.clone()) };
                 store.stock_of(&[item]).await?
             }
         };
@@ -255,7 +253,7 @@ impl Line {
             }
             Self::Moved(dated) => {
                 let movement = &dated.movement;
-                let at = dated.decided_at.map_or_else(|| "…".to_owned(), |at| at.rfc3339());
+                let at = dated.decided_at.map_or_else(|| "…".to_owned(), Stamp::rfc3339);
                 let by = format!("{} {}", movement.cause.kind.name(), visible(movement.cause.id.as_str()));
                 let record = dated.source().map_or_else(String::new, |source| format!("  {source}"));
                 let (item, version) = (&movement.item, movement.version);

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanKind, Tracer as _};
 
-use super::{Traces, under_way};
+use super::Traces;
+use super::under_way::end;
 use crate::ledger::{CommandKey, Decision, Id, Item, Outcome, Sku, TopicPartition};
 use crate::observe::names::error_name;
 use crate::store::{
@@ -71,7 +72,7 @@ impl LedgerWriter for TracedLedger {
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         let traces = &self.traces;
-        let Some(traced) = traces.under_way.batch(traces, batch) else {
+        let Some(under_way) = traces.under_way.batch(traces, batch) else {
             return self.inner.apply(batch).await;
         };
         let mut span = traces
@@ -79,9 +80,9 @@ impl LedgerWriter for TracedLedger {
             .span_builder("decide")
             .with_kind(SpanKind::Internal)
             .with_attributes([KeyValue::new(COMMANDS, number(batch.requests.len()))])
-            .start_with_context(&traces.tracer, traced.context());
+            .start_with_context(&traces.tracer, under_way.context());
         let applied = self.inner.apply(batch).await;
-        traced.went_on();
+        under_way.went_on();
         if let Ok(applied) = &applied {
             let decided = |accepted| {
                 let is_so =
@@ -91,7 +92,7 @@ impl LedgerWriter for TracedLedger {
             span.set_attribute(KeyValue::new(ACCEPTED, decided(true)));
             span.set_attribute(KeyValue::new(REJECTED, decided(false)));
         }
-        under_way::end(span, applied.as_ref().err().map(error_name));
+        end(span, applied.as_ref().err().map(error_name));
         applied
     }
 }

@@ -24,7 +24,7 @@ impl<S: RecordSource> RecordSource for TracedSource<S> {
             match &incoming {
                 Incoming::Records(records) => under_way.came(records),
                 Incoming::Notice(_, Notice::Assigned(assigned)) => {
-                    under_way.gone(&assigned.partitions, false)
+                    under_way.gone(&assigned.partitions, false);
                 }
                 Incoming::Notice(_, Notice::Revoked(revoked)) => {
                     under_way.gone(&revoked.partitions, !revoked.are_lost);
