@@ -116,8 +116,8 @@ fn a_terminal_gets_colours_unless_no_color_is_set() {
     let folder = tempfile::tempdir().unwrap();
     let import = folder.path().join("stock.csv");
     // Long enough for a bar, whose lines are moved over and never coloured.
-    let rows: String = (0..100_001).map(|number| format!("SKU-{number},5\n")).collect();
-    std::fs::write(&import, format!("sku,available\n{rows}")).unwrap();
+    let rows: Vec<_> = (0..100_001).map(|number| format!("SKU-{number},5")).collect();
+    std::fs::write(&import, format!("sku,available\n{}", rows.join("\n"))).unwrap();
     // A colour or another look: ESC [ … m.
     let coloured = |text: &str| {
         let mut parts = text.split("\u{1b}[").skip(1);

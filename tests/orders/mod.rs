@@ -39,13 +39,13 @@ async fn an_order_is_shown_with_all_that_followed_it_and_its_events_byte_for_byt
 ) {
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 10, None), set("a-2", "HAT@BERLIN", 5, None)])).await.unwrap();
-    let story = vec![
+    let told = vec![
         order("o-1", &[("MUG", 3), ("HAT@BERLIN", 1)]),
         returned("r-1", "o-1", &[("MUG", 1)]),
         returned("r-2", "o-1", &[("MUG", 9)]),
         cancelled("o-1"),
     ];
-    store.apply(&records(3, 40, story)).await.unwrap();
+    store.apply(&records(3, 40, told)).await.unwrap();
 
     let shown = as_json(&store, "o-1").await;
     assert_eq!((&shown["order_id"], &shown["standing"]), (&json!("o-1"), &json!("cancelled")), "{shown:#}");

@@ -111,5 +111,5 @@ pub fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
 
 /// Bytes as the hexadecimal digits of a `traceparent`.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }

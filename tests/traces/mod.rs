@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use crate::http::running::client;
 use crate::support::collector::{Collector, attribute, hex};
 use crate::support::kafka::{header, order, sent};
+use crate::support::process::Verifier;
 use crate::support::scene::Scene;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -44,31 +45,10 @@ fn assert_attributes(span: &Span, expected: &[(&str, &str)]) {
     }
 }
 
-#[test]
-fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked_to_it() {
-    let (scene, collector) = (Scene::new(1), Collector::start());
-    scene.stock(&[("MUG", 10)]);
-    // Before it starts, so that all of it is one batch.
-    scene.produce(&[
-        order("o-1", &[("MUG", 2)])
-            .header("traceparent", traceparent(true).as_bytes())
-            .header("tracestate", b"shop=1"),
-        order("o-2", &[("MUG", 99)]).header("traceparent", traceparent(false).as_bytes()),
-        order("o-3", &[("MUG", 1)]).header("traceparent", b"nonsense"),
-        sent("bad", "no JSON").header("traceparent", traceparent(true).as_bytes()),
-    ]);
-    let mut command = exporting(&scene, &collector.endpoint(), &["--http-listen", "127.0.0.1:0"]);
-    command
-        .env("OTEL_SERVICE_NAME", "shop-stock")
-        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test");
-    let mut verifier = scene.launch(command, "a");
-    scene.done(SOON);
-
-    let accepted = scene.kafka.read(&scene.topic("accepted"));
-    assert_eq!(header(&accepted[0], "traceparent"), Some(&*traceparent(true)));
-    assert_eq!(header(&accepted[0], "tracestate"), Some("shop=1"));
-
-    let asked = client(&mut verifier);
+/// Asks the verifier's read API, and looks at the request's span.
+#[track_caller]
+fn a_request_goes_on_in_its_trace(verifier: &mut Verifier, collector: &Collector) {
+    let asked = client(verifier);
     let http = ureq::get(format!("{}/v1/stock/MUG?unused", asked.base))
         .header("traceparent", traceparent(true))
         .config()
@@ -92,6 +72,61 @@ fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked
             ("url.scheme", "http"),
         ],
     );
+}
+
+/// A batch has its stages, one after the other, and nothing of them is outside of it.
+#[track_caller]
+fn its_stages_are_below_it(batch: &Span, spans: &[&Span], orders: &str, of_kafka: &[(&str, &str)]) {
+    let below = |start: &str| -> &Span {
+        let is_it = |span: &&&Span| span.name.starts_with(start) && span.parent_span_id == batch.span_id;
+        spans.iter().find(is_it).expect(start)
+    };
+    let (poll, decide, send) = (below(&format!("poll {orders}")), below("decide"), below("send"));
+    for (span, name, kind) in [(poll, "poll", "receive"), (send, "send", "send")] {
+        assert_attributes(span, of_kafka);
+        assert_attributes(span, &[("messaging.operation.name", name), ("messaging.operation.type", kind)]);
+        assert_eq!(span.kind, SpanKind::Client as i32);
+    }
+    assert_attributes(
+        poll,
+        &[("messaging.destination.name", orders), ("messaging.destination.partition.id", "0")],
+    );
+    for stage in [poll, decide, send] {
+        assert_eq!(stage.trace_id, batch.trace_id, "{}", stage.name);
+        assert!(batch.start_time_unix_nano <= stage.start_time_unix_nano, "{} begins first", stage.name);
+        assert!(stage.end_time_unix_nano <= batch.end_time_unix_nano, "{} ends last", stage.name);
+    }
+    assert!(poll.end_time_unix_nano <= decide.end_time_unix_nano);
+    assert!(decide.end_time_unix_nano <= send.start_time_unix_nano);
+}
+
+#[test]
+fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked_to_it() {
+    let (scene, collector) = (Scene::new(1), Collector::start());
+    scene.stock(&[("MUG", 10)]);
+    // Before it starts, so that all of it is one batch.
+    scene.produce(&[
+        order("o-1", &[("MUG", 2)])
+            .header("traceparent", traceparent(true).as_bytes())
+            .header("tracestate", b"shop=1"),
+        order("o-2", &[("MUG", 99)]).header("traceparent", traceparent(false).as_bytes()),
+        order("o-3", &[("MUG", 1)]).header("traceparent", b"nonsense"),
+        sent("bad", "no JSON").header("traceparent", traceparent(true).as_bytes()),
+    ]);
+    let mut command = scene.command("a", &["--http-listen", "127.0.0.1:0"]);
+    let variables = shown();
+    assert_eq!(variables.len(), 4, "{variables:?}");
+    command.envs(variables).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    command.env("OTEL_TRACES_SAMPLER_ARG", "1").env("OTEL_SERVICE_NAME", "shop-stock");
+    command.env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test");
+    let mut verifier = scene.launch(command, "a");
+    scene.done(SOON);
+
+    let accepted = scene.kafka.read(&scene.topic("accepted"));
+    assert_eq!(header(&accepted[0], "traceparent"), Some(&*traceparent(true)));
+    assert_eq!(header(&accepted[0], "tracestate"), Some("shop=1"));
+
+    a_request_goes_on_in_its_trace(&mut verifier, &collector);
     verifier.stop();
 
     let orders = scene.orders();
@@ -101,11 +136,8 @@ fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked
     assert_eq!(attribute(resource, "service.instance.id").as_deref(), Some("a"));
     assert_eq!(attribute(resource, "deployment.environment.name").as_deref(), Some("test"));
     let spans: Vec<&Span> = received.iter().map(|received| &received.span).collect();
-    let named = |name: &str, parent: Option<&Span>| -> Vec<&Span> {
-        let is_below = |span: &&&Span| parent.is_none_or(|parent| span.parent_span_id == parent.span_id);
-        spans.iter().filter(|span| span.name == name).filter(is_below).copied().collect()
-    };
-    let batches = named(&format!("process {orders}"), None);
+    let process = format!("process {orders}");
+    let batches: Vec<&Span> = spans.iter().filter(|span| span.name == process).copied().collect();
     assert!(!batches.is_empty(), "{:?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
     let records: i64 = batches
         .iter()
@@ -136,25 +168,7 @@ fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked
         &[("messaging.operation.name", "process"), ("messaging.operation.type", "process")],
     );
 
-    // Its stages, one after the other, and nothing outside of it.
-    let poll = named(&format!("poll {orders}"), Some(first))[0];
-    let decide = named("decide", Some(first))[0];
-    let send = *spans
-        .iter()
-        .find(|span| span.name.starts_with("send") && span.parent_span_id == first.span_id)
-        .expect("a transaction");
-    assert_attributes(poll, &of_kafka);
-    assert_attributes(poll, &of_orders);
-    assert_attributes(poll, &[("messaging.operation.name", "poll"), ("messaging.operation.type", "receive")]);
-    assert_attributes(send, &of_kafka);
-    assert_attributes(send, &[("messaging.operation.name", "send"), ("messaging.operation.type", "send")]);
-    for stage in [poll, decide, send] {
-        assert_eq!(stage.trace_id, first.trace_id, "{}", stage.name);
-        assert!(first.start_time_unix_nano <= stage.start_time_unix_nano, "{} begins first", stage.name);
-        assert!(stage.end_time_unix_nano <= first.end_time_unix_nano, "{} ends last", stage.name);
-    }
-    assert!(poll.end_time_unix_nano <= decide.start_time_unix_nano.max(poll.end_time_unix_nano));
-    assert!(decide.end_time_unix_nano <= send.start_time_unix_nano);
+    its_stages_are_below_it(first, &spans, &orders, &of_kafka);
     let sum = |name: &str| -> i64 {
         let decided = spans.iter().filter(|span| span.name == "decide");
         decided.map(|span| attribute(&span.attributes, name).unwrap().parse::<i64>().unwrap()).sum()
@@ -178,7 +192,6 @@ fn where_a_collector_never_answers_orders_are_decided_as_ever_and_the_log_says_s
     let orders: Vec<_> = (0..1_000).map(|number| order(&format!("o-{number}"), &[("MUG", 1)])).collect();
     scene.produce(&orders);
     scene.done(SOON);
-    assert_eq!(scene.prove().accepted, 1_000);
     let said = "spans could not be exported, and are lost";
     verifier.said(said, SOON);
     // Until there were several failures more.
@@ -195,6 +208,7 @@ fn where_a_collector_never_answers_orders_are_decided_as_ever_and_the_log_says_s
     assert!(!log.contains("o-1") && log.lines().count() < 100, "nothing is said of single orders: {log}");
     assert_eq!(log.matches(said).count(), 1, "{log}");
     assert!(log.contains("timeout"), "it says why: {log}");
+    assert_eq!(scene.prove().accepted, 1_100);
 }
 
 #[test]
