@@ -112,9 +112,21 @@ fn remote(trace: TraceContext<'_>) -> Option<SpanContext> {
             vec![TRACEPARENT, TRACESTATE]
         }
     }
-    trace.traceparent?;
+    trace.traceparent.filter(|traceparent| is_well_formed(traceparent))?;
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(trace));
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+}
+
+/// Whether it has the form that the W3C says: the propagator takes shorter numbers too.
+fn is_well_formed(traceparent: &[u8]) -> bool {
+    /// `00-`, 32 digits, `-`, 16 digits, `-`, two digits. A later version may go on after another `-`.
+    const BYTES: usize = 55;
+    let Some((head, rest)) = traceparent.split_at_checked(BYTES) else { return false };
+    let is_right = |(at, byte): (usize, &u8)| match at {
+        2 | 35 | 52 => *byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    };
+    head.iter().enumerate().all(is_right) && (rest.is_empty() || rest[0] == b'-')
 }
 
 #[cfg(test)]

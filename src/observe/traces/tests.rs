@@ -179,7 +179,20 @@ fn a_trace_context_is_read_as_the_w3c_says_and_what_is_none_is_left_alone() {
     let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     assert_eq!(of(&format!("00-{trace}-{span}-01")), Some(format!("{trace} {span} true")));
     assert_eq!(of(&format!("00-{trace}-{span}-00")), Some(format!("{trace} {span} false")));
-    for wrong in ["", "-", "00-4bf9-00f0-01", &format!("00-{}-{span}-01", "0".repeat(32)), "\u{ff}"] {
+    assert_eq!(of(&format!("cc-{trace}-{span}-01-more")), Some(format!("{trace} {span} true")));
+    let wrong = [
+        "",
+        "-",
+        "00-4bf9-00f0-01",
+        &format!("00-{}-{span}-01", "0".repeat(32)),
+        &format!("00-{trace}-{}-01", "0".repeat(16)),
+        &format!("00-{}-{span}-01", trace.to_uppercase()),
+        &format!("00-{trace}-{span}-01-more"),
+        &format!("00-{trace}-{span}-0"),
+        &format!("ff-{trace}-{span}-01"),
+        "\u{ff}",
+    ];
+    for wrong in wrong {
         assert_eq!(of(wrong), None, "{wrong:?}");
     }
     assert_eq!(remote(TraceContext::NONE), None);
