@@ -143,7 +143,7 @@ fn a_terminal_gets_colours_unless_no_color_is_set() {
 #[test]
 fn completions_name_every_command_for_every_shell() {
     for (shell, begins) in [
-        ("bash", "_stock-verifier()"),
+        ("bash", "_stock__verifier()"),
         ("zsh", "#compdef stock-verifier"),
         ("fish", "# Print an optspec"),
         ("powershell", "\nusing namespace"),
@@ -161,7 +161,7 @@ fn completions_name_every_command_for_every_shell() {
     // Bash itself reads it, and completes by it.
     let script = "source <(\"$PROGRAM\" completions bash)
         COMP_WORDS=(stock-verifier stock wa) COMP_CWORD=2 COMP_LINE='stock-verifier stock wa'
-        _stock-verifier stock-verifier wa stock; echo \"${COMPREPLY[@]}\"";
+        _stock__verifier stock-verifier wa stock; echo \"${COMPREPLY[@]}\"";
     let output = Command::new("bash")
         .args(["--norc", "-c", script])
         .env("PROGRAM", env!("CARGO_BIN_EXE_stock-verifier"))
