@@ -9,12 +9,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
-use crate::event::read_level;
+use crate::event::{TraceContext, read_level};
 use crate::http::{self, Api, LevelCache, Server, Token};
 use crate::kafka::follower::{Followed, Follower};
 use crate::kafka::probe::probe;
 use crate::ledger::Stamp;
-use crate::observe::{CONTENT_TYPE, Metrics};
+use crate::observe::{CONTENT_TYPE, Observed, Traces};
 use crate::pipeline::{Settings, StoppedPartitions};
 use crate::store::postgres::{Connections, Replicas};
 use crate::store::{Gathered, LedgerQueries, Store};
@@ -77,7 +77,7 @@ impl Reads {
         database: &DatabaseArgs,
         settings: &Settings,
         stopped: StoppedPartitions,
-        metrics: Metrics,
+        observed: &Observed,
     ) -> Result<Option<Self>> {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
@@ -86,6 +86,7 @@ impl Reads {
             None => (None, None),
         };
         let source = Source::open(http, database).await?;
+        let metrics = observed.metrics.clone();
         if let Source::Replicas(replicas) = &source {
             metrics.replicas(replicas);
         }
@@ -101,6 +102,7 @@ impl Reads {
                 content_type: CONTENT_TYPE,
             }),
             token,
+            watch: observed.traces.clone().map(watch),
         };
         let server = Self::listen(listen, api, &source).await?;
         tracing::info!("answering reads, probes and metrics at http://{}", server.address());
@@ -157,6 +159,15 @@ fn follow_levels(http: &HttpArgs, settings: &Settings) -> Result<Option<(Arc<Lev
     };
     let follower = Follower::start(&settings.kafka, &settings.topics.levels_topic, told)?;
     Ok(Some((cache, follower)))
+}
+
+/// How each request becomes a span.
+fn watch(traces: Traces) -> Arc<http::Watch> {
+    Arc::new(move |begun: http::Begun<'_>| {
+        let http::Begun { method, route, path, traceparent, tracestate } = begun;
+        let span = traces.request(method, route, path, TraceContext { traceparent, tracestate });
+        Box::new(move |status| span.answered(status))
+    })
 }
 
 /// Changes the secrets of a read API that runs.

@@ -22,6 +22,7 @@ mod stock;
 mod telling;
 mod token;
 mod waiters;
+mod watched;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -42,8 +43,11 @@ use tower_http::timeout::TimeoutLayer;
 pub use answer::AS_OF;
 pub use health::Stopped;
 pub use level_cache::LevelCache;
+pub(crate) use movements::MovementView;
+pub(crate) use orders::{OrderStanding, OrderView};
 pub use state::{Metrics, Render};
 pub use token::Token;
+pub use watched::{Answered, Begun, Watch};
 
 use bounds::{MAX_BODY_BYTES, MAX_WAIT, REQUEST_LIMIT};
 use health::Health;
@@ -75,6 +79,8 @@ pub struct Api {
     pub metrics: Option<Metrics>,
     /// The token that all but the probes need, where one is required.
     pub token: Option<Token>,
+    /// Who watches requests, where somebody does.
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// A server that runs. Dropped, it runs on until the process ends.
@@ -111,7 +117,8 @@ impl Server {
         });
         let state = ApiState::new(api.queries, api.levels, Arc::clone(&waiters), health, api.metrics);
         let required = Required::new(api.token);
-        let serving = tokio::spawn(server::serve(listener, router(state, required.clone()), stop.clone()));
+        let router = router(state, required.clone(), api.watch);
+        let serving = tokio::spawn(server::serve(listener, router, stop.clone()));
         Ok(Self { address, waiters, required, stop, serving })
     }
 
@@ -143,7 +150,7 @@ impl Server {
 }
 
 /// All addresses.
-fn router(state: ApiState, token: Required) -> Router {
+fn router(state: ApiState, token: Required, watch: Option<Arc<Watch>>) -> Router {
     let within = |limit| TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limit);
     let waiting =
         Router::new().route("/v1/orders/{id}", get(orders::order)).layer(within(MAX_WAIT + REQUEST_LIMIT));
@@ -157,14 +164,19 @@ fn router(state: ApiState, token: Required) -> Router {
         .layer(within(REQUEST_LIMIT))
         .merge(waiting)
         .route_layer(from_fn_with_state(token, token::check));
-    Router::new()
+    let all = Router::new()
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .merge(guarded)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(problem::as_documents))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state));
+    // Outside of everything, so that it sees what is answered in the end; not there unless somebody watches.
+    match watch {
+        Some(watch) => all.layer(from_fn_with_state(watch, watched::watched)),
+        None => all,
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +231,8 @@ mod tests {
     fn addresses(panics: bool) -> Router {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
-        router(ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None), Required::default())
+        let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None);
+        router(state, Required::default(), None)
     }
 
     async fn get(addresses: &Router, path: &str) -> Response {
