@@ -128,8 +128,9 @@ random_uuid() {
   echo "$id"
 }
 
-# ensure NAME... : each of kafka, postgres, pgbouncer, prometheus, redis, kcat and openssl that a script needs. Installs the packages that are
-# missing in one go, and sets KAFKA_LIBS and PG_BIN.
+# ensure NAME... : each of kafka, postgres, pgbouncer, prometheus, redis, kcat, openssl, chromium, helm, maven, node and
+# python that a script or a test needs. Installs the packages that are missing in one go, and sets KAFKA_LIBS, PG_BIN and
+# HELM.
 ensure() {
   local name missing=()
   for name in "$@"; do
@@ -143,6 +144,18 @@ ensure() {
       pgbouncer) have pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer) ;;
       redis) have redis-server || missing+=(redis-server) ;;
       kcat | openssl) have "$name" || missing+=("$name") ;;
+      chromium)
+        have chromium || missing+=(chromium)
+        have chromedriver || missing+=(chromium-driver)
+        ;;
+      helm) [ -x "$(helm_program)" ] || have go || missing+=(golang-go) ;;
+      maven)
+        have javac || missing+=(openjdk-17-jdk-headless)
+        have mvn || missing+=(maven)
+        ;;
+      node) have npm || missing+=(nodejs npm) ;;
+      # Debian's own Python makes no virtual environment without it.
+      python) python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) ;;
       *) die "ensure: unknown: $name" ;;
     esac
   done
@@ -154,6 +167,7 @@ ensure() {
         PG_BIN=$(postgres_bin)
         [ -n "$PG_BIN" ] || die "no PostgreSQL server found under /usr/lib/postgresql"
         ;;
+      helm) ensure_helm ;;
     esac
   done
 }
@@ -211,6 +225,22 @@ kafka_pom() {
   </dependencies>
 </project>
 XML
+}
+
+# Helm, which Debian does not have, compiled by Go from its module. Kept as Kafka's jars are, so once per machine.
+HELM_VERSION=v3.22.0
+helm_program() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/helm-$HELM_VERSION/helm"; }
+ensure_helm() {
+  HELM=$(helm_program)
+  [ -x "$HELM" ] && return
+  mkdir -p "${HELM%/*}"
+  (
+    exec 8>"${HELM%/*}/.lock"
+    flock 8
+    [ -x "$HELM" ] && exit 0
+    say "compiling Helm $HELM_VERSION with Go into $HELM (once per machine)"
+    GOBIN=${HELM%/*} quietly go install "helm.sh/helm/v3/cmd/helm@$HELM_VERSION" 8>&-
+  ) || die "Go could not compile Helm $HELM_VERSION"
 }
 
 # kafka_java CLASS ARGUMENT... : a short-lived Kafka tool. The small compiler alone is quickest for these.
