@@ -18,6 +18,7 @@ mod clients;
 mod conformance;
 mod console;
 mod demo;
+mod deploy;
 mod docs;
 mod doctor;
 mod examples;
