@@ -63,7 +63,11 @@ pub(super) fn check(migrator: &Migrator, found: &[FoundMigration]) -> Result<(),
     let unknown = found.iter().filter(|found| found.version > known);
     match unknown.map(FoundMigration::oldest_program).max() {
         Some(oldest) if oldest > known => Err(StoreError::Newer { found: newest, oldest, known }),
-        _ => Ok(()),
+        Some(_) => {
+            tracing::info!(ledger = newest, program = known, "a newer program migrated the ledger, and lets this one run");
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 
