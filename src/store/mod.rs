@@ -17,8 +17,8 @@ pub use contract::{
     Snapshot, Store, VerifierStore, WorkQueue,
 };
 pub use examination::{
-    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, FollowerApart, Followers, LockHolder, MissingGrant,
-    PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
+    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, FollowerApart, Followers, LockHolder,
+    MissingGrant, PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
 };
 pub use queries::{AsOf, DatedMovement, MAX_FOLLOWERS, MovementCursor, OrderLife};
 pub use stored_order::StoredOrder;

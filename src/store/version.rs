@@ -64,7 +64,11 @@ pub(super) fn check(migrator: &Migrator, found: &[FoundMigration]) -> Result<(),
     match unknown.map(FoundMigration::oldest_program).max() {
         Some(oldest) if oldest > known => Err(StoreError::Newer { found: newest, oldest, known }),
         Some(_) => {
-            tracing::info!(ledger = newest, program = known, "a newer program migrated the ledger, and lets this one run");
+            tracing::info!(
+                ledger = newest,
+                program = known,
+                "a newer program migrated the ledger, and lets this one run"
+            );
             Ok(())
         }
         None => Ok(()),

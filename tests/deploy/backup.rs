@@ -19,7 +19,8 @@ const SOON: Duration = Duration::from_secs(60);
 fn archiving(archive: &Path) -> Postgres {
     let page = super::PAGE;
     let setting = |name: &str| page.lines().find(|line| line.starts_with(name)).expect(name);
-    let command = setting("archive_command").replace("/var/lib/stock-archive", archive.to_str().expect("UTF-8"));
+    let command =
+        setting("archive_command").replace("/var/lib/stock-archive", archive.to_str().expect("UTF-8"));
     Postgres::start_with("stock", &format!("{}\n{command}\n", setting("archive_mode")))
 }
 
@@ -57,7 +58,8 @@ fn a_backup_restored_to_the_last_commit_goes_on_and_one_of_an_older_moment_is_re
     let _alone = alone();
     let archive = tempfile::tempdir().expect("a directory");
     // The server's user writes to it.
-    std::fs::set_permissions(archive.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
+    std::fs::set_permissions(archive.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .expect("permissions");
     let mut server = archiving(archive.path());
     let servers = Servers { database_url: server.url(), ..Servers::shared() };
     let scene = Scene::on(&servers, 2);

@@ -54,7 +54,8 @@ fn documents(text: &str) -> Vec<Value> {
     let python = with_lib("ensure kubernetes-validate >&2; echo \"$KUBERNETES_VALIDATE/bin/python\"");
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("written");
-    let read = "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(open(sys.argv[1])) if d]))";
+    let read =
+        "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(open(sys.argv[1])) if d]))";
     let said = succeeds(Command::new(python).args(["-c", read]).arg(file.path()));
     serde_json::from_str(&said).expect("JSON")
 }
@@ -74,7 +75,8 @@ fn values() -> Vec<PathBuf> {
 #[test]
 #[ignore = "needs Helm and Python: tests/run --all"]
 fn helm_and_the_schemas_of_kubernetes_take_the_chart() {
-    let checker = with_lib("ensure kubernetes-validate >&2; echo \"$KUBERNETES_VALIDATE/bin/kubernetes-validate\"");
+    let checker =
+        with_lib("ensure kubernetes-validate >&2; echo \"$KUBERNETES_VALIDATE/bin/kubernetes-validate\"");
     for values in values() {
         let values = values.to_str().expect("UTF-8");
         let linted = succeeds(helm(&["lint", "--strict", "--values", values]).arg(chart()));
@@ -83,26 +85,36 @@ fn helm_and_the_schemas_of_kubernetes_take_the_chart() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &text).expect("written");
         for version in VERSIONS {
-            let said = succeeds(Command::new(&checker).args(["--strict", "--version", version]).arg(file.path()));
+            let said =
+                succeeds(Command::new(&checker).args(["--strict", "--version", version]).arg(file.path()));
             let passed = said.lines().filter(|line| line.contains(" passed for resource ")).count();
             // The operators' own kinds it does not know; the next test looks at these.
             let others = said.lines().filter(|line| line.contains("Couldn't find schema")).count();
             let count = documents(&text).len();
             assert_eq!((passed, passed + others), (count - others, count), "{said}");
-            let own = documents(&text).iter().filter(|one| ["ScaledObject", "ServiceMonitor"].contains(&one["kind"].as_str().unwrap_or_default())).count();
+            let own = documents(&text)
+                .iter()
+                .filter(|one| {
+                    ["ScaledObject", "ServiceMonitor"].contains(&one["kind"].as_str().unwrap_or_default())
+                })
+                .count();
             assert_eq!(others, own, "{said}");
         }
     }
     // What the page says to type, of which nothing is installed here.
-    let page = super::PAGE.split("```sh\n").find(|block| block.starts_with("helm install ")).expect("a command");
-    let words = page.split("```").next().expect("its end").replace("\\\n", "").replace("helm install", "template");
+    let page =
+        super::PAGE.split("```sh\n").find(|block| block.starts_with("helm install ")).expect("a command");
+    let words =
+        page.split("```").next().expect("its end").replace("\\\n", "").replace("helm install", "template");
     let mut command = helm(&words.split_whitespace().collect::<Vec<_>>());
     succeeds(command.current_dir(env!("CARGO_MANIFEST_DIR")));
     // The checker would see a field that is not there.
-    let wrong = rendered(&["--values", values()[0].to_str().expect("UTF-8")]).replace("minReadySeconds", "minReadySecs");
+    let wrong = rendered(&["--values", values()[0].to_str().expect("UTF-8")])
+        .replace("minReadySeconds", "minReadySecs");
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), wrong).expect("written");
-    let (succeeded, said) = run(Command::new(&checker).args(["--strict", "--version", VERSIONS[1]]).arg(file.path()));
+    let (succeeded, said) =
+        run(Command::new(&checker).args(["--strict", "--version", VERSIONS[1]]).arg(file.path()));
     assert!(!succeeded && said.contains("minReadySecs"), "{said}");
 }
 
@@ -136,7 +148,8 @@ fn the_operators_kinds_say_what_keda_and_prometheus_ask_for() {
     // It finds one of the two services: each pod would count twice.
     let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().expect("labels");
     let services = documents.iter().filter(|one| one["kind"] == "Service");
-    let found = services.filter(|service| wanted.iter().all(|(name, value)| &service["metadata"]["labels"][name] == value));
+    let found = services
+        .filter(|service| wanted.iter().all(|(name, value)| &service["metadata"]["labels"][name] == value));
     assert_eq!(found.count(), 1);
 }
 
@@ -170,7 +183,9 @@ fn the_chart_is_of_this_version() {
 fn process(set: &Value, pod: &str, secrets: &Path) -> Command {
     let container = &set["spec"]["template"]["spec"]["containers"][0];
     let mut command = program();
-    command.args(container["args"].as_array().expect("arguments").iter().map(|word| word.as_str().expect("text")));
+    command.args(
+        container["args"].as_array().expect("arguments").iter().map(|word| word.as_str().expect("text")),
+    );
     for variable in container["env"].as_array().expect("variables") {
         let name = variable["name"].as_str().expect("a name");
         let value = match &variable["valueFrom"]["fieldRef"]["fieldPath"] {
@@ -191,11 +206,14 @@ fn what_the_chart_renders_runs_answers_its_probes_and_stops_within_its_grace() {
     let password = database.password().expect("a password").to_owned();
     database.set_password(None).expect("a URL");
     let secrets = scene.file("secrets");
-    for (folder, name, content) in [("database", "password", &*password), ("http", "token", "a-token-of-a-test")] {
+    for (folder, name, content) in
+        [("database", "password", &*password), ("http", "token", "a-token-of-a-test")]
+    {
         std::fs::create_dir_all(secrets.join(folder)).expect("a folder");
         std::fs::write(secrets.join(folder).join(name), content).expect("written");
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
     let mut settings = vec![
         format!("kafka.brokers={}", scene.kafka.brokers),
         format!("database.url={database}"),
@@ -206,8 +224,8 @@ fn what_the_chart_renders_runs_answers_its_probes_and_stops_within_its_grace() {
         "kafka.properties.session\\.timeout\\.ms=6000".to_owned(),
         "settings.batch-max-age=5ms".to_owned(),
     ];
-    for (value, topic) in
-        ["orders", "adjustments", "accepted", "rejected", "levels", "dead"].map(|topic| (topic, scene.topic(topic)))
+    for (value, topic) in ["orders", "adjustments", "accepted", "rejected", "levels", "dead"]
+        .map(|topic| (topic, scene.topic(topic)))
     {
         settings.push(format!("topics.{}={topic}", if value == "dead" { "deadLetters" } else { value }));
     }
@@ -219,8 +237,12 @@ fn what_the_chart_renders_runs_answers_its_probes_and_stops_within_its_grace() {
     let text = serde_json::to_string(&documents).expect("JSON");
     assert!(!text.contains(&password), "{text}");
     let container = &pod["containers"][0];
-    let mounts: Vec<&str> =
-        container["volumeMounts"].as_array().expect("mounts").iter().filter_map(|one| one["mountPath"].as_str()).collect();
+    let mounts: Vec<&str> = container["volumeMounts"]
+        .as_array()
+        .expect("mounts")
+        .iter()
+        .filter_map(|one| one["mountPath"].as_str())
+        .collect();
     for variable in container["env"].as_array().expect("variables") {
         if let Some(file) = variable["value"].as_str().filter(|value| value.starts_with(SECRETS)) {
             let folder = file.rsplit_once('/').expect("a path").0;
@@ -248,9 +270,10 @@ fn what_the_chart_renders_runs_answers_its_probes_and_stops_within_its_grace() {
     assert!(verifier.log().contains("shop-stock-verifier-0"), "{}", verifier.log());
     let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
     let bound = container["env"].as_array().expect("variables").iter();
-    let bound = bound.clone().find(|one| one["name"] == "STOCK_VERIFIER_STOP_TIMEOUT").expect("the bound")["value"]
-        .as_str()
-        .and_then(|value| value.strip_suffix('s')?.parse::<u64>().ok());
+    let bound =
+        bound.clone().find(|one| one["name"] == "STOCK_VERIFIER_STOP_TIMEOUT").expect("the bound")["value"]
+            .as_str()
+            .and_then(|value| value.strip_suffix('s')?.parse::<u64>().ok());
     assert!(bound.expect("seconds") + 5 <= grace, "{bound:?} of {grace} s");
     verifier.signal("TERM");
     assert_eq!(verifier.wait(Duration::from_secs(grace)).code(), Some(0), "{}", verifier.log());

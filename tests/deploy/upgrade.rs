@@ -1,6 +1,6 @@
 //! The version that landed before this one and this one, side by side on one ledger and in one group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::database::Database;
-use crate::support::kafka::{Sent, order, sent};
+use crate::support::kafka::{Sent, header, order, sent};
 use crate::support::postgres::with_lib;
 use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
@@ -40,7 +40,10 @@ fn each_new_migration_names_the_oldest_program_that_may_run_on_it() {
         let oldest: u32 = oldest.and_then(|(_, oldest)| oldest.parse().ok()).unwrap_or_else(|| {
             panic!("{name}: end the name with _oldest_N.sql, N the newest migration of the oldest program that may run")
         });
-        assert!((oldest_before..=*version).contains(&oldest), "{name}: what {oldest} may, one before could not");
+        assert!(
+            (oldest_before..=*version).contains(&oldest),
+            "{name}: what {oldest} may, one before could not"
+        );
         oldest_before = oldest;
     }
 }
@@ -56,6 +59,15 @@ fn of_program(file: &str, command: &Command) -> Command {
         };
     }
     other
+}
+
+/// Stops the producer however the test ends: it is waited for.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Orders of one mug each, of which every third is cancelled again, until told to stop. How many of both.
@@ -93,7 +105,9 @@ fn instances_are_replaced_one_by_one_while_orders_flow_and_nothing_is_lost_or_sa
     };
     migrate(Some(&old_program));
     scene.stock(&[("MUG", 1_000_000)]);
-    let start_old = |name: &str| scene.launch(of_program(&old_program, &scene.command(name, &[])), &format!("old-{name}"));
+    let start_old = |name: &str| {
+        scene.launch(of_program(&old_program, &scene.command(name, &[])), &format!("old-{name}"))
+    };
     let shared = |one: &Verifier, other: &Verifier| {
         wait::until("both read", SOON, || {
             let (one, other) = (one.reads(&scene.orders()), other.reads(&scene.orders()));
@@ -104,6 +118,7 @@ fn instances_are_replaced_one_by_one_while_orders_flow_and_nothing_is_lost_or_sa
     let stop = AtomicBool::new(false);
     std::thread::scope(|threads| {
         let producer = threads.spawn(|| produce(&scene, &stop));
+        let stopped = Stop(&stop);
         let (old_a, old_b) = (start_old("a"), start_old("b"));
         shared(&old_a, &old_b);
         // The tables first, while the old ones run.
@@ -121,10 +136,18 @@ fn instances_are_replaced_one_by_one_while_orders_flow_and_nothing_is_lost_or_sa
         let new_b = scene.start("b", &[]);
         shared(&new_a, &new_b);
         println!("both replaced after {:.1?}", begun.elapsed());
-        stop.store(true, Ordering::SeqCst);
+        drop(stopped);
         let sent = producer.join().expect("it produces");
-        let ends = scene.finish([new_a, new_b], SOON);
-        assert_eq!(ends.accepted, sent, "one result for each record");
+        scene.done(SOON);
+        for mut verifier in [new_a, new_b] {
+            assert!(verifier.ended().is_none(), "{}", verifier.log());
+            verifier.stop();
+        }
         assert!(sent > 500, "{sent} records are too few to say anything");
+        let results = scene.kafka.read(&scene.topic("accepted"));
+        let ids: BTreeSet<_> = results.iter().filter_map(|result| header(result, "ce_id")).collect();
+        assert_eq!((results.len(), ids.len()), (sent, sent), "each record has one result");
+        scene.prove_levels();
+        scene.prove_again();
     });
 }

@@ -74,7 +74,8 @@ fn a_command_on_another_partition_than_its_order_is_named_whatever_the_database(
         scene.kafka.produce(&scene.topic("adjustments"), &[sent("MUG", mug.to_string())]);
         let published = |count: usize| {
             wait::until("it is published", SOON, || {
-                scene.kafka.count(&scene.topic("accepted")) + scene.kafka.count(&scene.topic("rejected")) == count
+                scene.kafka.count(&scene.topic("accepted")) + scene.kafka.count(&scene.topic("rejected"))
+                    == count
             });
         };
         published(1);
@@ -95,7 +96,11 @@ fn a_command_on_another_partition_than_its_order_is_named_whatever_the_database(
         second["return_id"] = json!("r-2");
         scene.produce(&[about("order.returned", "o-1", second).to(1)]);
         published(6);
-        doctor().finds("warning", "kafka.partitioner", &["2 of the last 3", "order.returned of o-1 on partition 1"]);
+        doctor().finds(
+            "warning",
+            "kafka.partitioner",
+            &["2 of the last 3", "order.returned of o-1 on partition 1"],
+        );
         verifier.stop();
     }
 }

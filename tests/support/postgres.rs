@@ -184,7 +184,8 @@ impl Postgres {
             .status();
         assert!(copied.expect("cp can be run").success());
         let home = home.display();
-        let mut settings = format!("port = {port}\nunix_socket_directories = '{home}'\nssl = off\narchive_mode = off\n");
+        let mut settings =
+            format!("port = {port}\nunix_socket_directories = '{home}'\nssl = off\narchive_mode = off\n");
         if let Some(archive) = archive {
             settings += &format!("restore_command = 'cp {}/%f %p'\n", archive.display());
             let signal = directory.path().join("data/recovery.signal");

@@ -34,7 +34,10 @@ impl Places {
         Self {
             brokers: setting("BROKERS", "localhost:9092"),
             orders: setting("ORDERS_TOPIC", "orders"),
-            results: [setting("ACCEPTED_TOPIC", "stock.accepted"), setting("REJECTED_TOPIC", "stock.rejected")],
+            results: [
+                setting("ACCEPTED_TOPIC", "stock.accepted"),
+                setting("REJECTED_TOPIC", "stock.rejected"),
+            ],
         }
     }
 }
@@ -116,12 +119,16 @@ fn verdict(consumer: &BaseConsumer, order_id: &str, about: &str) -> Result<bool>
         println!("{}", String::from_utf8_lossy(value));
         return Ok(accepted);
     }
-    bail!("no verdict within {ANSWER_LIMIT:?}: does a verifier run? An id that was decided before is not answered again")
+    bail!(
+        "no verdict within {ANSWER_LIMIT:?}: does a verifier run? An id that was decided before is not answered again"
+    )
 }
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [order_id, sku, quantity] = &arguments[..] else { bail!("usage: follow_order ORDER_ID SKU QUANTITY") };
+    let [order_id, sku, quantity] = &arguments[..] else {
+        bail!("usage: follow_order ORDER_ID SKU QUANTITY")
+    };
     let quantity: u64 = quantity.parse().context("QUANTITY is a number of pieces")?;
     let places = Places::of_environment();
     let (consumer, producer) = (consumer(&places)?, producer(&places)?);

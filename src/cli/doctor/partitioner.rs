@@ -18,14 +18,19 @@ const ADVICE: &str = "Key both by the order's id, and give all producers one par
 pub(super) fn judge(found: &Answer<Followers>, cluster: &Cluster) -> Finding {
     let followers = match found {
         Ok(followers) => followers,
-        Err(why) => return Finding::unknown(CHECK, "where commands that follow orders stand", why, "Look again"),
+        Err(why) => {
+            return Finding::unknown(CHECK, "where commands that follow orders stand", why, "Look again");
+        }
     };
     let count = followers.looked_at;
     let Some(newest) = followers.apart.first() else {
-        return Finding::ok(CHECK, match count {
-            0 => "nothing that follows an order was decided lately".to_owned(),
-            _ => format!("the last {count} commands that follow an order stand on its partition"),
-        });
+        return Finding::ok(
+            CHECK,
+            match count {
+                0 => "nothing that follows an order was decided lately".to_owned(),
+                _ => format!("the last {count} commands that follow an order stand on its partition"),
+            },
+        );
     };
     let apart = followers.apart.len();
     let what = newest.kind.map_or("a command", CommandKind::name);
@@ -70,8 +75,12 @@ mod tests {
 
     fn cluster() -> Cluster {
         let mut cluster = Cluster::default();
-        let layout =
-            (0..PARTITIONS).map(|partition| PartitionLayout { partition, led: true, replicas: 1, in_sync: 1 });
+        let layout = (0..PARTITIONS).map(|partition| PartitionLayout {
+            partition,
+            led: true,
+            replicas: 1,
+            in_sync: 1,
+        });
         cluster.topics.insert("o".to_owned(), layout.collect());
         cluster
     }
@@ -102,13 +111,15 @@ mod tests {
         ] {
             let found = judged(9, &[(of_order, partition), (0, 1)]);
             assert_eq!(found.severity, Severity::Warning);
-            let place = format!("order.cancelled of o-2 on partition {partition}, whose order is on o[{of_order}]");
+            let place =
+                format!("order.cancelled of o-2 on partition {partition}, whose order is on o[{of_order}]");
             for words in ["2 of the last 9", &place, says] {
                 assert!(found.what.contains(words), "{}", found.what);
             }
             assert!(found.advice.unwrap().contains("murmur2_random"));
         }
-        let other = judged(9, &[(murmur2, (0..PARTITIONS).find(|one| ![murmur2, crc32].contains(one)).unwrap())]);
+        let other =
+            judged(9, &[(murmur2, (0..PARTITIONS).find(|one| ![murmur2, crc32].contains(one)).unwrap())]);
         assert!(!other.what.contains("puts its id") && !other.what.contains("put its id"), "{}", other.what);
     }
 

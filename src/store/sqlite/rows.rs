@@ -27,10 +27,12 @@ pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<version::Fo
     if tables == 0 {
         return Ok(Vec::new());
     }
-    sqlx::query_as("SELECT version, description, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
-        .fetch_all(pool)
-        .await
-        .map(version::applied)
+    sqlx::query_as(
+        "SELECT version, description, checksum FROM _sqlx_migrations WHERE success ORDER BY version",
+    )
+    .fetch_all(pool)
+    .await
+    .map(version::applied)
 }
 
 /// A stored decision.
