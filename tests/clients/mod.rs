@@ -58,7 +58,8 @@ fn works(heading: &str, folder: &str) {
     let follows = |words: &str, status: i32, printed: &[&str]| {
         let done = run(folder, &follow.replace(SHOWN, words), &scene);
         let text = String::from_utf8_lossy(&done.stderr);
-        assert_eq!((done.status.code(), &types(&done)[..]), (Some(status), printed), "{words}: {text}");
+        assert_eq!(types(&done), printed, "{words}: {text}");
+        assert_eq!(done.status.code(), Some(status), "{words}: {text}");
     };
     follows(&format!("{} MUG 2", ORDERS[0]), 0, &["order.accepted", "cancellation.accepted"]);
     // What the first took is there again.

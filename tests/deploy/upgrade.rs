@@ -99,7 +99,9 @@ fn instances_are_replaced_one_by_one_while_orders_flow_and_nothing_is_lost_or_sa
     let migrate = |file: Option<&str>| {
         let mut command = program();
         command.args(["migrate", "--database-url", &scene.database.url()]);
-        let mut command = file.map_or(command, |file| of_program(file, &command));
+        if let Some(file) = file {
+            command = of_program(file, &command);
+        }
         let done = command.output().expect("it runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };

@@ -63,9 +63,10 @@ fn a_command_on_another_partition_than_its_order_is_named_whatever_the_database(
     for is_file in [false, true] {
         let scene = Scene::new(2);
         scene.set_topics_as_created();
-        let url = match is_file {
-            true => format!("sqlite://{}", scene.file("ledger.db").display()),
-            false => scene.database.url(),
+        let url = if is_file {
+            format!("sqlite://{}", scene.file("ledger.db").display())
+        } else {
+            scene.database.url()
         };
         let mut command = scene.command_without_database("a", &["--migrate"]);
         command.args(["--database-url", &url]);

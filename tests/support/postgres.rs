@@ -184,14 +184,15 @@ impl Postgres {
             .status();
         assert!(copied.expect("cp can be run").success());
         let home = home.display();
-        let mut settings =
-            format!("port = {port}\nunix_socket_directories = '{home}'\nssl = off\narchive_mode = off\n");
-        if let Some(archive) = archive {
-            settings += &format!("restore_command = 'cp {}/%f %p'\n", archive.display());
+        let log = archive.map_or_else(String::new, |archive| {
             let signal = directory.path().join("data/recovery.signal");
             fs::write(&signal, "").expect("written");
             give(&signal, 0o600);
-        }
+            format!("restore_command = 'cp {}/%f %p'\n", archive.display())
+        });
+        let settings = format!(
+            "port = {port}\nunix_socket_directories = '{home}'\nssl = off\narchive_mode = off\n{log}"
+        );
         let conf = directory.path().join("data/postgresql.conf");
         let mut file = fs::OpenOptions::new().append(true).open(conf).expect("it is there");
         file.write_all(settings.as_bytes()).expect("written");

@@ -72,7 +72,7 @@ use tx::PostgresTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
+    Applied, Audit, CommandBatch, DueHold, Examination, Followers, ItemLevel, LedgerAdmin, LedgerExaminer,
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position, Snapshot, StoreError,
     StoredOrder, WorkQueue, offline, version,
 };
