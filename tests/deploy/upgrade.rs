@@ -19,8 +19,8 @@ use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 4;
-/// Between two orders: a few hundred a second, so that some are always under way.
-const PAUSE: Duration = Duration::from_millis(4);
+/// Orders produced at once, by a client of their own: so some are always under way.
+const AT_ONCE: usize = 50;
 /// Migrations from before they named the oldest program; their names are stored, and stay.
 const UNNAMED: u32 = 3;
 
@@ -73,18 +73,20 @@ impl Drop for Stop<'_> {
 /// Orders of one mug each, of which every third is cancelled again, until told to stop. How many of both.
 fn produce(scene: &Scene, stop: &AtomicBool) -> usize {
     let mut sent_so_far = 0;
-    for number in 0.. {
+    for first in (0..).step_by(AT_ONCE) {
         if stop.load(Ordering::SeqCst) {
             break;
         }
-        let id = format!("o-{number}");
-        let mut records: Vec<Sent> = vec![order(&id, &[("MUG", 1)])];
-        if number % 3 == 0 {
-            records.push(sent(&id, json!({"type": "order.cancelled", "order_id": id}).to_string()));
+        let mut records: Vec<Sent> = Vec::new();
+        for number in first..first + AT_ONCE {
+            let id = format!("o-{number}");
+            records.push(order(&id, &[("MUG", 1)]));
+            if number % 3 == 0 {
+                records.push(sent(&id, json!({"type": "order.cancelled", "order_id": id}).to_string()));
+            }
         }
         scene.produce(&records);
         sent_so_far += records.len();
-        std::thread::sleep(PAUSE);
     }
     sent_so_far
 }
