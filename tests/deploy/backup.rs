@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::database::{boolean_on, run_on};
 use crate::support::kafka::{order, sent};
 use crate::support::postgres::Postgres;
-use crate::support::process::Verifier;
+use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
 use crate::support::servers::{Servers, alone};
 use crate::support::wait;
@@ -117,5 +117,8 @@ fn a_backup_restored_to_the_last_commit_goes_on_and_one_of_an_older_moment_is_re
     verifier.stop();
     let audit = succeeds(&scene, &["audit", "--offsets"], &rebuilt);
     assert!(audit.contains("301 decisions"), "{audit}");
-    assert!(audit.contains("700"), "{audit}");
+    let mut get = program();
+    get.args(["stock", "--database-url", &rebuilt, "get", "MUG"]);
+    let level = String::from_utf8(get.output().expect("it runs").stdout).expect("UTF-8");
+    assert!(level.contains("700"), "{level}");
 }
