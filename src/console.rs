@@ -4,7 +4,7 @@
 //! is no failure: whoever reads has seen enough, and the command ends with the status that it has anyway. A process that
 //! SIGPIPE ends would be simpler, and would also end at a lost connection to Kafka or the database.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 
 use anyhow::{Context as _, Result};
 
@@ -14,6 +14,24 @@ use anyhow::{Context as _, Result};
 /// When it cannot be written, to a disk that is full say. Not when nobody reads it any more.
 pub fn print(text: &str) -> Result<()> {
     ended(write(&mut io::stdout().lock(), text)).context("cannot write to standard output")
+}
+
+/// The same for who goes on printing: whether somebody still reads it.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_on(text: &str) -> Result<bool> {
+    let written = write(&mut io::stdout().lock(), text);
+    let is_read = !matches!(&written, Err(error) if error.kind() == ErrorKind::BrokenPipe);
+    ended(written).context("cannot write to standard output")?;
+    Ok(is_read)
+}
+
+/// Whether colours and the like may be written to standard error: to a terminal, unless `NO_COLOR` is there and not empty
+/// (<https://no-color.org>).
+#[must_use]
+pub fn may_colour_what_is_said() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Says something to a person, in a line of its own beside what is printed. It is no failure that nobody hears it.

@@ -116,10 +116,10 @@ impl Overdue {
                 self.said = Some(Instant::now());
                 tracing::warn!(
                     holds = overdue.count,
-                    oldest = %overdue.oldest,
+                    order_id = %overdue.oldest,
                     over_since = overdue.since.rfc3339(),
-                    "holds are over since more than {OVERDUE:?} and have not ended: their stock is not given back. Is the \
-                     orders topic read without a backlog, and may the verifier write to it?"
+                    "holds are over since more than {OVERDUE:?} and have not ended, this order's the longest: their stock is \
+                     not given back. Is the orders topic read without a backlog, and may the verifier write to it?"
                 );
             }
             Ok(_) => {}

@@ -315,8 +315,8 @@ impl LevelFeed {
         if let Some(Lost { index, error }) = for_good.first() {
             tracing::warn!(
                 levels = for_good.len(),
-                "Kafka refuses the records of some levels, the first of SKU {}: {error}",
-                levels[*index].0
+                item = %levels[*index].0,
+                "Kafka refuses the records of some levels, this item's first of all: {error}"
             );
         }
         self.waiting.mark(for_now.iter().map(|lost| levels[lost.index].clone()));

@@ -1,12 +1,13 @@
 //! The log: how it looks, what is in it, and how that is changed while the process runs.
 
-use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::console;
 
 /// How the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,8 +56,10 @@ pub(super) fn begin(format: LogFormat, log: Option<&str>, usual: &str) {
         .log_internal_errors(false);
     let change: Change = match format {
         LogFormat::Pretty => {
-            let builder =
-                builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).with_filter_reloading();
+            let builder = builder
+                .with_ansi(console::may_colour_what_is_said())
+                .with_target(false)
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().init();
             Box::new(move |filter| handle.reload(filter).context("the log has ended"))

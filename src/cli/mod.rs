@@ -1,6 +1,7 @@
 //! One file a command; here is what they share: arguments, the settings file, logging, exit statuses.
 
 pub mod audit;
+pub mod completions;
 pub mod demo;
 pub mod doctor;
 mod findings;
@@ -8,6 +9,7 @@ mod hangup;
 mod instance;
 mod log;
 pub mod migrate;
+pub mod orders;
 mod progress;
 mod reads;
 pub mod replay;
@@ -16,6 +18,7 @@ pub mod run;
 pub mod schema;
 pub mod settings_file;
 pub mod settings_page;
+mod signals;
 mod start_checks;
 pub mod stock;
 pub mod topics;
@@ -72,8 +75,10 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Show it all at work with nothing installed: a broker in this process, a SQLite file, sample orders
     Demo(demo::DemoArgs),
-    /// Load and show levels
+    /// Load, show and follow levels
     Stock(stock::StockArgs),
+    /// Show what became of an order
+    Orders(orders::OrdersArgs),
     /// Look for what is wrong, or soon will be, with Kafka, the database and the settings, and say what to do
     ///
     /// Nothing is changed. Give it the settings of `run`, and the user and role of it: what they may not do is found by
@@ -92,6 +97,11 @@ enum Command {
     Schema(schema::Args),
     /// Print the page of all settings
     Settings(settings_page::SettingsArgs),
+    /// Print what makes a shell complete this program's commands and flags
+    ///
+    /// bash: `stock-verifier completions bash > /etc/bash_completion.d/stock-verifier`; zsh: into a file `_stock-verifier` in
+    /// a folder of `$fpath`; fish: into `~/.config/fish/completions/stock-verifier.fish`.
+    Completions(completions::CompletionsArgs),
 }
 
 /// Exit status of a doctor, an audit or a replay that could not be done: 1 says that something was found.
@@ -150,11 +160,13 @@ fn start() -> Result<ExitCode> {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Stock(args) => stock::run(args).await,
+            Command::Orders(args) => orders::run(args).await,
             Command::Doctor(args) => Ok(status_of(doctor::run(args).await)),
             Command::Audit(args) => Ok(status_of(audit::run(args).await)),
             Command::Replay(command) => Ok(status_of(replay::run(command).await)),
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Settings(args) => settings_page::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
         }
     });
     // A call into librdkafka that hangs must not keep the process: what is decided is in the ledger.

@@ -8,9 +8,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs};
+use crate::event::TraceContext;
 use crate::http::{self, Api, Server, Token};
 use crate::kafka::probe::probe;
-use crate::observe::{CONTENT_TYPE, Metrics};
+use crate::observe::{CONTENT_TYPE, Observed, Traces};
 use crate::pipeline::{Settings, StoppedPartitions};
 use crate::store::postgres::{Connections, Replicas};
 use crate::store::{LedgerQueries, Store};
@@ -71,11 +72,12 @@ impl Reads {
         database: &DatabaseArgs,
         settings: &Settings,
         stopped: StoppedPartitions,
-        metrics: Metrics,
+        observed: &Observed,
     ) -> Result<Option<Self>> {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
         let source = Source::open(http, database).await?;
+        let metrics = observed.metrics.clone();
         let api = Api {
             queries: source.queries(),
             kafka: Box::new(probe(&settings.kafka, &settings.topics.orders_topic)?),
@@ -87,6 +89,7 @@ impl Reads {
                 content_type: CONTENT_TYPE,
             }),
             token,
+            watch: observed.traces.clone().map(watch),
         };
         let server = Self::listen(listen, api, &source).await?;
         tracing::info!("answering reads, probes and metrics at http://{}", server.address());
@@ -113,6 +116,15 @@ impl Reads {
         self.server.stop().await;
         self.source.close().await;
     }
+}
+
+/// How each request becomes a span.
+fn watch(traces: Traces) -> Arc<http::Watch> {
+    Arc::new(move |begun: http::Begun<'_>| {
+        let http::Begun { method, route, path, traceparent, tracestate } = begun;
+        let span = traces.request(method, route, path, TraceContext { traceparent, tracestate });
+        Box::new(move |status| span.answered(status))
+    })
 }
 
 /// Changes the secrets of a read API that runs.

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::hangup::{self, Hangup};
 use super::instance;
 use super::reads::Reads;
+use super::signals::Signals;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
 use crate::causes;
 use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, TopicArgs};
 use crate::ledger::TopicPartition;
-use crate::observe::{Metrics, Totals};
+use crate::observe::{Metrics, Observed, Totals, Traces};
 use crate::pipeline::{self, Settings, Stopped, StoppedPartitions, Unfinished};
 use crate::store::postgres::Connections;
 
@@ -134,6 +134,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     tokio::spawn(stop_on_signal(signals, stop.clone(), args.stop_timeout));
     let stopped = StoppedPartitions::default();
     let metrics = Metrics::new(&settings.group.group, stopped.clone());
+    let traces = Traces::from_environment(&settings.group.group, settings.group.instance(), &settings.topics);
+    let observed = Observed { metrics: metrics.clone(), traces };
     tokio::spawn(report(Arc::clone(metrics.totals())));
     tokio::spawn(remind(stopped.clone()));
     tokio::spawn(retention::watch(settings.clone()));
@@ -148,8 +150,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     );
     let hangups = hangup::listen()?;
     let kafka = settings.kafka.clone();
-    let mut ledger = metrics.ledger(store.clone());
-    let reads = Reads::start(&args.http, &args.database, &settings, stopped.clone(), metrics.clone()).await?;
+    let mut ledger = observed.ledger(store.clone());
+    let reads = Reads::start(&args.http, &args.database, &settings, stopped.clone(), &observed).await?;
     if let Some(reads) = &reads {
         ledger = reads.server.ledger(ledger);
     }
@@ -161,11 +163,14 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         reads: reads.as_ref().map(Reads::rereads),
     };
     tokio::spawn(hangup.run(hangups));
-    let ended = pipeline::run(settings, ledger, stopped.clone(), metrics.clone(), stop).await;
+    let ended = pipeline::run(settings, ledger, stopped.clone(), observed.clone(), stop).await;
     if let Some(reads) = reads {
         reads.stop().await;
     }
     store.close().await;
+    if let Some(traces) = observed.traces {
+        traces.stop().await;
+    }
     let total = metrics.totals().so_far();
     tracing::info!(
         accepted = total.accepted,
@@ -188,26 +193,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_STUCK));
     }
     Ok(if unfinished { ExitCode::from(EXIT_UNFINISHED) } else { ExitCode::SUCCESS })
-}
-
-/// The signals that stop it. Heard from when this is made until it is dropped: one that comes while nobody waits for it
-/// is not lost.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.

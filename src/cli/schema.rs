@@ -20,6 +20,9 @@ pub struct Args {
     /// List the documents and their files.
     #[arg(long, conflicts_with_all = ["write", "check"])]
     list: bool,
+    /// Print the list as JSON.
+    #[arg(long, requires = "list")]
+    json: bool,
     /// Write every document into this directory.
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     write: Option<PathBuf>,
@@ -47,6 +50,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(directory) = &args.check {
         return check(directory, &documents);
+    }
+    if args.list && args.json {
+        let listed: Vec<_> = documents
+            .iter()
+            .map(|document| serde_json::json!({"name": document.name, "file": document.file}))
+            .collect();
+        return console::print(&(serde_json::to_string_pretty(&listed)? + "\n"));
     }
     if args.list {
         let names: Vec<_> =

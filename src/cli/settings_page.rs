@@ -99,6 +99,9 @@ password in a flag can be seen in the list of processes. Such a file is the pass
 its end. In a URL some signs of a password are to be escaped: `/` as `%2F`, `?` as `%3F`, `#` as `%23`, `@` as `%40` and
 `%` as `%25`. No value of a setting that may hold a secret is shown by `--help`, an error or the log.
 
+What is exported as traces, and where to, OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT` and so on):
+[operations.md](operations.md#traces) has them. `NO_COLOR` turns colours off.
+
 ## The database URL
 
 | what | as |

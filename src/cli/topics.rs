@@ -1,10 +1,10 @@
 //! `stock-verifier topics`: creates the topics, and says which exist already; checks them.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::start_checks::{self, Remark, TopicsToCheck};
 use crate::config::{KafkaArgs, TopicArgs};
@@ -38,6 +38,10 @@ pub struct CreateArgs {
           allow_negative_numbers = true)]
     replication: i32,
 
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     kafka: KafkaArgs,
     #[command(flatten)]
@@ -54,6 +58,10 @@ pub struct CheckArgs {
     /// Publish no levels; the levels topic need not be there
     #[arg(long, env = "STOCK_VERIFIER_NO_LEVELS")]
     no_levels: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 
     #[command(flatten)]
     kafka: KafkaArgs,
@@ -82,30 +90,58 @@ async fn check(args: CheckArgs) -> Result<ExitCode> {
     };
     let found = start_checks::find(&check).await?;
     let mut is_well = found.are_all_there();
-    let mut text = String::new();
-    // Writing to a String does not fail, here and below.
-    for (topic, partitions) in &found.there {
-        let _ = writeln!(text, "there     {topic}, {partitions} partitions");
-    }
-    for topic in &found.missing {
-        let _ = writeln!(text, "missing   {topic}");
-    }
-    for topic in &found.hidden {
-        let _ = writeln!(text, "hidden    {topic}, there or not: this user may not see it (ACL: Describe)");
-    }
+    let mut lines: Vec<Line> = Vec::new();
+    lines.extend(found.there.iter().map(|(topic, partitions)| Line {
+        topic: Some(topic.clone()),
+        partitions: Some(*partitions),
+        ..Line::new("there", format!("{topic}, {partitions} partitions"))
+    }));
+    let about = |state, topic: &String, what| Line { topic: Some(topic.clone()), ..Line::new(state, what) };
+    lines.extend(found.missing.iter().map(|topic| about("missing", topic, topic.clone())));
+    lines.extend(found.hidden.iter().map(|topic| {
+        about("hidden", topic, format!("{topic}, there or not: this user may not see it (ACL: Describe)"))
+    }));
     // Of a topic that is not there or not seen, Kafka says no more.
     if is_well {
         for remark in start_checks::kept(&check).await.into_iter().chain(start_checks::sizes(&check).await) {
-            let (word, what) = match remark {
+            let (state, what) = match remark {
                 Remark::Refused(what) | Remark::Warned(what) => ("wrong", what),
                 Remark::Unknown(what) => ("unknown", what),
             };
-            is_well &= word != "wrong";
-            let _ = writeln!(text, "{word:<9} {what}");
+            is_well &= state != "wrong";
+            lines.push(Line::new(state, what));
         }
     }
-    console::print(&text)?;
+    console::print(&written(&lines, args.json)?)?;
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is said of a topic, or of all.
+#[derive(Debug, Serialize)]
+struct Line {
+    /// There, missing, hidden, wrong or unknown; created, exists or refused.
+    state: &'static str,
+    /// Which; absent where a remark is about several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partitions: Option<usize>,
+    /// For a person.
+    what: String,
+}
+
+impl Line {
+    fn new(state: &'static str, what: String) -> Self {
+        Self { state, topic: None, partitions: None, what }
+    }
+}
+
+fn written(lines: &[Line], json: bool) -> Result<String> {
+    if json {
+        return Ok(serde_json::to_string_pretty(lines)? + "\n");
+    }
+    let line = |Line { state, what, .. }: &Line| format!("{state:<9} {what}\n");
+    Ok(lines.iter().map(line).collect::<Vec<_>>().concat())
 }
 
 async fn create(args: CreateArgs) -> Result<ExitCode> {
@@ -139,16 +175,19 @@ async fn create(args: CreateArgs) -> Result<ExitCode> {
     let letters =
         plan(&names.dead_letter_topic, &[("retention.ms", "-1"), ("max.message.bytes", &letter_bytes)]);
     created.extend(create_topics(&args.kafka, &[letters]).await?);
-    let mut refused = 0;
-    let lines = created.into_iter().map(|topic| match topic {
-        Created::Now(name) => format!("created   {name}\n"),
-        Created::Before(name) => format!("exists    {name}\n"),
-        Created::Refused(name, why) => {
-            refused += 1;
-            format!("refused   {name}: {why}\n")
-        }
-    });
-    console::print(&lines.collect::<String>())?;
+    let lines: Vec<Line> = created
+        .into_iter()
+        .map(|topic| {
+            let (state, name, what) = match topic {
+                Created::Now(name) => ("created", name.clone(), name),
+                Created::Before(name) => ("exists", name.clone(), name),
+                Created::Refused(name, why) => ("refused", name.clone(), format!("{name}: {why}")),
+            };
+            Line { topic: Some(name), ..Line::new(state, what) }
+        })
+        .collect();
+    let refused = lines.iter().filter(|line| line.state == "refused").count();
+    console::print(&written(&lines, args.json)?)?;
     if refused > 0 {
         bail!("{refused} topics could not be created");
     }

@@ -234,6 +234,7 @@ fn api(
             content_type: CONTENT_TYPE,
         }),
         token: None,
+        watch: None,
     })
 }
 

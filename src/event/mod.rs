@@ -76,6 +76,27 @@ pub struct Record {
 
 /// Longest `traceparent` passed on. The W3C's has 55 bytes; later versions may be longer, but not by much.
 const MAX_TRACEPARENT_BYTES: usize = 256;
+/// Longest `tracestate` passed on: as long as the W3C asks everybody to pass on at least.
+const MAX_TRACESTATE_BYTES: usize = 512;
+
+/// The headers of a trace context, as the W3C names them.
+pub const TRACEPARENT: &str = "traceparent";
+/// The other one.
+pub const TRACESTATE: &str = "tracestate";
+
+/// A W3C trace context as the headers of a record bring it. It is passed on as it is, and read by those who trace alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext<'a> {
+    /// Which trace, and which span of it; `None` where no trace context came.
+    pub traceparent: Option<&'a [u8]>,
+    /// What tracing systems add for themselves; never without a `traceparent`.
+    pub tracestate: Option<&'a [u8]>,
+}
+
+impl TraceContext<'_> {
+    /// None came, or it is not known.
+    pub const NONE: Self = Self { traceparent: None, tracestate: None };
+}
 
 /// Longest key of a record whose command is decided. Its result has the same key, whole, so that it goes to the partition
 /// where it is looked for: a longer one could make a result that its topic does not take. An order's id has 128 bytes.
@@ -100,15 +121,26 @@ impl Record {
         }
     }
 
-    /// The record's trace context, to be passed on to its result.
+    /// The record's trace context, to be passed on to its result: its headers `traceparent` and `tracestate`, else those of
+    /// the `CloudEvents` extension for distributed tracing (`ce_traceparent`, `ce_tracestate`). The last of a name counts;
+    /// one that is too long is left out, and a `tracestate` without a `traceparent` says nothing.
     #[must_use]
-    pub fn traceparent(&self) -> Option<&[u8]> {
-        let of = |name: &str| {
+    pub fn trace(&self) -> TraceContext<'_> {
+        // Nearly every record has few headers or none, and then nothing is compared.
+        let last = |name: &str| {
             self.headers.iter().rfind(|header| header.name == name).and_then(|header| header.value.as_deref())
         };
-        of("traceparent")
-            .or_else(|| of("ce_traceparent"))
-            .filter(|value| value.len() <= MAX_TRACEPARENT_BYTES)
+        let (traceparent, tracestate) = match last(TRACEPARENT) {
+            Some(traceparent) => (Some(traceparent), TRACESTATE),
+            None => (last("ce_traceparent"), "ce_tracestate"),
+        };
+        match traceparent.filter(|value| value.len() <= MAX_TRACEPARENT_BYTES) {
+            None => TraceContext::NONE,
+            traceparent => TraceContext {
+                traceparent,
+                tracestate: last(tracestate).filter(|value| value.len() <= MAX_TRACESTATE_BYTES),
+            },
+        }
     }
 }
 

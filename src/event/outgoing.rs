@@ -12,7 +12,7 @@ use super::types::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Fault, Record};
+use super::{Fault, Record, TRACEPARENT, TRACESTATE, TraceContext};
 use crate::ledger::{CommandKind, Decision, Id, Item, Level, Location};
 
 /// Who publishes the results: the `ce_source` of every event.
@@ -69,16 +69,17 @@ pub struct Outgoing {
 ///
 /// Published from the stored decision alone, beside the key and trace context of
 /// the record it was decided from: so publishing it again gives the same bytes.
-/// The key is that record's, else the command's id.
+/// The key is that record's, else the command's id. The trace context is passed on as it came, tracing or not: a span of
+/// the publisher's own would be another one each time.
 #[must_use]
-pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Option<&[u8]>) -> Outgoing {
+pub fn result(decision: &Decision, record_key: Option<&[u8]>, trace: TraceContext<'_>) -> Outgoing {
     let channel = if decision.accepted { Channel::Accepted } else { Channel::Rejected };
     let shape = Shape::of(decision);
     let id = decision.key.id.as_str();
     let mut event_id = String::with_capacity(decision.key.kind.name().len() + 1 + id.len());
     // Writing to a string fails only when a Display does, and this one does not.
     let _ = write!(event_id, "{}", decision.key);
-    let mut headers = Vec::with_capacity(7);
+    let mut headers = Vec::with_capacity(8);
     headers.extend([
         OutgoingHeader::fixed("ce_specversion", "1.0"),
         OutgoingHeader::made("ce_id", event_id),
@@ -87,7 +88,8 @@ pub fn result(decision: &Decision, record_key: Option<&[u8]>, traceparent: Optio
         OutgoingHeader::made("ce_time", decision.decided_at.rfc3339()),
         OutgoingHeader::fixed("content-type", "application/json"),
     ]);
-    headers.extend(traceparent.map(|value| OutgoingHeader::made("traceparent", value)));
+    headers.extend(trace.traceparent.map(|value| OutgoingHeader::made(TRACEPARENT, value)));
+    headers.extend(trace.tracestate.map(|value| OutgoingHeader::made(TRACESTATE, value)));
     Outgoing {
         channel,
         key: Some(record_key.unwrap_or(id.as_bytes()).to_vec()),

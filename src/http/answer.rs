@@ -47,10 +47,10 @@ impl From<NamedItem> for Item {
 
 /// The record that a decision came from.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RecordView {
-    topic: String,
-    partition: i32,
-    offset: i64,
+pub(crate) struct RecordView {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
 }
 
 impl From<&Source> for RecordView {
@@ -61,14 +61,14 @@ impl From<&Source> for RecordView {
 
 /// The command that caused something.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CauseView {
+pub(crate) struct CauseView {
     /// What it is about: `order.created`, `order.cancelled`, `order.returned`, `order.confirmed`, `order.released`,
     /// `order.hold_extended`, `hold.expired` or `adjustment`.
     #[serde(rename = "type")]
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The id its producer gave it.
     #[schema(schema_with = id_schema)]
-    id: Id,
+    pub(crate) id: Id,
 }
 
 impl From<&crate::ledger::CommandKey> for CauseView {

@@ -21,6 +21,7 @@ mod stock;
 mod telling;
 mod token;
 mod waiters;
+mod watched;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -40,8 +41,11 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use answer::AS_OF;
 pub use health::Stopped;
+pub(crate) use movements::MovementView;
+pub(crate) use orders::{OrderStanding, OrderView};
 pub use state::{Metrics, Render};
 pub use token::Token;
+pub use watched::{Answered, Begun, Watch};
 
 use bounds::{MAX_BODY_BYTES, MAX_WAIT, REQUEST_LIMIT};
 use health::Health;
@@ -71,6 +75,8 @@ pub struct Api {
     pub metrics: Option<Metrics>,
     /// The token that all but the probes need, where one is required.
     pub token: Option<Token>,
+    /// Who watches requests, where somebody does.
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// A server that runs. Dropped, it runs on until the process ends.
@@ -107,7 +113,8 @@ impl Server {
         });
         let state = ApiState::new(api.queries, Arc::clone(&waiters), health, api.metrics);
         let required = Required::new(api.token);
-        let serving = tokio::spawn(server::serve(listener, router(state, required.clone()), stop.clone()));
+        let router = router(state, required.clone(), api.watch);
+        let serving = tokio::spawn(server::serve(listener, router, stop.clone()));
         Ok(Self { address, waiters, required, stop, serving })
     }
 
@@ -139,7 +146,7 @@ impl Server {
 }
 
 /// All addresses.
-fn router(state: ApiState, token: Required) -> Router {
+fn router(state: ApiState, token: Required, watch: Option<Arc<Watch>>) -> Router {
     let within = |limit| TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limit);
     let waiting =
         Router::new().route("/v1/orders/{id}", get(orders::order)).layer(within(MAX_WAIT + REQUEST_LIMIT));
@@ -153,14 +160,19 @@ fn router(state: ApiState, token: Required) -> Router {
         .layer(within(REQUEST_LIMIT))
         .merge(waiting)
         .route_layer(from_fn_with_state(token, token::check));
-    Router::new()
+    let all = Router::new()
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .merge(guarded)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(problem::as_documents))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state));
+    // Outside of everything, so that it sees what is answered in the end; not there unless somebody watches.
+    match watch {
+        Some(watch) => all.layer(from_fn_with_state(watch, watched::watched)),
+        None => all,
+    }
 }
 
 #[cfg(test)]
@@ -215,7 +227,7 @@ mod tests {
     fn addresses(panics: bool) -> Router {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
-        router(ApiState::new(Arc::new(Silent { panics }), waiters, health, None), Required::default())
+        router(ApiState::new(Arc::new(Silent { panics }), waiters, health, None), Required::default(), None)
     }
 
     async fn get(addresses: &Router, path: &str) -> Response {

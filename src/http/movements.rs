@@ -40,7 +40,7 @@ pub(super) struct MovementsQuery {
 
 /// One change of a level.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct MovementView {
+pub(crate) struct MovementView {
     /// Where; absent for the default location.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = id_schema, required = false)]

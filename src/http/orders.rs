@@ -30,7 +30,7 @@ pub(super) struct OrderQuery {
 /// How an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum OrderStanding {
+pub(crate) enum OrderStanding {
     /// It is not decided yet; something else about it came before.
     Undecided,
     /// It took nothing.
@@ -51,149 +51,153 @@ pub(super) enum OrderStanding {
 
 /// The decision of an order.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct VerdictView {
+pub(crate) struct VerdictView {
     /// Whether it took stock.
-    accepted: bool,
+    pub(crate) accepted: bool,
     /// When it was decided.
     #[schema(schema_with = time_schema)]
-    decided_at: String,
+    pub(crate) decided_at: String,
     /// Why it was rejected; empty where it was accepted.
     #[schema(schema_with = reasons_schema)]
-    reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<Reason>,
     /// Why it got less than it asked for; empty where it got all.
     #[schema(schema_with = reasons_schema)]
-    short: Vec<Reason>,
+    pub(crate) short: Vec<Reason>,
     /// The record it came by; absent for an operator's own order.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    source: Option<RecordView>,
+    pub(crate) source: Option<RecordView>,
 }
 
 /// What an order took of an item, and gave back.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OrderLineView {
+pub(crate) struct OrderLineView {
     /// The stock keeping unit.
     #[schema(schema_with = id_schema)]
-    sku: Sku,
+    pub(crate) sku: Sku,
     /// Where; absent for the default location.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = id_schema, required = false)]
-    location: Option<Location>,
+    pub(crate) location: Option<Location>,
     /// Pieces taken.
     #[schema(minimum = 0)]
-    taken: i64,
+    pub(crate) taken: i64,
     /// Of these, pieces that came back, whatever by.
     #[schema(minimum = 0)]
-    returned: i64,
+    pub(crate) returned: i64,
 }
 
 /// A change of a level that the order or what followed it made.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OrderMovementView {
+pub(crate) struct OrderMovementView {
     /// The stock keeping unit.
     #[schema(schema_with = id_schema)]
-    sku: Sku,
+    pub(crate) sku: Sku,
     /// Where; absent for the default location.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = id_schema, required = false)]
-    location: Option<Location>,
+    pub(crate) location: Option<Location>,
     /// Pieces added (positive) or taken (negative).
-    quantity: i64,
+    pub(crate) quantity: i64,
     /// The level after it.
-    balance: i64,
+    pub(crate) balance: i64,
     /// The command that caused it.
-    cause: CauseView,
+    pub(crate) cause: CauseView,
 }
 
 /// Pieces that came back.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ReturnLineView {
+pub(crate) struct ReturnLineView {
     /// The stock keeping unit.
     #[schema(schema_with = id_schema)]
-    sku: Sku,
+    pub(crate) sku: Sku,
     /// Where; absent for the default location.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = id_schema, required = false)]
-    location: Option<Location>,
+    pub(crate) location: Option<Location>,
     /// Pieces.
     #[schema(minimum = 1)]
-    quantity: i64,
+    pub(crate) quantity: i64,
 }
 
 /// A return.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ReturnView {
+pub(crate) struct ReturnView {
     /// Its id.
     #[schema(schema_with = id_schema)]
-    return_id: Id,
+    pub(crate) return_id: Id,
     /// Whether it was taken back.
-    accepted: bool,
+    pub(crate) accepted: bool,
     /// When that was decided.
     #[schema(schema_with = time_schema)]
-    decided_at: String,
+    pub(crate) decided_at: String,
     /// What came back.
-    lines: Vec<ReturnLineView>,
+    pub(crate) lines: Vec<ReturnLineView>,
     /// Why it was rejected.
     #[schema(schema_with = reasons_schema)]
-    reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<Reason>,
 }
 
 /// An open hold.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct HoldView {
+pub(crate) struct HoldView {
     /// When it ends.
     #[schema(schema_with = time_schema)]
-    expires_at: String,
+    pub(crate) expires_at: String,
     /// Whether that was over at the moment of this answer: it can be confirmed no more, and is given back soon.
-    over: bool,
+    pub(crate) over: bool,
 }
 
 /// One decision about the order.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DecisionView {
+pub(crate) struct DecisionView {
     /// The command.
-    command: CauseView,
+    pub(crate) command: CauseView,
     /// Whether it was accepted.
-    accepted: bool,
+    pub(crate) accepted: bool,
     /// When that was decided.
     #[schema(schema_with = time_schema)]
-    decided_at: String,
+    pub(crate) decided_at: String,
     /// Why it was rejected.
     #[schema(schema_with = reasons_schema)]
-    reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<Reason>,
 }
 
 /// All that is known of an order.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OrderView {
+pub(crate) struct OrderView {
     /// The order's id.
     #[schema(schema_with = id_schema)]
-    order_id: Id,
+    pub(crate) order_id: Id,
     /// The moment this is of.
     #[schema(schema_with = time_schema)]
-    as_of: String,
+    pub(crate) as_of: String,
     /// How it stands.
-    standing: OrderStanding,
+    pub(crate) standing: OrderStanding,
     /// Its decision; absent while there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    decision: Option<VerdictView>,
+    pub(crate) decision: Option<VerdictView>,
     /// What it took; empty where it took nothing.
-    lines: Vec<OrderLineView>,
+    pub(crate) lines: Vec<OrderLineView>,
     /// What moved because of it, in the ledger's order.
-    movements: Vec<OrderMovementView>,
+    pub(crate) movements: Vec<OrderMovementView>,
     /// Its returns, of which the newest 1,000 are known here.
-    returns: Vec<ReturnView>,
+    pub(crate) returns: Vec<ReturnView>,
     /// Its hold, while that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    hold: Option<HoldView>,
+    pub(crate) hold: Option<HoldView>,
     /// Every decision about it, in the ledger's order.
-    decisions: Vec<DecisionView>,
+    pub(crate) decisions: Vec<DecisionView>,
 }
 
 impl OrderView {
-    fn of(order_id: Id, found: &AsOf<OrderLife>) -> Result<Self, StoreError> {
+    /// What is known of an order, as it was found.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when a decision's text cannot be read.
+    pub(crate) fn of(order_id: Id, found: &AsOf<OrderLife>) -> Result<Self, StoreError> {
         let AsOf { value: life, at } = found;
         let mut view = Self {
             as_of: at.rfc3339(),

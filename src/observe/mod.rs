@@ -1,8 +1,8 @@
-//! What a verifier does, measured: metrics for machines, totals for people.
+//! What a verifier does, measured and traced: metrics for machines, totals for people, spans for who follows an order.
 //!
-//! No room counts by hand. What is to be measured is wrapped: where records come from (`source`), where results go
-//! (`sink`), and the ledger (`ledger`). The names are in `metrics`, one table with their meaning is in
-//! `docs/operations.md`.
+//! No room counts by hand, or traces. What is to be measured is wrapped: where records come from (`source`), where results
+//! go (`sink`), and the ledger (`ledger`). The names are in `metrics`, one table with their meaning is in
+//! `docs/operations.md`. Spans have wrappers of their own (`traces`), with their table there.
 
 mod lag;
 mod ledger;
@@ -12,6 +12,7 @@ mod process;
 mod sink;
 mod source;
 mod totals;
+mod traces;
 
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ use self::process::ProcessCollector;
 use self::sink::MeasuredSink;
 use self::source::MeasuredSource;
 pub use self::totals::{Tally, Totals};
+pub use self::traces::{RequestSpan, Traces};
+use self::traces::{TracedLedger, TracedSink, TracedSource};
 use crate::pipeline::StoppedPartitions;
 use crate::pipeline::ports::{GroupMember, Observer, RecordSource, ResultSink};
 use crate::store::VerifierStore;
@@ -90,6 +93,40 @@ impl Observer for Metrics {
 
     fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name> {
         MeasuredSink { inner: sink, metrics: self.clone() }
+    }
+}
+
+/// All that watches a verifier: its metrics, and its traces where they are exported.
+#[derive(Clone)]
+pub struct Observed {
+    /// What is measured.
+    pub metrics: Metrics,
+    /// What is exported as spans; `None` where nothing is.
+    pub traces: Option<Traces>,
+}
+
+impl Observed {
+    /// A ledger that is watched when it is used.
+    #[must_use]
+    pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
+        let measured = self.metrics.ledger(store);
+        match &self.traces {
+            Some(traces) => Arc::new(TracedLedger { inner: measured, traces: traces.clone() }),
+            None => measured,
+        }
+    }
+}
+
+impl Observer for Observed {
+    fn source<S: RecordSource>(
+        &self,
+        source: S,
+    ) -> impl RecordSource<Member: GroupMember<Name = <S::Member as GroupMember>::Name>> {
+        TracedSource { inner: self.metrics.source(source), traces: self.traces.clone() }
+    }
+
+    fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name> {
+        TracedSink { inner: self.metrics.sink(sink), traces: self.traces.clone() }
     }
 }
 

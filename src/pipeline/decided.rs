@@ -164,7 +164,7 @@ impl Decided {
             let bytes = event.size();
             if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
                 tracing::warn!(
-                    record = %source, bytes, topic = refusal.topic,
+                    partition = %source.at, offset = %source.offset, bytes, topic = refusal.topic,
                     "a dead letter is too large for its topic (max.message.bytes): it is published without its value"
                 );
                 continue;
@@ -199,13 +199,10 @@ fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
         Answer::Faulty(fault) => return letter(record, &fault, "read"),
         Answer::Outcome(Outcome::Decided(decision)) => {
             let published = if decision.accepted { RecordEnd::Accepted } else { RecordEnd::Rejected };
-            return (published, Some(result(&decision, record.key.as_deref(), record.traceparent())));
+            return (published, Some(result(&decision, record.key.as_deref(), record.trace())));
         }
         Answer::Outcome(Outcome::Republished(decision)) => {
-            return (
-                RecordEnd::Republished,
-                Some(result(&decision, record.key.as_deref(), record.traceparent())),
-            );
+            return (RecordEnd::Republished, Some(result(&decision, record.key.as_deref(), record.trace())));
         }
         Answer::Outcome(outcome) => outcome,
     };

@@ -19,7 +19,7 @@ use super::published::{
 use super::record_filter::Met;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, published_part};
-use crate::event::{Channel, Fault, FaultCode, Record, dead_letter, read_command, result};
+use crate::event::{Channel, Fault, FaultCode, Record, TraceContext, dead_letter, read_command, result};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
@@ -407,12 +407,13 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             }
             let event = match &found {
                 Found::Own(record, Ok(_)) => {
-                    Event::expected(&result(&decision, record.key.as_deref(), record.traceparent()))
+                    Event::expected(&result(&decision, record.key.as_deref(), record.trace()))
                 }
                 Found::Own(_, Err(_)) | Found::Unread => None,
                 // It was published all the same.
                 Found::Another(_) | Found::Nothing(_) => {
-                    Event::expected(&result(&decision, None, None)).map(Event::of_a_record_that_is_gone)
+                    Event::expected(&result(&decision, None, TraceContext::NONE))
+                        .map(Event::of_a_record_that_is_gone)
                 }
             };
             if let Some(event) = event {
@@ -494,7 +495,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         let is_looked_at = decision.source.as_ref().is_some_and(|source| self.is_read(source))
             && verifier.counts(decision)
             && !self.over.scope.filter.looks_inside();
-        if is_looked_at && let Some(event) = Event::expected(&result(decision, None, None)) {
+        if is_looked_at && let Some(event) = Event::expected(&result(decision, None, TraceContext::NONE)) {
             self.reconciler.expect_excused(event.of_a_record_that_is_gone());
         }
     }
@@ -542,7 +543,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                         // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
                         if !self.over.incarnations.is_of_last(first)
                             && let Some(event) =
-                                Event::expected(&result(first, record.key.as_deref(), record.traceparent()))
+                                Event::expected(&result(first, record.key.as_deref(), record.trace()))
                         {
                             // The first time it was published with that one's key.
                             self.expect(event.of_a_record_that_is_gone());

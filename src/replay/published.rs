@@ -10,7 +10,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use crate::event::{Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, Record, sha256};
+use crate::event::{
+    Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, Record, TRACESTATE, sha256,
+};
 use crate::ledger::{CommandKey, CommandKind, Id, Source, Stamp};
 
 /// Buckets: 16 MB, and with twenty million events some twenty in each.
@@ -106,6 +108,8 @@ impl<'a> Envelope<'a> {
         let headers = self
             .headers
             .iter()
+            // What an earlier version published has none, though its record may: 0.1 did not pass it on.
+            .filter(|(name, _)| *name != TRACESTATE)
             .flat_map(|(name, value)| [name.as_bytes(), present(*value), value.unwrap_or_default()]);
         digest([present(self.key), self.key.unwrap_or_default()].into_iter().chain(headers))
     }
@@ -507,6 +511,17 @@ mod tests {
         assert_eq!(compare(None), (0, vec![]));
         let wrong = (EventId::Unknown("a".to_owned()), Wrong::Envelope(at(0)));
         assert_eq!(compare(Some(7)), (1, vec![wrong]));
+    }
+
+    #[test]
+    fn a_result_without_the_tracestate_that_0_1_did_not_pass_on_is_as_it_should_be() {
+        let digest = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
+            Envelope { key: None, headers }.digest(Channel::Accepted)
+        };
+        let before = digest(&[("traceparent", "1")]);
+        assert_eq!(digest(&[("traceparent", "1"), ("tracestate", "shop=1")]), before);
+        assert_ne!(digest(&[("traceparent", "2"), ("tracestate", "shop=1")]), before);
     }
 
     #[test]

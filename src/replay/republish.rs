@@ -143,7 +143,7 @@ async fn events_of(
         match own {
             Some(decision) => {
                 *(if decision.accepted { &mut report.accepted } else { &mut report.rejected }) += 1;
-                events.push(result(decision, record.key.as_deref(), record.traceparent()));
+                events.push(result(decision, record.key.as_deref(), record.trace()));
             }
             None => report.without_decision += 1,
         }

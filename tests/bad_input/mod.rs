@@ -5,7 +5,9 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use stock_verifier::event::{Channel, FaultCode, Header, Record, dead_letter, read_command, result};
+use stock_verifier::event::{
+    Channel, FaultCode, Header, Record, TraceContext, dead_letter, read_command, result,
+};
 use stock_verifier::ledger::{
     Action, Command, Id, Level, MAX_ID_BYTES, MAX_LINES, Offset, Outcome, Quantity, Reason, Request, Seq,
     Sequenced, Sequences, Sku, Source, Stamp, Terms, TopicPartition, View, decide,
@@ -549,7 +551,7 @@ fn no_bad_record_harms_its_batch_mates() {
     let mut mates = 0;
     for (request, outcome) in requests.iter().zip(&changes.outcomes) {
         let Outcome::Decided(decision) = outcome else { panic!("{:?}: {outcome:?}", request.command.key) };
-        let published = result(decision, None, None);
+        let published = result(decision, None, TraceContext::NONE);
         let value: serde_json::Value =
             serde_json::from_slice(&published.value.expect("a result has a value")).expect("JSON");
         assert_eq!(value["order_id"], request.command.key.id.as_str());

@@ -48,10 +48,15 @@ fn a_command_ends_quietly_when_nobody_reads_what_it_prints() {
         &["stock", "receive", "MUG", "1"],
         &["stock", "adjust", "MUG", "-1"],
         &["stock", "limits", "MUG"],
+        &["stock", "limits", "MUG", "--json"],
+        &["stock", "watch", "MUG"],
+        &["stock", "watch", "MUG", "--json"],
         &["audit"],
         &["audit", "--json"],
         &["schema"],
         &["schema", "--list"],
+        &["schema", "--list", "--json"],
+        &["completions", "bash"],
         &["settings"],
         &["--help"],
         &["run", "--help"],
@@ -63,6 +68,8 @@ fn a_command_ends_quietly_when_nobody_reads_what_it_prints() {
     }
     // What is wrong keeps its status.
     ends_quietly(1, on_a_file(folder.path(), &["stock", "get", "NOBODY"]));
+    ends_quietly(1, on_a_file(folder.path(), &["stock", "watch", "NOBODY"]));
+    ends_quietly(1, on_a_file(folder.path(), &["orders", "show", "o-1"]));
     ends_quietly(2, on_a_file(folder.path(), &["stock", "got"]));
     ends_quietly(2, on_a_file(folder.path(), &["audit", "--database-url", "sqlite://nowhere.db"]));
 }
@@ -88,6 +95,79 @@ fn a_command_on_kafka_ends_quietly_when_nobody_reads_what_it_prints() {
     ends_quietly(0, scene.topics(&["topics", "create"]));
     // A dead letter may be larger than its topic takes.
     ends_quietly(1, scene.topics(&["topics", "check"]));
+}
+
+/// What a command writes to a terminal, with these variables besides.
+fn on_a_terminal(folder: &Path, words: &str, variables: &[(&str, &str)]) -> String {
+    // `script` gives it a terminal of its own, for what it prints and for what it says.
+    let mut command = Command::new("script");
+    let program = env!("CARGO_BIN_EXE_stock-verifier");
+    command
+        .args(["-qec", &format!("{program} {words}"), "/dev/null"])
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    command.env_remove("NO_COLOR").env("TERM", "xterm-256color");
+    command.env("STOCK_VERIFIER_DATABASE_URL", "sqlite://ledger.db").envs(variables.iter().copied());
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_no_color_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let import = folder.path().join("stock.csv");
+    // Long enough for a bar, whose lines are moved over and never coloured.
+    let rows: Vec<_> = (0..100_001).map(|number| format!("SKU-{number},5")).collect();
+    std::fs::write(&import, format!("sku,available\n{}", rows.join("\n"))).unwrap();
+    // A colour or another look: ESC [ … m.
+    let coloured = |text: &str| {
+        let mut parts = text.split("\u{1b}[").skip(1);
+        parts.any(|part| {
+            part.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';').starts_with('m')
+        })
+    };
+    // The log, what clap says, help, a table, a bar.
+    let commands =
+        ["stock import stock.csv", "stock get NOBODY", "stock got", "run --help", "stock get SKU-1", "audit"];
+    for words in commands {
+        let plain = on_a_terminal(folder.path(), words, &[("NO_COLOR", "1")]);
+        assert!(!plain.is_empty() && !coloured(&plain), "{words}: {plain:?}");
+    }
+    for words in ["stock get NOBODY", "stock got", "run --help"] {
+        for variables in [&[][..], &[("NO_COLOR", "")]] {
+            let text = on_a_terminal(folder.path(), words, variables);
+            assert!(coloured(&text), "{words} {variables:?}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn completions_name_every_command_for_every_shell() {
+    for (shell, begins) in [
+        ("bash", "_stock__verifier()"),
+        ("zsh", "#compdef stock-verifier"),
+        ("fish", "# Print an optspec"),
+        ("powershell", "\nusing namespace"),
+        ("elvish", "\nuse builtin;"),
+    ] {
+        let output = program().args(["completions", shell]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.starts_with(begins), "{shell}: {}", script.lines().take(3).collect::<String>());
+        for word in ["reprocess", "watch", "accept-data-loss", "completions"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(program().args(["completions", "tcsh"]).output().unwrap().status.code(), Some(2));
+    // Bash itself reads it, and completes by it.
+    let script = "source <(\"$PROGRAM\" completions bash)
+        COMP_WORDS=(stock-verifier stock wa) COMP_CWORD=2 COMP_LINE='stock-verifier stock wa'
+        _stock__verifier stock-verifier wa stock; echo \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash")
+        .args(["--norc", "-c", script])
+        .env("PROGRAM", env!("CARGO_BIN_EXE_stock-verifier"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "watch", "{output:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod client;
 mod measured;
 mod plans;
 mod problems;
-mod running;
+pub mod running;
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ fn api(queries: Arc<dyn LedgerQueries>) -> Api {
         stopped: Box::new(Vec::new),
         metrics: None,
         token: None,
+        watch: None,
     }
 }
 

@@ -277,6 +277,7 @@ fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
     for words in [
         &["audit"][..],
         &["audit", "--topics", "--offsets"],
+        &["orders", "show", "o-1"],
         &["stock", "get"],
         &["stock", "export"],
         &["stock", "import", "stock.csv", "--dry-run"],

@@ -97,6 +97,7 @@ fn a_rejected_order_stays_rejected_after_a_restock() {
 #[test]
 fn orders_come_as_plain_json_as_cloudevents_of_both_modes_and_framed_and_keep_their_trace() {
     let trace = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let state = b"shop=1,other=2";
     let body = |id: &str| format!(r#"{{"order_id":"{id}","lines":[{{"sku":"MUG","quantity":1}}]}}"#);
     let structured = format!(
         r#"{{"specversion":"1.0","id":"e","source":"shop","type":"order.created","data":{}}}"#,
@@ -108,18 +109,26 @@ fn orders_come_as_plain_json_as_cloudevents_of_both_modes_and_framed_and_keep_th
     let (scene, ends) = after(
         &[("MUG", 10)],
         &[
-            order("plain", &[("MUG", 1)]).header("traceparent", trace),
+            order("plain", &[("MUG", 1)]).header("traceparent", trace).header("tracestate", state),
             sent("k", body("binary")).header("ce_type", b"order.created").header("ce_traceparent", trace),
             sent("k", structured).header("content-type", b"application/cloudevents+json"),
             sent("k", framed),
             keyless,
+            sent("k", "no JSON").header("traceparent", trace).header("tracestate", state),
         ],
     );
-    assert_eq!(ends.accepted, 5);
+    assert_eq!((ends.accepted, ends.dead), (5, 1));
     let published = scene.kafka.read(&scene.topic("accepted"));
     let traces: Vec<_> =
         published.iter().map(|record| header(record, "traceparent").map(str::as_bytes)).collect();
     assert_eq!(traces, [Some(&trace[..]), Some(&trace[..]), None, None, None]);
+    let states: Vec<_> =
+        published.iter().map(|record| header(record, "tracestate").map(str::as_bytes)).collect();
+    assert_eq!(states, [Some(&state[..]), None, None, None, None]);
+    let letter = &scene.kafka.read(&scene.topic("dead"))[0];
+    for (name, value) in [("traceparent", &trace[..]), ("tracestate", state)] {
+        assert_eq!(header(letter, name).map(str::as_bytes), Some(value), "{name}");
+    }
     let keys: Vec<_> = published.iter().map(|record| record.key.as_deref().expect("a key")).collect();
     assert_eq!(keys, [&b"plain"[..], b"k", b"k", b"k", b"keyless"]);
     assert_eq!(header(&published[0], "ce_id"), Some("order.created/plain"));

@@ -254,7 +254,7 @@ fn a_hold_that_stays_open_long_after_its_end_is_named_by_the_log_and_the_audit()
     );
     verifier.said("holds are over since more than 120s", SOON);
     let log = verifier.log();
-    assert!(log.contains("holds=2") && log.contains("oldest=o-2"), "{log}");
+    assert!(log.contains("holds=2") && log.contains("order_id=o-2"), "{log}");
     verifier.stop();
     let audit = scene.tool(&["audit"]).output().expect("it runs");
     let text = String::from_utf8(audit.stdout).expect("UTF-8");

@@ -8,11 +8,13 @@ use crate::support::servers::wait_for;
 use crate::support::{TestDatabase, batch, set};
 
 /// Commands that only read, and those that write to a ledger that is there.
-const MAKE_NONE: [&[&str]; 15] = [
+const MAKE_NONE: [&[&str]; 17] = [
     &["audit"],
     &["audit", "--json"],
     &["audit", "--repair"],
     &["stock", "get"],
+    &["stock", "watch", "MUG"],
+    &["orders", "show", "o-1"],
     &["stock", "export"],
     &["stock", "receive", "MUG", "1"],
     &["stock", "adjust", "MUG", "-1"],

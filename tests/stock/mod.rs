@@ -1,6 +1,7 @@
 //! `stock import`, `set`, `limits` and `get` on every store.
 
 mod embedded;
+mod watch;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ on_every_store![
     the_same_id_counts_once,
     what_the_rules_refuse_is_said_in_words,
     a_dry_run_says_what_an_import_would_do_and_does_nothing,
+    what_changes_levels_prints_json_too,
 ];
 
 // What is there is taken back by SQL.
@@ -41,7 +43,8 @@ on_every_database![
 async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Result<String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
-    let args = ImportArgs { file: file.path().to_owned(), name: name.to_owned(), dry_run: false };
+    let args =
+        ImportArgs { file: file.path().to_owned(), name: name.to_owned(), dry_run: false, json: false };
     execute(StockCommand::Import(args), store).await
 }
 
@@ -49,12 +52,12 @@ async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Re
 async fn dry_run(store: &Arc<dyn Store>, content: &str) -> anyhow::Result<String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
-    let args = ImportArgs { file: file.path().to_owned(), name: String::new(), dry_run: true };
+    let args = ImportArgs { file: file.path().to_owned(), name: String::new(), dry_run: true, json: false };
     execute(StockCommand::Import(args), store).await
 }
 
 fn under(adjustment_id: Option<&str>) -> MoveArgs {
-    MoveArgs { location: None, adjustment_id: adjustment_id.map(str::to_owned) }
+    MoveArgs { location: None, adjustment_id: adjustment_id.map(str::to_owned), json: false }
 }
 
 async fn receive(
@@ -94,7 +97,7 @@ async fn set_at(
     expected_version: Option<i64>,
 ) -> anyhow::Result<String> {
     let location = location.map(str::to_owned);
-    let args = SetArgs { sku: sku.to_owned(), available, location, expected_version };
+    let args = SetArgs { sku: sku.to_owned(), available, location, expected_version, json: false };
     execute(StockCommand::Set(args), store).await
 }
 
@@ -104,7 +107,7 @@ async fn limit(
     backorder_limit: i64,
     order_limit: Option<i64>,
 ) -> anyhow::Result<String> {
-    let args = LimitsArgs { sku: sku.to_owned(), location: None, backorder_limit, order_limit };
+    let args = LimitsArgs { sku: sku.to_owned(), location: None, backorder_limit, order_limit, json: false };
     execute(StockCommand::Limits(args), store).await
 }
 
@@ -344,6 +347,60 @@ async fn a_dry_run_says_what_an_import_would_do_and_does_nothing(database: Arc<T
     assert!(text.contains("would set 0 levels") && text.contains("3 rows were set by an earlier"), "{text}");
     let error = dry_run(&store, "sku,available\nMUG,x\n").await.unwrap_err();
     assert!(format!("{error:#}").contains("line 2, column available"), "{error:#}");
+}
+
+async fn what_changes_levels_prints_json_too(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let read =
+        |text: anyhow::Result<String>| serde_json::from_str::<serde_json::Value>(&text.unwrap()).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all("sku,location,available\nMUG,,10\nHAT,BERLIN,5\nTEE\u{a0}x,,3\n".as_bytes()).unwrap();
+    let import =
+        |dry_run| ImportArgs { file: file.path().to_owned(), name: String::new(), dry_run, json: true };
+    execute(
+        StockCommand::Set(SetArgs {
+            sku: "MUG".to_owned(),
+            available: 8,
+            location: None,
+            expected_version: None,
+            json: false,
+        }),
+        &store,
+    )
+    .await
+    .unwrap();
+    let name = file.path().display().to_string();
+    let hidden = serde_json::json!([{"line": 4, "sku": "TEE\u{a0}x"}]);
+    assert_eq!(
+        read(execute(StockCommand::Import(import(true)), &store).await),
+        serde_json::json!({"file": name, "would_set": 3, "new": 2, "same": 0,
+            "changes": [{"sku": "MUG", "from": 8, "to": 10}], "set_before": 0, "hidden": hidden})
+    );
+    assert_eq!(
+        read(execute(StockCommand::Import(import(false)), &store).await),
+        serde_json::json!({"file": name, "set": 3, "set_before": 0, "hidden": hidden})
+    );
+    let common = || MoveArgs {
+        location: Some("BERLIN".to_owned()),
+        adjustment_id: Some("a-7".to_owned()),
+        json: true,
+    };
+    let receive =
+        || StockCommand::Receive(ReceiveArgs { sku: "HAT".to_owned(), quantity: 2, common: common() });
+    let hat = serde_json::json!({"sku": "HAT", "location": "BERLIN", "available": 7, "version": 2});
+    assert_eq!(read(execute(receive(), &store).await), hat);
+    let mut again = hat;
+    again["repeated"] = true.into();
+    assert_eq!(read(execute(receive(), &store).await), again);
+    let limits = LimitsArgs {
+        sku: "MUG".to_owned(),
+        location: None,
+        backorder_limit: 5,
+        order_limit: None,
+        json: true,
+    };
+    let mug = serde_json::json!({"sku": "MUG", "available": 10, "version": 3, "backorder_limit": 5});
+    assert_eq!(read(execute(StockCommand::Limits(limits), &store).await), mug);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod brokers;
 pub mod clock;
+pub mod collector;
 pub mod database;
 pub mod kafka;
 pub mod postgres;

@@ -20,7 +20,8 @@ pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stock-verifier"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if name.starts_with("STOCK_VERIFIER_") || name == "DATABASE_URL" || name == "RUST_LOG" {
+        let is_setting = name.starts_with("STOCK_VERIFIER_") || name.starts_with("OTEL_");
+        if is_setting || name == "DATABASE_URL" || name == "RUST_LOG" {
             command.env_remove(&*name);
         }
     }

@@ -48,6 +48,10 @@ pub struct MoveArgs {
     /// Makes it count once: the same again under this id changes nothing. When left out, each call counts
     #[arg(long, value_name = "ID")]
     pub adjustment_id: Option<String>,
+
+    /// Print the level then as JSON; with `repeated` where the id was decided before
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn parse_by(text: &str) -> Result<i64, String> {
@@ -87,18 +91,22 @@ async fn applied(
     args: &MoveArgs,
     store: &dyn Store,
 ) -> Result<String> {
-    let before = match (apply(command, store).await?, &args.adjustment_id) {
+    let repeated = match (apply(command, store).await?, &args.adjustment_id) {
         (Outcome::Decided(decision), _) if !decision.accepted => {
             bail!("not {done}: {}", why(&item, decision.reasons()?.first()))
         }
-        (Outcome::Decided(_), _) | (Outcome::Repeated, None) => String::new(),
-        (Outcome::Repeated, Some(id)) => format!("{id} was decided before, and is not done again.\n"),
+        (Outcome::Decided(_), _) | (Outcome::Repeated, None) => None,
+        (Outcome::Repeated, Some(id)) => Some(id),
         (Outcome::Conflict { .. }, Some(id)) => {
             bail!("not {done}: {id} was decided before, and was another command")
         }
         (other, _) => bail!("not {done}: {}", answered(&other)),
     };
-    Ok(before + &show(item, store).await?)
+    let shown = show(item, repeated.is_some(), args.json, store).await?;
+    Ok(match repeated.filter(|_| !args.json) {
+        Some(id) => format!("{id} was decided before, and is not done again.\n{shown}"),
+        None => shown,
+    })
 }
 
 fn why(item: &Item, reason: Option<&Reason>) -> String {

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
 
 use crate::ledger::{Limits, Location, Sku, visible};
 use crate::store::{ItemLevel, LedgerReader};
@@ -35,30 +36,35 @@ pub(super) async fn get(args: GetArgs, store: &dyn LedgerReader) -> Result<Strin
     if args.json { json(&levels) } else { Ok(table(&levels)) }
 }
 
-fn json(levels: &[ItemLevel]) -> Result<String> {
-    #[derive(serde::Serialize)]
-    struct Shown<'a> {
-        sku: &'a Sku,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        location: Option<&'a Location>,
-        available: i64,
-        version: i64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        backorder_limit: Option<i64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        order_limit: Option<i64>,
-    }
-    let shown: Vec<Shown<'_>> = levels
-        .iter()
-        .map(|ItemLevel { item, level }| Shown {
+/// A level, for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct LevelView<'a> {
+    sku: &'a Sku,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<&'a Location>,
+    available: i64,
+    version: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backorder_limit: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_limit: Option<i64>,
+}
+
+impl<'a> From<&'a ItemLevel> for LevelView<'a> {
+    fn from(ItemLevel { item, level }: &'a ItemLevel) -> Self {
+        Self {
             sku: &item.sku,
             location: item.location.as_ref(),
             available: level.available,
             version: level.version,
             backorder_limit: Some(level.limits.backorder).filter(|limit| *limit > 0),
             order_limit: level.limits.order,
-        })
-        .collect();
+        }
+    }
+}
+
+fn json(levels: &[ItemLevel]) -> Result<String> {
+    let shown: Vec<LevelView<'_>> = levels.iter().map(LevelView::from).collect();
     Ok(serde_json::to_string_pretty(&shown)? + "\n")
 }
 

@@ -10,7 +10,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::answered;
-use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku, is_invisible};
+use super::import_report::{Hidden, Imported, ItemView, LevelChange, WouldImport};
+use crate::ledger::{Command, Id, Item, Location, MAX_QUANTITY, Outcome, Request, Sku};
 use crate::store::{CommandBatch, LedgerWriter, MAX_BATCH, Store};
 
 /// Rows of a long file set in one transaction: long enough to be quick, short enough for orders to pass in between.
@@ -33,6 +34,10 @@ pub struct ImportArgs {
     /// Only say what would be set
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// An import whose file was read and checked, all of it.
@@ -41,6 +46,8 @@ pub(super) struct Import {
     /// The start of every row's id.
     id: String,
     rows: Vec<Row>,
+    /// Whether what it did is printed for programs.
+    pub(super) json: bool,
 }
 
 /// Reads and checks the file, so that nothing is opened, created or written for one that is wrong.
@@ -48,10 +55,10 @@ pub(super) struct Import {
 /// # Errors
 /// When it cannot be read, or a row is wrong: then it names every one.
 pub(super) fn prepare(args: ImportArgs) -> Result<Import> {
-    let ImportArgs { file, name, dry_run: _ } = args;
+    let ImportArgs { file, name, dry_run: _, json } = args;
     let content = read(&file)?;
     let rows = read_rows(&content).with_context(|| format!("{}: nothing imported", file.display()))?;
-    Ok(Import { id: import_id(&content, &name), file, rows })
+    Ok(Import { id: import_id(&content, &name), file, rows, json })
 }
 
 /// Sets the levels of an import.
@@ -59,8 +66,7 @@ pub(super) fn prepare(args: ImportArgs) -> Result<Import> {
 /// # Errors
 /// When the database fails, or an earlier import set other levels under these ids.
 pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<String> {
-    let Import { file, id, rows } = import;
-    let hidden = hidden(&rows);
+    let Import { file, id, rows, json } = import;
     // A file that fits in one transaction is one.
     let size = if rows.len() <= MAX_BATCH { MAX_BATCH } else { LONG_IMPORT_BATCH };
     let progress = progress(rows.len(), rows.len() > size);
@@ -85,48 +91,20 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
         progress.inc(part.len() as u64);
     }
     progress.finish_and_clear();
-    let mut text = format!("{done} levels set from {}.\n", file.display());
-    if before > 0 {
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "{before} rows were set by an earlier import of this very file and were left alone. To set these levels \
-             once more, give the import another --name."
-        );
-    }
-    text.push_str(&hidden);
-    Ok(text)
+    let file = file.display().to_string();
+    Imported { file, set: done, set_before: before, hidden: hidden(&rows) }.written(json)
 }
 
-/// Names the rows of whose item a person cannot see all: another item than the one that looks the same.
-fn hidden(rows: &[Row]) -> String {
-    let has_hidden = |text: &str| text.contains(is_invisible);
-    let found = rows.iter().filter(|Row { item, .. }| {
-        has_hidden(item.sku.as_str()) || item.location.as_ref().is_some_and(|at| has_hidden(at.as_str()))
-    });
-    let named: Vec<String> =
-        found.clone().take(MOST_FAULTS).map(|row| format!("  line {}: {}\n", row.line, row.item)).collect();
-    match found.count() {
-        0 => String::new(),
-        many => format!(
-            "{many} rows have characters in their SKU or location that nobody sees, and so are other items than those that \
-             look the same:\n{}{}",
-            named.concat(),
-            if many > named.len() { "  … and more\n" } else { "" }
-        ),
-    }
+fn hidden(rows: &[Row]) -> Vec<Hidden> {
+    rows.iter().filter_map(|row| Hidden::of(row.line, &row.item)).collect()
 }
-
-/// Changes that a dry run shows before the rest is only counted.
-const MOST_CHANGES: usize = 50;
 
 /// Says what an import would do. Orders may change that until it is done.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
-    let Import { file, id, rows } = import;
-    let hidden = hidden(&rows);
+    let Import { file, id, rows, json } = import;
     let (mut new, mut same, mut before, mut changes) = (0_usize, 0_usize, 0_usize, Vec::new());
     let mut snapshot = store.snapshot().await?;
     for part in rows.chunks(LONG_IMPORT_BATCH) {
@@ -148,33 +126,16 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
             match levels.get(&row.item) {
                 None => new += 1,
                 Some(now) if *now == row.available => same += 1,
-                Some(now) => changes.push(format!("{}: {now} to {}", row.item, row.available)),
+                Some(now) => {
+                    let item = ItemView::from(row.item.clone());
+                    changes.push(LevelChange { item, from: *now, to: row.available });
+                }
             }
         }
     }
-    let mut text = format!(
-        "Nothing was changed. An import of {} would set {} levels: {new} of items that are not known yet, {} to another \
-         number, {same} to what they are.\n",
-        file.display(),
-        rows.len() - before,
-        changes.len()
-    );
-    for change in changes.iter().take(MOST_CHANGES) {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "  {change}");
-    }
-    if changes.len() > MOST_CHANGES {
-        let _ = writeln!(text, "  … and {} more", changes.len() - MOST_CHANGES);
-    }
-    if before > 0 {
-        let _ = writeln!(
-            text,
-            "{before} rows were set by an earlier import of this very file and would be left alone, unless the import has \
-             another --name."
-        );
-    }
-    text.push_str(&hidden);
-    Ok(text)
+    let (file, would_set) = (file.display().to_string(), rows.len() - before);
+    let hidden = hidden(&rows);
+    WouldImport { file, would_set, new, same, changes, set_before: before, hidden }.written(json)
 }
 
 /// The levels a file states.
@@ -410,12 +371,13 @@ mod tests {
         let rows = read_rows(file.as_bytes()).unwrap();
         let read: Vec<_> = rows.iter().map(|row| (row.item.to_string(), row.available)).collect();
         assert_eq!(read, [("MUG".to_owned(), 5), ("M<U+200B>UG at north".to_owned(), 6)]);
-        assert!(
-            hidden(&rows).ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"),
-            "{}",
-            hidden(&rows)
-        );
-        assert_eq!(hidden(&rows[..1]), "");
+        let said = |rows: &[Row]| {
+            let imported = Imported { file: String::new(), set: 0, set_before: 0, hidden: hidden(rows) };
+            imported.written(false).unwrap()
+        };
+        let text = said(&rows);
+        assert!(text.ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"), "{text}");
+        assert_eq!(said(&rows[..1]), "0 levels set from .\n");
         let twice = faults("sku,available\nMUG,1\nMUG\u{a0},2\n".as_bytes());
         assert_eq!(twice, "line 3, column sku: MUG is on line 2 already");
     }

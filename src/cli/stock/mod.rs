@@ -5,7 +5,9 @@ mod adjust;
 mod export;
 mod get;
 mod import;
+mod import_report;
 mod state;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ pub use get::GetArgs;
 pub use import::ImportArgs;
 pub(super) use import::read_levels_file;
 pub use state::{LimitsArgs, SetArgs};
+pub use watch::WatchArgs;
 
 use super::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in};
 use crate::config::DatabaseArgs;
@@ -62,6 +65,12 @@ pub enum StockCommand {
     Limits(LimitsArgs),
     /// Show levels and limits: of these SKUs, or of all
     Get(GetArgs),
+    /// Follow the level of a SKU: print it, then each change with what caused it, until Ctrl-C
+    ///
+    /// A look-up by key in each interval; changes in between come together, each by itself, the newest 1,000 of each
+    /// location. While the ledger cannot be read it waits, and says so. Exit status: 0 stopped, or nobody reads any more; 1
+    /// no stock of it was ever recorded, or the ledger is refused; 2 wrong arguments.
+    Watch(WatchArgs),
 }
 
 /// Runs a command about levels on the ledger the settings name.
@@ -70,11 +79,13 @@ pub enum StockCommand {
 /// When the command's input is wrong, a level is not as expected, or the database fails.
 pub async fn run(args: StockArgs) -> Result<ExitCode> {
     let prepared = prepare(args.command)?;
+    let is_for_programs = matches!(&prepared, Prepared::DryRun(import) if import.json);
     let (store, standing_in) = open(&args.database, &prepared).await?;
     let done = apply(prepared, &store).await;
     store.close().await;
     if standing_in.is_some() {
-        console::print("There is no ledger yet: an import creates it.\n")?;
+        let said = "There is no ledger yet: an import creates it.";
+        if is_for_programs { console::say(said) } else { console::print(&format!("{said}\n"))? }
     }
     console::print(&done?)?;
     Ok(ExitCode::SUCCESS)
@@ -110,6 +121,7 @@ enum Prepared {
     Set(SetArgs),
     Limits(LimitsArgs),
     Get(GetArgs),
+    Watch(WatchArgs),
 }
 
 impl Prepared {
@@ -118,7 +130,7 @@ impl Prepared {
         match self {
             Self::Import(_) => Access::WriteOrCreate,
             Self::Receive(_) | Self::Adjust(_) | Self::Set(_) | Self::Limits(_) => Access::Write,
-            Self::DryRun(_) | Self::Export | Self::Get(_) => Access::Read,
+            Self::DryRun(_) | Self::Export | Self::Get(_) | Self::Watch(_) => Access::Read,
         }
     }
 }
@@ -134,6 +146,7 @@ fn prepare(command: StockCommand) -> Result<Prepared> {
         StockCommand::Set(args) => Prepared::Set(args),
         StockCommand::Limits(args) => Prepared::Limits(args),
         StockCommand::Get(args) => Prepared::Get(args),
+        StockCommand::Watch(args) => Prepared::Watch(args),
     })
 }
 
@@ -147,6 +160,8 @@ async fn apply(command: Prepared, store: &Arc<dyn Store>) -> Result<String> {
         Prepared::Set(args) => state::set(args, &**store).await,
         Prepared::Limits(args) => state::limits(args, &**store).await,
         Prepared::Get(args) => get::get(args, &**store).await,
+        // It prints as it goes.
+        Prepared::Watch(args) => watch::watch(args, &**store).await.map(|()| String::new()),
     }
 }
 

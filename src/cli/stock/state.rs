@@ -2,8 +2,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use serde::Serialize;
 
-use super::{answered, get, item};
+use super::get::{self, LevelView};
+use super::{answered, item};
 use crate::ledger::{Command, Id, Item, Limits, MAX_QUANTITY, Outcome, Reason, Request};
 use crate::store::{CommandBatch, LedgerReader, LedgerWriter, Store};
 
@@ -24,6 +26,10 @@ pub struct SetArgs {
     /// Set it only if this is its version now, as `stock get` shows it; 0 for a SKU that is not known yet
     #[arg(long, value_name = "V", value_parser = clap::value_parser!(i64).range(0..))]
     pub expected_version: Option<i64>,
+
+    /// Print the level then as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The arguments of `stock limits`.
@@ -43,13 +49,17 @@ pub struct LimitsArgs {
     /// Most pieces one order may take; when left out, any number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MAX_QUANTITY))]
     pub order_limit: Option<i64>,
+
+    /// Print the level then as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 pub(super) async fn set(args: SetArgs, store: &dyn Store) -> Result<String> {
     let item = item(&args.sku, args.location.as_deref())?;
     let command = Command::stock_set(own_id("set")?, item.clone(), args.available, args.expected_version);
     match reasons(command, store).await?.first() {
-        None => show(item, store).await,
+        None => show(item, false, args.json, store).await,
         Some(Reason::VersionMismatch { actual: 0, .. }) => {
             bail!("not set: {item} is not known yet, so its version is 0")
         }
@@ -69,7 +79,7 @@ pub(super) async fn limits(args: LimitsArgs, store: &dyn Store) -> Result<String
     let limits = Limits { backorder: args.backorder_limit, order: args.order_limit };
     let command = Command::limits_set(own_id("limits")?, item.clone(), limits);
     match reasons(command, store).await?.first() {
-        None => show(item, store).await,
+        None => show(item, false, args.json, store).await,
         Some(Reason::LimitExceeded { requested, limit, .. }) => bail!(
             "not limited: {requested} pieces of {item} are promised beyond what is there, more than {limit}"
         ),
@@ -100,7 +110,26 @@ async fn reasons(command: Command, store: &dyn LedgerWriter) -> Result<Vec<Reaso
     }
 }
 
-/// The level of an item, for people.
-pub(super) async fn show(item: Item, store: &dyn LedgerReader) -> Result<String> {
-    Ok(get::table(&store.levels_of(&[item]).await?))
+/// The level of an item; for programs one object, which also says whether the command was `repeated`.
+pub(super) async fn show(item: Item, repeated: bool, json: bool, store: &dyn LedgerReader) -> Result<String> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        level: LevelView<'a>,
+        #[serde(skip_serializing_if = "is_false")]
+        repeated: bool,
+    }
+    let levels = store.levels_of(&[item]).await?;
+    match levels.first() {
+        Some(level) if json => {
+            let shown = Shown { level: LevelView::from(level), repeated };
+            Ok(serde_json::to_string_pretty(&shown)? + "\n")
+        }
+        _ => Ok(get::table(&levels)),
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_false(is_so: &bool) -> bool {
+    !is_so
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::types::{COMMAND_TYPES, ORDER_ACCEPTED, ORDER_CREATED, RESULT_TYPES, STOCK_LEVEL};
-use crate::event::{CE_SOURCE, FaultCode, MAX_TRACEPARENT_BYTES};
+use crate::event::{CE_SOURCE, FaultCode, MAX_TRACEPARENT_BYTES, MAX_TRACESTATE_BYTES};
 
 /// The headers of a command: none is needed. Each value is UTF-8 text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +22,10 @@ pub struct CommandHeaders {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = MAX_TRACEPARENT_BYTES))]
     pub traceparent: Option<String>,
+    /// What tracing systems add to the trace context, passed on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = MAX_TRACESTATE_BYTES))]
+    pub tracestate: Option<String>,
 }
 
 impl CommandHeaders {
@@ -32,6 +36,7 @@ impl CommandHeaders {
             ce_type: Some(ORDER_CREATED.to_owned()),
             content_type: Some("application/json".to_owned()),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            tracestate: None,
         }
     }
 }
@@ -63,6 +68,10 @@ pub struct ResultHeaders {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub traceparent: Option<String>,
+    /// What tracing systems added to it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub tracestate: Option<String>,
 }
 
 impl ResultHeaders {
@@ -77,6 +86,7 @@ impl ResultHeaders {
             ce_time: "2026-01-02T03:04:05.678901Z".to_owned(),
             content_type: "application/json".to_owned(),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            tracestate: None,
         }
     }
 }

@@ -10,10 +10,13 @@ use crate::event::schema::{
 };
 use crate::ledger::{Adjusted, Confirmed, Extended, GivenBack, Level, Limits, OrderTaken, Rejected};
 
+const TRACED: TraceContext<'_> =
+    TraceContext { traceparent: Some(b"00-4bf9-00f0-01"), tracestate: Some(b"shop=1") };
+
 #[test]
 fn an_accepted_order_is_published_in_exactly_these_bytes() {
     let detail = r#"{"lines":[{"sku":"MUG","quantity":1,"balance":119},{"sku":"TSHIRT-M","quantity":2,"balance":55}]}"#;
-    let published = result(&decision(true, detail), Some(b"k-1"), Some(b"00-4bf9-00f0-01"));
+    let published = result(&decision(true, detail), Some(b"k-1"), TRACED);
     assert_eq!(
         shown(&published),
         r#"Accepted
@@ -25,6 +28,7 @@ ce_type: order.accepted
 ce_time: 2026-01-02T03:04:05.678901Z
 content-type: application/json
 traceparent: 00-4bf9-00f0-01
+tracestate: shop=1
 {"type":"order.accepted","order_id":"o-1001","lines":[{"sku":"MUG","quantity":1,"balance":119},{"sku":"TSHIRT-M","quantity":2,"balance":55}],"source":{"topic":"orders","partition":3,"offset":8841}}"#
     );
 }
@@ -32,7 +36,7 @@ traceparent: 00-4bf9-00f0-01
 #[test]
 fn a_rejected_order_is_published_in_exactly_these_bytes() {
     let detail = r#"{"reasons":[{"reason":"insufficient_stock","sku":"MUG","requested":500,"available":119},{"reason":"unknown_sku","sku":"MUGG","requested":1}]}"#;
-    let published = result(&decision(false, detail), None, None);
+    let published = result(&decision(false, detail), None, TraceContext::NONE);
     assert_eq!(
         shown(&published),
         r#"Rejected
@@ -71,7 +75,7 @@ __connect.errors.exception.message: the value is not JSON: EOF while parsing an 
 #[test]
 fn an_orders_result_names_no_source_when_it_came_from_no_record() {
     let operators = Decision { source: None, ..decision(true, r#"{"lines":[]}"#) };
-    let value = result(&operators, None, None).value.unwrap();
+    let value = result(&operators, None, TraceContext::NONE).value.unwrap();
     assert_eq!(value, br#"{"type":"order.accepted","order_id":"o-1001","lines":[]}"#);
 }
 
@@ -83,7 +87,7 @@ fn a_decisions_time_cannot_sink_its_result() {
         (i64::MAX, "9999-12-30T22:00:00.999999Z"),
     ] {
         let odd = Decision { decided_at: Stamp(micros), ..decision(true, r#"{"lines":[]}"#) };
-        let published = result(&odd, None, None);
+        let published = result(&odd, None, TraceContext::NONE);
         let time = published.headers.iter().find(|header| header.name == "ce_time").unwrap();
         assert_eq!(time.value.as_deref(), Some(shown.as_bytes()));
     }
@@ -113,20 +117,30 @@ fn a_detail_without_members_does_not_make_bad_json() {
         (r#"{"lines":[]}"#, r#"{"type":"order.accepted","order_id":"o-1001","lines":[]}"#),
     ] {
         let bare = Decision { source: None, ..decision(true, detail) };
-        assert_eq!(String::from_utf8(result(&bare, None, None).value.unwrap()).unwrap(), published);
+        assert_eq!(
+            String::from_utf8(result(&bare, None, TraceContext::NONE).value.unwrap()).unwrap(),
+            published
+        );
     }
 }
 
 #[test]
 fn a_trace_context_is_passed_on_unless_it_is_none() {
     let mut traced = record("{}");
-    assert_eq!(traced.traceparent(), None);
+    assert_eq!(traced.trace(), TraceContext::NONE);
+    traced.headers.push(header("tracestate", b"shop=1"));
+    assert_eq!(traced.trace(), TraceContext::NONE, "a state without a trace says nothing");
     traced.headers.push(header("ce_traceparent", b"extension"));
-    assert_eq!(traced.traceparent(), Some(&b"extension"[..]));
+    let of = |traceparent, tracestate| TraceContext { traceparent: Some(traceparent), tracestate };
+    assert_eq!(traced.trace(), of(&b"extension"[..], None), "the state of another trace is not its own");
+    traced.headers.push(header("ce_tracestate", b"shop=2"));
+    assert_eq!(traced.trace(), of(b"extension", Some(&b"shop=2"[..])));
     traced.headers.push(header("traceparent", b"00-1-2-01"));
-    assert_eq!(traced.traceparent(), Some(&b"00-1-2-01"[..]));
+    assert_eq!(traced.trace(), of(b"00-1-2-01", Some(b"shop=1")));
+    traced.headers.push(header("tracestate", &[b'x'; 513]));
+    assert_eq!(traced.trace(), of(b"00-1-2-01", None));
     traced.headers.push(header("traceparent", &vec![b'x'; 1_000_000]));
-    assert_eq!(traced.traceparent(), None);
+    assert_eq!(traced.trace(), TraceContext::NONE);
 }
 
 /// The detail is stored by the ledger's types and its event published in the schema's shapes: they must agree in every byte.
@@ -145,7 +159,7 @@ fn assert_published(
         }),
         ..decision_of(kind, command_id.as_str(), accepted, &serde_json::to_string(detail).unwrap())
     };
-    let published = result(&stored, None, None);
+    let published = result(&stored, None, TraceContext::NONE);
     let expected = serde_json::to_value(event).unwrap();
     let text = String::from_utf8(published.value.unwrap()).unwrap();
     assert_eq!(text, serde_json::to_string(event).unwrap());

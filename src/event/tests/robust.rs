@@ -57,7 +57,7 @@ fn publish(record: &Record) {
                 assert!(!reasons.is_empty());
             }
             let published = Decision { key, digest, ..decision(false, r#"{"reasons":[]}"#) };
-            let value = result(&published, None, None).value.unwrap();
+            let value = result(&published, None, TraceContext::NONE).value.unwrap();
             serde_json::from_slice::<serde_json::Value>(&value).unwrap();
         }
     }

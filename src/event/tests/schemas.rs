@@ -59,8 +59,10 @@ fn what_is_published_is_valid_by_the_schemas() {
         ("order.accepted", decision(true, &serde_json::to_string(&accepted).unwrap())),
         ("order.rejected", decision(false, &serde_json::to_string(&rejected).unwrap())),
     ] {
-        for traceparent in [None, Some(&b"00-4bf9-00f0-01"[..])] {
-            let published = result(&decision, None, traceparent);
+        let traceparent = Some(&b"00-4bf9-00f0-01"[..]);
+        let traced = TraceContext { traceparent, tracestate: Some(b"shop=1") };
+        for trace in [TraceContext::NONE, TraceContext { tracestate: None, ..traced }, traced] {
+            let published = result(&decision, None, trace);
             let value = serde_json::from_slice(published.value.as_deref().unwrap()).unwrap();
             assert_valid(&validator(schema), &value);
             assert_valid(&validator("result.headers"), &headers_as_json(&published));
@@ -110,7 +112,7 @@ fn lives(values: &[(i64, &str)]) -> Vec<String> {
 
 /// The type of a decision's result, once value and headers are found to be valid.
 fn published_well(decision: &Arc<Decision>) -> String {
-    let published = result(decision, None, None);
+    let published = result(decision, None, TraceContext::NONE);
     let value: serde_json::Value = serde_json::from_slice(published.value.as_deref().unwrap()).unwrap();
     let kind = value["type"].as_str().unwrap().to_owned();
     assert_valid(&validator(&kind), &value);
