@@ -175,7 +175,8 @@ fn prechecks_are_answered_from_the_levels_topic_where_that_is_asked_for() {
     }
     primary.kill();
     assert_eq!(available("MUG"), (200, Some(1)), "from memory");
-    assert_eq!(available("CUP").0, 503, "what is not known there the database is asked for");
+    let unknown = available("CUP").0;
+    assert!(matches!(unknown, 503 | 504), "what is not known there the database is asked for: {unknown}");
     primary.start_again();
     ready(&client, true);
     verifier.stop();
