@@ -2,7 +2,7 @@
 # --release throughout, so that one build serves all.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo fmt lint unit test doc schemas settings deny services services-stop bench ci
+.PHONY: help build demo fmt lint unit test test-all doc schemas settings deny services services-stop bench ci
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,8 +23,11 @@ lint: ## what rustfmt and clippy find; warnings are errors
 unit: ## the tests of the pure parts, seconds
 	cargo test --release --lib
 
-test: ## everything, on real Kafka and PostgreSQL; a part of it: make test ONLY=pipeline::
+test: ## all that needs real Kafka and PostgreSQL; a part of it: make test ONLY=pipeline::
 	tests/run $(ONLY)
+
+test-all: ## these, and what needs Java, Node, Python, a browser, Prometheus or Helm
+	tests/run --all $(ONLY)
 
 doc: ## the crate's documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --release

@@ -14,9 +14,11 @@
 
 mod audit;
 mod bad_input;
+mod clients;
 mod conformance;
 mod console;
 mod demo;
+mod deploy;
 mod docs;
 mod doctor;
 mod examples;

@@ -128,8 +128,9 @@ random_uuid() {
   echo "$id"
 }
 
-# ensure NAME... : each of kafka, postgres, pgbouncer, prometheus, redis, kcat and openssl that a script needs. Installs the packages that are
-# missing in one go, and sets KAFKA_LIBS and PG_BIN.
+# ensure NAME... : each of kafka, postgres, pgbouncer, prometheus, redis, kcat, openssl, chromium, helm,
+# kubernetes-validate, last-landed, maven, node, python and systemd that a script or a test needs. Installs the packages
+# that are missing in one go, and sets KAFKA_LIBS, PG_BIN, HELM, KUBERNETES_VALIDATE and LAST_LANDED_PROGRAM.
 ensure() {
   local name missing=()
   for name in "$@"; do
@@ -143,6 +144,21 @@ ensure() {
       pgbouncer) have pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer) ;;
       redis) have redis-server || missing+=(redis-server) ;;
       kcat | openssl) have "$name" || missing+=("$name") ;;
+      chromium)
+        have chromium || missing+=(chromium)
+        have chromedriver || missing+=(chromium-driver)
+        ;;
+      helm) [ -x "$(helm_program)" ] || have go || missing+=(golang-go) ;;
+      maven)
+        have javac || missing+=(openjdk-17-jdk-headless)
+        have mvn || missing+=(maven)
+        ;;
+      node) have npm || missing+=(nodejs npm) ;;
+      kubernetes-validate) [ -x "$(kubernetes_validate)/bin/kubernetes-validate" ] || ensure python ;;
+      last-landed) ;;
+      systemd) have systemd-analyze || missing+=(systemd) ;;
+      # Debian's own Python makes no virtual environment without it.
+      python) python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) ;;
       *) die "ensure: unknown: $name" ;;
     esac
   done
@@ -154,6 +170,9 @@ ensure() {
         PG_BIN=$(postgres_bin)
         [ -n "$PG_BIN" ] || die "no PostgreSQL server found under /usr/lib/postgresql"
         ;;
+      helm) ensure_helm ;;
+      kubernetes-validate) ensure_kubernetes_validate ;;
+      last-landed) ensure_last_landed ;;
     esac
   done
 }
@@ -211,6 +230,79 @@ kafka_pom() {
   </dependencies>
 </project>
 XML
+}
+
+# Helm, which Debian does not have, compiled by Go from its module. Kept as Kafka's jars are, so once per machine.
+HELM_VERSION=v3.22.0
+helm_program() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/helm-$HELM_VERSION/helm"; }
+ensure_helm() {
+  HELM=$(helm_program)
+  [ -x "$HELM" ] && return
+  mkdir -p "${HELM%/*}"
+  (
+    exec 8>"${HELM%/*}/.lock"
+    flock 8
+    [ -x "$HELM" ] && exit 0
+    say "compiling Helm $HELM_VERSION with Go into $HELM (once per machine)"
+    GOBIN=${HELM%/*} quietly go install "helm.sh/helm/v3/cmd/helm@$HELM_VERSION" 8>&-
+  ) || die "Go could not compile Helm $HELM_VERSION"
+}
+
+# The checker of Kubernetes' own schemas, which it brings along: from PyPI into an environment of its own.
+KUBERNETES_VALIDATE_VERSION=1.37.0
+kubernetes_validate() {
+  echo "${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION"
+}
+ensure_kubernetes_validate() {
+  KUBERNETES_VALIDATE=$(kubernetes_validate)
+  [ -e "$KUBERNETES_VALIDATE/.complete" ] && return
+  mkdir -p "$KUBERNETES_VALIDATE"
+  (
+    exec 8>"$KUBERNETES_VALIDATE/.lock"
+    flock 8
+    [ -e "$KUBERNETES_VALIDATE/.complete" ] && exit 0
+    say "installing kubernetes-validate $KUBERNETES_VALIDATE_VERSION into $KUBERNETES_VALIDATE (once per machine)"
+    quietly python3 -m venv "$KUBERNETES_VALIDATE" 8>&- || exit 1
+    quietly "$KUBERNETES_VALIDATE/bin/pip" install "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" 8>&- || exit 1
+    touch "$KUBERNETES_VALIDATE/.complete"
+  ) || die "pip could not install kubernetes-validate $KUBERNETES_VALIDATE_VERSION"
+}
+
+# The program of the version that landed before this one, which it must run beside. Built once per machine from its
+# commit, beside a copy of what is compiled here already: most dependencies are the same.
+LAST_LANDED=fe864c870b1e5ad7ebe7f43187f27568e4e94d74
+ensure_last_landed() {
+  local cache work
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/last-landed-$LAST_LANDED
+  LAST_LANDED_PROGRAM=$cache/stock-verifier
+  [ -x "$LAST_LANDED_PROGRAM" ] && return
+  mkdir -p "$cache"
+  (
+    exec 8>"$cache/.lock"
+    flock 8
+    [ -x "$LAST_LANDED_PROGRAM" ] && exit 0
+    git -C "$REPO" cat-file -e "$LAST_LANDED^{commit}" 2>/dev/null ||
+      die "the commit $LAST_LANDED is not in this repository: fetch its history (git fetch --unshallow)"
+    say "building the version that landed before, $LAST_LANDED (some minutes, once per machine)"
+    work=$(mktemp -d "$cache/.work.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    git -C "$REPO" archive "$LAST_LANDED" | tar -x -C "$work"
+    copy_dependencies "${CARGO_TARGET_DIR:-$REPO/target}" "$work/target"
+    quietly nice cargo build --release --locked --bin stock-verifier --manifest-path "$work/Cargo.toml" \
+      --target-dir "$work/target" 8>&- || exit 1
+    mv "$work/target/release/stock-verifier" "$LAST_LANDED_PROGRAM"
+  ) || die "the version that landed before could not be built"
+}
+# copy_dependencies FROM TO : what cargo compiled of other crates. Copied, not linked: cargo writes into it.
+copy_dependencies() {
+  local folder
+  mkdir -p "$2/release"
+  [ -d "$1/release/deps" ] || return 0
+  for folder in .fingerprint build deps; do
+    mkdir -p "$2/release/$folder"
+    find "$1/release/$folder" -mindepth 1 -maxdepth 1 ! -name '*stock[-_]verifier*' ! -name 'it-*' ! -name 'pipeline-*' \
+      -exec cp --archive --reflink=auto --target-directory "$2/release/$folder" {} +
+  done
 }
 
 # kafka_java CLASS ARGUMENT... : a short-lived Kafka tool. The small compiler alone is quickest for these.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{OverdueHolds, StoreError};
-use crate::ledger::Stamp;
+use crate::ledger::{CommandKind, Id, Stamp, TopicPartition};
 
 /// An answer, or why there is none.
 pub type Answer<T> = Result<T, StoreError>;
@@ -193,6 +193,62 @@ pub struct SqliteFacts {
     pub journal_mode: Answer<String>,
     /// Whether the write lock could be had, and was given back.
     pub write_lock: Answer<()>,
+}
+
+/// Most commands whose orders are looked up by [`LedgerExaminer::followers`](super::LedgerExaminer::followers): enough to see
+/// whether producers choose partitions alike, and looked up in some milliseconds.
+pub(super) const MOST_FOLLOWERS_LOOKED_AT: i64 = 1_000;
+
+/// The newest commands that follow an order, against their orders.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Followers {
+    /// How many were looked at.
+    pub looked_at: usize,
+    /// Those on another partition than their order, the newest first.
+    pub apart: Vec<FollowerApart>,
+}
+
+/// A command that stands on another partition than the order it follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowerApart {
+    /// The order.
+    pub order_id: Id,
+    /// Where that stands.
+    pub of_order: TopicPartition,
+    /// What the command is about; `None` where this version does not know it.
+    pub kind: Option<CommandKind>,
+    /// Where the command stands.
+    pub partition: i32,
+}
+
+/// A command that follows an order, and that order's partition, as both databases answer.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct FollowerRow {
+    pub(super) order_id: String,
+    pub(super) kind: i16,
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) of_order: Option<i32>,
+}
+
+impl Followers {
+    /// Of these rows, the newest first. An order that came by no record stands nowhere.
+    pub(super) fn of(rows: Vec<FollowerRow>) -> Self {
+        let mut followers = Self::default();
+        for row in rows {
+            let (Some(of_order), Ok(order_id)) = (row.of_order, Id::new(&row.order_id)) else { continue };
+            followers.looked_at += 1;
+            if of_order != row.partition {
+                followers.apart.push(FollowerApart {
+                    order_id,
+                    of_order: TopicPartition::new(row.topic, of_order),
+                    kind: CommandKind::from_number(row.kind),
+                    partition: row.partition,
+                });
+            }
+        }
+        followers
+    }
 }
 
 /// Until when answers are waited for.

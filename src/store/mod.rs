@@ -17,9 +17,10 @@ pub use contract::{
     Snapshot, Store, VerifierStore, WorkQueue,
 };
 pub use examination::{
-    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, LockHolder, MissingGrant,
-    PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
+    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, FollowerApart, Followers, LockHolder,
+    MissingGrant, PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
 };
+pub use gathered::Gathered;
 pub use queries::{AsOf, DatedMovement, MAX_FOLLOWERS, MovementCursor, OrderLife};
 pub use stored_order::StoredOrder;
 
@@ -32,6 +33,7 @@ mod apply;
 mod audit;
 mod contract;
 mod examination;
+mod gathered;
 pub mod memory;
 mod offline;
 pub mod postgres;
@@ -158,13 +160,16 @@ pub enum StoreError {
         /// The newest migration of this program.
         needed: i64,
     },
-    /// The database was migrated by a newer program.
+    /// The database was migrated by a newer program, and this one may not run on it any more.
     #[error(
-        "the stock ledger is at version {found}, newer than this program's {known}: run the newer program"
+        "the stock ledger is at version {found}, newer than this program's {known}, and only programs of version {oldest} or \
+         newer may run on it: run the newer program"
     )]
     Newer {
         /// The newest migration applied.
         found: i64,
+        /// The newest migration of the oldest program that may run.
+        oldest: i64,
         /// The newest migration of this program.
         known: i64,
     },

@@ -29,6 +29,7 @@ use crate::{on_every_database, on_every_store};
 on_every_database![
     a_new_database_is_unmigrated_and_migrating_twice_is_fine,
     a_newer_or_older_ledger_is_refused_with_its_version,
+    a_newer_ledger_whose_migrations_all_let_this_program_run_is_used,
 ];
 
 on_every_store![
@@ -125,10 +126,32 @@ async fn a_newer_or_older_ledger_is_refused_with_its_version(database: Arc<TestD
              VALUES (9999, 'of the future', true, 'abc', 0)",
         )
         .await;
-    assert!(matches!(store.check().await, Err(StoreError::Newer { found: 9999, .. })));
+    assert!(matches!(store.check().await, Err(StoreError::Newer { found: 9999, oldest: 9999, .. })));
     assert!(matches!(store.migrate().await, Err(StoreError::Newer { found: 9999, .. })));
+    database.execute("UPDATE _sqlx_migrations SET description = 'x oldest 9000' WHERE version = 9999").await;
+    assert!(matches!(store.check().await, Err(StoreError::Newer { found: 9999, oldest: 9000, .. })));
     database.execute("DELETE FROM _sqlx_migrations WHERE version > 1").await;
     assert!(matches!(store.check().await, Err(StoreError::Outdated { found: 1, .. })));
+    store.close().await;
+}
+
+async fn a_newer_ledger_whose_migrations_all_let_this_program_run_is_used(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    for (version, oldest) in [(9998, 1), (9999, 3)] {
+        database
+            .execute(&format!(
+                "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES ({version}, 'of the future oldest {oldest}', true, 'abc', 0)"
+            ))
+            .await;
+    }
+    store.check().await.unwrap();
+    store.migrate().await.unwrap();
+    store.apply(&batch(vec![set("a-1", "MUG", 3, None)])).await.unwrap();
+    assert_eq!(levels(&*store).await.len(), 1);
+    // One that does not say so is enough.
+    database.execute("UPDATE _sqlx_migrations SET description = 'x' WHERE version = 9998").await;
+    assert!(matches!(store.check().await, Err(StoreError::Newer { found: 9999, oldest: 9998, .. })));
     store.close().await;
 }
 

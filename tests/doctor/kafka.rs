@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::json;
 
 use super::{Report, SOON, doctor, healthy};
 use crate::support::brokers::Broker;
 use crate::support::database::{Database, unique};
-use crate::support::kafka::{Cluster, order};
+use crate::support::kafka::{Cluster, order, sent};
 use crate::support::proxy::{Act, Proxy, Wire, api_key};
 use crate::support::scene::Scene;
 use crate::support::servers::{Private, Servers, alone, setting};
@@ -50,6 +51,59 @@ fn topics_that_are_not_as_they_should_be_are_named_with_what_to_do() {
     let mut without = scene.tool(&["doctor"]);
     without.arg("--no-levels");
     Report::of(without).is_well();
+}
+
+#[test]
+fn a_command_on_another_partition_than_its_order_is_named_whatever_the_database() {
+    let about = |kind: &str, order: &str, more: serde_json::Value| {
+        let mut value = json!({"type": kind, "order_id": order});
+        value.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        sent(order, value.to_string())
+    };
+    for is_file in [false, true] {
+        let scene = Scene::new(2);
+        scene.set_topics_as_created();
+        let url = if is_file {
+            format!("sqlite://{}", scene.file("ledger.db").display())
+        } else {
+            scene.database.url()
+        };
+        let mut command = scene.command_without_database("a", &["--migrate"]);
+        command.args(["--database-url", &url]);
+        let verifier = scene.launch(command, "a");
+        let mug = json!({"type": "stock.received", "adjustment_id": "a-1", "sku": "MUG", "quantity": 9});
+        scene.kafka.produce(&scene.topic("adjustments"), &[sent("MUG", mug.to_string())]);
+        let published = |count: usize| {
+            wait::until("it is published", SOON, || {
+                scene.kafka.count(&scene.topic("accepted")) + scene.kafka.count(&scene.topic("rejected"))
+                    == count
+            });
+        };
+        published(1);
+        scene.produce(&[order("o-1", &[("MUG", 1)]).to(0), order("o-2", &[("MUG", 1)]).to(1)]);
+        published(3);
+        let line = json!([{"sku": "MUG", "quantity": 1}]);
+        let returned = json!({"return_id": "r-1", "lines": line});
+        scene.produce(&[about("order.returned", "o-1", returned.clone()).to(0)]);
+        published(4);
+        let doctor = || Report::of(scene.tool_on(&["doctor"], &url));
+        doctor().finds("ok", "kafka.partitioner", &["the last 1 commands"]);
+        // One whose id is its order's, and one with an id of its own.
+        scene.produce(&[about("order.cancelled", "o-2", json!({})).to(0)]);
+        published(5);
+        let apart = ["1 of the last 2", "order.cancelled of o-2 on partition 0", "[1]", "murmur2_random"];
+        doctor().finds("warning", "kafka.partitioner", &apart);
+        let mut second = returned;
+        second["return_id"] = json!("r-2");
+        scene.produce(&[about("order.returned", "o-1", second).to(1)]);
+        published(6);
+        doctor().finds(
+            "warning",
+            "kafka.partitioner",
+            &["2 of the last 3", "order.returned of o-1 on partition 1"],
+        );
+        verifier.stop();
+    }
 }
 
 #[test]

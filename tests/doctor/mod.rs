@@ -107,6 +107,7 @@ fn a_healthy_setup_is_well_and_says_what_was_looked_at() {
         "kafka.replication",
         "kafka.brokers",
         "kafka.partitions",
+        "kafka.partitioner",
         "kafka.compaction",
         "kafka.sizes",
         "kafka.permissions",

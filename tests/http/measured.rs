@@ -35,6 +35,7 @@ fn queries() -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs Prometheus: tests/run --all"]
 fn a_real_prometheus_scrapes_it_and_every_query_of_the_dashboard_and_the_alerts_returns_a_series() {
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 3)]);
@@ -71,6 +72,7 @@ fn a_real_prometheus_scrapes_it_and_every_query_of_the_dashboard_and_the_alerts_
 }
 
 #[test]
+#[ignore = "needs Prometheus: tests/run --all"]
 fn the_alert_rules_fire_when_they_should() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
     crate::support::postgres::with_lib("ensure prometheus >&2");

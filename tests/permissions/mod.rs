@@ -1,4 +1,5 @@
-//! docs/permissions.md, applied to servers that allow nothing by themselves: each command works with what it gives.
+//! docs/permissions.md, applied to servers that allow nothing by themselves: each command works with what it gives. All of
+//! it over TLS, with a look at who the servers are.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::support::database::run_on;
+use crate::support::database::{boolean_on, run_on};
 use crate::support::kafka::{Cluster, order, sent};
+use crate::support::postgres::give;
 use crate::support::process::{Verifier, program};
 use crate::support::servers::{Private, alone, wait_for};
 use crate::support::wait;
@@ -16,11 +18,21 @@ use crate::support::wait;
 const SOON: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "a-password-of-a-test";
 
+/// Kafka allows nothing by itself, and who says who they are, says it over TLS.
+const KAFKA: &str = "allow.everyone.if.no.acl.found=false\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,\
+                     SASL:SASL_SSL,SSL:SSL,PROXY:PLAINTEXT,CONTROLLER:PLAINTEXT";
+
 /// The code blocks of the page in this language, with lines joined that end in a backslash.
 fn block(language: &str) -> String {
+    block_of("docs/permissions.md", "", language)
+}
+
+/// The same of what stands under a heading of a page.
+fn block_of(page: &str, heading: &str, language: &str) -> String {
     // Read when it runs, so that another page needs no other program.
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let page = std::fs::read_to_string(page).expect("the page");
+    let page = page.split("\n## ").filter(|section| section.starts_with(heading)).collect::<String>();
     let fence = format!("```{language}\n");
     let blocks: Vec<_> =
         page.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("a block")).collect();
@@ -36,7 +48,8 @@ struct Shop {
 
 impl Shop {
     fn open() -> Self {
-        let private = Private::start_with("allow.everyone.if.no.acl.found=false");
+        let private = Private::start_with(KAFKA);
+        encrypt(&private);
         let shop = Self { kafka: Cluster::new(&private.servers().brokers), private };
         let (status, log) = Shop::done(&mut shop.command("", "owner", &["migrate"]));
         assert_eq!(status, Some(0), "{log}");
@@ -61,13 +74,15 @@ impl Shop {
     fn command(&self, user: &str, role: &str, words: &[&str]) -> Command {
         let mut command = program();
         let properties = [
-            "security.protocol=sasl_plaintext",
+            "security.protocol=sasl_ssl",
+            &format!("ssl.ca.location={}", self.authority()),
             "sasl.mechanism=OAUTHBEARER",
             // Unsigned tokens, which only a test's broker takes.
             "enable.sasl.oauthbearer.unsecure.jwt=true",
             &format!("sasl.oauthbearer.config=principal={user}"),
         ];
         let mut database = url::Url::parse(&self.private.servers().database_url).expect("a URL");
+        database.set_query(Some(&format!("sslmode=verify-full&sslrootcert={}", self.authority())));
         if role != "owner" {
             database.set_username(role).expect("a user");
             database.set_password(Some(PASSWORD)).expect("a password");
@@ -79,6 +94,11 @@ impl Shop {
             .env("STOCK_VERIFIER_PROPERTY", properties.join("\n"))
             .env("STOCK_VERIFIER_DATABASE_URL", database.as_str());
         command
+    }
+
+    /// Who signed the certificates of both servers.
+    fn authority(&self) -> &str {
+        self.private.setting("KAFKA_SSL_CA")
     }
 
     fn done(command: &mut Command) -> (Option<i32>, String) {
@@ -114,8 +134,62 @@ impl Shop {
     }
 }
 
-/// What the program kafka-acls runs.
+/// What the programs kafka-acls and kafka-configs run.
 const ACL_TOOL: &str = "org.apache.kafka.tools.AclCommand";
+const CONFIG_TOOL: &str = "kafka.admin.ConfigCommand";
+
+/// Gives PostgreSQL the certificate that Kafka has.
+fn encrypt(private: &Private) {
+    let (authority, data) = (private.setting("KAFKA_SSL_CA"), Path::new(private.setting("PG_DATA")));
+    for name in ["server.key", "server.crt"] {
+        let file = data.join(name);
+        std::fs::copy(Path::new(authority).with_file_name(name), &file).expect("tests/services made it");
+        give(&file, 0o600);
+    }
+    let url = private.servers().database_url;
+    run_on(&url, "ALTER SYSTEM SET ssl = on");
+    run_on(&url, "SELECT pg_reload_conf()");
+    wait::until("PostgreSQL encrypts", SOON, || boolean_on(&url, "SELECT current_setting('ssl')::boolean"));
+}
+
+/// The settings that docs/operations.md shows are enough for a verifier, with the user that it shows how to make.
+fn the_settings_of_the_page_work(shop: &Shop) {
+    let page = |language: &str| block_of("docs/operations.md", "Security", language);
+    let command = page("sh").lines().find_map(|line| line.strip_prefix("kafka-configs ").map(str::to_owned));
+    let command = command.expect("the page makes a user").replace("CHANGE-ME", PASSWORD).replace('\'', "");
+    let words = command.strip_prefix("--bootstrap-server localhost:9092 ").expect("where").split_whitespace();
+    shop.private.kafka_tool(CONFIG_TOOL, &words.collect::<Vec<_>>());
+    let folder = shop.private.directory();
+    std::fs::write(folder.join("password"), PASSWORD).expect("written");
+    let database = url::Url::parse(&shop.private.servers().database_url).expect("a URL");
+    let path = |name: &str| folder.join(name).display().to_string();
+    let mut settings = page("toml");
+    for (shown, there) in [
+        ("kafka.example:9093", shop.private.setting("KAFKA_SASL_BROKERS").to_owned()),
+        ("db.example", format!("127.0.0.1:{}", database.port().expect("a port"))),
+        ("/etc/stock-verifier/kafka-ca.pem", shop.authority().to_owned()),
+        ("/etc/stock-verifier/database-ca.pem", shop.authority().to_owned()),
+        ("/run/secrets/database-password", path("password")),
+        ("/run/secrets/kafka-password", path("password")),
+    ] {
+        assert!(settings.contains(shown), "{shown}: {settings}");
+        settings = settings.replace(shown, &there);
+    }
+    std::fs::write(folder.join("stock-verifier.toml"), settings).expect("written");
+    let mut command = program();
+    command.args(["run", "--config", &path("stock-verifier.toml"), "--instance-id", "a"]);
+    let mut verifier = Verifier::start(command, "secured", folder.join("secured.log"));
+    verifier.said("verifying", SOON);
+    let before = shop.kafka.count("stock.accepted");
+    shop.kafka.produce("orders", &[order("secured", &[("MUG", 1)])]);
+    wait::until("it decides and publishes", SOON, || {
+        assert_eq!(verifier.ended(), None, "{}", verifier.log());
+        shop.kafka.count("stock.accepted") == before + 1
+    });
+    let log = verifier.log();
+    assert!(!log.contains("uthorization failed") && !log.contains("without encryption"), "{log}");
+    verifier.stop();
+}
 
 /// The verifier may do all that it has to. Another lacks something, and is told.
 fn doctor_names_what_each_lacks(shop: &Shop) {
@@ -198,6 +272,7 @@ fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
     assert!(!log.contains("uthorization failed") && !log.contains("cannot check"), "{log}");
     verifier.stop();
 
+    the_settings_of_the_page_work(&shop);
     doctor_names_what_each_lacks(&shop);
     for words in [
         &["audit"][..],

@@ -93,8 +93,11 @@ pub fn lived(orders: usize) -> Scene {
         json!({"type": "order.created", "order_id": "part", "policy": "partial",
                "lines": [{"sku": "LIFE", "quantity": 2}, {"sku": "NO-SUCH-SKU", "quantity": 1}]}),
     ];
-    // Some of it before most orders, and some after.
-    scene.produce(&life[..2].iter().map(command).collect::<Vec<_>>());
+    // Some of it before most orders, and some after; what cancels an order stands on its partition.
+    let mut before: Vec<Sent> = life[..2].iter().map(command).collect();
+    let cancelled = stream.records.iter().find(|record| record.key == before[0].key);
+    before[0].partition = cancelled.expect("there is such an order").partition;
+    scene.produce(&before);
     scene.produce(&stream.records);
     scene.produce(&life[2..].iter().map(command).collect::<Vec<_>>());
     let verifier = scene.start("a", &["--batch-max-orders", "200"]);

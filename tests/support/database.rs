@@ -188,3 +188,11 @@ pub fn run_on(url: &str, sql: &str) {
         sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
     });
 }
+
+/// What a database says to a question of yes or no, on a connection of its own.
+pub fn boolean_on(url: &str, what: &str) -> bool {
+    wait_for(async {
+        let mut connection = connect(url).await.expect("PostgreSQL is reached");
+        sqlx::query_scalar(what).fetch_one(&mut connection).await.expect(what)
+    })
+}

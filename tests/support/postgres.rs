@@ -87,7 +87,7 @@ pub fn place() -> (tempfile::TempDir, u16) {
 }
 
 /// Gives a path to the servers' user.
-fn give(path: &Path, mode: u32) {
+pub fn give(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
     if let Some((user, group)) = other_user() {
         std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may");
@@ -155,6 +155,58 @@ impl Postgres {
         url.set_port(Some(port)).expect("a port");
         server.answers(url.as_str());
         Self { server, url }
+    }
+
+    /// Copies it as an operator does, with `pg_basebackup`.
+    pub fn backup(&self) -> Backup {
+        let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
+        let (directory, _) = place();
+        give(directory.path(), 0o755);
+        let mut from = self.url.clone();
+        from.set_path("");
+        let copied = command(bin.join("pg_basebackup"), directory.path())
+            .args(["-D", "data", "--checkpoint=fast", "--no-sync", "-d", from.as_str()])
+            .output()
+            .expect("pg_basebackup can be run");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        Backup { directory, url: self.url.clone() }
+    }
+
+    /// Starts a server on a copy of this backup: as it was then, or, with an archive of the log, as far as that goes.
+    pub fn restore(backup: &Backup, archive: Option<&Path>) -> Self {
+        let bin = PathBuf::from(with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
+        let (directory, port) = place();
+        let home = directory.path();
+        give(home, 0o755);
+        let copied = Command::new("cp")
+            .args(["--archive", "--no-target-directory"])
+            .args([backup.directory.path().join("data"), home.join("data")])
+            .status();
+        assert!(copied.expect("cp can be run").success());
+        let home = home.display();
+        let log = archive.map_or_else(String::new, |archive| {
+            let signal = directory.path().join("data/recovery.signal");
+            fs::write(&signal, "").expect("written");
+            give(&signal, 0o600);
+            format!("restore_command = 'cp {}/%f %p'\n", archive.display())
+        });
+        let settings = format!(
+            "port = {port}\nunix_socket_directories = '{home}'\nssl = off\narchive_mode = off\n{log}"
+        );
+        let conf = directory.path().join("data/postgresql.conf");
+        let mut file = fs::OpenOptions::new().append(true).open(conf).expect("it is there");
+        file.write_all(settings.as_bytes()).expect("written");
+        let mut postgres = command(bin.join("postgres"), directory.path());
+        postgres.args(["-D", "data"]);
+        let mut server = Server::start(directory, port, postgres);
+        let mut url = backup.url.clone();
+        url.set_port(Some(port)).expect("a port");
+        server.answers(url.as_str());
+        let restored = Self { server, url };
+        wait::until("it has replayed all there is", STARTS_LIMIT, || {
+            !super::database::boolean_on(&restored.url(), "SELECT pg_is_in_recovery()")
+        });
+        restored
     }
 
     /// Stops it for good, without a word to who is connected; its data stays.
@@ -242,6 +294,12 @@ impl Postgres {
     pub fn socket(&self) -> &Path {
         self.server.directory.path()
     }
+}
+
+/// A copy of a server as `pg_basebackup` made it. Gone when it is dropped.
+pub struct Backup {
+    directory: tempfile::TempDir,
+    url: url::Url,
 }
 
 /// A `PgBouncer` in front of the shared server.

@@ -286,7 +286,7 @@ fn lock_holder(holder: &LockHolder) -> Option<Finding> {
 fn tables(found: &Answer<()>) -> Finding {
     let check = "database.migrations";
     match found {
-        Ok(()) => Finding::ok(check, "the ledger's tables are those of this program"),
+        Ok(()) => Finding::ok(check, "the ledger's tables are such that this program may run on them"),
         Err(error @ (StoreError::Unmigrated | StoreError::Outdated { .. })) => {
             Finding::error(check, error.to_string(), "Run `stock-verifier migrate`")
         }

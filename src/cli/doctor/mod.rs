@@ -7,6 +7,7 @@ mod facts;
 mod finding;
 mod gather;
 mod group;
+mod partitioner;
 mod report;
 mod topics;
 mod transactions;
@@ -110,7 +111,10 @@ pub async fn run(args: DoctorArgs) -> Result<ExitCode> {
     if let Some(store) = store {
         // After Kafka was asked: a ledger that is in order is never behind what was committed.
         if let Some(facts) = facts {
-            findings.extend(compare(&*store, &facts, &args.topics).await);
+            let (positions, followers) =
+                tokio::join!(compare(&*store, &facts, &args.topics), compare_followers(&*store, &facts));
+            findings.extend(positions);
+            findings.push(followers);
         }
         // What is not closed by then ends with the process.
         let _ = tokio::time::timeout(CLOSE_LIMIT, store.close()).await;
@@ -198,6 +202,15 @@ async fn compare(store: &dyn ExaminedStore, facts: &KafkaFacts, topics: &TopicAr
             "Look again; if it stays so, somebody may hold a lock on the table positions",
         )],
     }
+}
+
+/// The partitions of commands that follow orders against those of their orders.
+async fn compare_followers(store: &dyn ExaminedStore, facts: &KafkaFacts) -> Finding {
+    let found = match tokio::time::timeout(CLOSE_LIMIT, store.followers()).await {
+        Ok(found) => found.map_err(|error| database::chain(&error)),
+        Err(_) => Err(format!("no answer within {CLOSE_LIMIT:?}")),
+    };
+    partitioner::judge(&found, &facts.cluster)
 }
 
 /// What to do when the database cannot be reached.

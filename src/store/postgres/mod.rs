@@ -35,6 +35,7 @@ mod audit;
 mod connection;
 mod copy;
 mod examine;
+mod followers;
 mod gate;
 mod levels;
 mod orders;
@@ -58,7 +59,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::error::DatabaseError;
-use sqlx::migrate::{AppliedMigration, MigrateError};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgConnection};
 
@@ -71,7 +72,7 @@ use tx::PostgresTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
+    Applied, Audit, CommandBatch, DueHold, Examination, Followers, ItemLevel, LedgerAdmin, LedgerExaminer,
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position, Snapshot, StoreError,
     StoredOrder, WorkQueue, offline, version,
 };
@@ -206,7 +207,7 @@ impl PostgresStore {
     }
 
     /// The migrations the database knows.
-    async fn migrations(&self) -> Result<Vec<AppliedMigration>, StoreError> {
+    async fn migrations(&self) -> Result<Vec<version::FoundMigration>, StoreError> {
         let doing = failed("reading the ledger's version");
         self.with(async |connection| {
             let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
@@ -216,8 +217,8 @@ impl PostgresStore {
             if !exists {
                 return Ok(Vec::new());
             }
-            let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-                "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version",
+            let found: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(
+                "SELECT version, description, checksum FROM _sqlx_migrations WHERE success ORDER BY version",
             )
             .fetch_all(connection)
             .await
@@ -441,7 +442,9 @@ impl LedgerHistory for PostgresStore {
 impl LedgerAdmin for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         self.with(settings::check).await?;
-        version::check_can_migrate(&MIGRATIONS, &self.migrations().await?)?;
+        if !version::is_to_be_migrated(&MIGRATIONS, &self.migrations().await?)? {
+            return Ok(());
+        }
         self.check_writable().await?;
         // A session of its own: an index on a large ledger takes as long as it takes.
         let session = self.pool.session();
@@ -526,6 +529,10 @@ impl LedgerAdmin for PostgresStore {
 impl LedgerExaminer for PostgresStore {
     async fn examine(&self, limit: Duration) -> Examination {
         examine::examine(self, limit).await
+    }
+
+    async fn followers(&self) -> Result<Followers, StoreError> {
+        self.with(followers::read).await
     }
 }
 

@@ -29,6 +29,7 @@
 
 mod audit;
 mod examine;
+mod followers;
 mod levels;
 mod orders;
 mod positions;
@@ -57,7 +58,7 @@ use tx::SqliteTx;
 
 use super::apply::{self, IdLookup};
 use super::{
-    Applied, Audit, CommandBatch, DueHold, Examination, ItemLevel, LedgerAdmin, LedgerExaminer,
+    Applied, Audit, CommandBatch, DueHold, Examination, Followers, ItemLevel, LedgerAdmin, LedgerExaminer,
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
     WorkQueue, first_place_of, offline, stored_order, version,
 };
@@ -357,7 +358,9 @@ impl LedgerHistory for SqliteStore {
 impl LedgerAdmin for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         let found = rows::read_migrations(&self.readers).await.map_err(database("reading its version"))?;
-        version::check_can_migrate(&MIGRATOR, &found)?;
+        if !version::is_to_be_migrated(&MIGRATOR, &found)? {
+            return Ok(());
+        }
         MIGRATOR.run(&self.writer).await.map_err(|e| database("migrating the ledger")(e.into()))
     }
 
@@ -410,6 +413,10 @@ impl LedgerAdmin for SqliteStore {
 impl LedgerExaminer for SqliteStore {
     async fn examine(&self, limit: Duration) -> Examination {
         examine::examine(self, limit).await
+    }
+
+    async fn followers(&self) -> Result<Followers, StoreError> {
+        followers::read(self).await
     }
 }
 

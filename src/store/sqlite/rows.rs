@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sqlx::migrate::AppliedMigration;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::database;
@@ -20,7 +19,7 @@ use crate::ledger::{
 use crate::store::{DatedMovement, MovementCursor, StoreError, StoredMovement, version};
 
 /// The migrations applied.
-pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<version::FoundMigration>, sqlx::Error> {
     let tables: i64 =
         sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
             .fetch_one(pool)
@@ -28,10 +27,12 @@ pub(super) async fn read_migrations(pool: &SqlitePool) -> Result<Vec<AppliedMigr
     if tables == 0 {
         return Ok(Vec::new());
     }
-    sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
-        .fetch_all(pool)
-        .await
-        .map(version::applied)
+    sqlx::query_as(
+        "SELECT version, description, checksum FROM _sqlx_migrations WHERE success ORDER BY version",
+    )
+    .fetch_all(pool)
+    .await
+    .map(version::applied)
 }
 
 /// A stored decision.
