@@ -1,9 +1,10 @@
 //! Reading what changes stock without an order: `stock.received`, `stock.adjusted`, `stock.set`, `stock.limits_set`.
 
+use super::Fault;
 use super::envelope::no_fields;
+use super::field::{self, Reader};
 use super::json::{self, Field};
 use super::types::{STOCK_ADJUSTED, STOCK_LIMITS_SET, STOCK_RECEIVED, STOCK_SET};
-use super::{Fault, field};
 use crate::ledger::{Command, CommandKind, Id, Limits, MAX_QUANTITY};
 
 /// Which of them a record is.
@@ -28,8 +29,9 @@ impl AdjustmentKind {
     }
 }
 
-/// The fields of all of them, but the id.
+/// The fields of all of them, but the id, and who reads them.
 struct Fields<'a> {
+    reader: &'a Reader,
     sku: Field<'a>,
     location: Field<'a>,
     quantity: Field<'a>,
@@ -43,7 +45,7 @@ struct Fields<'a> {
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.
-pub(super) fn read(kind: AdjustmentKind, payload: &str) -> Result<Command, Fault> {
+pub(super) fn read(kind: AdjustmentKind, payload: &str, reader: &Reader) -> Result<Command, Fault> {
     let names = [
         "adjustment_id",
         "sku",
@@ -56,9 +58,9 @@ pub(super) fn read(kind: AdjustmentKind, payload: &str) -> Result<Command, Fault
     ];
     let [id, sku, location, quantity, available, expected_version, backorder_limit, order_limit] =
         json::fields(payload, names).map_err(no_fields)?;
-    let id = field::id(&id)?;
+    let id = reader.id(&id)?;
     let fields =
-        Fields { sku, location, quantity, available, expected_version, backorder_limit, order_limit };
+        Fields { reader, sku, location, quantity, available, expected_version, backorder_limit, order_limit };
     let mut faults = field::Faults::default();
     let command = match kind {
         AdjustmentKind::Received => received(&id, &fields, &mut faults),
@@ -73,13 +75,15 @@ pub(super) fn read(kind: AdjustmentKind, payload: &str) -> Result<Command, Fault
 
 fn received(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
     let item = faults.keep(field::item(&fields.sku, &fields.location));
-    let quantity = faults.keep(field::quantity(&fields.quantity));
+    let quantity = faults.keep(fields.reader.quantity(&fields.quantity));
     Some(Command::stock_received(id.clone(), item?, quantity?))
 }
 
 fn adjusted(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
     let item = faults.keep(field::item(&fields.sku, &fields.location));
-    let by = field::integer(&fields.quantity, -MAX_QUANTITY..=MAX_QUANTITY)
+    let by = fields
+        .reader
+        .integer(&fields.quantity, -MAX_QUANTITY..=MAX_QUANTITY)
         .and_then(|by| if by == 0 { Err("quantity must not be 0".to_owned()) } else { Ok(by) });
     let by = faults.keep(by);
     Some(Command::stock_adjusted(id.clone(), item?, by?))
@@ -87,16 +91,17 @@ fn adjusted(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<
 
 fn set(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
     let item = faults.keep(field::item(&fields.sku, &fields.location));
-    let available = faults.keep(field::integer(&fields.available, 0..=MAX_QUANTITY));
+    let available = faults.keep(fields.reader.integer(&fields.available, 0..=MAX_QUANTITY));
     let expected =
-        field::optional(&fields.expected_version, |expected| field::integer(expected, 0..=i64::MAX));
+        field::optional(&fields.expected_version, |expected| fields.reader.integer(expected, 0..=i64::MAX));
     let expected = faults.keep(expected);
     Some(Command::stock_set(id.clone(), item?, available?, expected?))
 }
 
 fn limits_set(id: &Id, fields: &Fields<'_>, faults: &mut field::Faults) -> Option<Command> {
     let item = faults.keep(field::item(&fields.sku, &fields.location));
-    let within = |field, least| field::optional(field, |field| field::integer(field, least..=MAX_QUANTITY));
+    let within =
+        |field, least| field::optional(field, |field| fields.reader.integer(field, least..=MAX_QUANTITY));
     let backorder = faults.keep(within(&fields.backorder_limit, 0));
     let order = faults.keep(within(&fields.order_limit, 1));
     Some(Command::limits_set(id.clone(), item?, Limits { backorder: backorder?.unwrap_or(0), order: order? }))

@@ -1,6 +1,7 @@
 //! From a record to its type and its payload.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,10 +10,33 @@ use super::fault::visible_echo;
 use super::json::{self, Field, NoFields, ValueKind};
 use super::{Fault, FaultCode, Record, Text};
 
-/// What a schema registry's serializers put before a value.
+/// What a schema registry's serializers put before a value: a mark and a big-endian schema id.
 const FRAME_MARK: u8 = 0;
-/// The mark and a big-endian schema id.
 const FRAME_BYTES: usize = 5;
+/// The same of newer ones: a mark and a schema's GUID.
+const GUID_FRAME_MARK: u8 = 1;
+const GUID_FRAME_BYTES: usize = 17;
+/// The header in which they put the frame instead.
+const SCHEMA_ID_HEADER: &str = "__value_schema_id";
+
+/// The schema that a value is framed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SchemaId {
+    Number(u32),
+    Guid([u8; 16]),
+}
+
+impl fmt::Display for SchemaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(id) => id.fmt(f),
+            Self::Guid(guid) => guid.iter().enumerate().try_for_each(|(at, byte)| {
+                let dash = if [4, 6, 8, 10].contains(&at) { "-" } else { "" };
+                write!(f, "{dash}{byte:02x}")
+            }),
+        }
+    }
+}
 
 /// A record's payload, and the type its envelope gives it.
 pub(super) struct Envelope<'a> {
@@ -20,8 +44,8 @@ pub(super) struct Envelope<'a> {
     pub(super) kind: Option<Text<'a>>,
     /// The command's own text.
     pub(super) payload: Text<'a>,
-    /// The id of the schema the value was framed with.
-    schema_id: Option<u32>,
+    /// The schema the value was framed with.
+    schema_id: Option<SchemaId>,
 }
 
 impl Envelope<'_> {
@@ -31,7 +55,7 @@ impl Envelope<'_> {
     }
 }
 
-fn explain(schema_id: Option<u32>, fault: Fault) -> Fault {
+fn explain(schema_id: Option<SchemaId>, fault: Fault) -> Fault {
     match schema_id {
         Some(id) if matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8) => Fault::new(
             fault.code,
@@ -41,18 +65,19 @@ fn explain(schema_id: Option<u32>, fault: Fault) -> Fault {
     }
 }
 
-/// Opens whatever a record's payload is wrapped in.
-pub(super) fn open(record: &Record) -> Result<Envelope<'_>, Fault> {
+/// Opens what a record says itself to be wrapped in. A strict reader knows the frames that versions up to 0.1 knew.
+pub(super) fn open(record: &Record, is_strict: bool) -> Result<Envelope<'_>, Fault> {
     let value = match record.value.as_deref() {
         None => return Err(Fault::new(FaultCode::EmptyValue, "the record has no value (a tombstone)")),
         Some([]) => return Err(Fault::new(FaultCode::EmptyValue, "the record's value is empty")),
         Some(value) => value,
     };
-    let (schema_id, value) = unframe(value)?;
-    let text = text(value).map_err(|fault| explain(schema_id, fault))?;
+    let (schema_id, value) = unframe(value, is_strict)?;
+    let text = text(value).map_err(|fault| explain(schema_id.or_else(|| schema_id_of(record)), fault))?;
     let (media, header) = headers(record)?;
     match media {
         Media::Plain => {
+            let schema_id = schema_id.or_else(|| schema_id_of(record));
             Ok(Envelope { kind: header.map(Cow::Borrowed), payload: Cow::Borrowed(text), schema_id })
         }
         Media::Structured => {
@@ -67,7 +92,7 @@ pub(super) fn open(record: &Record) -> Result<Envelope<'_>, Fault> {
 
 /// A value's frame, empty where it has none, and its text: read as [`open`] reads it.
 pub(super) fn frame_and_text(value: &[u8]) -> Result<(&[u8], &str), Fault> {
-    let (schema_id, framed) = unframe(value)?;
+    let (schema_id, framed) = unframe(value, false)?;
     let text = text(framed).map_err(|fault| explain(schema_id, fault))?;
     Ok((&value[..value.len() - framed.len()], text))
 }
@@ -77,21 +102,41 @@ pub(super) fn is_content_type(name: &str) -> bool {
     name.eq_ignore_ascii_case("content-type")
 }
 
-/// Takes off a schema registry's frame. JSON never starts with a zero byte, so a frame cannot be mistaken.
-fn unframe(value: &[u8]) -> Result<(Option<u32>, &[u8]), Fault> {
-    if value.first() != Some(&FRAME_MARK) {
-        return Ok((None, value));
-    }
-    let Some((&[_, a, b, c, d], rest)) = value.split_first_chunk::<FRAME_BYTES>() else {
+/// Takes off a schema registry's frame. JSON never starts with a byte of 0 or 1, so a frame cannot be mistaken.
+fn unframe(value: &[u8], is_strict: bool) -> Result<(Option<SchemaId>, &[u8]), Fault> {
+    let length = match value.first() {
+        Some(&FRAME_MARK) => FRAME_BYTES,
+        Some(&GUID_FRAME_MARK) if !is_strict => GUID_FRAME_BYTES,
+        _ => return Ok((None, value)),
+    };
+    let Some((frame, rest)) = value.split_at_checked(length) else {
         return Err(Fault::new(
             FaultCode::BadFraming,
-            "the value starts with 0x00 as a schema registry's frame does, but is shorter than one (5 bytes)",
+            format_args!(
+                "the value starts with 0x{:02x} as a schema registry's frame does, but is shorter than one ({length} bytes)",
+                value[0]
+            ),
         ));
     };
     if rest.is_empty() {
         return Err(Fault::new(FaultCode::EmptyValue, "there is nothing after the schema registry's frame"));
     }
-    Ok((Some(u32::from_be_bytes([a, b, c, d])), rest))
+    Ok((schema_id(frame), rest))
+}
+
+/// The schema that a frame names.
+fn schema_id(frame: &[u8]) -> Option<SchemaId> {
+    match frame.split_first()? {
+        (&FRAME_MARK, id) => Some(SchemaId::Number(u32::from_be_bytes(id.try_into().ok()?))),
+        (&GUID_FRAME_MARK, guid) => Some(SchemaId::Guid(guid.try_into().ok()?)),
+        _ => None,
+    }
+}
+
+/// The schema that a record's header names.
+fn schema_id_of(record: &Record) -> Option<SchemaId> {
+    let header = record.headers.iter().rfind(|header| header.name == SCHEMA_ID_HEADER)?;
+    schema_id(header.value.as_deref()?)
 }
 
 /// The value as text. A leading byte order mark is dropped, as RFC 8259 allows: some platforms write one.
@@ -151,7 +196,7 @@ fn media_of(content_type: &[u8]) -> Result<Media, Fault> {
 }
 
 /// The type and the data of a structured `CloudEvent`.
-fn structured(text: &str) -> Result<(Text<'_>, Text<'_>), Fault> {
+pub(super) fn structured(text: &str) -> Result<(Text<'_>, Text<'_>), Fault> {
     let found = json::fields(text, ["type", "data", "data_base64"]).map_err(no_fields)?;
     if let Some(field) = found.iter().find(|field| field.repeated) {
         return Err(repeated(field));
@@ -203,7 +248,8 @@ pub(super) fn kind_of<'a>(declared: Option<&'a str>, payload: &'a str) -> Result
     }
 }
 
-fn conflict(here: &str, one: &str, there: &str, other: &str) -> Fault {
+/// The fault of two types of one command.
+pub(super) fn conflict(here: &str, one: &str, there: &str, other: &str) -> Fault {
     let (one, other) = (visible_echo(one), visible_echo(other));
     Fault::new(
         FaultCode::TypeConflict,

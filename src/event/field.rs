@@ -1,5 +1,6 @@
 //! Single fields of a command that may be faulty: the value, or what is wrong with it.
 
+use std::cell::Cell;
 use std::ops::RangeInclusive;
 
 use super::envelope::repeated;
@@ -8,7 +9,8 @@ use super::json::{Field, ValueKind};
 use super::order::OrderPolicy;
 use super::{Fault, FaultCode};
 use crate::ledger::{
-    HoldSeconds, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_QUANTITY, Policy, Quantity, Reason, Sku,
+    Exact, HoldSeconds, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_QUANTITY, Policy, Quantity,
+    Reason, Sku, are_digits,
 };
 
 /// Longest piece of a field that a reason repeats, in characters: the reasons
@@ -18,24 +20,110 @@ const MAX_ECHO_CHARS: usize = 40;
 /// What is wrong with a string that is none.
 const NO_TEXT: &str = "is not text: it escapes half of a surrogate pair";
 
-/// The command's id.
-///
-/// # Errors
-/// [`Fault`] when it is missing, ambiguous or no id: then the command cannot be known by it.
-pub(super) fn id(field: &Field<'_>) -> Result<Id, Fault> {
-    if field.repeated {
-        return Err(repeated(field));
-    }
-    let Some(kind) = field.kind() else {
-        return Err(Fault::new(FaultCode::MissingId, format_args!("\"{}\" is missing", field.name)));
-    };
-    text(&kind, Id::new)
-        .map_err(|fault| Fault::new(FaultCode::InvalidId, format_args!("{} {fault}", field.name)))
+/// Reads fields, and knows whether it took one that earlier versions refused.
+pub(super) struct Reader {
+    is_strict: bool,
+    was_lenient: Cell<bool>,
 }
 
-/// The id of the order a command follows, where that is not the command's own.
-pub(super) fn order_id(field: &Field<'_>) -> Result<Id, String> {
-    named(field, Id::new)
+impl Reader {
+    /// As this version reads: what is exactly a number is one, however it is written.
+    pub(super) fn lenient() -> Self {
+        Self { is_strict: false, was_lenient: Cell::new(false) }
+    }
+
+    /// As versions up to 0.1 read, and said why they did not: only what is written as the contract has it. Its words stand
+    /// in ledgers, and never change.
+    pub(super) fn strict() -> Self {
+        Self { is_strict: true, was_lenient: Cell::new(false) }
+    }
+
+    /// Whether something was read that a strict reader refuses.
+    pub(super) fn was_lenient(&self) -> bool {
+        self.was_lenient.get()
+    }
+
+    /// The command's id.
+    ///
+    /// # Errors
+    /// [`Fault`] when it is missing, ambiguous or no id: then the command cannot be known by it.
+    pub(super) fn id(&self, field: &Field<'_>) -> Result<Id, Fault> {
+        if field.repeated {
+            return Err(repeated(field));
+        }
+        let Some(kind) = field.kind() else {
+            return Err(Fault::new(FaultCode::MissingId, format_args!("\"{}\" is missing", field.name)));
+        };
+        self.id_text(&kind)
+            .map_err(|fault| Fault::new(FaultCode::InvalidId, format_args!("{} {fault}", field.name)))
+    }
+
+    /// The id of the order a command follows, where that is not the command's own.
+    pub(super) fn order_id(&self, field: &Field<'_>) -> Result<Id, String> {
+        self.id_text(&once(field)?).map_err(|fault| format!("{} {fault}", field.name))
+    }
+
+    /// An id: a string, or a whole number, of which every digit is kept.
+    fn id_text(&self, kind: &ValueKind<'_>) -> Result<Id, String> {
+        match kind {
+            ValueKind::Number(written) if !self.is_strict => {
+                if !are_digits(written.strip_prefix('-').unwrap_or(written)) {
+                    return Err(format!(
+                        "must be a string or a whole number written as its digits, is {}",
+                        echo(written, MAX_ECHO_CHARS)
+                    ));
+                }
+                self.was_lenient.set(true);
+                Id::new(written).map_err(|error| error.to_string())
+            }
+            other => text(other, Id::new),
+        }
+    }
+
+    /// How long a hold lasts, or how much longer.
+    pub(super) fn hold_seconds(&self, field: &Field<'_>) -> Result<HoldSeconds, String> {
+        let seconds = self.integer(field, 1..=MAX_HOLD_SECONDS)?;
+        // Holds because the range is that of holds; as an error it would only say the same.
+        HoldSeconds::new(seconds).map_err(|error| format!("{} {error}", field.name))
+    }
+
+    /// How many pieces.
+    pub(super) fn quantity(&self, field: &Field<'_>) -> Result<Quantity, String> {
+        let pieces = self.integer(field, 1..=MAX_QUANTITY)?;
+        // Holds because the range is that of quantities; as an error it would only say the same.
+        Quantity::new(pieces).map_err(|error| format!("{} {error}", field.name))
+    }
+
+    /// A whole number within bounds, as a number or in a string.
+    pub(super) fn integer(&self, field: &Field<'_>, range: RangeInclusive<i64>) -> Result<i64, String> {
+        let name = field.name;
+        let kind = once(field)?;
+        let (written, is_quoted) = match &kind {
+            ValueKind::Number(written) => (*written, false),
+            ValueKind::String(Some(text)) if !self.is_strict && Exact::of(text).is_some() => (&**text, true),
+            _ => return Err(format!("{name} must be a whole number, is {}", kind.name())),
+        };
+        let shown = echo(written, MAX_ECHO_CHARS);
+        let is_plain = !is_quoted && !written.contains(['.', 'e', 'E']);
+        if self.is_strict && !is_plain {
+            return Err(format!(
+                "{name} must be a whole number written without fraction or exponent, is {shown}"
+            ));
+        }
+        let number = match Exact::of(written) {
+            Some(Exact::Fraction) => return Err(format!("{name} must be a whole number, is {shown}")),
+            Some(Exact::Whole(number)) => Some(number),
+            // Beyond 64 bits, so beyond the bounds as well.
+            Some(Exact::Beyond) | None => None,
+        };
+        let number = number.filter(|number| range.contains(number)).ok_or_else(|| {
+            format!("{name} must be between {} and {}, is {shown}", range.start(), range.end())
+        })?;
+        if !is_plain {
+            self.was_lenient.set(true);
+        }
+        Ok(number)
+    }
 }
 
 /// A SKU and where it is; all that is wrong with either.
@@ -66,46 +154,12 @@ pub(super) fn policy(field: &Field<'_>) -> Result<Policy, String> {
     Ok(policy.map_or_else(Policy::default, Policy::from))
 }
 
-/// How long a hold lasts, or how much longer.
-pub(super) fn hold_seconds(field: &Field<'_>) -> Result<HoldSeconds, String> {
-    let seconds = integer(field, 1..=MAX_HOLD_SECONDS)?;
-    // Holds because the range is that of holds; as an error it would only say the same.
-    HoldSeconds::new(seconds).map_err(|error| format!("{} {error}", field.name))
-}
-
 /// A field that may be left out.
 pub(super) fn optional<'a, T>(
     field: &Field<'a>,
     read: impl FnOnce(&Field<'a>) -> Result<T, String>,
 ) -> Result<Option<T>, String> {
     if field.is_absent() { Ok(None) } else { read(field).map(Some) }
-}
-
-pub(super) fn quantity(field: &Field<'_>) -> Result<Quantity, String> {
-    let pieces = integer(field, 1..=MAX_QUANTITY)?;
-    // Holds because the range is that of quantities; as an error it would only say the same.
-    Quantity::new(pieces).map_err(|error| format!("{} {error}", field.name))
-}
-
-/// A whole number within bounds, written as one.
-pub(super) fn integer(field: &Field<'_>, range: RangeInclusive<i64>) -> Result<i64, String> {
-    let name = field.name;
-    let kind = once(field)?;
-    let ValueKind::Number(written) = kind else {
-        return Err(format!("{name} must be a whole number, is {}", kind.name()));
-    };
-    let shown = echo(written, MAX_ECHO_CHARS);
-    if written.contains(['.', 'e', 'E']) {
-        return Err(format!(
-            "{name} must be a whole number written without fraction or exponent, is {shown}"
-        ));
-    }
-    // An integer that does not parse is one beyond i64, so beyond the bounds as well.
-    let number: Result<i64, _> = written.parse();
-    number
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| format!("{name} must be between {} and {}, is {shown}", range.start(), range.end()))
 }
 
 /// A field that must be there and hold an id of some sort.

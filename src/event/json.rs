@@ -77,6 +77,8 @@ pub(super) struct Field<'a> {
     pub(super) value: Option<&'a RawValue>,
     /// Whether the name came more than once.
     pub(super) repeated: bool,
+    /// Whether it was there, and its first value was `null`.
+    pub(super) is_null: bool,
 }
 
 impl<'a> Field<'a> {
@@ -133,7 +135,7 @@ impl<'de, const N: usize> Visitor<'de> for FieldsSeed<N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut seen = [false; N];
-        let mut fields = self.0.map(|name| Field { name, value: None, repeated: false });
+        let mut fields = self.0.map(|name| Field { name, value: None, repeated: false, is_null: false });
         while let Some(index) = map.next_key_seed(NameSeed(&self.0))? {
             let Some(index) = index else {
                 map.next_value::<IgnoredAny>()?;
@@ -143,7 +145,9 @@ impl<'de, const N: usize> Visitor<'de> for FieldsSeed<N> {
             let field = &mut fields[index];
             if seen[index] {
                 field.repeated = true;
-            } else if value.get() != "null" {
+            } else if value.get() == "null" {
+                field.is_null = true;
+            } else {
                 field.value = Some(value);
             }
             seen[index] = true;
@@ -169,6 +173,29 @@ impl Visitor<'_> for NameSeed<'_> {
     }
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         Ok(self.0.iter().position(|known| *known == name))
+    }
+}
+
+/// The members of an object in their order, as they are written, also those that come twice.
+pub(super) struct Members<'a>(pub(super) Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    members.push((name, map.next_value::<&'de RawValue>()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 

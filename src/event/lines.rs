@@ -2,12 +2,12 @@
 
 use serde_json::value::RawValue;
 
-use super::field;
+use super::field::{self, Reader};
 use super::json::{self, Field, ValueKind};
 use crate::ledger::{Item, MAX_LINES, Quantity, Reason};
 
 /// The lines, or a reason for each one at fault.
-pub(super) fn read(field: &Field<'_>) -> Result<Vec<(Item, Quantity)>, Vec<Reason>> {
+pub(super) fn read(field: &Field<'_>, reader: &Reader) -> Result<Vec<(Item, Quantity)>, Vec<Reason>> {
     let whole = |detail: String| Err(vec![Reason::InvalidOrder { line: None, detail }]);
     if field.repeated {
         return whole("\"lines\" comes more than once".to_owned());
@@ -26,7 +26,7 @@ pub(super) fn read(field: &Field<'_>) -> Result<Vec<(Item, Quantity)>, Vec<Reaso
     let mut good = Vec::with_capacity(lines.len());
     let mut reasons = Vec::new();
     for (number, line) in (1..).zip(lines) {
-        match read_line(line) {
+        match read_line(line, reader) {
             Ok(line) => good.push(line),
             Err(detail) => reasons.push(Reason::InvalidOrder { line: Some(number), detail }),
         }
@@ -40,7 +40,7 @@ fn elements(array: &RawValue) -> Vec<&RawValue> {
 }
 
 /// One line, or all that is wrong with it.
-fn read_line(line: &RawValue) -> Result<(Item, Quantity), String> {
+fn read_line(line: &RawValue, reader: &Reader) -> Result<(Item, Quantity), String> {
     let kind = ValueKind::of(line);
     if !matches!(kind, ValueKind::Object) {
         return Err(format!("must be an object with sku and quantity, is {}", kind.name()));
@@ -48,7 +48,7 @@ fn read_line(line: &RawValue) -> Result<(Item, Quantity), String> {
     let Ok([sku, location, quantity]) = json::fields(line.get(), ["sku", "location", "quantity"]) else {
         return Err("has a field name that is not text".to_owned());
     };
-    match (field::item(&sku, &location), field::quantity(&quantity)) {
+    match (field::item(&sku, &location), reader.quantity(&quantity)) {
         (Ok(item), Ok(quantity)) => Ok((item, quantity)),
         (item, quantity) => Err(field::both_wrong(item, quantity)),
     }

@@ -9,7 +9,7 @@
 //!
 //! What a record is, is found in this order:
 //!
-//! 1. A schema registry's frame (0x00 and a 4-byte id) is taken off, then a
+//! 1. A schema registry's frame (0x00 and a 4-byte id, 0x01 and a GUID) is taken off, then a
 //!    byte order mark.
 //! 2. A `content-type` of `application/cloudevents+json` makes it a
 //!    structured `CloudEvent`: its `type` is the type, its `data` or
@@ -17,18 +17,24 @@
 //! 3. A `ce_type` header gives the type (`CloudEvents` binary mode).
 //! 4. The payload's own top-level `type`.
 //!
+//! What is no command so is looked at for what it may be wrapped in: a JSON
+//! string, an array of one, the envelopes of Kafka Connect, `CloudEvents` and
+//! Debezium (`unwrap.rs`).
+//!
 //! All of them that are there must agree: of two types one is wrong, and
 //! stock is not taken on a guess. No field is needed twice, though: with a
 //! type in the envelope the payload needs none.
 
 use std::borrow::Cow;
 
-use crate::ledger::{Command, Source};
+use self::field::Reader;
+use crate::ledger::{Action, Command, Decision, Source};
 
 #[macro_use]
 pub mod types;
 
 mod adjustment;
+mod connect;
 mod envelope;
 mod fault;
 mod field;
@@ -41,6 +47,7 @@ mod outgoing;
 mod read_level;
 mod repair;
 pub mod schema;
+mod unwrap;
 
 pub use fault::{Fault, FaultCode};
 pub use json::Object;
@@ -152,28 +159,78 @@ impl Record {
 /// line at fault, so that it gets a result. Only a record that cannot be published
 /// by an id is a fault.
 ///
+/// What is exactly a whole number counts as one, as a number or in a string, and an id may be a whole number. A command
+/// that says so what earlier versions refused knows that, see [`Command::is_of`].
+///
 /// Time and memory are bounded by a small multiple of the value's length, and
 /// nesting of any depth is passed over without recursion.
 ///
 /// # Errors
 /// [`Fault`] when no command, or no one command, can be read.
 pub fn read_command(record: &Record) -> Result<Command, Fault> {
-    let envelope = envelope::open(record)?;
-    let declared = envelope.kind.as_deref();
-    let payload = envelope.payload.as_ref();
+    let value = record.value.as_deref().unwrap_or_default();
+    let envelope = envelope::open(record, false).map_err(|fault| unwrap::name_compression(value, fault))?;
+    let (declared, payload) = (envelope.kind.as_deref(), envelope.payload.as_ref());
+    read_payload(declared, payload).or_else(|fault| {
+        let read = unwrap::read(declared, payload, fault, read_payload);
+        read.map_err(|fault| unwrap::name_compression(value, envelope.explain(fault)))
+    })
+}
+
+/// Reads what is in a record's envelope, if anything is known of its type there.
+fn read_payload(declared: Option<&str>, payload: &str) -> Result<Command, Fault> {
     // Nearly every record is a good order, so it is read as one before anything else is asked.
     if declared.is_none_or(|kind| kind == types::ORDER_CREATED)
         && let Some(command) = order_created::read(payload, declared.is_some())
     {
         return Ok(command);
     }
-    let kind = envelope::kind_of(declared, payload).map_err(|fault| envelope.explain(fault))?;
+    let reader = Reader::lenient();
+    let command = read_fields(declared, payload, &reader)?;
+    let is_refused = matches!(command.action, Action::Refuse(_));
+    Ok(if reader.was_lenient() && !is_refused { command.refused_before(payload.as_bytes()) } else { command })
+}
+
+/// Reads a record as it was read when this was decided of it: earlier versions refused some of what is a command now, or
+/// refused it with other words.
+///
+/// # Errors
+/// As [`read_command`].
+pub fn read_as_decided(record: &Record, decision: &Decision) -> Result<Command, Fault> {
+    let command = read_command(record)?;
+    if says(&command, decision) {
+        return Ok(command);
+    }
+    let strict = read_strictly(record).ok().filter(|strict| says(strict, decision));
+    Ok(strict.unwrap_or(command))
+}
+
+/// Whether a command, decided again, says what was decided: its content, and where it was refused the words too.
+fn says(command: &Command, decision: &Decision) -> bool {
+    command.digest == decision.digest
+        && match &command.action {
+            Action::Refuse(reasons) => decision.reasons().is_ok_and(|stored| stored == *reasons),
+            _ => true,
+        }
+}
+
+/// Reads a record as versions up to 0.1 did.
+///
+/// # Errors
+/// As [`read_command`] did then: a record that is a command now may have been a dead letter.
+pub fn read_strictly(record: &Record) -> Result<Command, Fault> {
+    let envelope = envelope::open(record, true)?;
+    read_fields(envelope.kind.as_deref(), envelope.payload.as_ref(), &Reader::strict())
+}
+
+fn read_fields(declared: Option<&str>, payload: &str, reader: &Reader) -> Result<Command, Fault> {
+    let kind = envelope::kind_of(declared, payload)?;
     if kind == types::ORDER_CREATED {
-        order_created::read_faulty(payload)
+        order_created::read_fields(payload, reader)
     } else if let Some(kind) = order_followed::FollowUpKind::of(&kind) {
-        order_followed::read(kind, payload)
+        order_followed::read(kind, payload, reader)
     } else if let Some(kind) = adjustment::AdjustmentKind::of(&kind) {
-        adjustment::read(kind, payload)
+        adjustment::read(kind, payload, reader)
     } else {
         Err(Fault::new(
             FaultCode::UnknownType,

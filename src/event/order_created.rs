@@ -1,12 +1,13 @@
 //! Reading `order.created`.
 //!
 //! Twice: [`read`] is quick and gives up at the first thing out of order,
-//! [`read_faulty`] then takes its time and names every line at fault.
+//! [`read_fields`] then takes its time, and names every line at fault.
 
 use super::envelope::no_fields;
+use super::field::{self, Reader};
 use super::json::{self, Object};
 use super::order::{OrderCreated, OrderCreatedLine};
-use super::{Fault, field, lines};
+use super::{Fault, lines};
 use crate::ledger::{
     Command, CommandKind, HoldSeconds, Id, Item, Location, MAX_LINES, Policy, Quantity, Sku, Terms,
 };
@@ -36,14 +37,14 @@ fn read_line(line: &OrderCreatedLine<'_>) -> Option<(Item, Quantity)> {
 ///
 /// # Errors
 /// [`Fault`] when the value is no object, or its id is missing, invalid or ambiguous.
-pub(super) fn read_faulty(payload: &str) -> Result<Command, Fault> {
+pub(super) fn read_fields(payload: &str, reader: &Reader) -> Result<Command, Fault> {
     let [order_id, lines, policy, hold] =
         json::fields(payload, ["order_id", "lines", "policy", "hold_seconds"]).map_err(no_fields)?;
-    let id = field::id(&order_id)?;
+    let id = reader.id(&order_id)?;
     let mut faults = field::Faults::default();
     let policy = faults.keep(field::policy(&policy));
-    let hold = faults.keep(field::optional(&hold, field::hold_seconds));
-    let lines = faults.keep_lines(lines::read(&lines));
+    let hold = faults.keep(field::optional(&hold, |hold| reader.hold_seconds(hold)));
+    let lines = faults.keep_lines(lines::read(&lines, reader));
     Ok(match (lines, policy, hold) {
         (Some(lines), Some(policy), Some(hold)) => Command::order_created(id, lines, Terms { policy, hold }),
         _ => Command::invalid(id, CommandKind::OrderCreated, faults.reasons(), payload.as_bytes()),

@@ -1,13 +1,10 @@
 //! Repairing a record before it is asked again: its headers, and its value as the pipeline reads it.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::envelope::{frame_and_text, is_content_type};
+use super::json::Members;
 use super::{ERROR_HEADERS, Header, OMITTED_HEADERS, Record};
 
 /// What is changed of a record, in this order: its headers, then its value.
@@ -114,36 +111,13 @@ fn fit(why: &str, frame: &[u8]) -> String {
     if frame.is_empty() { why.to_owned() } else { format!("{why} (it is framed: only JSON is read)") }
 }
 
-/// The fields of an object in their order, as they are written, also those that come twice.
-struct Fields<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    fields.push((name, map.next_value::<&'de RawValue>()?));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
 /// A text changed by a merge patch. By hand: read as a value of serde's, numbers would be rounded, and of two fields of one
 /// name one would be taken on a guess.
 fn merge(text: &str, patch: &Map<String, Value>) -> Result<String, String> {
     let document: &RawValue =
         serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let fields = if document.get().starts_with('{') {
-        let Fields(fields) =
+        let Members(fields) =
             serde_json::from_str(document.get()).map_err(|error| format!("it is no JSON: {error}"))?;
         fields
     } else {

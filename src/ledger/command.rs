@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{HoldSeconds, Id, Item, Limits, Location, MAX_QUANTITY, Quantity, Reason};
+use super::{Decision, HoldSeconds, Id, Item, Limits, Location, MAX_QUANTITY, Quantity, Reason};
 
 /// What a command is about. Its number is stored: never reuse or change one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,6 +109,11 @@ impl Digest {
         let mut builder = DigestBuilder(Vec::with_capacity(DIGEST_BUFFER));
         builder.text(content_type);
         builder
+    }
+
+    /// That of a value which is refused for its content.
+    fn of_invalid(value: &[u8]) -> Self {
+        Self::builder("invalid").bytes(value).finish()
     }
 }
 
@@ -260,6 +265,8 @@ pub struct Command {
     pub digest: Digest,
     /// What to do.
     pub action: Action,
+    /// What earlier versions had for the digest where they refused this very value for how it was written.
+    pub refused_as: Option<Digest>,
 }
 
 impl Command {
@@ -328,8 +335,21 @@ impl Command {
     pub fn invalid(id: Id, kind: CommandKind, faults: Vec<Reason>, value: &[u8]) -> Self {
         // There is one end of a hold, and no faulty question may use it up.
         debug_assert!(kind != CommandKind::HoldExpired);
-        let digest = Digest::builder("invalid").bytes(value).finish();
-        Self::of(id, kind, digest, Action::Refuse(faults))
+        Self::of(id, kind, Digest::of_invalid(value), Action::Refuse(faults))
+    }
+
+    /// The same of a value that earlier versions refused for how it was written: what they decided of it stands when that
+    /// very value comes again.
+    #[must_use]
+    pub fn refused_before(self, value: &[u8]) -> Self {
+        Self { refused_as: Some(Digest::of_invalid(value)), ..self }
+    }
+
+    /// Whether this decision is of the same content: made of it as it is read now, or a refusal of this very value by a
+    /// version that did not read it yet.
+    #[must_use]
+    pub fn is_of(&self, decision: &Decision) -> bool {
+        self.digest == decision.digest || self.refused_as == Some(decision.digest)
     }
 
     /// Pieces that came in.
@@ -382,7 +402,7 @@ impl Command {
     }
 
     fn of(id: Id, kind: CommandKind, digest: Digest, action: Action) -> Self {
-        Self { key: CommandKey { id, kind }, digest, action }
+        Self { key: CommandKey { id, kind }, digest, action, refused_as: None }
     }
 
     /// The items whose levels must be read and locked to decide this command, beside those of the order it follows.

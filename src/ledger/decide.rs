@@ -151,10 +151,10 @@ pub(super) fn order_state(created: &Decision) -> OrderState {
 fn meet_again(first: &Arc<Decision>, request: &Request) -> Outcome {
     if first.source.is_some() && first.source == request.source {
         Outcome::Republished(Arc::clone(first))
-    } else if first.digest != request.command.digest {
-        Outcome::Conflict { first: first.source.clone() }
-    } else {
+    } else if request.command.is_of(first) {
         Outcome::Repeated
+    } else {
+        Outcome::Conflict { first: first.source.clone() }
     }
 }
 

@@ -11,6 +11,7 @@ mod command;
 mod decide;
 mod decision;
 mod detail;
+mod exact;
 mod ids;
 mod level;
 mod order;
@@ -28,6 +29,7 @@ pub use detail::{
     AcceptedLine, Adjusted, AdjustedLine, Confirmed, ConfirmedLine, Extended, GivenBack, OrderTaken, Reason,
     Rejected, ReturnedLine,
 };
+pub use exact::{Exact, are_digits};
 pub use ids::{
     HoldSeconds, HoldSecondsError, Id, IdError, Item, Location, MAX_HOLD_SECONDS, MAX_ID_BYTES, MAX_LINES,
     MAX_QUANTITY, Quantity, QuantityError, Sku, is_invisible, visible,

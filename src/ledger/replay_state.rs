@@ -206,6 +206,7 @@ impl ReplayState {
             digest: decision.digest,
             // A text that is not readable differs from whatever is decided of nothing.
             action: reconstruct(decision, hold, available).unwrap_or(super::Action::Refuse(Vec::new())),
+            refused_as: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::batch::{PendingBatch, Slice, drop_ended};
 use super::ownership::{Ownership, Ticket};
-use crate::event::{Channel, Fault, FaultCode, Outgoing, Record, dead_letter, result};
+use crate::event::{Channel, Fault, FaultCode, Outgoing, Record, dead_letter, read_strictly, result};
 use crate::kafka::transactional::{Refusal, RefusalCode};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
 use crate::store::Applied;
@@ -212,6 +212,10 @@ fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
     }
     let fault = match outcome {
         Outcome::Conflict { first } => Fault::order_conflict(first.as_ref()),
+        // What an earlier version read no command from was a dead letter, perhaps not published yet.
+        Outcome::Undecided if let Err(fault) = read_strictly(&record) => {
+            return letter(record, &fault, "read");
+        }
         Outcome::Undecided => Fault::undecided_below_position(),
         Outcome::Repeated | Outcome::NotDue | Outcome::Decided(_) | Outcome::Republished(_) => {
             return (RecordEnd::Absorbed, None);

@@ -248,11 +248,15 @@ struct Bucket {
     envelopes: u64,
     /// Whether the envelope of an event of it is not known: then those of the others are not compared either.
     has_unknown: bool,
+    /// Whether one of its events may be there instead of another.
+    has_allowed: bool,
 }
 
 impl Bucket {
     fn is_even(&self) -> bool {
-        (self.count, self.fingerprints) == (0, 0) && (self.envelopes == 0 || self.has_unknown)
+        (self.count, self.fingerprints) == (0, 0)
+            && (self.envelopes == 0 || self.has_unknown)
+            && !self.has_allowed
     }
 }
 
@@ -288,6 +292,11 @@ impl Reconciler for Sums {
         self.expect(event);
     }
 
+    fn allow(&mut self, event: Event) {
+        // Sums cannot tell one thing or another: the names must.
+        self.0[bucket(&event.id)].has_allowed = true;
+    }
+
     fn find(&mut self, event: Event, _: &Source) {
         let sums = &mut self.0[bucket(&event.id)];
         sums.count -= 1;
@@ -303,6 +312,8 @@ pub struct Names {
     expected: HashMap<EventId, Vec<Digests>>,
     /// Those that may be missing.
     excused: HashSet<EventId>,
+    /// Those that may be there.
+    allowed: HashMap<EventId, Vec<Digests>>,
     found: HashMap<EventId, Vec<(Digests, Source)>>,
 }
 
@@ -370,6 +381,14 @@ impl Names {
     pub fn named(mut self) -> Named {
         let mut wrong = Vec::new();
         let (mut excused_results, mut excused_letters) = (0, 0);
+        // One of them stands for what is expected of its id, or for nothing.
+        for (id, allowed) in &self.allowed {
+            let is_it = |found: &[(Digests, Source)]| matches!(found, [(found, _)] if allowed.iter().any(|known| known.is(*found)));
+            if self.found.get(id).is_some_and(|found| is_it(found)) {
+                self.found.remove(id);
+                self.expected.remove(id);
+            }
+        }
         for (id, expected) in self.expected {
             let found = self.found.remove(&id).unwrap_or_default();
             let (right, altered): (Vec<_>, Vec<_>) =
@@ -419,6 +438,12 @@ impl Reconciler for Names {
         self.expect(event);
     }
 
+    fn allow(&mut self, event: Event) {
+        if self.names(&event) {
+            self.allowed.entry(event.id.clone()).or_default().push(Digests::of(&event));
+        }
+    }
+
     fn find(&mut self, event: Event, at: &Source) {
         if self.names(&event) {
             let digests = Digests::of(&event);
@@ -434,6 +459,9 @@ pub trait Reconciler {
 
     /// This should be published, unless its record was deleted before it could be; or it was, and is deleted since.
     fn expect_excused(&mut self, event: Event);
+
+    /// This may be published, instead of what else is expected of its id or of nothing.
+    fn allow(&mut self, event: Event);
 
     /// This was published, there.
     fn find(&mut self, event: Event, at: &Source);
@@ -452,6 +480,33 @@ mod tests {
 
     fn at(offset: i64) -> Source {
         Source { at: TopicPartition::new("stock.accepted", 0), offset: Offset(offset) }
+    }
+
+    #[test]
+    fn what_may_be_there_stands_for_what_is_expected_or_for_nothing() {
+        let wrong = |expected: Option<u64>, found: &[u64]| {
+            let fill = |reconciler: &mut dyn Reconciler| {
+                if let Some(fingerprint) = expected {
+                    reconciler.expect(event("a", fingerprint));
+                }
+                reconciler.allow(event("a", 7));
+                for (offset, fingerprint) in (0..).zip(found) {
+                    reconciler.find(event("a", *fingerprint), &at(offset));
+                }
+            };
+            let mut sums = Sums::default();
+            fill(&mut sums);
+            let mut names = Names::of(sums.uneven().0);
+            fill(&mut names);
+            names.named().wrong.into_iter().map(|(_, wrong)| wrong).collect::<Vec<_>>()
+        };
+        for (expected, found) in [(None, &[][..]), (None, &[7]), (Some(1), &[1]), (Some(1), &[7])] {
+            assert_eq!(wrong(expected, found), [], "{expected:?} {found:?}");
+        }
+        assert_eq!(wrong(Some(1), &[]), [Wrong::Missing]);
+        assert_eq!(wrong(Some(1), &[9]), [Wrong::Altered(at(0))]);
+        assert_eq!(wrong(Some(1), &[1, 7]), [Wrong::Altered(at(1))]);
+        assert_eq!(wrong(None, &[9]), [Wrong::Unknown(vec![at(0)])]);
     }
 
     /// What is wrong when this was to be published and that was.

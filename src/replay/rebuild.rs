@@ -12,7 +12,7 @@ use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::{RowComparison, compare_rows};
 use super::scope::{Scope, check_fits};
-use crate::event::{Record, read_command};
+use crate::event::{Record, read_as_decided, read_command};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
@@ -304,7 +304,7 @@ impl Restorer<'_> {
 fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
     let Decision { key, source, digest, .. } = &*entry.decision;
     let command = match (record, source) {
-        (Some(record), _) => read_command(&record).with_context(|| {
+        (Some(record), _) => read_as_decided(&record, &entry.decision).with_context(|| {
             format!("{key} was decided, but its record {} is no command now", record.source)
         })?,
         (None, Some(source)) => {
@@ -318,7 +318,7 @@ fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
                 entry.decision.reasons().ok().map(Action::Refuse)
             };
             let action = action.with_context(|| format!("the decision of {key} is not readable"))?;
-            Command { key: key.clone(), digest: *digest, action }
+            Command { key: key.clone(), digest: *digest, action, refused_as: None }
         }
     };
     Ok(Request { command, source: source.clone() })

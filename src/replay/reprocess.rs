@@ -255,7 +255,7 @@ async fn commands_of(
     let mut sent = Vec::new();
     for (record, origin, command) in commands {
         match known.get(&command.key) {
-            Some(first) if first.digest == command.digest => report.decided += 1,
+            Some(first) if command.is_of(first) => report.decided += 1,
             Some(_) => refuse(
                 report,
                 &record.source,

@@ -12,7 +12,7 @@ use super::incarnations::check_same;
 use super::join::Join;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Scope};
-use crate::event::read_command;
+use crate::event::read_as_decided;
 use crate::kafka::reader::OffsetRange;
 use crate::ledger::{
     Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Request, Seq, Sequenced, Stamp,
@@ -110,7 +110,7 @@ pub async fn simulate(
                 simulation.pass(&entry);
                 continue;
             }
-            let command = record.as_ref().and_then(|record| read_command(record).ok());
+            let command = record.as_ref().and_then(|record| read_as_decided(record, &entry.decision).ok());
             // An operator's own command, which is in no topic.
             let own = || {
                 (entry.decision.source.is_none() && entry.decision.accepted)
@@ -120,6 +120,7 @@ pub async fn simulate(
                         key: entry.decision.key.clone(),
                         digest: entry.decision.digest,
                         action,
+                        refused_as: None,
                     })
             };
             if let Some(command) = command.or_else(own) {

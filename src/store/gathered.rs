@@ -88,7 +88,7 @@ impl Shared {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, askers = askers.len(), "levels were asked for together")
+                    tracing::debug!(%error, askers = askers.len(), "levels were asked for together");
                 }
             }
         }

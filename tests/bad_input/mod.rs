@@ -3,6 +3,8 @@
 //! The table is data, so that the pipeline's test can send the same records
 //! through a real broker and expect the same.
 
+mod wrapped;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use stock_verifier::event::{
@@ -79,6 +81,15 @@ fn quantity(name: &'static str, quantity: &str, said: &'static str) -> Case {
     lines(name, &format!(r#"[{{"sku":"MUG","quantity":{quantity}}}]"#), invalid(&[(Some(1), said)]))
 }
 
+/// An order with one line of this quantity, as JSON, which is exactly so many.
+fn exact(name: &'static str, quantity: &str, pieces: i64) -> Case {
+    lines(
+        name,
+        &format!(r#"[{{"sku":"MUG","quantity":{quantity}}}]"#),
+        Expected::Order(vec![("MUG", pieces)]),
+    )
+}
+
 fn invalid(faults: &[(Option<u32>, &'static str)]) -> Expected {
     Expected::Invalid(faults.to_vec())
 }
@@ -98,7 +109,9 @@ const STRUCTURED: &[u8] = b"application/cloudevents+json; charset=UTF-8";
 
 /// Every kind of input.
 pub fn cases() -> Vec<Case> {
-    [not_a_command(), identity(), quantities(), carts(), terms(), fields(), envelopes(), frames()].concat()
+    let wrapped = wrapped::cases();
+    [not_a_command(), identity(), quantities(), carts(), terms(), fields(), envelopes(), frames(), wrapped]
+        .concat()
 }
 
 fn not_a_command() -> Vec<Case> {
@@ -112,7 +125,7 @@ fn not_a_command() -> Vec<Case> {
         bytes("not UTF-8", b"{\"type\":\"order.created\",\"order_id\":\"\xff\"}", dead(NotUtf8)),
         bytes("not UTF-8 in an ignored field", b"{\"type\":\"order.created\",\"order_id\":\"x\",\"note\":\"\xc3\x28\",\"lines\":[{\"sku\":\"MUG\",\"quantity\":1}]}", dead(NotUtf8)),
         bytes("UTF-16", b"\xff\xfe{\0}\0", dead(NotUtf8)),
-        bytes("gzip", b"\x1f\x8b\x08\0\0\0\0\0", dead(NotUtf8)),
+        bytes("gzip and nothing else", b"\x1f\x8b\x08\0\0\0\0\0", dead(NotUtf8)),
         bytes("random bytes", (0..=255).rev().collect::<Vec<u8>>(), dead(NotUtf8)),
         text("not JSON", "order o-1: 2 mugs", dead(NotJson)),
         text("XML", "<order id=\"o-1\"/>", dead(NotJson)),
@@ -124,8 +137,6 @@ fn not_a_command() -> Vec<Case> {
         text("a raw control character in a string", "{\"type\":\"order.created\",\"order_id\":\"a\nb\",\"lines\":[]}", dead(NotJson)),
         text("JSON null", "null", dead(NotAnObject)),
         text("a JSON number", "42", dead(NotAnObject)),
-        text("a JSON string that holds JSON", r#""{\"type\":\"order.created\"}""#, dead(NotAnObject)),
-        text("an array of orders", &format!("[{GOOD}]"), dead(NotAnObject)),
         text("an order as an array of its fields", r#"["order.created","ID",[{"sku":"MUG","quantity":1}]]"#, dead(NotAnObject)),
         text("nested very deep and closed", &("[".repeat(DEPTH) + &"]".repeat(DEPTH)), dead(NotAnObject)),
         text("nested very deep and never closed", &r#"{"a":"#.repeat(DEPTH), dead(NotJson)),
@@ -154,11 +165,16 @@ fn identity() -> Vec<Case> {
     let mut unicode = bytes("an id with escapes and other scripts", "", good());
     unicode.order_id = String::from("Größe \"42\" \\ 红 🦀");
     unicode.value = Some(GOOD.replace("ID", r#"Gr\u00f6\u00dfe \"42\" \\ 红 \ud83e\udd80"#).into_bytes());
+    let mut number = bytes("an id that is a number beyond any float's digits", "", good());
+    number.order_id = String::from("90071992547409930000000000000000001");
+    number.value = Some(GOOD.replace("\"ID\"", &number.order_id).into_bytes());
     vec![
         text("no id", r#"{"type":"order.created","lines":[{"sku":"MUG","quantity":1}]}"#, dead(MissingId)),
         id("a null id", "null", MissingId),
         id("an empty id", "\"\"", InvalidId),
-        id("an id that is a number", "1001", InvalidId),
+        id("an id with a fraction", "1001.0", InvalidId),
+        id("an id with an exponent", "1e3", InvalidId),
+        id("an id of 129 digits", &"9".repeat(MAX_ID_BYTES + 1), InvalidId),
         id("an id that is an object", "{\"id\":\"x\"}", InvalidId),
         id("an id nested very deep", &("[".repeat(DEPTH) + &"]".repeat(DEPTH)), InvalidId),
         id("an id one byte too long", &format!("\"{}\"", "i".repeat(MAX_ID_BYTES + 1)), InvalidId),
@@ -171,6 +187,7 @@ fn identity() -> Vec<Case> {
         id("two types", r#""one","type":"order.created""#, DuplicateField),
         longest,
         unicode,
+        number,
     ]
 }
 
@@ -179,14 +196,41 @@ fn quantities() -> Vec<Case> {
         quantity("a zero quantity", "0", "between 1 and"),
         quantity("a negative zero quantity", "-0", "between 1 and"),
         quantity("a negative quantity", "-3", "between 1 and 1000000000000, is -3"),
-        quantity("a fractional quantity", "1.5", "without fraction or exponent, is 1.5"),
-        quantity("a whole quantity with a fraction", "1.0", "without fraction or exponent, is 1.0"),
-        quantity("a quantity with an exponent", "1e3", "without fraction or exponent, is 1e3"),
+        quantity("a fractional quantity", "1.5", "must be a whole number, is 1.5"),
+        quantity(
+            "a quantity a float takes for whole",
+            "2.00000000000000000001",
+            "must be a whole number, is 2.0",
+        ),
+        quantity("a fractional quantity in a string", "\"1.5\"", "must be a whole number, is 1.5"),
+        quantity("a quantity of nothing with a fraction", "0.0", "between 1 and 1000000000000, is 0.0"),
+        quantity("a quantity with a sign in a string", "\"+2\"", "must be a whole number, is a string"),
+        quantity(
+            "a quantity with zeros before it in a string",
+            "\"02\"",
+            "must be a whole number, is a string",
+        ),
+        quantity("a quantity with white space in a string", "\" 2\"", "must be a whole number, is a string"),
+        quantity("a quantity with thousands in a string", "\"1,000\"", "must be a whole number, is a string"),
+        quantity(
+            "a quantity in hexadecimal digits in a string",
+            "\"0x2\"",
+            "must be a whole number, is a string",
+        ),
+        quantity("an empty quantity", "\"\"", "must be a whole number, is a string"),
+        quantity("a quantity in words", "\"two\"", "must be a whole number, is a string"),
+        exact("a whole quantity with a fraction", "1.0", 1),
+        exact("a quantity with an exponent", "1e3", 1_000),
+        exact("a quantity whose exponent makes it whole", "20e-1", 2),
+        exact("a quantity in a string", "\"2\"", 2),
+        exact("a quantity with a fraction in a string", "\"2.0000\"", 2),
+        exact("a quantity with an exponent in a string", "\"0.2E+1\"", 2),
+        exact("a quantity in a string with an escape", r#""\u0032""#, 2),
+        exact("a whole quantity that a float would round", "999999999999.000000000000", 999_999_999_999),
         quantity("a quantity beyond the bound", "1000000000001", "between 1 and"),
         quantity("a quantity beyond 64 bits", "99999999999999999999", "is 99999999999999999999"),
         quantity("a quantity beyond any float", "1e999", "is 1e999"),
         quantity("a quantity of 100,000 digits", &"9".repeat(100_000), "…"),
-        quantity("a quantity in a string", "\"2\"", "must be a whole number, is a string"),
         quantity("a boolean quantity", "true", "must be a whole number, is a boolean"),
         quantity("a null quantity", "null", "quantity is missing"),
         quantity("a quantity that is an array", "[1]", "is an array"),
@@ -300,6 +344,11 @@ fn terms() -> Vec<Case> {
         on("two policies", r#""policy":"partial","policy":"partial""#, invalid(&[(None, "more than once")])),
         on("a hold of no time", r#""hold_seconds":0"#, invalid(&[(None, "between 1 and 2678400, is 0")])),
         on("a hold too long", r#""hold_seconds":2678401"#, invalid(&[(None, "between 1 and 2678400")])),
+        on(
+            "a hold in a string and with a fraction of nothing",
+            r#""hold_seconds":"900.5""#,
+            invalid(&[(None, "must be a whole number, is 900.5")]),
+        ),
         on("a hold in words", r#""hold_seconds":"15m""#, invalid(&[(None, "a whole number, is a string")])),
         at("an empty location", r#""""#, "location must not be empty"),
         at("a location that is a number", "7", "location must be a string, is a number"),
@@ -398,7 +447,12 @@ fn envelopes() -> Vec<Case> {
         ),
         event("a structured CloudEvent with bad base64", r#","data_base64":"!!!""#, dead(BadEnvelope)),
         event("a structured CloudEvent with base64 of no text", r#","data_base64":"/w==""#, dead(NotUtf8)),
-        event("a structured CloudEvent whose data is a string", r#","data":"{}""#, dead(NotAnObject)),
+        event("a structured CloudEvent whose data is a word", r#","data":"none""#, dead(NotAnObject)),
+        event(
+            "a structured CloudEvent whose data is a JSON string without an id",
+            r#","data":"{}""#,
+            dead(FaultCode::MissingId),
+        ),
         event(
             "a structured CloudEvent whose data has another type",
             r#","data":{"type":"order.cancelled","order_id":"ID"}"#,
@@ -481,6 +535,8 @@ fn check(case: &Case, record: &Record) {
                     }
                 })
                 .collect();
+            // What an earlier version made of it is not what it says.
+            let command = Command { refused_as: None, ..command };
             assert_eq!(command, order(&case.order_id, &lines), "{}", case.name);
         }
         (Expected::Invalid(faults), Ok(command)) => {

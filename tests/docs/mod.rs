@@ -1,5 +1,7 @@
 //! What the documents show is what the program does.
 
+mod formats;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -13,6 +15,7 @@ const README: &str = include_str!("../../README.md");
 const CONTRIBUTING: &str = include_str!("../../CONTRIBUTING.md");
 const MAKEFILE: &str = include_str!("../../Makefile");
 const CONTRACT: &str = include_str!("../../docs/contract.md");
+const FORMATS: &str = include_str!("../../docs/formats.md");
 
 /// The lines of a document's code blocks in this language.
 fn shown(document: &'static str, language: &str) -> Vec<&'static str> {

@@ -2,6 +2,7 @@
 
 mod damage;
 mod docs;
+mod earlier;
 mod rebuild;
 mod redo;
 

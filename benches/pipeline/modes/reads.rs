@@ -91,7 +91,7 @@ fn measure(bench: &mut Bench, standby: &Standby, source: Source) -> Result<Measu
             Source::Replica => arguments
                 .extend(["--read-database-url".to_owned(), standby.url_of(database).unwrap_or_default()]),
             Source::LevelsTopic => {
-                arguments.extend(["--precheck-from".to_owned(), "levels-topic".to_owned()])
+                arguments.extend(["--precheck-from".to_owned(), "levels-topic".to_owned()]);
             }
         }
         arguments

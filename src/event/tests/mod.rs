@@ -1,9 +1,11 @@
 //! What the tests have in common.
 
 mod commands;
+mod leniency;
 mod results;
 mod robust;
 mod schemas;
+mod wrapped;
 
 use super::*;
 use crate::ledger::{

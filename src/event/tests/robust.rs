@@ -52,7 +52,7 @@ fn publish(record: &Record) {
             let letter = dead_letter(record.clone(), &fault, "read");
             assert_eq!((letter.key, letter.value), (record.key.clone(), record.value.clone()));
         }
-        Ok(Command { key, digest, action }) => {
+        Ok(Command { key, digest, action, .. }) => {
             if let Action::Refuse(reasons) = &action {
                 assert!(!reasons.is_empty());
             }
@@ -69,7 +69,7 @@ proptest! {
     #[test]
     fn a_good_order_is_read_alike_by_the_quick_and_the_careful_reader((text, command) in good_order()) {
         prop_assert_eq!(order_created::read(&text, false), Some(command.clone()));
-        prop_assert_eq!(order_created::read_faulty(&text), Ok(command.clone()));
+        prop_assert_eq!(order_created::read_fields(&text, &Reader::strict()), Ok(command.clone()));
         prop_assert_eq!(read_command(&record(text)), Ok(command));
     }
 
@@ -118,7 +118,7 @@ proptest! {
                 "type", "order_id", "lines", "policy", "hold_seconds", "return_id", "confirmation_id", "extension_id",
                 "adjustment_id", "sku", "location", "quantity", "available", "backorder_limit", "order_limit",
             ]),
-            r#"null|1|-1|1.5|"order.created"|"x"|"partial"|\[\]|\[\{"sku":"x","quantity":1\},\{"sku":2\}\]|\{\}"#,
+            r#"null|1|-1|1.5|2.0|"2"|"1e0"|"order.created"|"x"|"partial"|\[\]|\[\{"sku":"x","quantity":1\},\{"sku":2\}\]|\{\}"#,
         ), 0..6),
     ) {
         let fields: Vec<_> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value},")).collect();
