@@ -460,6 +460,21 @@ pub struct HttpArgs {
     #[arg(long, env = "STOCK_VERIFIER_READ_MAX_LAG", value_name = "TIME", default_value = "5s",
           value_parser = humantime::parse_duration)]
     pub read_max_lag: Duration,
+
+    /// What prechecks are answered from
+    #[arg(long, env = "STOCK_VERIFIER_PRECHECK_FROM", value_name = "SOURCE", value_enum,
+          default_value_t = PrecheckSource::Database)]
+    pub precheck_from: PrecheckSource,
+}
+
+/// What prechecks are answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecheckSource {
+    /// The ledger's database, or its replicas
+    Database,
+    /// The levels topic, followed in memory; the database where that does not know an item or is behind. Levels are
+    /// published some time after they moved, which the age of an answer does not count
+    LevelsTopic,
 }
 
 impl HttpArgs {

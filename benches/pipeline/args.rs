@@ -68,6 +68,19 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', requires = "latency")]
     pub rates: Vec<f64>,
 
+    /// Instead: what reads cost deciding: latency while prechecks are answered from the primary, from a replica, and from
+    /// the levels in memory, next to none
+    #[arg(long)]
+    pub reads: bool,
+
+    /// With --reads: so many prechecks a second
+    #[arg(long, value_name = "N", default_value_t = 5_000, requires = "reads")]
+    pub read_rate: u32,
+
+    /// With --reads: so many orders a second
+    #[arg(long, value_name = "N", default_value_t = 20_000.0, requires = "reads")]
+    pub order_rate: f64,
+
     /// Instead: a backlog of so many orders: memory, and the time until the first result
     #[arg(long, value_name = "ORDERS")]
     pub backlog: Option<usize>,

@@ -13,6 +13,8 @@ pub struct Services {
     pub brokers: String,
     pub database_url: String,
     pub redis_url: Option<String>,
+    /// Where PostgreSQL's programs are, where the environment says so.
+    pub postgres_programs: Option<PathBuf>,
     /// A directory on the disk the servers write to.
     pub disk: PathBuf,
     /// The servers' processes, where the environment says which they are, and this one.
@@ -74,6 +76,7 @@ impl Services {
             brokers: needed("KAFKA_BROKERS")?,
             database_url: needed("DATABASE_URL")?,
             redis_url: of("REDIS_URL"),
+            postgres_programs: path("PG_BIN"),
             disk: state.unwrap_or_else(std::env::temp_dir),
             watched,
             stop: Stop(started),

@@ -49,7 +49,7 @@ fn rest_after(begun: Instant, shortest: Duration) -> Duration {
 }
 
 /// What moved since it was published last.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Waiting {
     levels: Mutex<Map<Item, Level>>,
     round: AtomicBool,
@@ -77,7 +77,7 @@ impl Waiting {
 }
 
 /// Takes the word of the other stages that levels moved.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct LevelChanges(Option<Arc<Waiting>>);
 
 impl LevelChanges {
@@ -92,6 +92,12 @@ impl LevelChanges {
         if let Some(waiting) = &self.0 {
             waiting.mark(moved);
         }
+    }
+
+    /// How many items wait to be published.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.levels().len())
     }
 
     /// Any level may have moved unpublished: partitions were taken over from an instance that is gone.

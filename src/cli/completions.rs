@@ -24,5 +24,10 @@ pub fn run(args: &CompletionsArgs) -> Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     generate(args.shell, &mut command, name, &mut script);
-    console::print(&String::from_utf8(script).context("the completions are not UTF-8")?)
+    let script = String::from_utf8(script).context("the completions are not UTF-8")?;
+    console::print(&match args.shell {
+        // clap_complete 4.6.11 writes a hyphen of the program's name in two ways, and then completes no subcommand.
+        Shell::Bash => script.replace("stock__subcmd__verifier", "stock__verifier"),
+        _ => script,
+    })
 }

@@ -77,9 +77,9 @@ pub async fn execute(command: OrdersCommand, store: &dyn Store) -> Result<String
 }
 
 async fn shown(id: &Id, json: bool, store: &dyn Store) -> Result<String> {
-    let AsOf { mut value, at } = store.orders(std::slice::from_ref(id)).await?;
+    let AsOf { mut value, at, .. } = store.orders(std::slice::from_ref(id)).await?;
     let Some(life) = value.remove(id) else { return Err(unknown(id, store).await) };
-    let found = AsOf { value: life, at };
+    let found = AsOf::new(life, at);
     let view = OrderView::of(id.clone(), &found)?;
     let published = published(&found.value)?;
     if json { as_json(&view, &published) } else { Ok(as_text(&view, &published)) }

@@ -2,19 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context as _, Result, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Access, open_ledger};
-use crate::config::{DatabaseArgs, HttpArgs};
-use crate::event::TraceContext;
-use crate::http::{self, Api, Server, Token};
+use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
+use crate::event::{TraceContext, read_level};
+use crate::http::{self, Api, LevelCache, Server, Token};
+use crate::kafka::follower::{Followed, Follower};
 use crate::kafka::probe::probe;
+use crate::ledger::Stamp;
 use crate::observe::{CONTENT_TYPE, Observed, Traces};
 use crate::pipeline::{Settings, StoppedPartitions};
 use crate::store::postgres::{Connections, Replicas};
-use crate::store::{LedgerQueries, Store};
+use crate::store::{Gathered, LedgerQueries, Store};
 
 /// Connections to PostgreSQL for reads: look-ups by index take a fraction of a millisecond each, so few answer thousands
 /// a second. Their own, so that who reads never waits with who decides, nor the other way round.
@@ -24,6 +27,8 @@ const CONNECTIONS: Connections = Connections { batches: 1, readers: 4, others: 1
 pub(super) struct Reads {
     pub(super) server: Server,
     source: Source,
+    /// Keeps the levels in memory up to date, where any are.
+    _follower: Option<Follower>,
 }
 
 /// What is read.
@@ -52,8 +57,8 @@ impl Source {
 
     fn queries(&self) -> Arc<dyn LedgerQueries> {
         match self {
-            Self::Ledger(store) => store.clone(),
-            Self::Replicas(replicas) => replicas.clone(),
+            Self::Ledger(store) => Arc::new(Gathered::new(store.clone())),
+            Self::Replicas(replicas) => Arc::new(Gathered::new(replicas.clone())),
         }
     }
 
@@ -76,10 +81,18 @@ impl Reads {
     ) -> Result<Option<Self>> {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
+        let (levels, follower) = match follow_levels(http, settings)? {
+            Some((levels, follower)) => (Some(levels), Some(follower)),
+            None => (None, None),
+        };
         let source = Source::open(http, database).await?;
         let metrics = observed.metrics.clone();
+        if let Source::Replicas(replicas) = &source {
+            metrics.replicas(replicas);
+        }
         let api = Api {
             queries: source.queries(),
+            levels,
             kafka: Box::new(probe(&settings.kafka, &settings.topics.orders_topic)?),
             stopped: Box::new(move || {
                 stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()
@@ -93,7 +106,7 @@ impl Reads {
         };
         let server = Self::listen(listen, api, &source).await?;
         tracing::info!("answering reads, probes and metrics at http://{}", server.address());
-        Ok(Some(Self { server, source }))
+        Ok(Some(Self { server, source, _follower: follower }))
     }
 
     async fn listen(listen: SocketAddr, api: Api, source: &Source) -> Result<Server> {
@@ -116,6 +129,36 @@ impl Reads {
         self.server.stop().await;
         self.source.close().await;
     }
+}
+
+/// Levels in memory, and what keeps them up to date, where prechecks are answered from them.
+fn follow_levels(http: &HttpArgs, settings: &Settings) -> Result<Option<(Arc<LevelCache>, Follower)>> {
+    if http.precheck_from == PrecheckSource::Database {
+        return Ok(None);
+    }
+    if settings.levels.delay().is_none() {
+        bail!(
+            "--precheck-from levels-topic follows what --no-levels does not publish: leave one of them out"
+        );
+    }
+    let cache = Arc::new(LevelCache::new(http.read_max_lag));
+    let told = {
+        let cache = Arc::clone(&cache);
+        move |followed| match followed {
+            Followed::Record(record) => {
+                // Another program's record is nothing of ours; the audit names it.
+                if let Some((item, level)) = read_level(&record) {
+                    cache.published(item, level);
+                }
+            }
+            Followed::UpTo(time) => {
+                let micros = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros());
+                cache.followed_until(Stamp(i64::try_from(micros).unwrap_or(i64::MAX)));
+            }
+        }
+    };
+    let follower = Follower::start(&settings.kafka, &settings.topics.levels_topic, told)?;
+    Ok(Some((cache, follower)))
 }
 
 /// How each request becomes a span.

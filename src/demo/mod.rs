@@ -225,6 +225,7 @@ fn api(
 ) -> Result<Api> {
     Ok(Api {
         queries: readers.clone(),
+        levels: None,
         kafka: Box::new(probe(&settings.kafka, &settings.topics.orders_topic)?),
         stopped: Box::new(move || {
             stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()

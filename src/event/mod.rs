@@ -38,6 +38,7 @@ mod order;
 mod order_created;
 mod order_followed;
 mod outgoing;
+mod read_level;
 mod repair;
 pub mod schema;
 
@@ -47,7 +48,7 @@ pub use outgoing::{
     CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, OutgoingHeader,
     dead_letter, hold_due, level, result, sha256,
 };
-
+pub use read_level::{PublishedLevel, level_item, read_level};
 pub use repair::Repair;
 
 /// One header of a record. Kafka allows a name more than once, and a header without a value.

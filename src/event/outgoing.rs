@@ -167,7 +167,7 @@ fn string(into: &mut Vec<u8>, text: &str) {
 }
 
 /// Between the SKU and the location in a level's key: a control character (unit separator), which no id holds.
-const KEY_SEPARATOR: u8 = 0x1f;
+pub(super) const KEY_SEPARATOR: u8 = 0x1f;
 
 /// The event that publishes an item's level.
 ///

@@ -9,6 +9,7 @@
 mod answer;
 pub mod bounds;
 mod health;
+mod level_cache;
 mod movements;
 pub mod openapi;
 mod orders;
@@ -41,6 +42,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use answer::AS_OF;
 pub use health::Stopped;
+pub use level_cache::LevelCache;
 pub(crate) use movements::MovementView;
 pub(crate) use orders::{OrderStanding, OrderView};
 pub use state::{Metrics, Render};
@@ -67,6 +69,8 @@ pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = anyhow::Result<()>>
 pub struct Api {
     /// What is read.
     pub queries: Arc<dyn LedgerQueries>,
+    /// Levels in memory that prechecks are answered from, where any are kept.
+    pub levels: Option<Arc<LevelCache>>,
     /// How Kafka is asked whether it is there.
     pub kafka: Probe,
     /// Names the partitions that are stopped.
@@ -111,7 +115,7 @@ impl Server {
             let (waiters, queries) = (Arc::clone(&waiters), Arc::clone(&api.queries));
             async move { waiters.run(&*queries).await }
         });
-        let state = ApiState::new(api.queries, Arc::clone(&waiters), health, api.metrics);
+        let state = ApiState::new(api.queries, api.levels, Arc::clone(&waiters), health, api.metrics);
         let required = Required::new(api.token);
         let router = router(state, required.clone(), api.watch);
         let serving = tokio::spawn(server::serve(listener, router, stop.clone()));
@@ -227,7 +231,8 @@ mod tests {
     fn addresses(panics: bool) -> Router {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
-        router(ApiState::new(Arc::new(Silent { panics }), waiters, health, None), Required::default(), None)
+        let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None);
+        router(state, Required::default(), None)
     }
 
     async fn get(addresses: &Router, path: &str) -> Response {

@@ -198,7 +198,7 @@ impl OrderView {
     /// # Errors
     /// [`StoreError::Damaged`] when a decision's text cannot be read.
     pub(crate) fn of(order_id: Id, found: &AsOf<OrderLife>) -> Result<Self, StoreError> {
-        let AsOf { value: life, at } = found;
+        let AsOf { value: life, at, .. } = found;
         let mut view = Self {
             as_of: at.rfc3339(),
             standing: standing(life),
@@ -360,8 +360,8 @@ pub(super) async fn order(
         // The layer above lets a wait take longer.
         let read = timeout(REQUEST_LIMIT, api.queries.orders(std::slice::from_ref(&id))).await;
         let late = |_| Problem::new(Kind::TimedOut, "the database did not answer in time: ask again");
-        let AsOf { mut value, at } = read.map_err(late)??;
-        value.remove(&id).map(|life| Arc::new(AsOf { value: life, at }))
+        let AsOf { mut value, at, .. } = read.map_err(late)??;
+        value.remove(&id).map(|life| Arc::new(AsOf::new(life, at)))
     };
     let found = found.ok_or_else(|| no_decision(&id))?;
     Ok(answer(found.at, &OrderView::of(id, &found)?))

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bounds::MAX_REQUESTS;
 use super::health::Health;
+use super::level_cache::LevelCache;
 use super::problem::{Kind, Problem};
 use super::waiters::Waiters;
 use crate::store::LedgerQueries;
@@ -27,6 +28,7 @@ pub struct Metrics {
 /// What handlers work with.
 pub(super) struct ApiState {
     pub(super) queries: Arc<dyn LedgerQueries>,
+    pub(super) levels: Option<Arc<LevelCache>>,
     pub(super) waiters: Arc<Waiters>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Option<Metrics>,
@@ -36,11 +38,12 @@ pub(super) struct ApiState {
 impl ApiState {
     pub(super) fn new(
         queries: Arc<dyn LedgerQueries>,
+        levels: Option<Arc<LevelCache>>,
         waiters: Arc<Waiters>,
         health: Arc<Health>,
         metrics: Option<Metrics>,
     ) -> Self {
-        Self { queries, waiters, health, metrics, admission: Arc::new(Semaphore::new(MAX_REQUESTS)) }
+        Self { queries, levels, waiters, health, metrics, admission: Arc::new(Semaphore::new(MAX_REQUESTS)) }
     }
 
     /// Lets a request in that asks the database.

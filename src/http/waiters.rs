@@ -160,13 +160,13 @@ impl Waiters {
     }
 
     fn found(&self, asked: &[Id], found: AsOf<Map<Id, OrderLife>>) {
-        let AsOf { mut value, at } = found;
+        let AsOf { mut value, at, .. } = found;
         let mut orders = self.orders();
         for id in asked {
             if let Some(waited) = orders.waited_for.get_mut(id) {
                 waited.looked = true;
                 if let Some(life) = value.remove(id) {
-                    waited.found.send_replace(Some(Arc::new(AsOf { value: life, at })));
+                    waited.found.send_replace(Some(Arc::new(AsOf::new(life, at))));
                 }
             }
         }

@@ -7,6 +7,7 @@ mod client;
 pub mod consumer;
 mod error;
 pub mod examiner;
+pub mod follower;
 pub mod groups;
 pub mod in_process;
 mod member_id;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::kafka::consumer::{FetchedRecord, LogEnd};
 use crate::ledger::{NextOffset, TopicPartition};
+use crate::store::Advance;
 
 /// Milliseconds since 1970, by this machine's clock.
 pub(super) fn now_ms() -> i64 {
@@ -35,6 +36,8 @@ struct Lag {
     is_fetched: bool,
     /// The first record of each chunk that was read and is not published: its offset, and when it was produced.
     unpublished: VecDeque<(NextOffset, i64)>,
+    /// The same of what is not applied, and when it was read.
+    unapplied: VecDeque<(NextOffset, Instant)>,
     /// Since when there is something that is not even read.
     unread_since: Option<i64>,
 }
@@ -108,6 +111,26 @@ impl Lags {
         }
     }
 
+    /// A batch was applied that brings partitions so far: how long ago its first record was read. `None` where none is known.
+    pub(super) fn applied(&self, advances: &[Advance]) -> Option<Duration> {
+        let mut all = self.lock();
+        let mut first: Option<Instant> = None;
+        for advance in advances {
+            let Some(lag) = all.get_mut(&advance.at) else { continue };
+            if let Some((_, read)) = lag.unapplied.front() {
+                first = Some(first.map_or(*read, |first| first.min(*read)));
+            }
+            // The last chunk that begins before what comes next may go on there.
+            while lag.unapplied.get(1).is_some_and(|(next, _)| *next <= advance.next) {
+                lag.unapplied.pop_front();
+            }
+            if lag.read <= advance.next {
+                lag.unapplied.clear();
+            }
+        }
+        first.map(|first| first.elapsed())
+    }
+
     /// So far are partitions published.
     pub(super) fn published(&self, offsets: &[(TopicPartition, NextOffset)]) {
         let mut all = self.lock();
@@ -158,6 +181,8 @@ fn note_read(
     // Read again from earlier on.
     lag.unpublished.retain(|(first, _)| *first < from);
     lag.unpublished.push_back((from, first.record.timestamp_ms.unwrap_or(now_ms)));
+    lag.unapplied.retain(|(first, _)| *first < from);
+    lag.unapplied.push_back((from, Instant::now()));
     lag.read = last.record.source.offset.next();
     lag.note_unread(now_ms);
 }
@@ -252,6 +277,28 @@ mod tests {
         is(&lags, 9_000, 8, 6.0);
         lags.gone(&[at()]);
         assert_eq!(lags.all(9_000), []);
+    }
+
+    #[test]
+    fn a_batch_took_as_long_as_its_first_record_waited() {
+        let lags = Lags::default();
+        lags.begun(&at(), NextOffset(10));
+        let advance = |next| {
+            let next = NextOffset(next);
+            [Advance { at: at(), expected: next, next, applied: None, published: None }]
+        };
+        assert_eq!(lags.applied(&advance(10)), None, "nothing was read");
+        lags.read(&[record(10, 1_000), record(11, 2_000)]);
+        std::thread::sleep(Duration::from_millis(30));
+        lags.read(&[record(12, 3_000)]);
+        let first = lags.applied(&advance(11)).unwrap();
+        let second = lags.applied(&advance(12)).unwrap();
+        assert!(
+            first >= Duration::from_millis(30) && second >= first,
+            "{second:?}: a part of the same chunk"
+        );
+        assert!(lags.applied(&advance(13)).unwrap() < second, "the second chunk came later");
+        assert_eq!(lags.applied(&advance(13)), None, "all is applied");
     }
 
     #[test]

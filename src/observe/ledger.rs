@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use super::lag::Lags;
 use super::metrics::{Counters, number};
 use super::names::error_name;
 use crate::ledger::{CommandKey, Decision, Id, Item, Outcome, Sku, TopicPartition};
@@ -17,6 +18,7 @@ use crate::store::{
 pub(super) struct MeasuredLedger {
     pub(super) inner: Arc<dyn VerifierStore>,
     pub(super) counters: Arc<Counters>,
+    pub(super) lags: Arc<Lags>,
 }
 
 #[async_trait]
@@ -63,6 +65,9 @@ impl LedgerWriter for MeasuredLedger {
         self.counters.apply_seconds.observe(begun.elapsed().as_secs_f64());
         match &applied {
             Ok(applied) => {
+                if let Some(since_read) = self.lags.applied(&batch.advances) {
+                    self.counters.read_to_applied_seconds.observe(since_read.as_secs_f64());
+                }
                 self.counters.batch_commands.observe(f64::from(number(batch.requests.len())));
                 self.counters.decided(applied.outcomes.iter().filter_map(|outcome| match outcome {
                     Outcome::Decided(decision) => Some(&**decision),

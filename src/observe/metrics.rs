@@ -14,6 +14,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::lag::now_ms;
 use super::names::{ENDS, ERRORS};
+use crate::background::LevelChanges;
 use crate::event::FaultCode;
 use crate::ledger::{CommandKind, Decision};
 use crate::pipeline::{EndedRecord, RecordEnd, StoppedPartitions};
@@ -81,6 +82,8 @@ pub(super) struct Counters {
     pub(super) partitions_assigned: Counter,
     partitions_revoked: Family<OutcomeLabels, Counter>,
     pub(super) consumer_errors: Counter,
+    pub(super) pauses: Counter,
+    pub(super) read_to_applied_seconds: Histogram,
     pub(super) rewinds: Counter,
     pub(super) due_holds: Counter,
     pub(super) overdue_holds: Gauge,
@@ -184,6 +187,15 @@ impl Counters {
                 Family::default(),
             ),
             consumer_errors: names.counter("stock_verifier_consumer_errors", "Errors of the group's members"),
+            pauses: names.counter(
+                "stock_verifier_pauses",
+                "Times that a member fetched nothing more, since what it had was not taken",
+            ),
+            read_to_applied_seconds: names.histogram(
+                "stock_verifier_read_to_applied_seconds",
+                "From reading a batch's first record until the batch was applied",
+                CALL_BUCKETS,
+            ),
             rewinds: names.counter(
                 "stock_verifier_rewinds",
                 "Times that a member's partitions were read again from their committed offsets",
@@ -316,6 +328,30 @@ impl Collector for Connections {
             }
         }
         Ok(())
+    }
+}
+
+/// Shows how many levels wait to be published.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LevelsCollector(Arc<OnceLock<LevelChanges>>);
+
+impl LevelsCollector {
+    /// Of these. The first ones count.
+    pub(super) fn of(&self, changes: &LevelChanges) {
+        let _ = self.0.set(changes.clone());
+    }
+}
+
+impl Collector for LevelsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let metric = encoder.encode_descriptor(
+            "stock_verifier_levels_waiting",
+            "Items whose level moved and is not published yet",
+            None,
+            MetricType::Gauge,
+        )?;
+        let waiting = self.0.get().map_or(0, LevelChanges::waiting);
+        ConstGauge::new(i64::from(number(waiting))).encode(metric)
     }
 }
 

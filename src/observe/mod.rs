@@ -9,6 +9,7 @@ mod ledger;
 mod metrics;
 mod names;
 mod process;
+mod reads;
 mod sink;
 mod source;
 mod totals;
@@ -21,16 +22,19 @@ use prometheus_client::registry::Registry;
 
 use self::lag::{LagCollector, Lags};
 use self::ledger::MeasuredLedger;
-use self::metrics::{Connections, Counters, StoppedCollector};
+use self::metrics::{Connections, Counters, LevelsCollector, StoppedCollector};
 use self::process::ProcessCollector;
+use self::reads::ReplicaCollector;
 use self::sink::MeasuredSink;
 use self::source::MeasuredSource;
 pub use self::totals::{Tally, Totals};
 pub use self::traces::{RequestSpan, Traces};
 use self::traces::{TracedLedger, TracedSink, TracedSource};
+use crate::background::LevelChanges;
 use crate::pipeline::StoppedPartitions;
 use crate::pipeline::ports::{GroupMember, Observer, RecordSource, ResultSink};
 use crate::store::VerifierStore;
+use crate::store::postgres::Replicas;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,6 +44,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Metrics {
     counters: Arc<Counters>,
     connections: Connections,
+    replicas: ReplicaCollector,
+    levels: LevelsCollector,
     lags: Arc<Lags>,
     totals: Arc<Totals>,
     registry: Arc<Registry>,
@@ -56,8 +62,20 @@ impl Metrics {
         registry.register_collector(Box::new(StoppedCollector(stopped)));
         let connections = Connections::default();
         registry.register_collector(Box::new(connections.clone()));
+        let replicas = ReplicaCollector::default();
+        registry.register_collector(Box::new(replicas.clone()));
+        let levels = LevelsCollector::default();
+        registry.register_collector(Box::new(levels.clone()));
         registry.register_collector(Box::new(ProcessCollector));
-        Self { counters, connections, lags, totals: Arc::default(), registry: Arc::new(registry) }
+        Self {
+            counters,
+            connections,
+            replicas,
+            levels,
+            lags,
+            totals: Arc::default(),
+            registry: Arc::new(registry),
+        }
     }
 
     /// What was done so far, for people.
@@ -70,7 +88,16 @@ impl Metrics {
     #[must_use]
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
         self.connections.of(&store);
-        Arc::new(MeasuredLedger { inner: store, counters: Arc::clone(&self.counters) })
+        Arc::new(MeasuredLedger {
+            inner: store,
+            counters: Arc::clone(&self.counters),
+            lags: Arc::clone(&self.lags),
+        })
+    }
+
+    /// Shows these replicas. The first ones count.
+    pub fn replicas(&self, replicas: &Arc<Replicas>) {
+        let _ = self.replicas.0.set(Arc::clone(replicas));
     }
 
     /// All of it as it is now, in the text format of `OpenMetrics` ([`CONTENT_TYPE`]).
@@ -93,6 +120,10 @@ impl Observer for Metrics {
 
     fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name> {
         MeasuredSink { inner: sink, metrics: self.clone() }
+    }
+
+    fn level_changes(&self, changes: &LevelChanges) {
+        self.levels.of(changes);
     }
 }
 
@@ -127,6 +158,10 @@ impl Observer for Observed {
 
     fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name> {
         TracedSink { inner: self.metrics.sink(sink), traces: self.traces.clone() }
+    }
+
+    fn level_changes(&self, changes: &LevelChanges) {
+        self.metrics.level_changes(changes);
     }
 }
 

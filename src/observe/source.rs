@@ -7,7 +7,9 @@ use anyhow::Result;
 use super::Metrics;
 use super::metrics::number;
 use crate::kafka;
-use crate::kafka::consumer::{FetchedRecord, Incoming, LogEnd, NotSpeaking, Notice, StartOffsets};
+use crate::kafka::consumer::{
+    FetchedRecord, Incoming, LogEnd, NotSpeaking, Notice, StartOffsets, Watermarks,
+};
 use crate::kafka::offsets::CommittedOffsets;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicPartition};
@@ -33,6 +35,9 @@ impl<S> MeasuredSource<S> {
             Notice::Revoked(revoked) => {
                 counters.partitions_revoked(revoked.are_lost, revoked.partitions.len());
                 self.metrics.lags.gone(&revoked.partitions);
+            }
+            Notice::Paused => {
+                counters.pauses.inc();
             }
             Notice::LogEnds(ends) => self.metrics.lags.ends(ends),
             Notice::Failed(_) | Notice::NotDone(_) => {
@@ -129,11 +134,13 @@ impl<M: GroupMember> GroupMember for MeasuredMember<M> {
         Ok(committed)
     }
 
-    async fn watermarks(&self, of: &TopicPartition) -> Result<(NextOffset, NextOffset), kafka::Error> {
-        let (low, high) = self.inner.watermarks(of).await?;
-        self.metrics.lags.ends(&[LogEnd { at: of.clone(), end: high, is_fetched: false }]);
-        self.metrics.lags.published(&[(of.clone(), low)]);
-        Ok((low, high))
+    async fn watermarks(&self, of: &[TopicPartition]) -> Result<Vec<Watermarks>, kafka::Error> {
+        let found = self.inner.watermarks(of).await?;
+        for (at, Watermarks { low, high }) in of.iter().zip(&found) {
+            self.metrics.lags.ends(&[LogEnd { at: at.clone(), end: *high, is_fetched: false }]);
+            self.metrics.lags.published(&[(at.clone(), *low)]);
+        }
+        Ok(found)
     }
 
     async fn describe(&self, names: &[&str]) -> Result<Vec<Described>, kafka::Error> {

@@ -166,7 +166,7 @@ impl<S: RecordSource> Gather<S> {
             Incoming::Notice(number, Notice::Failed(error)) => self.handle_error(number, error)?,
             Incoming::Notice(_, Notice::NotDone(error)) => return Err(error.into()),
             // For who measures the source.
-            Incoming::Notice(_, Notice::LogEnds(_)) => {}
+            Incoming::Notice(_, Notice::LogEnds(_) | Notice::Paused) => {}
             Incoming::Ended => bail!("no records come any more"),
         }
         Ok(())

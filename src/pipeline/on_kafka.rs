@@ -15,7 +15,9 @@ use super::ports::{GroupCommitted, GroupOffsets, RecordSource, ResultSink};
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
 use crate::kafka;
 use crate::kafka::asker::Asker;
-use crate::kafka::consumer::{Consumer, Incoming, MemberName, Memberships, NotSpeaking, StartOffsets};
+use crate::kafka::consumer::{
+    Consumer, Incoming, MemberName, Memberships, NotSpeaking, StartOffsets, Watermarks,
+};
 use crate::kafka::offsets::CommittedOffsets;
 use crate::kafka::topic_ids::Described;
 use crate::kafka::transactional::{PublishError, PublishRequest, Publisher};
@@ -86,7 +88,7 @@ impl super::ports::GroupMember for Arc<Consumer> {
         block_in_place(|| self.member().committed(of))
     }
 
-    async fn watermarks(&self, of: &TopicPartition) -> Result<(NextOffset, NextOffset), kafka::Error> {
+    async fn watermarks(&self, of: &[TopicPartition]) -> Result<Vec<Watermarks>, kafka::Error> {
         block_in_place(|| self.member().watermarks(of))
     }
 

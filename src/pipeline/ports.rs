@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::Portion;
+use crate::background::LevelChanges;
 use crate::kafka;
-use crate::kafka::consumer::{Incoming, NotSpeaking, StartOffsets};
+use crate::kafka::consumer::{Incoming, NotSpeaking, StartOffsets, Watermarks};
 use crate::kafka::offsets::CommittedOffsets;
 use crate::kafka::topic_ids::Described;
 use crate::kafka::transactional::PublishError;
@@ -88,14 +89,14 @@ pub trait GroupMember: Clone + Send + Sync + 'static {
         of: &[TopicPartition],
     ) -> impl Future<Output = Result<CommittedOffsets, kafka::Error>> + Send;
 
-    /// The first offset that the log still holds, and its end.
+    /// Of each of these, the first offset that the log still holds, and its end.
     ///
     /// # Errors
     /// When Kafka does not answer.
     fn watermarks(
         &self,
-        of: &TopicPartition,
-    ) -> impl Future<Output = Result<(NextOffset, NextOffset), kafka::Error>> + Send;
+        of: &[TopicPartition],
+    ) -> impl Future<Output = Result<Vec<Watermarks>, kafka::Error>> + Send;
 
     /// Which topics these names mean.
     ///
@@ -165,4 +166,7 @@ pub trait Observer: Clone + Send + Sync + 'static {
 
     /// A sink that is watched.
     fn sink<K: ResultSink>(&self, sink: K) -> impl ResultSink<Name = K::Name>;
+
+    /// Looks, whenever it likes, how many levels wait to be published.
+    fn level_changes(&self, changes: &LevelChanges);
 }

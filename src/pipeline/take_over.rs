@@ -11,7 +11,7 @@ use super::ownership::Ownership;
 use super::ports::GroupMember;
 use super::recovery::{self, KnownOffsets, Refusal, Start};
 use crate::kafka;
-use crate::kafka::consumer::JoinedAnew;
+use crate::kafka::consumer::{JoinedAnew, Watermarks};
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
 use crate::store::{LedgerWriter, Position, StoreError};
@@ -85,9 +85,10 @@ impl TakeOver {
             is_there
         });
         let ledger = self.store.all_positions().await?;
+        wanted.retain(|at| !self.ownership.is_stopped(at));
+        let watermarks = member.watermarks(&wanted).await?;
         let mut begun = Vec::with_capacity(wanted.len());
-        for at in wanted.into_iter().filter(|at| !self.ownership.is_stopped(at)) {
-            let (low, high) = member.watermarks(&at).await?;
+        for (at, Watermarks { low, high }) in wanted.into_iter().zip(watermarks) {
             let topic_id = topics[&at.topic].id();
             let known = KnownOffsets {
                 committed: committed.take(&at)?,

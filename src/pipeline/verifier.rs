@@ -74,6 +74,7 @@ pub async fn run<O: Observer>(
     let background =
         Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), store.clone(), store)?;
     let level_changes = background.level_changes();
+    observer.level_changes(&level_changes);
     let background_stop = CancellationToken::new();
     let background = tokio::spawn(background.run(background_stop.clone()));
     let mut workers = JoinSet::new();

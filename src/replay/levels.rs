@@ -10,13 +10,11 @@ use anyhow::Result;
 
 use super::finding::{AuditReport, Finding, WrongLevel};
 use super::published::Event;
-use crate::event::{Channel, Record, level};
+use crate::event::{Channel, Record, level, level_item};
 use crate::kafka::topic_ids::Described;
 use crate::kafka::topics::Topics;
-use crate::ledger::{Item, Level, Limits, Location, Movement, Sku, Source};
+use crate::ledger::{Item, Level, Limits, Movement, Source};
 
-/// Between the SKU and the location in a key.
-const KEY_SEPARATOR: char = '\u{1f}';
 /// Records without an item's key that are named at most: another program may write to that topic.
 const MOST_FOREIGN: usize = 1_000;
 
@@ -70,7 +68,7 @@ impl PublishedLevels {
 
     fn take(&mut self, record: &Record) {
         let at = record.source.clone();
-        let Some(item) = record.key.as_deref().and_then(item_of) else {
+        let Some(item) = record.key.as_deref().and_then(level_item) else {
             if self.wrong.len() < MOST_FOREIGN {
                 let subject = format!("record {at}");
                 self.wrong.push((at, subject, WrongLevel::Foreign));
@@ -134,15 +132,6 @@ fn subject_of(item: &Item) -> String {
     format!("level of SKU {item}")
 }
 
-fn item_of(key: &[u8]) -> Option<Item> {
-    let text = str::from_utf8(key).ok()?;
-    let (sku, location) = match text.split_once(KEY_SEPARATOR) {
-        Some((sku, location)) => (sku, Some(Location::new(location).ok()?)),
-        None => (text, None),
-    };
-    Some(Item { sku: Sku::new(sku).ok()?, location })
-}
-
 fn version_of(value: &[u8]) -> Option<i64> {
     #[derive(serde::Deserialize)]
     struct Versioned {
@@ -158,7 +147,7 @@ mod tests {
     use crate::ledger::{CommandKey, CommandKind, Id, Offset, Seq, TopicPartition};
 
     fn item(name: &str) -> Item {
-        item_of(name.as_bytes()).unwrap()
+        level_item(name.as_bytes()).unwrap()
     }
 
     /// The record that publishes a level, at this offset.

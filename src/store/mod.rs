@@ -20,6 +20,7 @@ pub use examination::{
     Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, FollowerApart, Followers, LockHolder,
     MissingGrant, PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
 };
+pub use gathered::Gathered;
 pub use queries::{AsOf, DatedMovement, MAX_FOLLOWERS, MovementCursor, OrderLife};
 pub use stored_order::StoredOrder;
 
@@ -32,6 +33,7 @@ mod apply;
 mod audit;
 mod contract;
 mod examination;
+mod gathered;
 pub mod memory;
 mod offline;
 pub mod postgres;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{StoreError, StoredMovement, apply, stored_order};
 use crate::ledger::{
@@ -19,6 +20,15 @@ pub struct AsOf<T> {
     pub value: T,
     /// By the ledger's clock: all that was committed until then is in it; what came later may be.
     pub at: Stamp,
+    /// How long before it was asked for that moment was, at most: zero where the ledger itself answered.
+    pub behind: Duration,
+}
+
+impl<T> AsOf<T> {
+    /// The ledger's own answer.
+    pub fn new(value: T, at: Stamp) -> Self {
+        Self { value, at, behind: Duration::ZERO }
+    }
 }
 
 /// All decisions about one order, and what is left of it.

@@ -20,7 +20,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     // It says which levels moved.
     ("pipeline", &["background", "causes", "config", "event", "kafka", "ledger", "store"]),
     // It wraps what the others have.
-    ("observe", &["config", "event", "kafka", "ledger", "pipeline", "store"]),
+    ("observe", &["background", "config", "event", "kafka", "ledger", "pipeline", "store"]),
     ("replay", &["config", "event", "kafka", "ledger", "store"]),
     (
         "demo",

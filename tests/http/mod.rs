@@ -17,6 +17,7 @@ use client::Client;
 /// What reads on this store and has no Kafka.
 fn api(queries: Arc<dyn LedgerQueries>) -> Api {
     Api {
+        levels: None,
         queries,
         kafka: Box::new(|| Box::pin(async { Ok(()) })),
         stopped: Box::new(Vec::new),

@@ -146,6 +146,43 @@ fn reads_are_answered_from_a_replica_that_is_named_while_it_is_fresh() {
 }
 
 #[test]
+fn prechecks_are_answered_from_the_levels_topic_where_that_is_asked_for() {
+    let scene = Scene::new(1);
+    let mut primary = Postgres::start("stock");
+    let url = primary.url();
+    for command in
+        [&["migrate", "--database-url", &url][..], &["stock", "--database-url", &url, "set", "MUG", "5"]]
+    {
+        let done = program().args(command).output().expect("it runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let more = ["--database-url", &url, "--precheck-from", "levels-topic", "--levels-delay", "100ms"];
+    let command = scene.command_without_database("a", &[&LISTEN[..], &more[..]].concat());
+    let mut verifier = scene.launch(command, "a");
+    let client = client(&mut verifier);
+    let available = |sku: &str| {
+        let body = json!({"lines": [{"sku": sku, "quantity": 100}]}).to_string();
+        let answer = client.post_text("/v1/precheck", &body);
+        (answer.status, answer.body["lines"][0]["reason"]["available"].as_i64())
+    };
+    // The first answer is the database's.
+    wait::until("the verifier decides", SOON, || available("MUG") == (200, Some(5)));
+    // The second is seen in memory: what was asked of the database for the first is kept for half a minute.
+    for (id, left) in [("o-1", 3), ("o-2", 1)] {
+        scene.produce(&[order(id, &[("MUG", 2)])]);
+        assert_eq!(client.get(&format!("/v1/orders/{id}?wait=30s")).body["standing"], "accepted");
+        wait::until("the level's event is followed", SOON, || available("MUG") == (200, Some(left)));
+    }
+    primary.kill();
+    assert_eq!(available("MUG"), (200, Some(1)), "from memory");
+    let unknown = available("CUP").0;
+    assert!(matches!(unknown, 503 | 504), "what is not known there the database is asked for: {unknown}");
+    primary.start_again();
+    ready(&client, true);
+    verifier.stop();
+}
+
+#[test]
 fn at_sighup_the_logs_level_and_the_files_of_secrets_are_read_again() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 120)]);

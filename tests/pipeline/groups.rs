@@ -1,9 +1,14 @@
 //! Sharing the work: rebalance protocols, workers, members that come.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stock_verifier::config::{GroupArgs, GroupProtocol, KafkaArgs, Property, TopicArgs};
+use stock_verifier::kafka::consumer::{Incoming, Memberships, Notice, Role, Watermarks};
+use stock_verifier::ledger::NextOffset;
 
 use crate::support::scene::Scene;
-use crate::support::servers::alone;
+use crate::support::servers::{Servers, alone, wait_for};
 use crate::support::{stream, wait};
 
 const ORDERS: usize = 10_000;
@@ -30,6 +35,56 @@ fn the_consumer_protocol_shares_the_work_and_survives_a_kill() {
     second.stop();
     let ends = scene.prove();
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
+}
+
+#[test]
+fn a_member_with_nothing_to_read_is_told_soon_where_its_partitions_begin_and_end() {
+    const PARTITIONS: i32 = 12;
+    // As long as one fetch waits and a little, or some; not one for each partition, which made a rewind take seconds.
+    const SOON: Duration = Duration::from_secs(2);
+    let scene = Scene::new(PARTITIONS);
+    let kafka = KafkaArgs {
+        brokers: Servers::shared().brokers,
+        kafka_password_file: None,
+        properties: vec![Property::new("fetch.wait.max.ms", "500")],
+    };
+    let group = GroupArgs {
+        group: scene.group().to_owned(),
+        instance_id: Some("a".to_owned()),
+        transactional_id: None,
+        group_protocol: GroupProtocol::Classic,
+    };
+    let topics = TopicArgs {
+        orders_topic: scene.orders(),
+        adjustments_topic: scene.topic("adjustments"),
+        accepted_topic: scene.topic("accepted"),
+        rejected_topic: scene.topic("rejected"),
+        levels_topic: scene.topic("levels"),
+        dead_letter_topic: scene.topic("dead"),
+    };
+    wait_for(async {
+        let mut memberships =
+            Memberships::join(&kafka, &group, &topics, 0, &[Role::Adjustments]).expect("it joins");
+        let partitions = loop {
+            if let Incoming::Notice(_, Notice::Assigned(assigned)) = memberships.next(true).await {
+                let partitions = assigned.partitions.clone();
+                assigned.read(partitions.iter().map(|at| (at.clone(), NextOffset(0))).collect());
+                break partitions;
+            }
+        };
+        assert_eq!(partitions.len(), usize::try_from(PARTITIONS).unwrap());
+        // Until it fetches: then there always is a fetch that waits at the broker.
+        let _ = tokio::time::timeout(SOON, memberships.next(true)).await;
+        let member = Arc::clone(&memberships.members()[0]);
+        let begun = Instant::now();
+        let found = member.member().watermarks(&partitions).expect("Kafka answers");
+        let took = begun.elapsed();
+        let none = Watermarks { low: NextOffset(0), high: NextOffset(0) };
+        assert_eq!(found, vec![none; partitions.len()]);
+        assert!(took < SOON, "{took:?}");
+        drop(member);
+        memberships.close();
+    });
 }
 
 #[test]

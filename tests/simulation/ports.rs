@@ -10,7 +10,7 @@ use rand::Rng as _;
 use rdkafka::error::KafkaError;
 use stock_verifier::kafka;
 use stock_verifier::kafka::consumer::{
-    Assigned, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets,
+    Assigned, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets, Watermarks,
 };
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
@@ -210,10 +210,12 @@ impl GroupMember for Member {
         Ok(CommittedOffsets::new(known))
     }
 
-    async fn watermarks(&self, of: &TopicPartition) -> Result<(NextOffset, NextOffset), kafka::Error> {
+    async fn watermarks(&self, of: &[TopicPartition]) -> Result<Vec<Watermarks>, kafka::Error> {
         self.world.step().await;
-        let records = self.world.lock().log[of.partition.cast_unsigned() as usize].len();
-        Ok((NextOffset(0), NextOffset(i64::try_from(records).expect("a small number"))))
+        let world = self.world.lock();
+        let end = |at: &TopicPartition| world.log[at.partition.cast_unsigned() as usize].len();
+        let end = |at| NextOffset(i64::try_from(end(at)).expect("a small number"));
+        Ok(of.iter().map(|at| Watermarks { low: NextOffset(0), high: end(at) }).collect())
     }
 
     async fn describe(&self, names: &[&str]) -> Result<Vec<Described>, kafka::Error> {

@@ -32,7 +32,8 @@ fn exporting(scene: &Scene, endpoint: &str, more: &[&str]) -> Command {
 /// The variables that docs/operations.md shows.
 fn shown() -> Vec<(&'static str, &'static str)> {
     let page = include_str!("../../docs/operations.md");
-    let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let block = blocks.into_iter().find(|block| block.contains("OTEL_")).expect("an example");
     let lines = block.lines().map(|line| line.split('#').next().unwrap());
     lines.flat_map(str::split_whitespace).filter_map(|word| word.split_once('=')).collect()
 }

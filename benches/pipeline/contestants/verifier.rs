@@ -26,6 +26,17 @@ pub struct Verifier {
 
 impl Verifier {
     pub fn start(bench: &Bench, database_url: &str, names: &TopicArgs, group: &GroupArgs) -> Result<Self> {
+        Self::start_with(bench, database_url, names, group, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(
+        bench: &Bench,
+        database_url: &str,
+        names: &TopicArgs,
+        group: &GroupArgs,
+        more: &[String],
+    ) -> Result<Self> {
         let log = tempfile::NamedTempFile::new()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_stock-verifier"));
         command
@@ -38,6 +49,7 @@ impl Verifier {
             .args(["--dead-letter-topic", &names.dead_letter_topic])
             .args(["--group", &group.group, "--instance-id", group.instance()])
             .args(&bench.args.verifier_arg)
+            .args(more)
             .env("STOCK_VERIFIER_DATABASE_URL", database_url)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

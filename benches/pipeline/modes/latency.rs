@@ -1,6 +1,6 @@
 //! Latency from produced to readable, under a steady stream.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -26,11 +26,11 @@ const SLOW: f64 = 500.0;
 const FIRST: usize = 10;
 /// What is sent in this time is not counted: caches fill, connections are made, and a broker just started compiles what
 /// small transactions need, which takes nearly all of two cores for half a minute.
-const WARM_UP: Duration = Duration::from_secs(40);
+pub const WARM_UP: Duration = Duration::from_secs(40);
 /// Longest wait for a result.
 const RESULT_LIMIT: Duration = Duration::from_secs(30);
 /// Longest latency kept apart, in microseconds.
-const MAX_MICROS: u64 = 60_000_000;
+pub const MAX_MICROS: u64 = 60_000_000;
 /// How often due orders are sent.
 const TICK: Duration = Duration::from_micros(500);
 /// Upper ends of the printed histogram's bars, in milliseconds.
@@ -50,7 +50,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let mut measured = Vec::new();
     for rate in rates {
         let quiet = probe::probe(&bench.services.disk)?;
-        let histogram = stream(bench, shape, rate)?;
+        let histogram = stream(bench, shape, rate, |_| Vec::new(), |_| Ok(()))?.0;
         print(rate, &histogram, quiet);
         let at = |quantile| millis(histogram.value_at_quantile(quantile));
         measured.push(serde_json::json!({
@@ -63,7 +63,15 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     save(&bench.args.json.with_file_name("latency.json"), &serde_json::to_string_pretty(&measured)?)
 }
 
-fn stream(bench: &mut Bench, shape: Shape, rate: f64) -> Result<Histogram<u64>> {
+/// Latencies of orders at a steady rate. The verifier gets more arguments, made of its database's URL; beside the orders
+/// runs what it is given, which is told how to see that they are over.
+pub fn stream<T: Send>(
+    bench: &mut Bench,
+    shape: Shape,
+    rate: f64,
+    arguments: impl FnOnce(&str) -> Vec<String>,
+    beside: impl FnOnce(&AtomicBool) -> Result<T> + Send,
+) -> Result<(Histogram<u64>, T)> {
     let lasts = WARM_UP + Duration::from_secs(bench.args.latency_seconds());
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let count = FIRST + (lasts.as_secs_f64() * rate) as usize;
@@ -80,7 +88,7 @@ fn stream(bench: &mut Bench, shape: Shape, rate: f64) -> Result<Histogram<u64>> 
     ];
     bench.block(bench.kafka.create(&topics))?;
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
-    let mut verifier = Verifier::start(bench, &scratch.url, &names, &group)?;
+    let mut verifier = Verifier::start_with(bench, &scratch.url, &names, &group, &arguments(&scratch.url))?;
 
     let start = Instant::now();
     // When each order was sent, in microseconds since the start.
@@ -88,17 +96,22 @@ fn stream(bench: &mut Bench, shape: Shape, rate: f64) -> Result<Histogram<u64>> 
     let read = AtomicU64::new(0);
     let (orders, sent, read, kafka) = (&orders, &sent, &read, &bench.kafka);
     let results = &topics[..2];
-    let histogram = std::thread::scope(|scope| {
+    let over = AtomicBool::new(false);
+    let measured = std::thread::scope(|scope| {
         let reading = scope.spawn(move || follow(kafka, results, start, sent, read));
-        send(kafka, &backlog, rate, orders, start, sent, read)?;
-        verifier.check()?;
-        reading.join().map_err(|_| anyhow!("the reader panicked"))?
+        let beside = scope.spawn(|| beside(&over));
+        let done = send(kafka, &backlog, rate, orders, start, sent, read).and_then(|()| verifier.check());
+        let histogram = reading.join().map_err(|_| anyhow!("the reader panicked"))?;
+        over.store(true, Ordering::Release);
+        let beside = beside.join().map_err(|_| anyhow!("what ran beside the orders panicked"))?;
+        done?;
+        Ok::<_, anyhow::Error>((histogram?, beside?))
     })?;
     verifier.stop()?;
     bench.drop_scratch(scratch)?;
     bench.block(bench.kafka.delete(&topics))?;
     bench.block(bench.kafka.delete(&[&backlog]))?;
-    Ok(histogram)
+    Ok(measured)
 }
 
 /// Sends each order at its time.
@@ -181,12 +194,12 @@ fn follow(
     Ok(histogram)
 }
 
-fn micros(time: Duration) -> u64 {
+pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn millis(micros: u64) -> f64 {
+pub fn millis(micros: u64) -> f64 {
     micros as f64 / 1e3
 }
 

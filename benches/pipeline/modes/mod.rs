@@ -7,12 +7,17 @@ use crate::Bench;
 mod backlog;
 mod history;
 mod latency;
+mod reads;
 
 /// Runs the modes that were asked for; `false` when there was none.
 pub fn run(bench: &mut Bench) -> Result<bool> {
     let mut ran = false;
     if bench.args.latency {
         latency::run(bench)?;
+        ran = true;
+    }
+    if bench.args.reads {
+        reads::run(bench)?;
         ran = true;
     }
     if let Some(orders) = bench.args.backlog {

@@ -129,7 +129,7 @@ impl Watched {
 
     /// The levels at first, then what moved them since the last look, in the ledger's order.
     async fn look(&mut self, store: &dyn LedgerQueries) -> Result<Vec<Line>, StoreError> {
-        let AsOf { value: levels, at } = match &self.only {
+        let AsOf { value: levels, at, .. } = match &self.only {
             None => store.stock(&self.sku, MOST_LOCATIONS).await?,
             Some(location) => {
                 let item = Item { sku: self.sku.clone(), location: Some(location.clone()) };

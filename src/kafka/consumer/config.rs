@@ -14,6 +14,9 @@ const PREFETCH_ADJUSTMENTS_KIB: &str = "1024";
 /// Largest fetch, in bytes. A fetch is compressed: orders grow to some ten times of it when it is opened, all at once,
 /// so 8 MiB made for 160 MB resident and 1 MiB makes for 60, and no slower. A larger record comes all the same, alone.
 const FETCH_MAX_BYTES: &str = "1048576";
+/// Longest that a fetch waits at the broker where nothing comes. What is asked on the same connection waits behind it, a
+/// rewind's questions among them; so less than the default of 500 ms.
+const FETCH_WAIT_MS: &str = "100";
 /// How often librdkafka says how far the logs reach, in milliseconds: what a lag is measured by.
 const STATISTICS_MS: &str = "5000";
 /// The property that makes a member static.
@@ -81,6 +84,7 @@ pub fn consumer_config(kafka: &KafkaArgs, group: &GroupArgs, role: Role) -> Resu
         .set("fetch.max.bytes", FETCH_MAX_BYTES)
         // The default of a second would be a pause in every drain of a backlog.
         .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.wait.max.ms", FETCH_WAIT_MS)
         .set("statistics.interval.ms", STATISTICS_MS);
     match group.group_protocol {
         GroupProtocol::Classic => {

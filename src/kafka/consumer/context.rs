@@ -24,6 +24,8 @@ pub enum Notice {
     Failed(ConsumerError),
     /// What the owner answered could not be done.
     NotDone(Error),
+    /// It fetches nothing more for now, since what it has is not taken.
+    Paused,
     /// How far the logs reach that it reads, now and then.
     LogEnds(Vec<LogEnd>),
 }

@@ -19,10 +19,21 @@ use crate::ledger::{NextOffset, TopicPartition};
 const COMMITTED_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_LIMIT: Duration = Duration::from_secs(10);
+/// Partitions whose offsets are asked for at once: a thread each, for a moment.
+const WATERMARKS_AT_ONCE: usize = 32;
 /// Longest wait for Kafka to say which topics there are.
 const TOPICS_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a seek.
 const SEEK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How far a partition's log reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The first offset that it still holds.
+    pub low: NextOffset,
+    /// Its end.
+    pub high: NextOffset,
+}
 
 /// The group gave this member up, and it joined anew. librdkafka (2.12, `JoinGroup` answered by `UNKNOWN_MEMBER_ID`) keeps
 /// the partitions it had, and so may the group; but another instance had them in between.
@@ -107,16 +118,29 @@ impl<'a> Member<'a> {
         Ok(CommittedOffsets::of_answer(&answer.doing(|| "cannot read the committed offsets")?))
     }
 
-    /// The first offset that the log still holds, and its end.
+    /// Of each of these, the first offset that the log still holds, and its end. Asked for side by side: Kafka answers a
+    /// connection's requests one after the other, and where nothing comes, each would wait behind a fetch of its own.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn watermarks(self, at: &TopicPartition) -> Result<(NextOffset, NextOffset), Error> {
-        let (low, high) = self
-            .0
-            .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
-            .doing(|| format!("cannot read the first and last offset of {at}"))?;
-        Ok((NextOffset(low), NextOffset(high)))
+    pub fn watermarks(self, of: &[TopicPartition]) -> Result<Vec<Watermarks>, Error> {
+        let ask = |at: &TopicPartition| {
+            let (low, high) = self
+                .0
+                .fetch_watermarks(&at.topic, at.partition, WATERMARK_LIMIT)
+                .doing(|| format!("cannot read the first and last offset of {at}"))?;
+            Ok(Watermarks { low: NextOffset(low), high: NextOffset(high) })
+        };
+        let mut all = Vec::with_capacity(of.len());
+        for some in of.chunks(WATERMARKS_AT_ONCE) {
+            let found: Vec<Result<Watermarks, Error>> = std::thread::scope(|scope| {
+                let asked: Vec<_> = some.iter().map(|at| scope.spawn(|| ask(at))).collect();
+                // Holds because asking does not panic.
+                asked.into_iter().map(|one| one.join().expect("asking panicked")).collect()
+            });
+            all.extend(found.into_iter().collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(all)
     }
 
     /// Which topics these names mean.

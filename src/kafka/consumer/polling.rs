@@ -182,7 +182,9 @@ impl Polling {
                 // Again each time round: a partition assigned meanwhile is not paused yet.
                 let member = self.consumer.member();
                 self.note(member.assigned().and_then(|assigned| member.pause(&assigned)));
-                paused = true;
+                if !std::mem::replace(&mut paused, true) {
+                    self.consumer.context().notify(Notice::Paused);
+                }
             }
             let wait = if self.chunk.is_empty() || paused { POLL_MAX } else { Duration::ZERO };
             match self.consumer.poll(wait) {

@@ -161,6 +161,8 @@ fn a_batch_has_no_more_links_than_a_span_and_what_waits_is_bounded() {
     asked(&traces, &[(0, 0, 5_000), (1, 0, 100)]);
     published(&traces, &[(0, 5_000), (1, 100)], 5_100);
     assert_eq!(kept.batches(), [(128, "5100".to_owned(), false)]);
+    let spans = kept.0.lock().expect("no panic");
+    assert!(spans.iter().all(|span| span.links.dropped_count == 0), "more were made than there is room for");
 }
 
 #[test]

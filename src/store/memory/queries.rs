@@ -59,7 +59,7 @@ impl LedgerQueries for MemoryStore {
         let at = self.now();
         let ledger = self.ledger();
         let of_sku = ledger.levels.iter().filter(|(item, _)| item.sku == *sku);
-        Ok(AsOf { value: of_sku.take(limit).map(item_level).collect(), at })
+        Ok(AsOf::new(of_sku.take(limit).map(item_level).collect(), at))
     }
 
     async fn stock_of(&self, items: &[Item]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
@@ -67,12 +67,12 @@ impl LedgerQueries for MemoryStore {
         let items: BTreeSet<&Item> = items.iter().collect();
         let ledger = self.ledger();
         let found = items.into_iter().filter_map(|item| ledger.levels.get_key_value(item));
-        Ok(AsOf { value: found.map(item_level).collect(), at })
+        Ok(AsOf::new(found.map(item_level).collect(), at))
     }
 
     async fn orders(&self, ids: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
         let at = self.now();
-        Ok(AsOf { value: self.ledger().lives(ids)?, at })
+        Ok(AsOf::new(self.ledger().lives(ids)?, at))
     }
 
     async fn movements(
@@ -91,6 +91,6 @@ impl LedgerQueries for MemoryStore {
                 && location.is_none_or(|location| movement.item.location.as_ref() == location)
                 && (movement.seq, movement.item.location.as_ref()) < end
         });
-        Ok(AsOf { value: of_sku.take(limit).map(|movement| ledger.dated(movement)).collect(), at })
+        Ok(AsOf::new(of_sku.take(limit).map(|movement| ledger.dated(movement)).collect(), at))
     }
 }

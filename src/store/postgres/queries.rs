@@ -83,7 +83,7 @@ fn levels(rows: &[PgRow]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
             value.push(ItemLevel { item, level });
         }
     }
-    Ok(AsOf { value, at })
+    Ok(AsOf::new(value, at))
 }
 
 async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
@@ -118,7 +118,7 @@ async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id,
     let mut lives = Lives::of(ids, own, following)?;
     orders::read_states(&mut snapshot, &mut lives.states).await?;
     snapshot.rollback().await.map_err(&doing)?;
-    Ok(AsOf { value: lives.finish(), at })
+    Ok(AsOf::new(lives.finish(), at))
 }
 
 #[async_trait]
@@ -186,7 +186,7 @@ impl LedgerQueries for PostgresStore {
                     });
                 }
             }
-            Ok(AsOf { value, at })
+            Ok(AsOf::new(value, at))
         })
         .await
     }

@@ -172,6 +172,16 @@ impl Replicas {
         &self.shared.answered
     }
 
+    /// How old an answer of each replica that is not left is at most, by its number in the order given, from 1.
+    #[must_use]
+    pub fn ages(&self) -> Vec<(u32, Duration)> {
+        let age = |replica: &Replica| {
+            let known = (*lock(&replica.known))?;
+            Some((u32::try_from(replica.number).ok()?, known.reached.asked.elapsed()))
+        };
+        self.shared.replicas.iter().filter_map(age).collect()
+    }
+
     /// Connects with this password from here on.
     pub fn set_password(&self, password: &SecretString) {
         *lock(&self.shared.password) = Some(password.clone());
@@ -313,7 +323,7 @@ impl Shared {
     }
 
     /// The replica whose turn it is, and the moment that its answer will be of.
-    fn choose(&self) -> Option<(&Replica, PostgresStore, Stamp)> {
+    fn choose(&self) -> Option<(&Replica, PostgresStore, Sample)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = self.replicas.len();
         (0..count).find_map(|step| {
@@ -322,7 +332,7 @@ impl Shared {
             let is_fit =
                 known.said.elapsed() <= PROBE_COUNTS && known.reached.asked.elapsed() <= self.max_lag;
             let store = lock(&replica.store).clone()?;
-            is_fit.then_some((replica, store, known.reached.at))
+            is_fit.then_some((replica, store, known.reached))
         })
     }
 
@@ -331,11 +341,12 @@ impl Shared {
         &self,
         ask: impl Fn(PostgresStore) -> F,
     ) -> Result<AsOf<T>, StoreError> {
-        if let Some((replica, store, at)) = self.choose() {
+        if let Some((replica, store, reached)) = self.choose() {
+            let behind = reached.asked.elapsed();
             match timeout(ANSWER_LIMIT, ask(store)).await {
                 Ok(Ok(answer)) => {
                     self.answered.replicas.fetch_add(1, Ordering::Relaxed);
-                    return Ok(AsOf { value: answer.value, at });
+                    return Ok(AsOf { value: answer.value, at: reached.at, behind });
                 }
                 failed => {
                     // The next look says whether it is fit again.

@@ -39,14 +39,14 @@ impl LedgerQueries for SqliteStore {
         let at = now();
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         let value = levels::read_of_sku(&mut conn, sku, limit).await.map(item_levels)?;
-        Ok(AsOf { value, at })
+        Ok(AsOf::new(value, at))
     }
 
     async fn stock_of(&self, items: &[Item]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
         let at = now();
         let mut conn = self.readers.acquire().await.map_err(database("reading levels"))?;
         let value = levels::read(&mut conn, &items.iter().collect()).await.map(item_levels)?;
-        Ok(AsOf { value, at })
+        Ok(AsOf::new(value, at))
     }
 
     async fn orders(&self, ids: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
@@ -54,7 +54,7 @@ impl LedgerQueries for SqliteStore {
         // Dropped, it is rolled back: it only reads.
         let mut moment = self.readers.begin().await.map_err(database("reading orders"))?;
         let value = lives(&mut moment, ids).await?;
-        Ok(AsOf { value, at })
+        Ok(AsOf::new(value, at))
     }
 
     async fn movements(
@@ -68,6 +68,6 @@ impl LedgerQueries for SqliteStore {
         let mut conn = self.readers.acquire().await.map_err(database("reading movements"))?;
         let location = location.map(|location| location.map_or("", Location::as_str));
         let value = rows::read_movements_of(&mut conn, sku, location, before, limit).await?;
-        Ok(AsOf { value, at })
+        Ok(AsOf::new(value, at))
     }
 }
