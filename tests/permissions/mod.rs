@@ -212,6 +212,17 @@ fn doctor_names_what_each_lacks(shop: &Shop) {
     }
 }
 
+fn nobody_changes_what_was_decided(shop: &Shop) {
+    for role in ["stock_verifier", "stock_operator"] {
+        shop.refused(role, "UPDATE movements SET quantity = 0");
+        shop.refused(role, "DELETE FROM decisions");
+        shop.refused(role, "DELETE FROM levels");
+        shop.refused(role, "DROP TABLE levels");
+    }
+    shop.refused("stock_auditor", "UPDATE levels SET available = 0");
+    shop.refused("stock_operator", "UPDATE holds SET expires_at = now()");
+}
+
 #[test]
 fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
     let _alone = alone();
@@ -317,12 +328,5 @@ fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
         assert!(!log.contains("missing") && !log.contains("topics create"), "{words:?}: {log}");
     }
 
-    for role in ["stock_verifier", "stock_operator"] {
-        shop.refused(role, "UPDATE movements SET quantity = 0");
-        shop.refused(role, "DELETE FROM decisions");
-        shop.refused(role, "DELETE FROM levels");
-        shop.refused(role, "DROP TABLE levels");
-    }
-    shop.refused("stock_auditor", "UPDATE levels SET available = 0");
-    shop.refused("stock_operator", "UPDATE holds SET expires_at = now()");
+    nobody_changes_what_was_decided(&shop);
 }
