@@ -8,6 +8,7 @@
 //! * [`causes`]: why something failed, in one line.
 //! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
+//! * [`feed`]: stock feeds, files of levels or deliveries.
 //! * [`http`]: the read API, probes and metrics; it writes nothing.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
@@ -30,6 +31,7 @@ pub mod config;
 pub mod console;
 pub mod demo;
 pub mod event;
+pub mod feed;
 pub mod http;
 pub mod kafka;
 pub mod ledger;

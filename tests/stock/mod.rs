@@ -7,7 +7,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use stock_verifier::cli::stock::{
-    AdjustArgs, GetArgs, ImportArgs, LimitsArgs, MoveArgs, ReceiveArgs, SetArgs, StockCommand, execute,
+    AdjustArgs, FeedArgs, GetArgs, ImportArgs, LimitsArgs, MoveArgs, ReceiveArgs, SetArgs, StockCommand,
+    execute,
 };
 use stock_verifier::ledger::Limits;
 use stock_verifier::store::{MAX_BATCH, Store};
@@ -32,6 +33,9 @@ on_every_store![
     what_the_rules_refuse_is_said_in_words,
     a_dry_run_says_what_an_import_would_do_and_does_nothing,
     what_changes_levels_prints_json_too,
+    a_delivery_is_added_once,
+    bad_lines_are_skipped_and_named_where_that_is_asked,
+    a_feed_as_a_shop_writes_it_is_imported,
 ];
 
 // What is there is taken back by SQL.
@@ -43,8 +47,7 @@ on_every_database![
 async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Result<String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
-    let args =
-        ImportArgs { file: file.path().to_owned(), name: name.to_owned(), dry_run: false, json: false };
+    let args = ImportArgs { file: file.path().to_owned(), name: name.to_owned(), ..ImportArgs::default() };
     execute(StockCommand::Import(args), store).await
 }
 
@@ -52,8 +55,19 @@ async fn import(store: &Arc<dyn Store>, content: &str, name: &str) -> anyhow::Re
 async fn dry_run(store: &Arc<dyn Store>, content: &str) -> anyhow::Result<String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
-    let args = ImportArgs { file: file.path().to_owned(), name: String::new(), dry_run: true, json: false };
+    let args = ImportArgs { file: file.path().to_owned(), dry_run: true, ..ImportArgs::default() };
     execute(StockCommand::Import(args), store).await
+}
+
+/// An import of this content with other arguments than usual.
+async fn import_with(
+    store: &Arc<dyn Store>,
+    content: impl AsRef<[u8]>,
+    args: ImportArgs,
+) -> anyhow::Result<String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content.as_ref()).unwrap();
+    execute(StockCommand::Import(ImportArgs { file: file.path().to_owned(), ..args }), store).await
 }
 
 fn under(adjustment_id: Option<&str>) -> MoveArgs {
@@ -337,7 +351,8 @@ async fn a_dry_run_says_what_an_import_would_do_and_does_nothing(database: Arc<T
     for says in [
         "Nothing was changed.",
         "would set 3 levels: 1 of items that are not known yet, 1 to another number, 1 to what they are.",
-        "  MUG: 8 to 10\n",
+        "   2  MUG    8    10\n",
+        "   4  TEE    -     3\n",
     ] {
         assert!(text.contains(says), "{says:?} is not in {text}");
     }
@@ -356,7 +371,7 @@ async fn what_changes_levels_prints_json_too(database: Arc<TestDatabase>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all("sku,location,available\nMUG,,10\nHAT,BERLIN,5\nTEE\u{a0}x,,3\n".as_bytes()).unwrap();
     let import =
-        |dry_run| ImportArgs { file: file.path().to_owned(), name: String::new(), dry_run, json: true };
+        |dry_run| ImportArgs { file: file.path().to_owned(), dry_run, json: true, ..ImportArgs::default() };
     execute(
         StockCommand::Set(SetArgs {
             sku: "MUG".to_owned(),
@@ -374,7 +389,9 @@ async fn what_changes_levels_prints_json_too(database: Arc<TestDatabase>) {
     assert_eq!(
         read(execute(StockCommand::Import(import(true)), &store).await),
         serde_json::json!({"file": name, "would_set": 3, "new": 2, "same": 0,
-            "changes": [{"sku": "MUG", "from": 8, "to": 10}], "set_before": 0, "hidden": hidden})
+            "changes": [{"line": 2, "sku": "MUG", "from": 8, "to": 10}],
+            "new_levels": [{"line": 3, "sku": "HAT", "location": "BERLIN", "to": 5}, {"line": 4, "sku": "TEE\u{a0}x", "to": 3}],
+            "set_before": 0, "hidden": hidden})
     );
     assert_eq!(
         read(execute(StockCommand::Import(import(false)), &store).await),
@@ -401,6 +418,74 @@ async fn what_changes_levels_prints_json_too(database: Arc<TestDatabase>) {
     };
     let mug = serde_json::json!({"sku": "MUG", "available": 10, "version": 3, "backorder_limit": 5});
     assert_eq!(read(execute(StockCommand::Limits(limits), &store).await), mug);
+}
+
+async fn a_delivery_is_added_once(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    set(&store, "MUG", 8, None).await.unwrap();
+    let file = "sku,quantity\nMUG,10\nHAT,5\n";
+    let add = || ImportArgs { add: true, ..ImportArgs::default() };
+    let text = import_with(&store, file, ImportArgs { dry_run: true, ..add() }).await.unwrap();
+    assert!(
+        text.contains("would add to 2 levels: 1 of items that are not known yet, 1 to another"),
+        "{text}"
+    );
+    assert!(text.contains("   2  MUG    8    18\n"), "{text}");
+    let text = import_with(&store, file, add()).await.unwrap();
+    assert!(text.starts_with("2 deliveries received"), "{text}");
+    let again = import_with(&store, file, add()).await.unwrap();
+    assert!(again.contains("2 rows were received by an earlier import"), "{again}");
+    assert_eq!(levels(&*store).await, [("HAT".into(), 5, 1), ("MUG".into(), 18, 2)]);
+    // The same file as what there is, is another import.
+    import(&store, file, "").await.unwrap();
+    assert_eq!(levels(&*store).await, [("HAT".into(), 5, 2), ("MUG".into(), 10, 3)]);
+    let error = import_with(&store, "sku,quantity\nMUG,0\n", add()).await.unwrap_err();
+    assert!(format!("{error:#}").contains("must be a whole number from 1 to"), "{error:#}");
+    let full = "sku,quantity\nMUG,1000000000000\nHAT,1\n";
+    let error = import_with(&store, full, add()).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("1 deliveries received") && error.contains("1 rows were rejected:\nline 2: "),
+        "{error}"
+    );
+    assert!(error.contains("limit_exceeded"), "{error}");
+    assert_eq!(levels(&*store).await, [("HAT".into(), 6, 3), ("MUG".into(), 10, 3)]);
+}
+
+async fn bad_lines_are_skipped_and_named_where_that_is_asked(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let bad = (0..30).map(|n| format!("BAD-{n},x")).collect::<Vec<_>>().join("\n") + "\n";
+    let file = format!("sku,available\nMUG,10\n{bad}CUP,1\nCUP,2\nHAT,5\n");
+    let skipping = || ImportArgs { skip_bad: true, ..ImportArgs::default() };
+    for dry_run in [true, false] {
+        let text = import_with(&store, &file, ImportArgs { dry_run, ..skipping() }).await.unwrap();
+        assert!(text.contains("32 lines were refused:\n  line 3, column available: must be"), "{text}");
+        for line in (3..=32).map(|line| format!("  line {line}, column available: ")) {
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
+        assert!(text.contains("  line 33, column sku: CUP is on line 34 too\n"), "{text}");
+    }
+    assert_eq!(levels(&*store).await, [("HAT".into(), 5, 1), ("MUG".into(), 10, 1)]);
+    let error = import_with(&store, "sku,available\nMUG,x\n", skipping()).await.unwrap_err().to_string();
+    assert!(error.contains("no row is good") && error.contains("line 2"), "{error}");
+}
+
+async fn a_feed_as_a_shop_writes_it_is_imported(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let feed = FeedArgs {
+        columns: vec!["sku=Artikel".parse().unwrap(), "available=Bestand".parse().unwrap()],
+        ignore_extra: true,
+        encoding: Some("windows-1252".parse().unwrap()),
+        thousands: Some(".".parse().unwrap()),
+        ..FeedArgs::default()
+    };
+    let args = ImportArgs { feed, ..ImportArgs::default() };
+    let file = b"Artikel;Preis;Bestand\r\n\"Gr\xf6\xdfe 7\";9,99;1.234,0\r\n007;1;3\r\n";
+    import_with(&store, file, args).await.unwrap();
+    assert_eq!(levels(&*store).await, [("007".into(), 3, 1), ("Größe 7".into(), 1234, 1)]);
+    let google = "store code\tid\tquantity\tprice\nN\t007\t2\t9.99 EUR\n";
+    import_with(&store, google, ImportArgs::default()).await.unwrap();
+    let json = get(&store, &["007"], true).await.unwrap();
+    assert!(json.contains("\"location\": \"N\""), "{json}");
 }
 
 #[test]

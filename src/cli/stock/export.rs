@@ -57,8 +57,8 @@ fn csv_of(levels: &[ItemLevel]) -> Result<String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::import::read_rows;
     use super::*;
+    use crate::feed::{self, FeedSettings};
     use crate::ledger::{Item, Level, Limits, Sku};
 
     fn item_level() -> impl Strategy<Value = ItemLevel> {
@@ -87,8 +87,9 @@ mod tests {
                 .filter(can_be_imported)
                 .collect();
             prop_assume!(!levels.is_empty());
-            let rows = read_rows(csv_of(&levels).unwrap().as_bytes()).unwrap();
-            let read: Vec<_> = rows.into_iter().map(|row| (row.item, row.available)).collect();
+            let feed = feed::read(csv_of(&levels).unwrap().as_bytes(), &FeedSettings::default()).unwrap();
+            prop_assert!(feed.refused.is_empty());
+            let read: Vec<_> = feed.rows.into_iter().map(|row| (row.item, row.pieces)).collect();
             let stated: Vec<_> = levels.into_iter().map(|level| (level.item, level.level.available)).collect();
             prop_assert_eq!(read, stated);
         }

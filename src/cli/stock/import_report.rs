@@ -1,11 +1,14 @@
 //! What an import did, or would do: for people and for programs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::ledger::{Item, Location, Sku, is_invisible};
+use crate::feed::Refused;
+use crate::ledger::{Item, Location, Sku, is_invisible, visible};
 
 /// Most rows and changes that are named to a person; then the rest is only counted.
 const MOST_ROWS: usize = 20;
@@ -49,17 +52,39 @@ impl ItemView {
     }
 }
 
+/// How many rows were done.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub(super) enum Done {
+    /// Levels that were set, and rows that an earlier import of this very file had set.
+    Set { set: usize, set_before: usize },
+    /// The same of pieces that came in.
+    Received { received: usize, received_before: usize },
+}
+
 /// What an import did.
 #[derive(Debug, Serialize)]
 pub(super) struct Imported {
     /// The file.
     pub(super) file: String,
-    /// Levels that were set.
-    pub(super) set: usize,
-    /// Rows that an earlier import of this very file had set.
-    pub(super) set_before: usize,
+    /// How many rows were done.
+    #[serde(flatten)]
+    pub(super) done: Done,
     /// Rows with characters that nobody sees.
     pub(super) hidden: Vec<Hidden>,
+    /// What was left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) refused: Vec<Refused>,
+}
+
+/// How many rows would be done.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub(super) enum Planned {
+    /// Levels that would be set, and rows that an earlier import of this very file had set.
+    Set { would_set: usize, set_before: usize },
+    /// The same of pieces that came in.
+    Received { would_receive: usize, received_before: usize },
 }
 
 /// What an import would do.
@@ -67,27 +92,41 @@ pub(super) struct Imported {
 pub(super) struct WouldImport {
     /// The file.
     pub(super) file: String,
-    /// Levels that would be set.
-    pub(super) would_set: usize,
+    /// How many rows would be done.
+    #[serde(flatten)]
+    pub(super) planned: Planned,
     /// Of these, those of items that are not known yet.
     pub(super) new: usize,
     /// Of these, those that are what they would be.
     pub(super) same: usize,
     /// Of these, those that would be another number.
     pub(super) changes: Vec<LevelChange>,
-    /// Rows that an earlier import of this very file had set.
-    pub(super) set_before: usize,
+    /// Those of items that are not known yet.
+    pub(super) new_levels: Vec<LevelChange>,
     /// Rows with characters that nobody sees.
     pub(super) hidden: Vec<Hidden>,
+    /// What would be left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) refused: Vec<Refused>,
 }
 
 /// A level that would change.
 #[derive(Debug, Serialize)]
 pub(super) struct LevelChange {
+    line: u64,
     #[serde(flatten)]
-    pub(super) item: ItemView,
-    pub(super) from: i64,
-    pub(super) to: i64,
+    item: ItemView,
+    /// What there is; absent of an item that is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<i64>,
+    to: i64,
+}
+
+impl LevelChange {
+    /// Of the row on this line.
+    pub(super) fn new(line: u64, item: &Item, from: Option<i64>, to: i64) -> Self {
+        Self { line, item: ItemView::from(item.clone()), from, to }
+    }
 }
 
 fn hidden(rows: &[Hidden]) -> String {
@@ -103,23 +142,42 @@ fn hidden(rows: &[Hidden]) -> String {
     }
 }
 
+/// Names every row that was left out.
+pub(super) fn refused(refused: &[Refused]) -> String {
+    let mut text = String::new();
+    if !refused.is_empty() {
+        let lines: BTreeSet<u64> = refused.iter().map(|refused| refused.line).collect();
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{} lines were refused:", lines.len());
+    }
+    for refused in refused {
+        let _ = writeln!(text, "  {refused}");
+    }
+    text
+}
+
 impl Imported {
     /// As it is printed.
     pub(super) fn written(&self, json: bool) -> Result<String> {
         if json {
             return Ok(serde_json::to_string_pretty(self)? + "\n");
         }
-        let mut text = format!("{} levels set from {}.\n", self.set, self.file);
-        if self.set_before > 0 {
-            // Writing to a String does not fail.
+        let (mut text, done, before) = match self.done {
+            Done::Set { set, set_before } => (format!("{set} levels set"), "set", set_before),
+            Done::Received { received, received_before } => {
+                (format!("{received} deliveries received"), "received", received_before)
+            }
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, " from {}.", self.file);
+        if before > 0 {
             let _ = writeln!(
                 text,
-                "{} rows were set by an earlier import of this very file and were left alone. To set these levels once more, \
-                 give the import another --name.",
-                self.set_before
+                "{before} rows were {done} by an earlier import of this very file and were left alone. To import them once \
+                 more, give the import another --name."
             );
         }
-        Ok(text + &hidden(&self.hidden))
+        Ok(text + &refused(&self.refused) + &hidden(&self.hidden))
     }
 }
 
@@ -129,26 +187,100 @@ impl WouldImport {
         if json {
             return Ok(serde_json::to_string_pretty(self)? + "\n");
         }
-        let Self { file, would_set, new, same, changes, set_before, .. } = self;
+        let (would, done, before) = match self.planned {
+            Planned::Set { would_set, set_before } => (format!("set {would_set} levels"), "set", set_before),
+            Planned::Received { would_receive, received_before } => {
+                (format!("add to {would_receive} levels"), "received", received_before)
+            }
+        };
+        let Self { file, new, same, changes, .. } = self;
         let mut text = format!(
-            "Nothing was changed. An import of {file} would set {would_set} levels: {new} of items that are not known yet, \
-             {} to another number, {same} to what they are.\n",
+            "Nothing was changed. An import of {file} would {would}: {new} of items that are not known yet, {} to another \
+             number, {same} to what they are.\n",
             changes.len()
         );
-        for LevelChange { item, from, to } in changes.iter().take(MOST_CHANGES) {
+        let mut all: Vec<&LevelChange> = changes.iter().chain(&self.new_levels).collect();
+        all.sort_by_key(|change| change.line);
+        text.push_str(&table(&all));
+        if before > 0 {
             // Writing to a String does not fail.
-            let _ = writeln!(text, "  {}: {from} to {to}", item.named());
-        }
-        if changes.len() > MOST_CHANGES {
-            let _ = writeln!(text, "  … and {} more", changes.len() - MOST_CHANGES);
-        }
-        if *set_before > 0 {
             let _ = writeln!(
                 text,
-                "{set_before} rows were set by an earlier import of this very file and would be left alone, unless the import \
+                "{before} rows were {done} by an earlier import of this very file and would be left alone, unless the import \
                  has another --name."
             );
         }
-        Ok(text + &hidden(&self.hidden))
+        Ok(text + &refused(&self.refused) + &hidden(&self.hidden))
+    }
+}
+
+/// What would change, for people: the location only where there is one.
+fn table(changes: &[&LevelChange]) -> String {
+    if changes.is_empty() {
+        return String::new();
+    }
+    let shown = &changes[..changes.len().min(MOST_CHANGES)];
+    let located = shown.iter().any(|change| change.item.location.is_some());
+    let mut header = vec!["LINE", "SKU"];
+    header.extend(located.then_some("LOCATION"));
+    let names = header.len();
+    header.extend(["NOW", "THEN"]);
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if index == 0 || index >= names {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for LevelChange { line, item, from, to } in shown {
+        let mut cells = vec![line.to_string(), visible(item.sku.as_str()).into_owned()];
+        if located {
+            let at = item.location.as_ref().map(Location::as_str).unwrap_or_default();
+            cells.push(visible(at).into_owned());
+        }
+        cells.extend([from.map_or_else(|| "-".to_owned(), |from| from.to_string()), to.to_string()]);
+        table.add_row(cells);
+    }
+    let more = match changes.len() - shown.len() {
+        0 => String::new(),
+        more => format!("… and {more} more\n"),
+    };
+    table.trim_fmt() + "\n" + &more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(sku: &str, location: Option<&str>) -> Item {
+        let location = location.map(|name| Location::new(name).unwrap());
+        Item { sku: Sku::new(sku).unwrap(), location }
+    }
+
+    #[test]
+    fn what_nobody_sees_in_a_name_is_named() {
+        let rows: Vec<Hidden> = [(2, item("MUG", None)), (3, item("M\u{200b}UG", Some("north")))]
+            .iter()
+            .filter_map(|(line, item)| Hidden::of(*line, item))
+            .collect();
+        let text = hidden(&rows);
+        assert!(text.ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"), "{text}");
+        assert_eq!(hidden(&[]), "");
+    }
+
+    #[test]
+    fn a_table_shows_what_changes_and_locations_only_where_there_are_any() {
+        let known = LevelChange::new(2, &item("MUG", None), Some(8), 10);
+        let new = LevelChange::new(13, &item("HAT", Some("north")), None, 5);
+        let shown = |changes: &[&LevelChange]| -> Vec<String> {
+            table(changes).lines().map(|line| line.trim().to_owned()).collect()
+        };
+        assert_eq!(shown(&[&known]), ["LINE  SKU  NOW  THEN", "2  MUG    8    10"]);
+        assert_eq!(
+            shown(&[&known, &new]),
+            ["LINE  SKU  LOCATION  NOW  THEN", "2  MUG              8    10", "13  HAT  north       -     5"]
+        );
+        assert!(table(&[&known; 60]).ends_with("… and 10 more\n"));
+        assert_eq!(table(&[]), "");
     }
 }

@@ -17,8 +17,8 @@ use clap::{Args, Subcommand};
 
 pub use adjust::{AdjustArgs, MoveArgs, ReceiveArgs};
 pub use get::GetArgs;
-pub use import::ImportArgs;
 pub(super) use import::read_levels_file;
+pub use import::{FeedArgs, ImportArgs};
 pub use state::{LimitsArgs, SetArgs};
 pub use watch::WatchArgs;
 
@@ -41,15 +41,17 @@ pub struct StockArgs {
 /// The commands about levels.
 #[derive(Debug, Subcommand)]
 pub enum StockCommand {
-    /// Set the levels a CSV file states
+    /// Set the levels that a stock feed states, or add what it says came in
     ///
-    /// The file has the header `sku,available` (or `sku,quantity`), and maybe a column `location`, empty for the default
-    /// location; each SKU once at each location. All of it is checked first: with one bad row nothing is imported.
+    /// The file is CSV (or has tabs, semicolons or bars for commas) with the header `sku,available` (or `sku,quantity`),
+    /// and maybe a column `location`, empty for the default location; JSON lines with such fields; or Google's local
+    /// inventory feed. Each SKU stands once at each location. All of it is checked first: with one bad row nothing is
+    /// imported, unless with --skip-bad.
     ///
-    /// Up to 100,000 rows are one transaction: all or nothing. More are set 10,000 at a time, and an import that was
-    /// interrupted goes on where it stopped when it is run again: each row has an id made of the file's content and
+    /// Rows are done 2,000 at a time, so that orders of the same items wait a moment only. An import that was interrupted
+    /// goes on where it stopped when it is run again: each row has an id made of the file's content and
     /// the row's number, so that what was done is not done again. For the same reason importing the very same file later
-    /// changes nothing; give it another --name to set these levels once more.
+    /// changes nothing; give it another --name to import it once more.
     Import(ImportArgs),
     /// Print all levels as a CSV file that `stock import` takes
     ///
@@ -138,8 +140,8 @@ impl Prepared {
 /// Reads and checks what a command brings along, before any ledger is opened.
 fn prepare(command: StockCommand) -> Result<Prepared> {
     Ok(match command {
-        StockCommand::Import(args) if args.dry_run => Prepared::DryRun(import::prepare(args)?),
-        StockCommand::Import(args) => Prepared::Import(import::prepare(args)?),
+        StockCommand::Import(args) if args.dry_run => Prepared::DryRun(import::prepare(&args)?),
+        StockCommand::Import(args) => Prepared::Import(import::prepare(&args)?),
         StockCommand::Export => Prepared::Export,
         StockCommand::Receive(args) => Prepared::Receive(args),
         StockCommand::Adjust(args) => Prepared::Adjust(args),
