@@ -52,8 +52,8 @@ mod unwrap;
 pub use fault::{Fault, FaultCode};
 pub use json::Object;
 pub use outgoing::{
-    CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing, OutgoingHeader,
-    dead_letter, hold_due, level, result, sha256,
+    CE_GATE_SOURCE, CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing,
+    OutgoingHeader, dead_letter, hold_due, level, result, sha256, submitted,
 };
 pub use read_level::{PublishedLevel, level_item, read_level};
 pub use repair::Repair;

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use super::types::{
     ADJUSTMENT_ACCEPTED, ADJUSTMENT_REJECTED, CANCELLATION_ACCEPTED, CONFIRMATION_ACCEPTED,
     CONFIRMATION_REJECTED, EXTENSION_ACCEPTED, EXTENSION_REJECTED, HOLD_EXPIRED, ORDER_ACCEPTED,
-    ORDER_HOLD_DUE, ORDER_REJECTED, RELEASE_ACCEPTED, RELEASE_REJECTED, RETURN_ACCEPTED, RETURN_REJECTED,
-    STOCK_LEVEL,
+    ORDER_CREATED, ORDER_HOLD_DUE, ORDER_REJECTED, RELEASE_ACCEPTED, RELEASE_REJECTED, RETURN_ACCEPTED,
+    RETURN_REJECTED, STOCK_LEVEL,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +17,8 @@ use crate::ledger::{CommandKind, Decision, Id, Item, Level, Location};
 
 /// Who publishes the results: the `ce_source` of every event.
 pub const CE_SOURCE: &str = "stock-verifier";
+/// Who hands orders in that came by the gate: their `ce_source`.
+pub const CE_GATE_SOURCE: &str = "stock-verifier/gate";
 
 /// Which topic something is published on; which one that is, the configuration says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -226,6 +228,27 @@ pub fn hold_due(order_id: &Id) -> Outgoing {
         key: Some(id.as_bytes().to_vec()),
         value: Some(value),
         headers: Vec::new(),
+    }
+}
+
+/// An order as it was handed in: its payload as it is, keyed by its id.
+#[must_use]
+pub fn submitted(order_id: &Id, payload: &[u8], trace: TraceContext<'_>) -> Outgoing {
+    let id = order_id.as_str();
+    let mut headers = vec![
+        OutgoingHeader::fixed("ce_specversion", "1.0"),
+        OutgoingHeader::made("ce_id", format!("{ORDER_CREATED}/{id}")),
+        OutgoingHeader::fixed("ce_source", CE_GATE_SOURCE),
+        OutgoingHeader::fixed("ce_type", ORDER_CREATED),
+        OutgoingHeader::fixed("content-type", "application/json"),
+    ];
+    headers.extend(trace.traceparent.map(|value| OutgoingHeader::made(TRACEPARENT, value)));
+    headers.extend(trace.tracestate.map(|value| OutgoingHeader::made(TRACESTATE, value)));
+    Outgoing {
+        channel: Channel::Orders,
+        key: Some(id.as_bytes().to_vec()),
+        value: Some(payload.to_vec()),
+        headers,
     }
 }
 

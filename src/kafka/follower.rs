@@ -1,188 +1,166 @@
-//! Follows a topic from its beginning, in no group: what a cache of it is made of.
+//! Reads partitions as they grow, from given offsets on, without a group: every process that follows reads all of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::{Receiver as Commands, Sender as Commander, channel};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use anyhow::{Context as _, Result};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::sync::mpsc;
 
-use super::asker::Asker;
 use super::consumer::own;
-use super::topic_ids::Described;
+use super::offsets::{list, list_at};
+use super::reader::Quiet;
 use crate::config::KafkaArgs;
 use crate::event::Record;
-use crate::ledger::{Offset, Source, TopicPartition};
+use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
-/// The client id that reads.
-const CLIENT_ID: &str = "stock-verifier-follower";
-/// Longest wait for the next record: how soon a stop is seen.
-const POLL: Duration = Duration::from_millis(100);
-/// How often the topic's end is asked for: so much older than need be is what a follower knows.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Longest wait for that answer. Meanwhile nothing is read, and what is known ages.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
-/// The pause before a topic is looked for again that could not be read.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest sleep in one poll; a command waits no longer.
+const POLL: Duration = Duration::from_millis(20);
+/// Most records of a turn: what one call settles.
+const TURN: usize = 500;
+/// Turns that wait to be taken; then reading pauses.
+const TURNS: usize = 16;
+/// Records and KiB prefetched at most.
+const PREFETCH_RECORDS: &str = "5000";
+const PREFETCH_KIB: &str = "8192";
 
-/// What a follower tells.
+/// Records of one partition, without a gap to those before them.
 #[derive(Debug)]
-pub enum Followed {
-    /// The next record of a partition.
-    Record(Record),
-    /// All that stood in the topic at this time has been told, by this machine's clock.
-    UpTo(SystemTime),
+pub struct Followed {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Where those before them ended.
+    pub from: NextOffset,
+    /// The offset after the last of them.
+    pub next: NextOffset,
+    /// In their order. There may be fewer than offsets: marks of transactions are none.
+    pub records: Vec<Record>,
 }
 
-/// Says nothing: who follows sees it by what it is not told.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "following a topic");
-    }
+enum Command {
+    Read(TopicPartition, NextOffset),
 }
 
-impl ConsumerContext for Quiet {}
-
-/// Reads on until dropped.
-#[derive(Debug)]
+/// Follows; ends when it is dropped.
 pub struct Follower {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    commands: Commander<Command>,
+    turns: mpsc::Receiver<Followed>,
 }
 
 impl Follower {
-    /// Tells `told` all that stands in `topic`, and then what comes, on a thread of its own. While the topic is not there,
-    /// or Kafka is away, it tells nothing; then it goes on, where the topic was made anew from its beginning.
+    /// Begins with no partitions.
     ///
     /// # Errors
     /// When a password file cannot be read, or the configuration is refused.
-    pub fn start(
-        kafka: &KafkaArgs,
-        topic: &str,
-        mut told: impl FnMut(Followed) + Send + 'static,
-    ) -> Result<Self> {
+    pub fn new(kafka: &KafkaArgs, client_id: &str) -> Result<Self> {
         let mut config = kafka.client()?;
-        config
-            // Small: a record is dealt with in no time, and this stands beside the clients that decide.
-            .set("queued.max.messages.kbytes", "4096")
-            .set("fetch.max.bytes", "1048576");
         kafka.overlay(&mut config);
         config
-            .set("client.id", CLIENT_ID)
-            // librdkafka wants one; nothing joins or commits.
-            .set("group.id", CLIENT_ID)
-            .set("allow.auto.create.topics", "false")
+            .set("client.id", client_id)
+            // librdkafka asks for one; no group is joined, and nothing committed.
+            .set("group.id", client_id)
             .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("allow.auto.create.topics", "false")
             .set("isolation.level", "read_committed")
+            // What retention took is gone: what is left is read.
             .set("auto.offset.reset", "earliest")
+            .set("queued.min.messages", PREFETCH_RECORDS)
+            .set("queued.max.messages.kbytes", PREFETCH_KIB)
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "5")
             .remove("group.instance.id");
-        let consumer: BaseConsumer<Quiet> =
-            config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        let asker = Asker::new(kafka, CLIENT_ID, None)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, topic) = (Arc::clone(&stop), Arc::<str>::from(topic));
-        let thread = std::thread::Builder::new()
+        let consumer = client(&config)?;
+        let (commands, commanded) = channel();
+        let (turns, taken) = mpsc::channel(TURNS);
+        std::thread::Builder::new()
             .name("follower".to_owned())
-            .spawn(move || {
-                let mut following = Following { consumer, asker, topic, nexts: Vec::new(), read: None };
-                while !stopped.load(Ordering::Acquire) {
-                    if let Err(error) = following.go_on(&stopped, &mut told) {
-                        tracing::debug!("following {}: {error:#}", following.topic);
-                        std::thread::sleep(RETRY_PAUSE);
+            .spawn(move || follow(&consumer, &commanded, &turns))
+            .context("no thread to read on")?;
+        Ok(Self { commands, turns: taken })
+    }
+
+    /// Reads a partition from here on: one more, or one that is read already and goes to another offset.
+    pub fn read(&self, at: TopicPartition, from: NextOffset) {
+        // Nobody hears it only when the thread has ended, and then `next` says so.
+        let _ = self.commands.send(Command::Read(at, from));
+    }
+
+    /// The next records of some partition; `None` when it cannot go on.
+    pub async fn next(&mut self) -> Option<Followed> {
+        self.turns.recv().await
+    }
+}
+
+fn client(config: &ClientConfig) -> Result<BaseConsumer<Quiet>> {
+    config.create_with_context(Quiet).context("the Kafka configuration is refused")
+}
+
+/// Polls until nobody takes what it reads.
+fn follow(consumer: &BaseConsumer<Quiet>, commands: &Commands<Command>, turns: &mpsc::Sender<Followed>) {
+    let mut positions: HashMap<TopicPartition, NextOffset> = HashMap::new();
+    let mut names: HashMap<String, Arc<str>> = HashMap::new();
+    while !turns.is_closed() {
+        for Command::Read(at, from) in commands.try_iter() {
+            names.entry(at.topic.to_string()).or_insert_with(|| Arc::clone(&at.topic));
+            if let Err(error) = begin(consumer, &at, from, positions.contains_key(&at)) {
+                tracing::error!(%at, %error, "a partition cannot be followed");
+            }
+            positions.insert(at, from);
+        }
+        let mut turn: HashMap<TopicPartition, Followed> = HashMap::new();
+        let mut wait = POLL;
+        for _ in 0..TURN {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Err(error)) => say(&error),
+                Some(Ok(message)) => {
+                    let Some(topic) = names.get(message.topic()) else { continue };
+                    let at = TopicPartition { topic: Arc::clone(topic), partition: message.partition() };
+                    let Some(position) = positions.get_mut(&at) else { continue };
+                    let offset = Offset(message.offset());
+                    // From before it went to another offset.
+                    if position.covers(offset) {
+                        continue;
                     }
+                    let (record, _) = own(&message, Source { at: at.clone(), offset });
+                    let from = *position;
+                    *position = NextOffset(offset.0 + 1);
+                    let followed = turn.entry(at.clone()).or_insert_with(|| Followed {
+                        at,
+                        from,
+                        next: from,
+                        records: Vec::new(),
+                    });
+                    followed.next = *position;
+                    followed.records.push(record);
                 }
-            })
-            .context("no thread can be started")?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("following a topic panicked");
+            }
+            wait = Duration::ZERO;
+        }
+        for followed in turn.into_values() {
+            if turns.blocking_send(followed).is_err() {
+                return;
+            }
         }
     }
 }
 
-struct Following {
-    consumer: BaseConsumer<Quiet>,
-    asker: Asker,
-    topic: Arc<str>,
-    /// Where each partition is read next.
-    nexts: Vec<i64>,
-    /// The topic that is read; `None` before it is found, and where it is gone.
-    read: Option<Described>,
+/// Reads a partition from an offset on. What was fetched of it before is dropped with its assignment.
+fn begin(consumer: &BaseConsumer<Quiet>, at: &TopicPartition, from: NextOffset, is_read: bool) -> Result<()> {
+    if is_read {
+        consumer.incremental_unassign(&list([at]))?;
+    }
+    consumer.incremental_assign(&list_at([&(at.clone(), from)])?)?;
+    Ok(())
 }
 
-impl Following {
-    /// Looks where the topic ends, and reads until it is time to look again.
-    fn go_on(&mut self, stop: &AtomicBool, told: &mut impl FnMut(Followed)) -> Result<()> {
-        self.find()?;
-        let looked = SystemTime::now();
-        let ends = self.ends()?;
-        let begun = Instant::now();
-        let mut is_told = false;
-        while !stop.load(Ordering::Acquire) {
-            let is_reached = self.nexts.iter().zip(&ends).all(|(next, end)| next >= end);
-            if is_reached && !is_told {
-                told(Followed::UpTo(looked));
-                is_told = true;
-            }
-            if begun.elapsed() >= LOOK_EVERY && (is_reached || begun.elapsed() >= LOOK_LIMIT) {
-                break;
-            }
-            let Some(message) = self.consumer.poll(POLL) else { continue };
-            let message = message.context("the topic cannot be read")?;
-            let (partition, offset) = (message.partition(), Offset(message.offset()));
-            if let Some(next) = usize::try_from(partition).ok().and_then(|index| self.nexts.get_mut(index)) {
-                *next = offset.next().0;
-            }
-            let at = TopicPartition { topic: Arc::clone(&self.topic), partition };
-            told(Followed::Record(own(&message, Source { at, offset }).0));
-        }
-        Ok(())
-    }
-
-    /// Finds the topic, and begins to read it where it is another than before.
-    fn find(&mut self) -> Result<()> {
-        let found = self.asker.describe(&[&*self.topic])?.pop();
-        if found.is_some() && found == self.read {
-            return Ok(());
-        }
-        let Some(Described::There { partitions, .. }) = &found else {
-            self.read = None;
-            self.consumer.unassign()?;
-            bail!("it is not there, or may not be read");
-        };
-        let mut all = TopicPartitionList::new();
-        for partition in 0..*partitions {
-            all.add_partition_offset(&self.topic, partition, KafkaOffset::Beginning)?;
-        }
-        self.consumer.assign(&all)?;
-        self.nexts = (0..*partitions).map(|_| 0).collect();
-        self.read = found;
-        Ok(())
-    }
-
-    /// Where each partition ends. What was removed before its beginning is not waited for.
-    fn ends(&mut self) -> Result<Vec<i64>> {
-        let mut ends = Vec::with_capacity(self.nexts.len());
-        for (partition, next) in (0..).zip(&mut self.nexts) {
-            let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, LOOK_LIMIT)?;
-            *next = (*next).max(low);
-            ends.push(high);
-        }
-        Ok(ends)
-    }
+fn say(error: &KafkaError) {
+    // librdkafka goes on by itself; that Kafka is away, readiness says.
+    tracing::debug!(%error, "following topics");
 }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
 use super::record::{record, topic};
+use super::renewed::RenewedProducer;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 use crate::ledger::TopicPartition;
@@ -27,23 +27,14 @@ const SEND_QUEUE_RECORDS: &str = "50000";
 const SEND_QUEUE_KIB: &str = "16384";
 /// Longest wait for Kafka's word on a topic.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// The shortest life of a producer before another replaces it: what broke it may break the next at once, and each
-/// is connections and threads.
-const RENEW_PAUSE: Duration = Duration::from_secs(5);
 
 /// A record to send, and the partition it goes to; `None` goes to its channel's topic, by its key.
 pub(crate) type Posted = (Outgoing, Option<TopicPartition>);
 
 /// An idempotent producer without transactions. One that a fatal error broke is made anew.
 pub(crate) struct Sender {
-    config: ClientConfig,
     topics: TopicArgs,
-    made: Mutex<Made>,
-}
-
-struct Made {
-    producer: Arc<ThreadedProducer<Reports>>,
-    at: Instant,
+    producer: RenewedProducer<Reports>,
 }
 
 /// A record that did not arrive, as far as is known.
@@ -121,6 +112,7 @@ struct Ticket {
 }
 
 /// Hands the word on each record on.
+#[derive(Default)]
 struct Reports;
 
 impl ClientContext for Reports {
@@ -158,8 +150,8 @@ impl Sender {
             .set("enable.idempotence", "true")
             // What arrived is waited for, record by record.
             .set("delivery.report.only.error", "false");
-        let made = Mutex::new(Made { producer: make(&config)?, at: Instant::now() });
-        Ok(Self { config, topics: topics.clone(), made })
+        let producer = RenewedProducer::new("levels and questions", config)?;
+        Ok(Self { topics: topics.clone(), producer })
     }
 
     /// Sends, each to its channel's topic or to a partition of its own, and waits until it is known of each whether it
@@ -187,7 +179,8 @@ impl Sender {
         let (sender, topic) = (Arc::clone(self), topic.to_owned());
         tokio::task::spawn_blocking(move || {
             let metadata = sender
-                .producer()?
+                .producer
+                .get()?
                 .client()
                 .fetch_metadata(Some(&topic), ANSWER_LIMIT)
                 .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
@@ -224,7 +217,7 @@ impl Sender {
     }
 
     fn attempt(&self, events: &[Posted], indexes: &[usize]) -> Result<Vec<Lost>> {
-        let producer = self.producer()?;
+        let producer = self.producer.get()?;
         let deadline = Instant::now() + ARRIVAL_LIMIT;
         let arrivals = Arc::new(Arrivals::of(indexes.len()));
         for (index, event) in indexes.iter().enumerate() {
@@ -251,28 +244,6 @@ impl Sender {
         }
         Ok(lost)
     }
-
-    /// The producer, made anew when it is broken.
-    fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, reason)) = made.producer.client().fatal_error() {
-            if made.at.elapsed() < RENEW_PAUSE {
-                bail!("the producer is broken, and made anew in a moment: {reason}");
-            }
-            tracing::warn!(reason, "the producer of levels and questions is broken, and made anew");
-            // First the time: should making it fail, the next try waits as well.
-            made.at = Instant::now();
-            let broken = std::mem::replace(&mut made.producer, make(&self.config)?);
-            // Its end can take a while, and nobody waits for it: it sends nothing any more.
-            std::thread::spawn(move || drop(broken));
-        }
-        Ok(Arc::clone(&made.producer))
-    }
-}
-
-fn make(config: &ClientConfig) -> Result<Arc<ThreadedProducer<Reports>>> {
-    let producer = config.create_with_context(Reports).context("the producer's configuration is refused")?;
-    Ok(Arc::new(producer))
 }
 
 /// The record with its way back.
@@ -292,6 +263,7 @@ mod tests {
     use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+    use super::super::renewed::RENEW_PAUSE;
     use super::*;
     use crate::event::{Channel, hold_due};
     use crate::ledger::Id;
@@ -358,7 +330,7 @@ mod tests {
     /// Breaks the producer as librdkafka itself does when Kafka refuses to go on with it.
     #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
     fn break_for_good(sender: &Sender) {
-        let producer = sender.producer().expect("a producer");
+        let producer = sender.producer.get().expect("a producer");
         let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         // Sound because the client lives through the call, and the text ends in NUL.
         unsafe {
