@@ -9,6 +9,7 @@
 //! * [`config`]: settings, parsed once into typed parts.
 //! * [`event`]: the wire. Records become commands, decisions become events; the published shapes of both.
 //! * [`feed`]: stock feeds, files of levels or deliveries.
+//! * [`gate`]: admission in front of Kafka, by amounts cached in Redis.
 //! * [`http`]: the read API, probes and metrics; it writes nothing.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
@@ -32,6 +33,7 @@ pub mod console;
 pub mod demo;
 pub mod event;
 pub mod feed;
+pub mod gate;
 pub mod http;
 pub mod kafka;
 pub mod ledger;

@@ -13,10 +13,13 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, what};
+use super::gate::redis_settings;
 use super::progress::Shown;
 use super::{Access, FEW_CONNECTIONS, open_ledger};
-use crate::config::{DatabaseArgs, KafkaArgs, TopicArgs};
+use crate::config::{DatabaseArgs, KafkaArgs, RedisArgs, TopicArgs};
 use crate::console;
+use crate::gate::audit as cache_audit;
+use crate::gate::cache::RedisCache;
 use crate::kafka::topics::Topics;
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
@@ -41,12 +44,17 @@ pub struct AuditArgs {
     #[arg(long = "topics", env = "STOCK_VERIFIER_TOPICS")]
     with_topics: bool,
 
+    /// Also compare what the gates keep in Redis with the ledger, at rest: each stored level, and each piece that is subtracted
+    /// for an entry
+    #[arg(long, env = "STOCK_VERIFIER_CACHE")]
+    cache: bool,
+
     /// Of invariants 4 and 5, only what was decided then or later: a date-time with its zone, or how long ago
     #[arg(long, value_name = "WHEN", value_parser = parse_since)]
     since: Option<Stamp>,
 
     /// Mend what can be derived: levels from their movements, each with a ledger line that says so; with --topics,
-    /// results that were never published
+    /// results that were never published; with --cache, what is in Redis
     #[arg(long)]
     repair: bool,
 
@@ -64,6 +72,8 @@ pub struct AuditArgs {
     kafka: KafkaArgs,
     #[command(flatten)]
     topics: TopicArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
 }
 
 fn parse_since(text: &str) -> Result<Stamp, String> {
@@ -112,6 +122,8 @@ pub struct AuditOutcome {
     /// Where ledger and Kafka do not agree how far each partition is done; `None` when it was not looked at.
     #[serde(serialize_with = "mismatches_as_json")]
     pub apart: Option<Vec<PositionMismatch>>,
+    /// What in the gates' cache is not what the ledger says; `None` when it was not looked at.
+    pub cache: Option<Vec<String>>,
     /// What was repaired.
     pub repairs: Vec<String>,
 }
@@ -187,12 +199,32 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     };
     // Side by side: the database answers its questions while the rules decide again.
     let (ledger, again) = tokio::try_join!(async { Ok(store.audit().await?) }, again)?;
-    let mut outcome = AuditOutcome { ledger, again, with_topics: args.with_topics, apart: None, repairs };
+    let mut outcome =
+        AuditOutcome { ledger, again, with_topics: args.with_topics, apart: None, cache: None, repairs };
+    if args.cache {
+        look_at_cache(args, store, &mut outcome).await?;
+    }
     outcome.again.notes.extend(store.overdue_holds(OVERDUE).await?.as_ref().map(overdue_note));
     if let Some((running, committed)) = kafka {
         outcome.apart = Some(compare::standing(&outcome.ledger.positions, &committed, running));
     }
     Ok(outcome)
+}
+
+/// Compares the gates' cache with the ledger, and puts it right where that was asked for.
+async fn look_at_cache(args: &AuditArgs, store: &Arc<dyn Store>, outcome: &mut AuditOutcome) -> Result<()> {
+    let cache = RedisCache::new(&redis_settings(&args.redis)?).context("--redis-url names no Redis")?;
+    let away = "the cache cannot be compared (check --redis-url, and --redis-password-file)";
+    let mut found = cache_audit::compare(&cache, &**store).await.context(away)?;
+    if args.repair && !found.is_empty() {
+        cache_audit::repair(&cache, &**store, &found).await.context(away)?;
+        let left = cache_audit::compare(&cache, &**store).await.context(away)?;
+        let repaired = found.iter().filter(|difference| !left.contains(difference));
+        outcome.repairs.extend(repaired.map(|difference| format!("in the cache, {difference}")));
+        found = left;
+    }
+    outcome.cache = Some(found.iter().map(ToString::to_string).collect());
+    Ok(())
 }
 
 /// No invariant is broken by it: the ledger is right, and what it waits for was not decided yet.
@@ -226,7 +258,8 @@ impl AuditOutcome {
     }
 
     fn verdict(&self) -> AuditStatus {
-        if (1..=6).all(|invariant| self.findings(invariant).is_empty()) {
+        let cache_holds = self.cache.as_ref().is_none_or(Vec::is_empty);
+        if cache_holds && (1..=6).all(|invariant| self.findings(invariant).is_empty()) {
             AuditStatus::Holds
         } else {
             AuditStatus::Broken
@@ -260,20 +293,27 @@ pub fn report(out: &mut impl Write, outcome: &AuditOutcome) -> io::Result<AuditS
         };
         if let Some(how) = left_out {
             writeln!(out, "–  {invariant}  {claim}: not compared; {how}")?;
-        } else if !write_claim(out, *invariant, claim, &outcome.findings(*invariant))? {
+        } else if !write_claim(out, &invariant.to_string(), claim, &outcome.findings(*invariant))? {
             broken.push(*invariant);
         }
     }
+    let cache_holds = match &outcome.cache {
+        None => true,
+        Some(found) => write_claim(out, "C", CACHE_CLAIM, found)?,
+    };
     for note in &outcome.again.notes {
         writeln!(out, "\nNote: {note}.")?;
     }
     writeln!(out)?;
-    if broken.is_empty() {
+    if broken.is_empty() && cache_holds {
         writeln!(out, "All hold.")?;
         return Ok(AuditStatus::Holds);
     }
     for invariant in &broken {
         writeln!(out, "Invariant {invariant}: {}", advice(*invariant))?;
+    }
+    if !cache_holds {
+        writeln!(out, "Cache: {CACHE_ADVICE}")?;
     }
     Ok(AuditStatus::Broken)
 }
@@ -287,6 +327,11 @@ const CLAIMS: &[(u8, &str)] = &[
     (5, "The rules decide the same again, each command at its ledger sequence"),
     (6, "The ledger and Kafka agree how far each partition is done"),
 ];
+
+/// What holds of the gates' cache at rest. No invariant of the ledger: it is never decided by.
+const CACHE_CLAIM: &str = "The gates' cached amounts are the ledger's levels less the entries that are open";
+const CACHE_ADVICE: &str = "while orders are decided, levels that are on their way differ: look again at rest. What differs then, \
+     `stock-verifier audit --cache --repair` puts right.";
 
 fn advice(invariant: u8) -> &'static str {
     match invariant {
@@ -313,7 +358,7 @@ fn advice(invariant: u8) -> &'static str {
 }
 
 /// Writes an invariant with what breaks it; whether it holds.
-fn write_claim(out: &mut impl Write, invariant: u8, claim: &str, findings: &[String]) -> io::Result<bool> {
+fn write_claim(out: &mut impl Write, invariant: &str, claim: &str, findings: &[String]) -> io::Result<bool> {
     let mark = if findings.is_empty() { '✓' } else { '✗' };
     writeln!(out, "{mark}  {invariant}  {claim}")?;
     for finding in findings.iter().take(MOST_SHOWN) {

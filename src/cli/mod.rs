@@ -5,6 +5,7 @@ pub mod completions;
 pub mod demo;
 pub mod doctor;
 mod findings;
+pub mod gate;
 mod hangup;
 mod instance;
 mod log;
@@ -85,6 +86,10 @@ enum Command {
     /// asking as them. Within 10 s, whatever hangs. Exit status: 0 when there is nothing to do (notes may be); 1 when there
     /// is a warning or an error; 2 when it could not be done, or the arguments are wrong.
     Doctor(doctor::DoctorArgs),
+    /// Let orders in by HTTP, in front of Kafka, by amounts cached in Redis; open and close a sale
+    ///
+    /// Estimates only: what is let in goes to Kafka, and is decided by the verifier like anything else. See docs/gate.md.
+    Gate(gate::GateArgs),
     /// Prove that the ledger's invariants hold
     Audit(audit::AuditArgs),
     /// Look at what was decided again: compare, republish, ask again, rebuild, simulate
@@ -162,6 +167,7 @@ fn start() -> Result<ExitCode> {
             Command::Stock(args) => stock::run(args).await,
             Command::Orders(args) => orders::run(args).await,
             Command::Doctor(args) => Ok(status_of(doctor::run(args).await)),
+            Command::Gate(args) => gate::run(args).await,
             Command::Audit(args) => Ok(status_of(audit::run(args).await)),
             Command::Replay(command) => Ok(status_of(replay::run(command).await)),
             Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
@@ -369,7 +375,7 @@ mod tests {
     use clap::Args as _;
 
     use super::*;
-    use crate::config::{BatchArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, TopicArgs};
+    use crate::config::{BatchArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, RedisArgs, TopicArgs};
 
     #[test]
     fn a_flag_that_takes_what_is_or_holds_a_secret_shows_neither_environment_nor_default() {
@@ -391,7 +397,7 @@ mod tests {
 
     /// The flags that belong under a heading of `--help`.
     fn under_headings() -> Vec<clap::Command> {
-        let augment: [fn(clap::Command) -> clap::Command; 7] = [
+        let augment: [fn(clap::Command) -> clap::Command; 8] = [
             KafkaArgs::augment_args,
             TopicArgs::augment_args,
             GroupArgs::augment_args,
@@ -399,6 +405,7 @@ mod tests {
             LevelsArgs::augment_args,
             DatabaseArgs::augment_args,
             HttpArgs::augment_args,
+            RedisArgs::augment_args,
         ];
         augment.into_iter().map(|augment| augment(clap::Command::new("some"))).collect()
     }

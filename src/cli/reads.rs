@@ -11,8 +11,8 @@ use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
 use crate::event::{TraceContext, read_level};
 use crate::http::{self, Api, LevelCache, Server, Token};
-use crate::kafka::follower::{Followed, Follower};
 use crate::kafka::probe::probe;
+use crate::kafka::topic_follower::{Told, TopicFollower};
 use crate::ledger::Stamp;
 use crate::observe::{CONTENT_TYPE, Observed, Traces};
 use crate::pipeline::{Settings, StoppedPartitions};
@@ -28,18 +28,18 @@ pub(super) struct Reads {
     pub(super) server: Server,
     source: Source,
     /// Keeps the levels in memory up to date, where any are.
-    _follower: Option<Follower>,
+    _follower: Option<TopicFollower>,
 }
 
 /// What is read.
 #[derive(Clone)]
-enum Source {
+pub(super) enum Source {
     Ledger(Arc<dyn Store>),
     Replicas(Arc<Replicas>),
 }
 
 impl Source {
-    async fn open(http: &HttpArgs, database: &DatabaseArgs) -> Result<Self> {
+    pub(super) async fn open(http: &HttpArgs, database: &DatabaseArgs) -> Result<Self> {
         if http.read_database_url.is_empty() {
             return Ok(Self::Ledger(open_ledger(database, CONNECTIONS, Access::Read).await?));
         }
@@ -55,14 +55,14 @@ impl Source {
         Ok(Self::Replicas(Arc::new(replicas)))
     }
 
-    fn queries(&self) -> Arc<dyn LedgerQueries> {
+    pub(super) fn queries(&self) -> Arc<dyn LedgerQueries> {
         match self {
             Self::Ledger(store) => Arc::new(Gathered::new(store.clone())),
             Self::Replicas(replicas) => Arc::new(Gathered::new(replicas.clone())),
         }
     }
 
-    async fn close(&self) {
+    pub(super) async fn close(&self) {
         match self {
             Self::Ledger(store) => store.close().await,
             Self::Replicas(replicas) => replicas.close().await,
@@ -132,7 +132,7 @@ impl Reads {
 }
 
 /// Levels in memory, and what keeps them up to date, where prechecks are answered from them.
-fn follow_levels(http: &HttpArgs, settings: &Settings) -> Result<Option<(Arc<LevelCache>, Follower)>> {
+fn follow_levels(http: &HttpArgs, settings: &Settings) -> Result<Option<(Arc<LevelCache>, TopicFollower)>> {
     if http.precheck_from == PrecheckSource::Database {
         return Ok(None);
     }
@@ -145,19 +145,20 @@ fn follow_levels(http: &HttpArgs, settings: &Settings) -> Result<Option<(Arc<Lev
     let told = {
         let cache = Arc::clone(&cache);
         move |followed| match followed {
-            Followed::Record(record) => {
+            Told::Record(record) => {
                 // Another program's record is nothing of ours; the audit names it.
                 if let Some((item, level)) = read_level(&record) {
                     cache.published(item, level);
                 }
             }
-            Followed::UpTo(time) => {
+            Told::UpTo(time) => {
                 let micros = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros());
                 cache.followed_until(Stamp(i64::try_from(micros).unwrap_or(i64::MAX)));
             }
         }
     };
-    let follower = Follower::start(&settings.kafka, &settings.topics.levels_topic, told)?;
+    let follower =
+        TopicFollower::start(&settings.kafka, &settings.group.group, &settings.topics.levels_topic, told)?;
     Ok(Some((cache, follower)))
 }
 
@@ -172,8 +173,8 @@ fn watch(traces: Traces) -> Arc<http::Watch> {
 
 /// Changes the secrets of a read API that runs.
 pub(super) struct Rereads {
-    source: Source,
-    change_token: Box<dyn Fn(Token) + Send + Sync>,
+    pub(super) source: Source,
+    pub(super) change_token: Box<dyn Fn(Token) + Send + Sync>,
 }
 
 impl Rereads {

@@ -196,7 +196,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
 }
 
 /// Cancels at the first SIGTERM or Ctrl-C; ends the process at the second, or when stopping takes too long.
-async fn stop_on_signal(mut signals: Signals, stop: CancellationToken, limit: Duration) {
+pub(super) async fn stop_on_signal(mut signals: Signals, stop: CancellationToken, limit: Duration) {
     signals.next().await;
     tracing::info!("stopping: finishing the batches in hand (a second signal ends at once)");
     stop.cancel();

@@ -44,7 +44,9 @@ pub use answer::AS_OF;
 pub use health::Stopped;
 pub use level_cache::LevelCache;
 pub(crate) use movements::MovementView;
-pub(crate) use orders::{OrderStanding, OrderView};
+pub use orders::Orders;
+pub(crate) use orders::{OrderStanding, OrderView, wait_of};
+pub(crate) use problem::{Asked, Kind, OtherKind, Problem};
 pub use state::{Metrics, Render};
 pub use token::Token;
 pub use watched::{Answered, Begun, Watch};
@@ -83,6 +85,18 @@ pub struct Api {
     pub watch: Option<Arc<Watch>>,
 }
 
+/// Makes addresses, given what is known of orders.
+pub(crate) type Routes = Box<dyn FnOnce(Orders) -> Router + Send>;
+
+/// What another room serves at the same address, and depends on.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// What readiness depends on besides, with how each is asked.
+    pub(crate) dependencies: Vec<(&'static str, Probe)>,
+    /// Its addresses, guarded by the token as the others are.
+    pub(crate) routes: Option<Routes>,
+}
+
 /// A server that runs. Dropped, it runs on until the process ends.
 pub struct Server {
     address: SocketAddr,
@@ -98,12 +112,22 @@ impl Server {
     /// # Errors
     /// When nothing can be listened on at this address: it is taken, or not this machine's.
     pub async fn start(listen: SocketAddr, api: Api) -> anyhow::Result<Self> {
+        Self::start_with(listen, api, Extra::default()).await
+    }
+
+    /// The same with what another room serves.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn start_with(listen: SocketAddr, api: Api, extra: Extra) -> anyhow::Result<Self> {
         let cannot = || format!("cannot listen on {listen} (--http-listen)");
         let listener = TcpListener::bind(listen).await.with_context(cannot)?;
         let address = listener.local_addr().with_context(cannot)?;
         let stop = CancellationToken::new();
         let waiters = Arc::new(Waiters::new(stop.clone()));
-        let health = Arc::new(Health::new(&[DATABASE, KAFKA], api.stopped));
+        let mut names = vec![DATABASE, KAFKA];
+        names.extend(extra.dependencies.iter().map(|(name, _)| *name));
+        let health = Arc::new(Health::new(&names, api.stopped));
         let (asked, kafka) = (Arc::clone(&api.queries), api.kafka);
         let database = move || {
             let asked = Arc::clone(&asked);
@@ -111,14 +135,19 @@ impl Server {
         };
         tokio::spawn(Arc::clone(&health).watch(DATABASE, database, stop.clone()));
         tokio::spawn(Arc::clone(&health).watch(KAFKA, kafka, stop.clone()));
+        for (name, probe) in extra.dependencies {
+            tokio::spawn(Arc::clone(&health).watch(name, probe, stop.clone()));
+        }
         tokio::spawn({
             let (waiters, queries) = (Arc::clone(&waiters), Arc::clone(&api.queries));
             async move { waiters.run(&*queries).await }
         });
-        let state = ApiState::new(api.queries, api.levels, Arc::clone(&waiters), health, api.metrics);
+        let state =
+            Arc::new(ApiState::new(api.queries, api.levels, Arc::clone(&waiters), health, api.metrics));
         let required = Required::new(api.token);
-        let router = router(state, required.clone(), api.watch);
-        let serving = tokio::spawn(server::serve(listener, router, stop.clone()));
+        let routes = extra.routes.map(|routes| routes(Orders(Arc::clone(&state))));
+        let addresses = router(state, required.clone(), routes.unwrap_or_default(), api.watch);
+        let serving = tokio::spawn(server::serve(listener, addresses, stop.clone()));
         Ok(Self { address, waiters, required, stop, serving })
     }
 
@@ -149,8 +178,8 @@ impl Server {
     }
 }
 
-/// All addresses.
-fn router(state: ApiState, token: Required, watch: Option<Arc<Watch>>) -> Router {
+/// All addresses, with another room's.
+fn router(state: Arc<ApiState>, token: Required, others: Router, watch: Option<Arc<Watch>>) -> Router {
     let within = |limit| TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limit);
     let waiting =
         Router::new().route("/v1/orders/{id}", get(orders::order)).layer(within(MAX_WAIT + REQUEST_LIMIT));
@@ -163,6 +192,7 @@ fn router(state: ApiState, token: Required, watch: Option<Arc<Watch>>) -> Router
         .route("/openapi.json", get(openapi::serve))
         .layer(within(REQUEST_LIMIT))
         .merge(waiting)
+        .merge(others.with_state(()))
         .route_layer(from_fn_with_state(token, token::check));
     let all = Router::new()
         .route("/livez", get(probes::livez))
@@ -171,7 +201,7 @@ fn router(state: ApiState, token: Required, watch: Option<Arc<Watch>>) -> Router
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(problem::as_documents))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .with_state(Arc::new(state));
+        .with_state(state);
     // Outside of everything, so that it sees what is answered in the end; not there unless somebody watches.
     match watch {
         Some(watch) => all.layer(from_fn_with_state(watch, watched::watched)),
@@ -232,7 +262,7 @@ mod tests {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
         let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None);
-        router(state, Required::default(), None)
+        router(Arc::new(state), Required::default(), Router::new(), None)
     }
 
     async fn get(addresses: &Router, path: &str) -> Response {

@@ -312,7 +312,7 @@ fn standing(life: &OrderLife) -> OrderStanding {
 }
 
 /// Reads `5s`, and nothing that is written otherwise.
-fn wait_of(text: &str) -> Result<Duration, Problem> {
+pub(crate) fn wait_of(text: &str) -> Result<Duration, Problem> {
     let seconds = text.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
     seconds
         .filter(|seconds| format!("{seconds}s") == text)
@@ -346,25 +346,61 @@ pub(super) async fn order(
 ) -> Result<Response, Problem> {
     let id = Id::new(&name).map_err(|error| Problem::parameter("id", error))?;
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
-    let found = if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-        api.waiters.wait(&id, wait).await.map_err(|why| match why {
+    let orders = Orders(api);
+    let found = match wait.filter(|wait| !wait.is_zero()) {
+        Some(wait) => orders.wait(&id, wait).await?,
+        None => orders.find(&id).await?,
+    };
+    found.ok_or_else(|| no_decision(&id))?.answer(id)
+}
+
+/// What became of orders, for who answers beside the reads.
+#[derive(Clone)]
+pub struct Orders(pub(super) Arc<ApiState>);
+
+/// What is known of an order.
+pub(crate) struct KnownOrder(Arc<AsOf<OrderLife>>);
+
+impl KnownOrder {
+    /// The decision of the order itself.
+    pub(crate) fn verdict(&self) -> Option<&Decision> {
+        self.0.value.verdict().map(|decision| &**decision)
+    }
+
+    /// All of it, as the read API answers it.
+    pub(crate) fn answer(&self, id: Id) -> Result<Response, Problem> {
+        Ok(answer(self.0.at, &OrderView::of(id, &self.0)?))
+    }
+}
+
+impl Orders {
+    /// What is known once there is a verdict, or after so long.
+    pub(crate) async fn wait(&self, id: &Id, limit: Duration) -> Result<Option<KnownOrder>, Problem> {
+        let found = self.0.waiters.wait(id, limit).await.map_err(|why| match why {
             NotWaited::TooMany => {
                 Problem::new(Kind::Busy, "too many wait for verdicts: ask again, or without wait")
             }
             NotWaited::NeverLooked => {
                 Problem::new(Kind::LedgerAway, "the database did not answer all the while: ask again")
             }
-        })?
-    } else {
-        let _admitted = api.admit()?;
+        })?;
+        Ok(found.map(KnownOrder))
+    }
+
+    /// What is known now.
+    pub(crate) async fn find(&self, id: &Id) -> Result<Option<KnownOrder>, Problem> {
+        let _admitted = self.0.admit()?;
         // The layer above lets a wait take longer.
-        let read = timeout(REQUEST_LIMIT, api.queries.orders(std::slice::from_ref(&id))).await;
+        let read = timeout(REQUEST_LIMIT, self.0.queries.orders(std::slice::from_ref(id))).await;
         let late = |_| Problem::new(Kind::TimedOut, "the database did not answer in time: ask again");
         let AsOf { mut value, at, .. } = read.map_err(late)??;
-        value.remove(&id).map(|life| Arc::new(AsOf::new(life, at)))
-    };
-    let found = found.ok_or_else(|| no_decision(&id))?;
-    Ok(answer(found.at, &OrderView::of(id, &found)?))
+        Ok(value.remove(id).map(|life| KnownOrder(Arc::new(AsOf::new(life, at)))))
+    }
+
+    /// Says that these orders were decided, and committed.
+    pub(crate) fn decided<'a>(&self, ids: impl IntoIterator<Item = &'a Id>) {
+        self.0.waiters.decided(ids);
+    }
 }
 
 #[cfg(test)]

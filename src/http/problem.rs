@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::event::Object;
@@ -39,11 +40,33 @@ pub(super) struct ProblemDocument {
     detail: Option<String>,
 }
 
+/// A document with what its kind has besides.
+#[derive(Serialize)]
+struct WithMore {
+    #[serde(flatten)]
+    document: ProblemDocument,
+    #[serde(flatten)]
+    more: Option<Box<Map<String, Value>>>,
+}
+
+/// A kind of problem that another room has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OtherKind {
+    /// The HTTP status.
+    pub(crate) status: StatusCode,
+    /// The last part of its type.
+    pub(crate) name: &'static str,
+    /// The kind, in short.
+    pub(crate) title: &'static str,
+}
+
 /// Kinds of problems that a caller tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// What its status says.
     Plain(StatusCode),
+    /// One of another room's.
+    Other(&'static OtherKind),
     /// A parameter that is none.
     InvalidParameter,
     /// A body that is none.
@@ -68,6 +91,7 @@ impl Kind {
     fn parts(self) -> (StatusCode, Option<(&'static str, &'static str)>) {
         match self {
             Self::Plain(status) => (status, None),
+            Self::Other(other) => (other.status, Some((other.name, other.title))),
             Self::InvalidParameter => {
                 (StatusCode::BAD_REQUEST, Some(("invalid-parameter", "A parameter is invalid")))
             }
@@ -95,23 +119,39 @@ impl Kind {
 
 /// A problem, to be answered.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     kind: Kind,
     detail: Option<String>,
+    /// Members of the document that its kind has besides. Boxed: few have any, and a problem is part of every answer's type.
+    more: Option<Box<Map<String, Value>>>,
+    /// After how many seconds asking again is worth it, where the kind does not say it.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: Some(detail.into()) }
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: Some(detail.into()), more: None, retry_after: None }
+    }
+
+    /// With one more member of the document.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.get_or_insert_default().insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Asking again is worth it after so many seconds.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     /// A parameter that is wrong.
-    pub(super) fn parameter(name: &str, what: impl std::fmt::Display) -> Self {
+    pub(crate) fn parameter(name: &str, what: impl std::fmt::Display) -> Self {
         Self::new(Kind::InvalidParameter, format!("{name} {what}"))
     }
 
     /// A body that can be read, and breaks a bound.
-    pub(super) fn body(what: impl Into<String>) -> Self {
+    pub(crate) fn body(what: impl Into<String>) -> Self {
         Self::new(Kind::InvalidBody(StatusCode::UNPROCESSABLE_ENTITY), what)
     }
 }
@@ -125,7 +165,7 @@ impl IntoResponse for Problem {
             None => ("about:blank".to_owned(), title()),
         };
         let document = ProblemDocument { kind, title, status: status.as_u16(), detail: self.detail };
-        let mut response = (status, Json(document)).into_response();
+        let mut response = (status, Json(WithMore { document, more: self.more })).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match self.kind {
@@ -136,6 +176,9 @@ impl IntoResponse for Problem {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -172,7 +215,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 /// The query of a request.
-pub(super) struct Asked<T>(pub(super) T);
+pub(crate) struct Asked<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
@@ -216,7 +259,8 @@ pub(super) async fn as_documents(request: Request, next: Next) -> Response {
         StatusCode::GATEWAY_TIMEOUT => Some("the database did not answer in time: ask again"),
         _ => None,
     };
-    let document = Problem { kind, detail: detail.map(str::to_owned) }.into_response();
+    let document = Problem { kind, detail: detail.map(str::to_owned), more: None, retry_after: None };
+    let document = document.into_response();
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     for (name, value) in document.headers() {

@@ -4,6 +4,7 @@
 //! go (`sink`), and the ledger (`ledger`). The names are in `metrics`, one table with their meaning is in
 //! `docs/operations.md`. Spans have wrappers of their own (`traces`), with their table there.
 
+mod gate;
 mod lag;
 mod ledger;
 mod metrics;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
+pub use self::gate::GateMetrics;
 use self::lag::{LagCollector, Lags};
 use self::ledger::MeasuredLedger;
 use self::metrics::{Connections, Counters, LevelsCollector, StoppedCollector};
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_table_and_every_row_of_it_is_exposed() {
-        let text = Metrics::new("shop", StoppedPartitions::default()).render();
+        let text = Metrics::new("shop", StoppedPartitions::default()).render() + &GateMetrics::new().render();
         let exposed: BTreeSet<String> = text
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE "))

@@ -1,0 +1,397 @@
+//! `POST /v1/orders`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tower_http::timeout::TimeoutLayer;
+
+use super::door::{Door, Entrance, Order};
+use super::rule::{Asked, Fault, Millis};
+use crate::event::types::ORDER_CREATED;
+use crate::event::{Header, Object, Record, TRACEPARENT, TRACESTATE, TraceContext, read_command, submitted};
+use crate::http::bounds::MAX_WAIT;
+use crate::http::{self, Kind, Orders, OtherKind, Problem, wait_of};
+use crate::kafka::order_producer::DELIVERY_LIMIT;
+use crate::ledger::{Action, Id, MAX_ID_BYTES, Offset, OrderLine, Policy, Reason, Source, TopicPartition};
+
+/// Largest order. With its key and headers below what librdkafka sends at most, a million bytes.
+const MAX_ORDER_BYTES: usize = 950_000;
+/// Longest time for an answer, waiting on purpose aside: what Redis and Kafka may take, and room.
+const ANSWER_LIMIT: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 5);
+/// After how many seconds to ask again, where nothing better is known.
+const SOON: u64 = 1;
+/// Longest pause that is asked for: who waits for a sale asks again before, and hears of a change.
+const LONGEST_PAUSE: u64 = 3_600;
+/// Longest request id that is made a trace of.
+const MAX_REQUEST_ID: usize = 256;
+/// Longest trace context passed on, as with records.
+const MAX_TRACEPARENT: usize = 256;
+const MAX_TRACESTATE: usize = 512;
+
+/// How much goes on at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Orders at the door.
+    pub(super) orders: usize,
+}
+
+/// What an order over the bound is counted as.
+pub(super) const TOO_MANY: &str = "too_many";
+/// What an order that is none is counted as.
+pub(super) const INVALID: &str = "invalid";
+
+const NOT_ENOUGH: OtherKind = OtherKind {
+    status: StatusCode::CONFLICT,
+    name: "not-enough",
+    title: "There is not enough, by an estimate",
+};
+const NOT_OPEN: OtherKind =
+    OtherKind { status: StatusCode::CONFLICT, name: "not-open", title: "A SKU is not sold now" };
+const BUYER_LIMIT: OtherKind = OtherKind {
+    status: StatusCode::CONFLICT,
+    name: "buyer-limit",
+    title: "A buyer can have no more of a SKU for now",
+};
+const BUYER_MISSING: OtherKind = OtherKind {
+    status: StatusCode::UNPROCESSABLE_ENTITY,
+    name: "buyer-missing",
+    title: "A buyer must be named",
+};
+const ORDER_CONFLICT: OtherKind = OtherKind {
+    status: StatusCode::UNPROCESSABLE_ENTITY,
+    name: "order-conflict",
+    title: "The id is taken by other content",
+};
+const INVALID_ORDER: OtherKind = OtherKind {
+    status: StatusCode::UNPROCESSABLE_ENTITY,
+    name: "invalid-order",
+    title: "The order is invalid",
+};
+const OVER_BOUND: OtherKind = OtherKind {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    name: "too-many-orders",
+    title: "Too many orders are at the door",
+};
+const NOT_KNOWN: OtherKind = OtherKind {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    name: "maybe-sent",
+    title: "Nobody knows yet whether the order was sent",
+};
+const KAFKA_AWAY: OtherKind = OtherKind {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    name: "kafka-away",
+    title: "The order could not be sent",
+};
+const CACHE_AWAY: OtherKind = OtherKind {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    name: "cache-away",
+    title: "Nothing can be said now",
+};
+
+/// What the addresses work with.
+struct ApiState {
+    door: Arc<Door>,
+    orders: Orders,
+    at_the_door: Arc<Semaphore>,
+    bounds: Bounds,
+}
+
+/// The gate's addresses.
+pub(super) fn routes(door: Arc<Door>, orders: Orders, bounds: Bounds) -> Router {
+    let state = ApiState { door, orders, at_the_door: Arc::new(Semaphore::new(bounds.orders)), bounds };
+    let within = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, MAX_WAIT + ANSWER_LIMIT);
+    Router::new()
+        .route("/v1/orders", post(submit))
+        .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES))
+        .layer(within)
+        .with_state(Arc::new(state))
+}
+
+/// How long to wait.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubmitQuery {
+    wait: Option<String>,
+}
+
+/// That an order was let in.
+#[derive(Debug, Serialize)]
+struct LetIn {
+    order_id: Id,
+    /// `enough`, or `undecided` where nothing was judged.
+    estimate: &'static str,
+    /// Where its verdict can be asked for.
+    verdict: String,
+}
+
+async fn submit(
+    State(api): State<Arc<ApiState>>,
+    http::Asked(query): http::Asked<SubmitQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let wait = query.wait.as_deref().map(wait_of).transpose()?.unwrap_or_default();
+    let Ok(place) = Arc::clone(&api.at_the_door).try_acquire_owned() else {
+        api.door.observer.answered(TOO_MANY);
+        let most = api.bounds.orders;
+        return Err(Problem::new(
+            Kind::Other(&OVER_BOUND),
+            format!("{most} orders are at the door: ask again"),
+        )
+        .retry_after(SOON));
+    };
+    let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID))?;
+    let (id, digest, lines) = (order.asked.id.clone(), order.asked.digest, order.asked.lines.clone());
+    match api.door.enter(order, place).await {
+        Entrance::LetIn { undecided } => {
+            if !wait.is_zero()
+                && let Some(known) = api.orders.wait(&id, wait).await.ok().flatten()
+                && known.verdict().is_some()
+            {
+                return known.answer(id);
+            }
+            Ok(let_in(id, undecided))
+        }
+        Entrance::Decided => match api.orders.find(&id).await? {
+            Some(known) if known.verdict().is_some_and(|verdict| verdict.digest == digest) => {
+                known.answer(id)
+            }
+            Some(known) if known.verdict().is_some() => Err(conflict(&id)),
+            // Its result is out, so it is in the ledger: what does not find it is a database that lost it.
+            _ => Ok(let_in(id, true)),
+        },
+        refused => Err(refusal(refused, &id, &lines)),
+    }
+}
+
+fn let_in(order_id: Id, undecided: bool) -> Response {
+    let name: String = url::form_urlencoded::byte_serialize(order_id.as_str().as_bytes()).collect();
+    // In a path a space is no plus.
+    let verdict = format!("/v1/orders/{}", name.replace('+', "%20"));
+    let location = HeaderValue::from_str(&verdict);
+    let estimate = if undecided { "undecided" } else { "enough" };
+    let mut response = (StatusCode::ACCEPTED, Json(LetIn { order_id, estimate, verdict })).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(location) = location {
+        headers.insert(LOCATION, location);
+    }
+    response
+}
+
+fn conflict(id: &Id) -> Problem {
+    let detail = format!(
+        "the order {id} was sent with other lines, or on other terms: give this one an id of its own"
+    );
+    Problem::new(Kind::Other(&ORDER_CONFLICT), detail)
+}
+
+/// The answer to an order that is not let in.
+fn refusal(entrance: Entrance, id: &Id, lines: &[OrderLine]) -> Problem {
+    let other = |kind: &'static OtherKind, detail: String| Problem::new(Kind::Other(kind), detail);
+    match entrance {
+        Entrance::Short(faults) => {
+            let reasons: Vec<Reason> = faults.iter().filter_map(|fault| reason(fault, lines)).collect();
+            let detail = "an estimate, not a decision: the order was not sent, and may be asked for again";
+            // Holds because reasons are text and numbers.
+            let reasons = serde_json::to_value(reasons).expect("reasons are always JSON");
+            other(&NOT_ENOUGH, detail.to_owned()).with("reasons", reasons)
+        }
+        Entrance::Conflict => conflict(id),
+        Entrance::NotOpen { sku, opens_at } => {
+            let problem = |detail| other(&NOT_OPEN, detail).with("sku", sku.as_str());
+            match opens_at {
+                None => problem(format!("{sku} is not sold at present")),
+                Some(at) => {
+                    let opens =
+                        crate::ledger::Stamp(i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000))
+                            .rfc3339();
+                    problem(format!("{sku} is sold from {opens} on"))
+                        .with("opens_at", opens)
+                        .retry_after(seconds_until(at))
+                }
+            }
+        }
+        Entrance::BuyerLimit { sku, left } => {
+            let detail = format!("this buyer can have {left} more pieces of {sku} for now");
+            other(&BUYER_LIMIT, detail).with("sku", sku.as_str()).with("left", left)
+        }
+        Entrance::BuyerMissing { sku } => {
+            let detail = format!("{sku} is limited for each buyer: name the buyer (\"buyer_id\")");
+            other(&BUYER_MISSING, detail).with("sku", sku.as_str())
+        }
+        Entrance::Sending | Entrance::MaybeSent => {
+            let detail = "the order may be on its way: send the same again, or ask for its verdict";
+            other(&NOT_KNOWN, detail.to_owned()).retry_after(SOON)
+        }
+        Entrance::TooLarge => Problem::new(
+            Kind::Plain(StatusCode::PAYLOAD_TOO_LARGE),
+            "the order is larger than its topic takes",
+        ),
+        Entrance::NotSent => {
+            other(&KAFKA_AWAY, "the order was not sent: send it again".to_owned()).retry_after(SOON)
+        }
+        Entrance::CacheAway | Entrance::LetIn { .. } | Entrance::Decided => {
+            other(&CACHE_AWAY, "what there is is not known now: send the order again".to_owned())
+                .retry_after(SOON)
+        }
+    }
+}
+
+fn reason(fault: &Fault, lines: &[OrderLine]) -> Option<Reason> {
+    let of = |line: usize| {
+        let OrderLine { item, quantity } = lines.get(line)?;
+        Some((item.sku.clone(), item.location.clone(), *quantity))
+    };
+    Some(match *fault {
+        Fault::Short { line, available } => {
+            let (sku, location, requested) = of(line)?;
+            Reason::InsufficientStock { sku, location, requested, available }
+        }
+        Fault::OverLimit { line, limit } => {
+            let (sku, location, requested) = of(line)?;
+            Reason::LimitExceeded { sku, location, requested, limit }
+        }
+    })
+}
+
+fn seconds_until(at: Millis) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_millis(at).saturating_sub(now);
+    // Rounded up: who comes a moment too early has to come again.
+    (left.as_secs() + 1).min(LONGEST_PAUSE)
+}
+
+/// Reads an order.
+fn read(headers: &HeaderMap, body: &[u8]) -> Result<Order, Problem> {
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        let kind = Kind::Plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        return Err(Problem::new(kind, "send the order as application/json"));
+    }
+    let record = Record {
+        source: Source { at: TopicPartition::new("", 0), offset: Offset(0) },
+        key: None,
+        value: Some(body.to_vec()),
+        // Says what it is where the order itself does not.
+        headers: vec![Header { name: "ce_type".to_owned(), value: Some(ORDER_CREATED.as_bytes().to_vec()) }],
+        timestamp_ms: None,
+    };
+    let command = read_command(&record)
+        .map_err(|fault| Problem::new(Kind::InvalidBody(StatusCode::BAD_REQUEST), fault.detail))?;
+    let (lines, terms) = match command.action {
+        Action::Take { lines, terms } => (lines, terms),
+        Action::Refuse(reasons) => {
+            // Holds because reasons are text and numbers.
+            let reasons = serde_json::to_value(reasons).expect("reasons are always JSON");
+            let problem =
+                Problem::new(Kind::Other(&INVALID_ORDER), "the order breaks the contract; it was not sent");
+            return Err(problem.with("reasons", reasons));
+        }
+        _ => return Err(Problem::body("only orders are taken here")),
+    };
+    let traceparent = traceparent(headers);
+    // Of another trace it says nothing.
+    let tracestate = headers.get(TRACESTATE).filter(|_| headers.contains_key(TRACEPARENT));
+    let trace = TraceContext {
+        traceparent: traceparent.as_deref().map(str::as_bytes),
+        tracestate: tracestate.map(HeaderValue::as_bytes).filter(|value| value.len() <= MAX_TRACESTATE),
+    };
+    let event = submitted(&command.key.id, body, trace);
+    let asked = Asked {
+        id: command.key.id,
+        digest: command.digest,
+        lines,
+        all_or_none: terms.policy == Policy::AllOrNone,
+        buyer: buyer(body)?,
+    };
+    Ok(Order { asked, event })
+}
+
+/// Who buys, where that is said.
+fn buyer(body: &[u8]) -> Result<Option<String>, Problem> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default)]
+        buyer_id: Option<Cow<'a, str>>,
+    }
+    let invalid = || {
+        let detail =
+            format!("\"buyer_id\" must be text of 1 to {MAX_ID_BYTES} bytes without control characters");
+        Problem::new(Kind::Other(&INVALID_ORDER), detail)
+    };
+    let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let Object(Named { buyer_id }) = serde_json::from_slice(text).map_err(|_| invalid())?;
+    let Some(buyer) = buyer_id else { return Ok(None) };
+    Id::new(&buyer).map_err(|_| invalid())?;
+    Ok(Some(buyer.into_owned()))
+}
+
+/// The trace that the order's events belong to: the one that was sent, else one made of the request's id.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str, most: usize| {
+        let value = headers.get(name)?.to_str().ok()?;
+        (1..=most).contains(&value.len()).then_some(value)
+    };
+    if let Some(sent) = text(TRACEPARENT, MAX_TRACEPARENT) {
+        return Some(sent.to_owned());
+    }
+    let id = text("x-request-id", MAX_REQUEST_ID)?;
+    let plain: String = id.chars().filter(|letter| *letter != '-').collect();
+    // A UUID is a trace's id as it is.
+    let is_trace = plain.len() == 32
+        && plain.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && plain.bytes().any(|byte| byte != b'0');
+    let digest = blake3::hash(id.as_bytes()).to_hex();
+    let trace = if is_trace { plain.to_ascii_lowercase() } else { digest[..32].to_owned() };
+    // Its span is the request itself; whether it is sampled nobody said.
+    Some(format!("00-{trace}-{}-00", &digest[32..48]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_request_id_becomes_the_id_of_a_trace_and_a_trace_is_passed_on() {
+        let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let both = headers(&[("traceparent", sent), ("x-request-id", "r-1")]);
+        assert_eq!(traceparent(&both).as_deref(), Some(sent));
+        let uuid =
+            traceparent(&headers(&[("x-request-id", "7C1E0F3A-9B59-4D52-8B8E-2C0F6D5A1B2C")])).unwrap();
+        assert!(uuid.starts_with("00-7c1e0f3a9b594d528b8e2c0f6d5a1b2c-"), "{uuid}");
+        let other = traceparent(&headers(&[("x-request-id", "r-1")])).unwrap();
+        let parts: Vec<usize> = other.split('-').map(str::len).collect();
+        assert_eq!(parts, [2, 32, 16, 2], "{other}");
+        assert_eq!(
+            other,
+            traceparent(&headers(&[("x-request-id", "r-1")])).unwrap(),
+            "the same again is the same"
+        );
+        assert_eq!(traceparent(&headers(&[])), None);
+    }
+
+    #[test]
+    fn a_buyer_is_text_and_may_be_left_out() {
+        assert_eq!(buyer(br#"{"order_id":"o-1","buyer_id":"ann"}"#).unwrap().as_deref(), Some("ann"));
+        assert_eq!(buyer(br#"{"order_id":"o-1"}"#).unwrap(), None);
+        assert_eq!(buyer(br#"{"order_id":"o-1","buyer_id":null}"#).unwrap(), None);
+        for wrong in [r#"{"buyer_id":7}"#, r#"{"buyer_id":""}"#, r#"{"buyer_id":"a\u0007"}"#] {
+            buyer(wrong.as_bytes()).unwrap_err();
+        }
+    }
+}
