@@ -23,6 +23,7 @@ mod docs;
 mod doctor;
 mod examples;
 mod faults;
+mod gate;
 mod house;
 mod http;
 mod orders;

@@ -91,7 +91,8 @@ PORT_RESERVATIONS=${TMPDIR:-/tmp}/stock-verifier-ports-$(id -u)
 free_port() {
   local port tries
   mkdir -p "$PORT_RESERVATIONS"
-  find -L "$PORT_RESERVATIONS" -maxdepth 1 -type l -delete # links to nothing: their owners have gone
+  # Links to nothing: their owners have gone. Another start may be removing the same ones.
+  find -L "$PORT_RESERVATIONS" -maxdepth 1 -type l -delete 2>/dev/null || true
   for ((tries = 0; tries < 500; tries++)); do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
     # Not one that the same owner has for another listener.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::Connection as _;
 
+use crate::gate::sale::Shopper;
 use crate::support::database::{boolean_on, run_on};
 use crate::support::kafka::{Cluster, order, sent};
 use crate::support::postgres::give;
 use crate::support::process::{Verifier, program};
+use crate::support::redis::Redis;
 use crate::support::servers::{Private, alone, wait_for};
 use crate::support::wait;
 
@@ -212,6 +214,27 @@ fn doctor_names_what_each_lacks(shop: &Shop) {
     }
 }
 
+/// Beside a running verifier, which is stopped then.
+fn a_gate_lets_orders_in(shop: &Shop, verifier: Verifier) {
+    let redis = Redis::start();
+    let words = ["gate", "--http-listen", "127.0.0.1:0", "--redis-url", &redis.url()];
+    let command = shop.command("stock-gate", "stock_auditor", &words);
+    let mut gate = Verifier::start(command, "gate", shop.private.directory().join("gate.log"));
+    let shopper = Shopper::of(&mut gate);
+    let bought = json!({"order_id": "g-1", "lines": [{"sku": "HAT", "quantity": 1}]});
+    let verdict = wait::value("an order is let in", SOON, || {
+        Some(shopper.order_and_wait(&bought)).filter(|answer| answer.status != 503)
+    });
+    assert!(verdict.is_accepted(), "{verdict:?}");
+    let cache = redis.cache_of("stock:");
+    wait::until("its entry is closed", SOON, || {
+        wait_for(cache.status()).is_ok_and(|status| status.unsettled + status.accepted == 0)
+    });
+    assert!(!gate.log().contains("uthorization failed"), "{}", gate.log());
+    gate.stop();
+    verifier.stop();
+}
+
 fn nobody_changes_what_was_decided(shop: &Shop) {
     for role in ["stock_verifier", "stock_operator"] {
         shop.refused(role, "UPDATE movements SET quantity = 0");
@@ -281,7 +304,7 @@ fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
     });
     let log = verifier.log();
     assert!(!log.contains("uthorization failed") && !log.contains("cannot check"), "{log}");
-    verifier.stop();
+    a_gate_lets_orders_in(&shop, verifier);
 
     the_settings_of_the_page_work(&shop);
     doctor_names_what_each_lacks(&shop);

@@ -10,6 +10,7 @@ pub mod process;
 pub mod prometheus;
 pub mod proof;
 pub mod proxy;
+pub mod redis;
 pub mod scene;
 pub mod servers;
 mod stores;

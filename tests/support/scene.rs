@@ -143,6 +143,14 @@ impl Scene {
         command
     }
 
+    /// A gate, or a command of one, with the scene's topics and ledger.
+    pub fn gate(&self, brokers: &str) -> Command {
+        let mut command = program();
+        command.args(["gate", "--brokers", brokers, "--database-url", &self.database.url()]);
+        self.name_topics(&mut command);
+        command
+    }
+
     fn name_topics(&self, command: &mut Command) {
         command
             .args(["--orders-topic", &self.topic("orders"), "--accepted-topic", &self.topic("accepted")])

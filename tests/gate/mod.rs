@@ -1,0 +1,6 @@
+//! The gate: its scripts against the rule, and itself on real servers.
+
+mod faults;
+mod running;
+pub mod sale;
+mod scripts;

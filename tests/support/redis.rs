@@ -1,0 +1,125 @@
+//! A Redis of one test, which kills it as it likes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use stock_verifier::gate::cache::{RedisCache, RedisSettings};
+
+use super::database::unique;
+use super::servers::wait_for;
+use super::wait;
+
+/// Longest time until it answers.
+const STARTS_LIMIT: Duration = Duration::from_secs(30);
+
+/// Its process and its files, which are gone when it is dropped.
+pub struct Redis {
+    directory: tempfile::TempDir,
+    port: u16,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// One that loses nothing when it is killed.
+    pub fn start() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// One with these settings, as its command line has them.
+    pub fn start_with(settings: &[&str]) -> Self {
+        super::postgres::with_lib("ensure redis >&2");
+        let (directory, port) = super::postgres::place();
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut redis = Self { directory, port, settings, child: None };
+        redis.restart();
+        redis
+    }
+
+    /// Starts it again, on its port and with its files.
+    pub fn restart(&mut self) {
+        let home = self.directory.path();
+        let log = fs::File::options().create(true).append(true).open(home.join("log")).expect("a log file");
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"])
+            .arg(home)
+            .args(&self.settings)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("Redis starts");
+        self.child = Some(child);
+        wait::until("Redis answers", STARTS_LIMIT, || self.command(&["PING"]).as_deref() == Some("PONG"));
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Its files as they are, in another directory.
+    pub fn backup(&self) -> tempfile::TempDir {
+        let backup = tempfile::tempdir().expect("a directory");
+        copy(&self.directory.path().join("appendonlydir"), backup.path());
+        backup
+    }
+
+    /// Killed, and started again with older files.
+    pub fn restore(&mut self, backup: &Path) {
+        self.kill();
+        let files = self.directory.path().join("appendonlydir");
+        fs::remove_dir_all(&files).expect("its files are removed");
+        fs::create_dir(&files).expect("a directory");
+        copy(backup, &files);
+        self.restart();
+    }
+
+    /// What a command answers; `None` when nobody does.
+    pub fn command(&self, words: &[&str]) -> Option<String> {
+        let done =
+            Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output().ok()?;
+        done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// A cache in it that no other test has, with the name of its prefix.
+    pub fn cache(&self) -> (RedisCache, String) {
+        let prefix = format!("{}:", unique("gate"));
+        (self.cache_of(&prefix), prefix)
+    }
+
+    /// The cache of this prefix.
+    pub fn cache_of(&self, prefix: &str) -> RedisCache {
+        let settings = RedisSettings {
+            url: SecretString::from(self.url()),
+            password: None,
+            prefix: prefix.to_owned(),
+            remember: Duration::from_secs(600),
+        };
+        wait_for(async { RedisCache::new(&settings) }).expect("a URL")
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
