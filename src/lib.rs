@@ -12,6 +12,7 @@
 //! * [`http`]: the read API, probes and metrics; it writes nothing.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
+//! * [`live`]: what a verifier does now, for people who look: noted by `observe`, shown by `http`.
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`pipeline`]: gather, decide, publish, and the loop that joins them.
 //! * [`observe`]: what that does, measured: metrics for machines, totals for people.
@@ -35,6 +36,7 @@ pub mod feed;
 pub mod http;
 pub mod kafka;
 pub mod ledger;
+pub mod live;
 pub mod observe;
 pub mod pipeline;
 pub mod replay;
