@@ -2,7 +2,7 @@
 # --release throughout, so that one build serves all.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo fmt lint unit test test-all doc schemas settings deny services services-stop bench ci
+.PHONY: help build demo fmt lint unit test test-all doc schemas settings pictures deny services services-stop bench ci
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ schemas: ## write schemas/ from the types
 
 settings: ## write docs/configuration.md from the flags
 	cargo run --release -- settings --write docs/configuration.md
+
+pictures: ## write docs/images from the demo's live page, in a browser
+	STOCK_VERIFIER_PICTURES=$(CURDIR)/docs/images tests/run browser::the_demo_fills -- --include-ignored
 
 deny: ## licences, duplicate versions and sources of the dependencies; by deny.toml
 	bash -c '. tests/lib.sh && ensure_cargo_deny'

@@ -13,6 +13,7 @@
 //! * [`http`]: the read API, probes and metrics; it writes nothing.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
+//! * [`live`]: what a verifier does now, for people who look: noted by `observe`, shown by `http`.
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`pipeline`]: gather, decide, publish, and the loop that joins them.
 //! * [`observe`]: what that does, measured: metrics for machines, totals for people.
@@ -37,6 +38,7 @@ pub mod gate;
 pub mod http;
 pub mod kafka;
 pub mod ledger;
+pub mod live;
 pub mod observe;
 pub mod pipeline;
 pub mod replay;

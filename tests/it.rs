@@ -14,6 +14,7 @@
 
 mod audit;
 mod bad_input;
+mod browser;
 mod clients;
 mod conformance;
 mod console;

@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, allow_hyphen_values = true)]
     pub verifier_arg: Vec<String>,
 
+    /// So many look at the verifier's live page meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub viewers: usize,
+
     /// Show the verifier's log; with `RUST_LOG=stock_verifier=debug` it has the times of every batch
     #[arg(long)]
     pub verifier_log: bool,

@@ -26,6 +26,7 @@ mod services;
 mod shapes;
 mod standby;
 mod usage;
+mod viewers;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -10,8 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
 use crate::event::{TraceContext, read_level};
-use crate::http::{self, Api, LevelCache, Server, Token};
-use crate::kafka::probe::probe;
+use crate::http::{self, Api, AskMembers, LevelCache, Live, Member, Server, Token};
+use crate::kafka::groups::GroupMember;
+use crate::kafka::probe::{members, probe};
 use crate::kafka::topic_follower::{Told, TopicFollower};
 use crate::ledger::Stamp;
 use crate::observe::{CONTENT_TYPE, Observed, Traces};
@@ -90,6 +91,12 @@ impl Reads {
         if let Source::Replicas(replicas) = &source {
             metrics.replicas(replicas);
         }
+        let live = Live {
+            watched: Arc::new(metrics.clone()),
+            instance: settings.group.instance().to_owned(),
+            group: settings.group.group.clone(),
+            members: Some(ask_members(settings)?),
+        };
         let api = Api {
             queries: source.queries(),
             levels,
@@ -101,6 +108,7 @@ impl Reads {
                 render: Arc::new(move || metrics.render()),
                 content_type: CONTENT_TYPE,
             }),
+            live: Some(live),
             token,
             watch: observed.traces.clone().map(watch),
         };
@@ -129,6 +137,26 @@ impl Reads {
         self.server.stop().await;
         self.source.close().await;
     }
+}
+
+/// Asks Kafka who is in the group, as the live page shows it.
+fn ask_members(settings: &Settings) -> Result<AskMembers> {
+    let ask = members(&settings.kafka, &settings.group.group)?;
+    Ok(Box::new(move || {
+        let members = ask();
+        Box::pin(async move {
+            let shown = |member: GroupMember| Member {
+                client_id: member.client_id,
+                host: member.host,
+                partitions: member
+                    .partitions
+                    .into_iter()
+                    .map(|(topic, partitions)| (topic, partitions.into_iter().collect()))
+                    .collect(),
+            };
+            Ok(members.await?.into_iter().map(shown).collect())
+        })
+    }))
 }
 
 /// Levels in memory, and what keeps them up to date, where prechecks are answered from them.

@@ -2,13 +2,15 @@
 //!
 //! The order of the play: a ledger file, a broker in this process, sample
 //! stock, a stream of orders, the very verifier that `run` runs, and then
-//! the proof: the ledger and the topics read back.
+//! the proof: the ledger and the topics read back. [`serve`] goes on instead, until it is stopped.
 
 mod broker;
 mod feed;
 pub mod proof;
 pub mod readback;
 mod report;
+mod serve;
+mod stage;
 pub mod workload;
 
 use std::net::SocketAddr;
@@ -21,29 +23,19 @@ use indicatif::HumanCount;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use self::broker::{Broker, PARTITIONS};
 use self::feed::Followers;
 use self::readback::{Evidence, Reader, Seen};
+pub use self::serve::serve;
+use self::stage::Stage;
 use self::workload::Workload;
-use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
+use crate::config::BatchArgs;
 use crate::console;
-use crate::http::{self, Api, Server};
-use crate::kafka::probe::probe;
-use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
-use crate::observe::{CONTENT_TYPE, Metrics, Tally, Totals};
-use crate::pipeline::{self, Settings, StoppedPartitions};
+use crate::observe::Tally;
 use crate::replay::Progress;
-use crate::store::sqlite::{FileAccess, SqliteStore};
-use crate::store::{CommandBatch, LedgerAdmin as _, Store};
+use crate::store::Store;
 
-/// SKUs stocked in one batch.
-const STOCK_BATCH: usize = 500;
-/// Longest wait for the group to be joined; the broker in this process lets a first member wait 3 s.
-const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time without anything published, once everything is produced, before it is called stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
-/// Longest time until a level's change is published: the default of `run`.
-const LEVELS_DELAY: Duration = Duration::from_millis(500);
 /// How often to look how far it is.
 const LOOK: Duration = Duration::from_millis(20);
 /// How many records come for 100 orders, more or less: repetitions, conflicts and garbage come on top.
@@ -110,41 +102,17 @@ pub async fn run<S>(options: &Options, show: impl FnOnce() -> (Progress, S)) -> 
 /// # Errors
 /// When the ledger's file, the broker or the verifier fails.
 pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Progress, S)) -> Result<Played> {
-    let store = open(file).await?;
-    let broker = Broker::start()?;
-    print_line(&format!("Broker in this process: {} (kcat -b {0} -L)", broker.kafka.brokers))?;
+    let mut stage = Stage::set(file, options.batch, options.http_listen).await?;
+    print_line(&format!("Broker in this process: {} (kcat -b {0} -L)", stage.broker.kafka.brokers))?;
     print_line(&format!("Ledger: {}", file.display()))?;
-
-    let settings = settings(&broker, options.batch);
-    let stopped = StoppedPartitions::default();
-    let metrics = Metrics::new(&settings.group.group, stopped.clone());
-    let totals = metrics.totals();
-    let readers: Arc<dyn Store> = Arc::new(SqliteStore::open_for(&url(file), FileAccess::Read).await?);
-    let api = api(&readers, &settings, stopped.clone(), metrics.clone())?;
-    let server = Server::start(options.http_listen, api).await?;
-    let address = server.address();
-    print_line(&format!("Ask it: curl http://{address}/v1/stock/FLASH-CONSOLE (docs/http.md)"))?;
+    print_line(&format!("Ask it: curl http://{}/v1/stock/FLASH-CONSOLE (docs/http.md)", stage.address()))?;
     let seen = Arc::new(Seen::default());
-    // Cancelled when everything is published: for the verifier to leave, and for the reader to read the rest and end.
-    let done = CancellationToken::new();
-    let _done = done.clone().drop_guard();
-    let reader = Reader::new(&broker, Arc::clone(&seen))?;
+    let reader = Reader::new(&stage.broker, Arc::clone(&seen))?;
     let reading = spawn_blocking({
-        let done = done.clone();
+        let done = stage.done.clone();
         move || reader.run(&done)
     });
-    let mut verifying = tokio::spawn(pipeline::run(
-        settings,
-        server.ledger(metrics.ledger(store.clone())),
-        stopped,
-        metrics.clone(),
-        done.clone(),
-    ));
-
-    let stocked = stock(&*store, options).await?;
-    print_line(&format!("Stock: {stocked} SKUs, seed {}", options.seed))?;
-    print_line("Joining the group (this broker lets a first member wait 3 s) …")?;
-    joined(&*store, &broker, &mut verifying).await?;
+    stage.begin(&workload::stock(options.seed, options.orders), options.seed).await?;
     print_line(&format!(
         "Verifying {} orders and what comes with them …",
         HumanCount(options.orders.into())
@@ -154,22 +122,19 @@ pub async fn play<S>(options: &Options, file: &Path, show: impl FnOnce() -> (Pro
     let stop = CancellationToken::new();
     let feeding = spawn_blocking({
         let stop = stop.clone();
-        let (kafka, topic) = (broker.kafka.clone(), broker.topics.orders_topic.clone());
+        let (kafka, topic) = (stage.broker.kafka.clone(), stage.broker.topics.orders_topic.clone());
         let workload = Workload::new(options.seed, options.orders);
-        let followers = Followers { totals: Arc::clone(totals), seen };
+        let followers = Followers { totals: Arc::clone(stage.totals()), seen };
         move || feed::feed(&kafka, &topic, workload, &followers, &stop)
     });
     let (progress, shown) = show();
     progress.expect(u64::from(options.orders) * RECORDS_PER_100 / 100);
-    let published = publish_all(&progress, &stop, feeding, &mut verifying, totals).await;
+    let published = publish_all(&progress, &stop, feeding, &mut stage).await;
     let took = started.elapsed();
     drop(shown);
-    done.cancel();
-    if !verifying.is_finished() {
-        verifying.await.context("the verifier panicked")??;
-    }
-    server.stop().await;
-    readers.close().await;
+    let totals = Arc::clone(stage.totals());
+    // The broker is read to its end.
+    let (store, _broker) = stage.end().await?;
     published?;
     let evidence = reading.await.context("reading back panicked")??;
     Ok(Played {
@@ -212,117 +177,15 @@ fn remove(file: &Path) {
     }
 }
 
-fn url(file: &Path) -> String {
-    format!("sqlite://{}", file.display())
-}
-
-/// What the read API of the demo answers from.
-fn api(
-    readers: &Arc<dyn Store>,
-    settings: &Settings,
-    stopped: StoppedPartitions,
-    metrics: Metrics,
-) -> Result<Api> {
-    Ok(Api {
-        queries: readers.clone(),
-        levels: None,
-        kafka: Box::new(probe(&settings.kafka, &settings.topics.orders_topic)?),
-        stopped: Box::new(move || {
-            stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()
-        }),
-        metrics: Some(http::Metrics {
-            render: Arc::new(move || metrics.render()),
-            content_type: CONTENT_TYPE,
-        }),
-        token: None,
-        watch: None,
-    })
-}
-
-async fn open(file: &Path) -> Result<Arc<dyn Store>> {
-    let store = SqliteStore::open(&url(file))
-        .await
-        .with_context(|| format!("cannot open the ledger {}", file.display()))?;
-    store.migrate().await?;
-    Ok(Arc::new(store))
-}
-
-fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
-    Settings {
-        kafka: broker.kafka.clone(),
-        topics: broker.topics.clone(),
-        group: GroupArgs {
-            group: "stock-verifier".to_owned(),
-            instance_id: Some("demo".to_owned()),
-            transactional_id: None,
-            group_protocol: GroupProtocol::Classic,
-        },
-        batch,
-        levels: LevelsArgs { levels_delay: LEVELS_DELAY, no_levels: false },
-        workers: 1,
-        accept_data_loss: false,
-        may_have_older: false,
-    }
-}
-
-/// Puts the sample stock into the ledger, the way an operator does.
-async fn stock(store: &dyn Store, options: &Options) -> Result<usize> {
-    let stock = workload::stock(options.seed, options.orders);
-    for batch in stock.chunks(STOCK_BATCH) {
-        let requests = batch
-            .iter()
-            .map(|item| {
-                let id = Id::new(&format!("demo-stock-{}", item.sku))?;
-                let command = Command::stock_set(id, Sku::new(&item.sku)?.into(), item.available, None);
-                Ok(Request { command, source: None })
-            })
-            .collect::<Result<_>>()?;
-        let applied = store.apply(&CommandBatch { advances: Vec::new(), requests, epoch: None }).await?;
-        if !applied
-            .outcomes
-            .iter()
-            .all(|outcome| matches!(outcome, Outcome::Decided(decision) if decision.accepted))
-        {
-            bail!("the ledger did not take the sample stock");
-        }
-    }
-    Ok(stock.len())
-}
-
-/// Waits until the verifier owns every partition: it then says in the ledger where it begins.
-async fn joined(store: &dyn Store, broker: &Broker, verifying: &mut JoinHandle<Result<()>>) -> Result<()> {
-    let topic: Arc<str> = broker.topics.orders_topic.as_str().into();
-    let partitions: Vec<_> =
-        (0..PARTITIONS).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)).collect();
-    let since = Instant::now();
-    while store.positions(&partitions).await?.len() < partitions.len() {
-        ended_early(verifying).await?;
-        if since.elapsed() > JOIN_LIMIT {
-            bail!("the verifier did not join its group within {JOIN_LIMIT:?}");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
-}
-
-/// The verifier runs until it is stopped; when it ended before, this says why.
-async fn ended_early(verifying: &mut JoinHandle<Result<()>>) -> Result<()> {
-    if verifying.is_finished() {
-        verifying.await.context("the verifier panicked")??;
-        bail!("the verifier ended before it was stopped");
-    }
-    Ok(())
-}
-
 /// Reports how far it is until every record is published; no more orders come once the work shall stop. Stops waiting, but
 /// does not fail, when nothing is published any more: the proof then says what is missing.
 async fn publish_all(
     progress: &Progress,
     stop: &CancellationToken,
     mut feeding: JoinHandle<Result<u64>>,
-    verifying: &mut JoinHandle<Result<()>>,
-    totals: &Totals,
+    stage: &mut Stage,
 ) -> Result<()> {
+    let totals = Arc::clone(stage.totals());
     let mut fed: Option<u64> = None;
     let (mut published, mut moved) = (0, Instant::now());
     loop {
@@ -348,7 +211,7 @@ async fn publish_all(
             }
             _ => {}
         }
-        ended_early(verifying).await?;
+        stage.ended_early().await?;
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -42,7 +42,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    fn new(number: u8, claim: &'static str) -> Self {
+    pub(super) fn new(number: u8, claim: &'static str) -> Self {
         Self { number, claim, looked_at: String::new(), faults: 0, shown: Vec::new() }
     }
 
@@ -52,14 +52,14 @@ impl Claim {
         self.faults == 0
     }
 
-    fn fault(&mut self, what: fmt::Arguments<'_>) {
+    pub(super) fn fault(&mut self, what: fmt::Arguments<'_>) {
         self.faults += 1;
         if self.shown.len() < MAX_SHOWN {
             self.shown.push(what.to_string());
         }
     }
 
-    fn expect(&mut self, holds: bool, otherwise: fmt::Arguments<'_>) {
+    pub(super) fn expect(&mut self, holds: bool, otherwise: fmt::Arguments<'_>) {
         if !holds {
             self.fault(otherwise);
         }

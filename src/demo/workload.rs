@@ -204,6 +204,21 @@ impl Workload {
         cart
     }
 
+    /// Lines as an order of the catalogue has them, each SKU once, with the order's value: for an order on other terms than
+    /// those of the stream.
+    pub(super) fn other(&mut self, key: &str, hold_seconds: Option<i64>) -> (Vec<u8>, Vec<(String, i64)>) {
+        let mut lines = self.cart();
+        lines.sort_unstable_by(|one, other| one.sku.cmp(&other.sku));
+        lines.dedup_by(|one, other| one.sku == other.sku);
+        let value = value_on(key, &lines, hold_seconds);
+        (value, lines.into_iter().map(|line| (line.sku, line.quantity)).collect())
+    }
+
+    /// A SKU, the more popular the likelier.
+    pub(super) fn sku(&mut self) -> String {
+        self.line().sku
+    }
+
     /// The next order of its own.
     fn order(&mut self) -> Delivery {
         self.made += 1;
@@ -313,6 +328,10 @@ fn whole(number: f64) -> i64 {
 }
 
 fn value(key: &str, lines: &[Line]) -> Vec<u8> {
+    value_on(key, lines, None)
+}
+
+fn value_on(key: &str, lines: &[Line], hold_seconds: Option<i64>) -> Vec<u8> {
     let order = OrderCreated {
         kind: Some(OrderCreatedType::OrderCreated),
         order_id: Cow::Borrowed(key),
@@ -325,7 +344,7 @@ fn value(key: &str, lines: &[Line]) -> Vec<u8> {
             })
             .collect(),
         policy: None,
-        hold_seconds: None,
+        hold_seconds,
     };
     // Holds because strings and integers always have a JSON form.
     serde_json::to_vec(&order).expect("an order is always valid JSON")

@@ -45,3 +45,19 @@ pub const LOOK_AT: usize = 500;
 pub const HEALTH_EVERY: Duration = Duration::from_secs(2);
 /// Longest time for an answer to that.
 pub const HEALTH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time between two snapshots of the live page: what a person can follow.
+pub const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// Age up to which a snapshot is new enough for who arrives: the next comes soon, and many who arrive together cost one.
+pub const LIVE_FRESH: Duration = Duration::from_millis(500);
+/// Most streams of the live page at once. Each keeps a connection and a copy of one snapshot on its way; who looks is a
+/// handful of people, not a crowd.
+pub const MAX_STREAMS: usize = 64;
+/// Longest time for the levels of a snapshot: it does not wait for a database that is slow, and is sent without them.
+pub const LIVE_LEVELS_LIMIT: Duration = Duration::from_millis(500);
+/// Seconds that a snapshot looks back on.
+pub const LIVE_HISTORY: usize = 120;
+/// Time between two questions to Kafka who is in the group, while somebody looks.
+pub const MEMBERS_EVERY: Duration = Duration::from_secs(5);
+/// Longest time for an answer to that: longer than Kafka's client itself waits.
+pub const MEMBERS_LIMIT: Duration = Duration::from_secs(10);

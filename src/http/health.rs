@@ -136,9 +136,15 @@ impl Health {
     }
 }
 
-fn written(time: SystemTime) -> String {
+/// A time of this machine's clock, as every answer writes it.
+pub(super) fn written(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Stamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)).rfc3339()
+}
+
+/// The same of milliseconds since 1970.
+pub(super) fn written_ms(ms: i64) -> String {
+    Stamp(ms.saturating_mul(1_000)).rfc3339()
 }
 
 #[cfg(test)]

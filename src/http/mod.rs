@@ -1,5 +1,5 @@
-//! The read API: stock, prechecks, orders and movements for neighbours; probes and metrics for operators. It writes
-//! nothing: orders and adjustments go by Kafka.
+//! The read API: stock, prechecks, orders and movements for neighbours; probes and metrics for operators, and a page for
+//! people. It writes nothing: orders and adjustments go by Kafka.
 //!
 //! It is given what it reads ([`LedgerQueries`], on connections of its own) and how to ask how Kafka is. Who waits for a
 //! verdict is told by the ledger that the pipeline writes to, wrapped ([`Server::ledger`]); no room knows of it. Bounds on
@@ -10,9 +10,11 @@ mod answer;
 pub mod bounds;
 mod health;
 mod level_cache;
+mod live;
 mod movements;
 pub mod openapi;
 mod orders;
+mod page;
 mod precheck;
 mod probes;
 mod problem;
@@ -43,6 +45,7 @@ use tower_http::timeout::TimeoutLayer;
 pub use answer::AS_OF;
 pub use health::Stopped;
 pub use level_cache::LevelCache;
+pub use live::{AskMembers, Live, Member};
 pub(crate) use movements::MovementView;
 pub use orders::Orders;
 pub(crate) use orders::{OrderStanding, OrderView, wait_of};
@@ -53,6 +56,7 @@ pub use watched::{Answered, Begun, Watch};
 
 use bounds::{MAX_BODY_BYTES, MAX_WAIT, REQUEST_LIMIT};
 use health::Health;
+use live::Hub;
 use state::ApiState;
 use telling::TellingLedger;
 use token::Required;
@@ -79,7 +83,9 @@ pub struct Api {
     pub stopped: Box<Stopped>,
     /// The metrics, where any are kept.
     pub metrics: Option<Metrics>,
-    /// The token that all but the probes need, where one is required.
+    /// What the live page shows, where something is watched.
+    pub live: Option<Live>,
+    /// The token that all but the probes and the page's files need, where one is required.
     pub token: Option<Token>,
     /// Who watches requests, where somebody does.
     pub watch: Option<Arc<Watch>>,
@@ -142,8 +148,15 @@ impl Server {
             let (waiters, queries) = (Arc::clone(&waiters), Arc::clone(&api.queries));
             async move { waiters.run(&*queries).await }
         });
-        let state =
-            Arc::new(ApiState::new(api.queries, api.levels, Arc::clone(&waiters), health, api.metrics));
+        let hub = api.live.map(|live| {
+            let (queries, health) = (Arc::clone(&api.queries), Arc::clone(&health));
+            Arc::new(Hub::new(live, queries, health, stop.clone()))
+        });
+        if let Some(hub) = hub.clone() {
+            tokio::spawn(async move { hub.run().await });
+        }
+        let waiting = Arc::clone(&waiters);
+        let state = Arc::new(ApiState::new(api.queries, api.levels, waiting, health, api.metrics, hub));
         let required = Required::new(api.token);
         let routes = extra.routes.map(|routes| routes(Orders(Arc::clone(&state))));
         let addresses = router(state, required.clone(), routes.unwrap_or_default(), api.watch);
@@ -189,6 +202,7 @@ fn router(state: Arc<ApiState>, token: Required, others: Router, watch: Option<A
         .route("/v1/precheck", post(precheck::check))
         .route("/v1/movements", get(movements::movements))
         .route("/metrics", get(probes::metrics))
+        .route("/v1/live", get(page::live))
         .route("/openapi.json", get(openapi::serve))
         .layer(within(REQUEST_LIMIT))
         .merge(waiting)
@@ -197,6 +211,8 @@ fn router(state: Arc<ApiState>, token: Required, others: Router, watch: Option<A
     let all = Router::new()
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
+        .route("/", get(page::index))
+        .route("/page/{file}", get(page::file))
         .merge(guarded)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(problem::as_documents))
@@ -261,7 +277,7 @@ mod tests {
     fn addresses(panics: bool) -> Router {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
-        let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None);
+        let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None, None);
         router(Arc::new(state), Required::default(), Router::new(), None)
     }
 

@@ -10,7 +10,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::answer::REASON;
-use super::{movements, orders, precheck, probes, stock};
+use super::live::LiveView;
+use super::{movements, orders, page, precheck, probes, stock};
 use crate::ledger::Reason;
 
 #[derive(OpenApi)]
@@ -28,13 +29,16 @@ use crate::ledger::Reason;
         precheck::check,
         orders::order,
         movements::movements,
+        page::live,
         probes::livez,
         probes::readyz,
         probes::metrics,
     ),
+    components(schemas(LiveView)),
     tags(
         (name = "stock", description = "What there is now."),
         (name = "ledger", description = "What was decided and moved."),
+        (name = "live", description = "What the verifier does now."),
         (name = "probes", description = "How the verifier is."),
     ),
     // Without a token too, where none is required.

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::bounds::MAX_REQUESTS;
 use super::health::Health;
 use super::level_cache::LevelCache;
+use super::live::Hub;
 use super::problem::{Kind, Problem};
 use super::waiters::Waiters;
 use crate::store::LedgerQueries;
@@ -32,6 +33,7 @@ pub(super) struct ApiState {
     pub(super) waiters: Arc<Waiters>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Option<Metrics>,
+    pub(super) live: Option<Arc<Hub>>,
     admission: Arc<Semaphore>,
 }
 
@@ -42,8 +44,10 @@ impl ApiState {
         waiters: Arc<Waiters>,
         health: Arc<Health>,
         metrics: Option<Metrics>,
+        live: Option<Arc<Hub>>,
     ) -> Self {
-        Self { queries, levels, waiters, health, metrics, admission: Arc::new(Semaphore::new(MAX_REQUESTS)) }
+        let admission = Arc::new(Semaphore::new(MAX_REQUESTS));
+        Self { queries, levels, waiters, health, metrics, live, admission }
     }
 
     /// Lets a request in that asks the database.

@@ -9,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 
 use super::error::{Doing as _, Error};
+use super::groups::{self, GroupDescription};
 use super::offsets::{CommittedOffsets, list};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
@@ -76,6 +77,18 @@ impl Asker {
         self.serve();
         let answer = self.0.committed_offsets(list(partitions), ANSWER_LIMIT);
         Ok(CommittedOffsets::of_answer(&answer.doing(|| "cannot read the committed offsets")?))
+    }
+
+    /// A group, as Kafka describes it. Needs the permission to describe it, which its members have.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or does not describe it.
+    pub fn group(&self, name: &str) -> Result<GroupDescription> {
+        self.serve();
+        let found = groups::describe(self.0.client(), &[name], ANSWER_LIMIT);
+        let found = found.doing(|| "cannot ask for the group")?;
+        let group = found.into_iter().next().context("the answer leaves the group out")?;
+        group.map_err(|why| anyhow::anyhow!(why))
     }
 
     /// The client ids of a group's members.

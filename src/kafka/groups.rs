@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub struct GroupMember {
     pub client_id: String,
     /// Where it comes from.
     pub host: String,
-    /// The topics of the partitions that it was given.
-    pub topics: BTreeSet<String>,
+    /// The partitions that it was given, by topic.
+    pub partitions: BTreeMap<String, BTreeSet<i32>>,
 }
 
 /// These groups, in no order; why not, where Kafka does not describe one. Each name once. Blocks for little longer than
@@ -121,20 +121,22 @@ unsafe fn read(
 unsafe fn read_member(member: *const native::rd_kafka_MemberDescription_t) -> GroupMember {
     // SAFETY: the description lives, and with it its texts and its assignment, whose list has as many elements as it says.
     unsafe {
-        let mut topics = BTreeSet::new();
+        let mut given: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         let assignment = native::rd_kafka_MemberDescription_assignment(member);
         if !assignment.is_null() {
             let list = native::rd_kafka_MemberAssignment_partitions(assignment);
             if !list.is_null() && !(*list).elems.is_null() {
                 let count = usize::try_from((*list).cnt).unwrap_or(0);
                 let partitions = std::slice::from_raw_parts((*list).elems.cast_const(), count);
-                topics = partitions.iter().map(|partition| text(partition.topic)).collect();
+                for partition in partitions {
+                    given.entry(text(partition.topic)).or_default().insert(partition.partition);
+                }
             }
         }
         GroupMember {
             client_id: text(native::rd_kafka_MemberDescription_client_id(member)),
             host: text(native::rd_kafka_MemberDescription_host(member)),
-            topics,
+            partitions: given,
         }
     }
 }

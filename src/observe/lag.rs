@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::kafka::consumer::{FetchedRecord, LogEnd};
 use crate::ledger::{NextOffset, TopicPartition};
+use crate::live::PartitionLag;
 use crate::store::Advance;
 
 /// Milliseconds since 1970, by this machine's clock.
@@ -40,15 +41,6 @@ struct Lag {
     unapplied: VecDeque<(NextOffset, Instant)>,
     /// Since when there is something that is not even read.
     unread_since: Option<i64>,
-}
-
-/// One partition's lag.
-#[derive(Debug, PartialEq)]
-pub(super) struct PartitionLag {
-    at: TopicPartition,
-    records: i64,
-    /// The age of the oldest record that is not published.
-    seconds: f64,
 }
 
 impl Lag {
@@ -155,7 +147,7 @@ impl Lags {
     }
 
     /// Every partition's lag at a moment, sorted.
-    fn all(&self, now_ms: i64) -> Vec<PartitionLag> {
+    pub(super) fn all(&self, now_ms: i64) -> Vec<PartitionLag> {
         let all = self.lock();
         let lag = |(at, lag): (&TopicPartition, &Lag)| PartitionLag {
             at: at.clone(),

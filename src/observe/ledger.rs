@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::lag::Lags;
-use super::metrics::{Counters, number};
+use super::metrics::{Counters, counted, number};
 use super::names::error_name;
 use crate::ledger::{CommandKey, Decision, Id, Item, Outcome, Sku, TopicPartition};
+use crate::live::Recorder;
 use crate::store::{
     Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position,
     StoreError, StoredOrder, VerifierStore, WorkQueue,
@@ -19,6 +20,7 @@ pub(super) struct MeasuredLedger {
     pub(super) inner: Arc<dyn VerifierStore>,
     pub(super) counters: Arc<Counters>,
     pub(super) lags: Arc<Lags>,
+    pub(super) live: Arc<Recorder>,
 }
 
 #[async_trait]
@@ -62,17 +64,20 @@ impl LedgerWriter for MeasuredLedger {
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
         let begun = Instant::now();
         let applied = self.inner.apply(batch).await;
-        self.counters.apply_seconds.observe(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        self.counters.apply_seconds.observe(took.as_secs_f64());
         match &applied {
             Ok(applied) => {
                 if let Some(since_read) = self.lags.applied(&batch.advances) {
                     self.counters.read_to_applied_seconds.observe(since_read.as_secs_f64());
                 }
                 self.counters.batch_commands.observe(f64::from(number(batch.requests.len())));
-                self.counters.decided(applied.outcomes.iter().filter_map(|outcome| match outcome {
+                let counts = counted(applied.outcomes.iter().filter_map(|outcome| match outcome {
                     Outcome::Decided(decision) => Some(&**decision),
                     _ => None,
                 }));
+                self.counters.decided(&counts);
+                self.live.applied(&batch.requests, &applied.outcomes, &counts, took);
             }
             Err(error) => self.counters.database_failed(error_name(error)),
         }

@@ -17,6 +17,7 @@ use super::names::{ENDS, ERRORS};
 use crate::background::LevelChanges;
 use crate::event::FaultCode;
 use crate::ledger::{CommandKind, Decision};
+use crate::live::DecisionCount;
 use crate::pipeline::{EndedRecord, RecordEnd, StoppedPartitions};
 use crate::store::VerifierStore;
 
@@ -40,17 +41,35 @@ struct DecisionLabels {
     reason: &'static str,
 }
 
-impl DecisionLabels {
-    fn of(decision: &Decision) -> Self {
-        let (outcome, reason) = if decision.accepted {
-            ("accepted", "")
-        } else {
+impl From<&DecisionCount> for DecisionLabels {
+    fn from(counted: &DecisionCount) -> Self {
+        let (outcome, reason) = counted.reason.map_or(("accepted", ""), |reason| ("rejected", reason));
+        Self { r#type: counted.kind.name(), outcome, reason }
+    }
+}
+
+/// How many decisions of each kind ended alike. There are few ways to end, so they are looked for one after the other, the
+/// last one first: cheaper than hashing for each of a batch's decisions.
+pub(super) fn counted<'a>(decisions: impl Iterator<Item = &'a Decision>) -> Vec<DecisionCount> {
+    let mut counts: Vec<DecisionCount> = Vec::new();
+    let mut last = 0;
+    for decision in decisions {
+        let kind = decision.key.kind;
+        let reason = (!decision.accepted).then(|| {
             // What cannot be read is for the audit to find.
             let reasons = decision.reasons().unwrap_or_default();
-            ("rejected", reasons.first().map_or("", |reason| reason.name()))
-        };
-        Self { r#type: decision.key.kind.name(), outcome, reason }
+            reasons.first().map_or("", |reason| reason.name())
+        });
+        let is_same = |known: &DecisionCount| (known.kind, known.reason) == (kind, reason);
+        if !counts.get(last).is_some_and(is_same) {
+            last = counts.iter().position(is_same).unwrap_or_else(|| {
+                counts.push(DecisionCount { kind, reason, count: 0 });
+                counts.len() - 1
+            });
+        }
+        counts[last].count += 1;
     }
+    counts
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -227,23 +246,11 @@ impl Counters {
         show(&self.database_errors, ERRORS.map(error));
     }
 
-    /// Commands were decided. What follows one another with the same labels is counted at once: looking a series up for each
-    /// would be work for nothing, in the stage that all others wait for.
-    pub(super) fn decided<'a>(&self, decisions: impl Iterator<Item = &'a Decision>) {
-        let mut run: Option<(DecisionLabels, u64)> = None;
-        let add = |(labels, count): (DecisionLabels, u64)| {
-            self.decisions.get_or_create(&labels).inc_by(count);
-        };
-        for decision in decisions {
-            let labels = DecisionLabels::of(decision);
-            match &mut run {
-                Some((known, count)) if *known == labels => *count += 1,
-                _ => {
-                    run.replace((labels, 1)).into_iter().for_each(add);
-                }
-            }
+    /// So many commands were decided.
+    pub(super) fn decided(&self, counts: &[DecisionCount]) {
+        for counted in counts {
+            self.decisions.get_or_create(&DecisionLabels::from(counted)).inc_by(counted.count);
         }
-        run.into_iter().for_each(add);
     }
 
     /// These records' results are published, or they have none.

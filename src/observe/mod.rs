@@ -1,4 +1,5 @@
-//! What a verifier does, measured and traced: metrics for machines, totals for people, spans for who follows an order.
+//! What a verifier does, measured and traced: metrics for machines, totals for people and for those who look at it now, spans
+//! for who follows an order.
 //!
 //! No room counts by hand, or traces. What is to be measured is wrapped: where records come from (`source`), where results
 //! go (`sink`), and the ledger (`ledger`). The names are in `metrics`, one table with their meaning is in
@@ -22,7 +23,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 pub use self::gate::GateMetrics;
-use self::lag::{LagCollector, Lags};
+use self::lag::{LagCollector, Lags, now_ms};
 use self::ledger::MeasuredLedger;
 use self::metrics::{Connections, Counters, LevelsCollector, StoppedCollector};
 use self::process::ProcessCollector;
@@ -33,6 +34,7 @@ pub use self::totals::{Tally, Totals};
 pub use self::traces::{RequestSpan, Traces};
 use self::traces::{TracedLedger, TracedSink, TracedSource};
 use crate::background::LevelChanges;
+use crate::live::{Counts, Ends, Glance, Recorder, Watched};
 use crate::pipeline::StoppedPartitions;
 use crate::pipeline::ports::{GroupMember, Observer, RecordSource, ResultSink};
 use crate::store::VerifierStore;
@@ -50,6 +52,7 @@ pub struct Metrics {
     levels: LevelsCollector,
     lags: Arc<Lags>,
     totals: Arc<Totals>,
+    live: Arc<Recorder>,
     registry: Arc<Registry>,
 }
 
@@ -69,15 +72,8 @@ impl Metrics {
         let levels = LevelsCollector::default();
         registry.register_collector(Box::new(levels.clone()));
         registry.register_collector(Box::new(ProcessCollector));
-        Self {
-            counters,
-            connections,
-            replicas,
-            levels,
-            lags,
-            totals: Arc::default(),
-            registry: Arc::new(registry),
-        }
+        let (totals, live, registry) = (Arc::default(), Arc::default(), Arc::new(registry));
+        Self { counters, connections, replicas, levels, lags, totals, live, registry }
     }
 
     /// What was done so far, for people.
@@ -94,6 +90,7 @@ impl Metrics {
             inner: store,
             counters: Arc::clone(&self.counters),
             lags: Arc::clone(&self.lags),
+            live: Arc::clone(&self.live),
         })
     }
 
@@ -109,6 +106,22 @@ impl Metrics {
         // Holds because writing to a string does not fail, and no collector does.
         encode(&mut text, &self.registry).expect("metrics are written to a string");
         text
+    }
+}
+
+impl Watched for Metrics {
+    fn set_watched(&self, is_watched: bool) {
+        self.live.set_watched(is_watched);
+    }
+
+    fn counts(&self) -> Counts {
+        self.live.counts()
+    }
+
+    fn glance(&self) -> Glance {
+        let Tally { accepted, rejected, republished, dead_letters, absorbed } = self.totals.so_far();
+        let ends = Ends { accepted, rejected, republished, dead_letters, absorbed };
+        Glance { ends, lags: self.lags.all(now_ms()), ..self.live.glance() }
     }
 }
 

@@ -138,7 +138,7 @@ fn not_a_command() -> Vec<Case> {
         text("JSON null", "null", dead(NotAnObject)),
         text("a JSON number", "42", dead(NotAnObject)),
         text("an order as an array of its fields", r#"["order.created","ID",[{"sku":"MUG","quantity":1}]]"#, dead(NotAnObject)),
-        text("nested very deep and closed", &("[".repeat(DEPTH) + &"]".repeat(DEPTH)), dead(NotAnObject)),
+        text("nested very deep and closed", &("[".repeat(DEPTH) + &*"]".repeat(DEPTH)), dead(NotAnObject)),
         text("nested very deep and never closed", &r#"{"a":"#.repeat(DEPTH), dead(NotJson)),
         text("no type", UNTYPED, dead(MissingType)),
         text("a null type", r#"{"type":null,"order_id":"ID","lines":[]}"#, dead(MissingType)),
@@ -176,7 +176,7 @@ fn identity() -> Vec<Case> {
         id("an id with an exponent", "1e3", InvalidId),
         id("an id of 129 digits", &"9".repeat(MAX_ID_BYTES + 1), InvalidId),
         id("an id that is an object", "{\"id\":\"x\"}", InvalidId),
-        id("an id nested very deep", &("[".repeat(DEPTH) + &"]".repeat(DEPTH)), InvalidId),
+        id("an id nested very deep", &("[".repeat(DEPTH) + &*"]".repeat(DEPTH)), InvalidId),
         id("an id one byte too long", &format!("\"{}\"", "i".repeat(MAX_ID_BYTES + 1)), InvalidId),
         id("an id of 1 MB", &format!("\"{}\"", "i".repeat(1 << 20)), InvalidId),
         id("an id with a NUL", r#""a\u0000b""#, InvalidId),
@@ -357,7 +357,7 @@ fn terms() -> Vec<Case> {
 }
 
 fn fields() -> Vec<Case> {
-    let deep = "[".repeat(DEPTH) + &"]".repeat(DEPTH);
+    let deep = "[".repeat(DEPTH) + &*"]".repeat(DEPTH);
     let with = |name, extra: &str, expected| {
         text(
             name,

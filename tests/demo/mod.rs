@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -11,6 +12,13 @@ use stock_verifier::demo::{Options, play, proof};
 use stock_verifier::replay::Progress;
 use stock_verifier::store::LedgerAdmin as _;
 use stock_verifier::store::sqlite::SqliteStore;
+
+use crate::http::client::Client;
+use crate::support::process::{Verifier, program};
+use crate::support::wait;
+
+/// Longest wait for anything, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
 
 fn demo(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stock-verifier"))
@@ -43,6 +51,48 @@ fn the_demo_runs_proves_and_exits_with_0() {
     }
     assert_eq!(out.matches('✓').count(), 6, "{out}");
     assert!(!out.contains('✗'), "{out}");
+}
+
+/// How many commands of a kind are decided, by the metrics.
+fn decided(client: &Client, kind: &str) -> u64 {
+    let metrics = client.get("/metrics").text;
+    let of_it = format!("stock_verifier_decisions_total{{type=\"{kind}\"");
+    let counts = metrics.lines().filter(|line| line.starts_with(&of_it));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn the_demo_that_goes_on_names_its_page_first_and_proves_its_ledger_when_it_is_interrupted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args(["demo", "--serve"]);
+    let mut demo = Verifier::start(command, "demo", directory.path().join("log"));
+    demo.said("Orders flow", SOON);
+    let log = demo.log();
+    let address = log.lines().next().unwrap().strip_prefix("Watch it: http://").unwrap();
+    let client = Client::new(address.trim_end_matches('/'));
+    assert!(client.get("/").text.contains("<title>Stock verifier"));
+    let kinds = [
+        "order.returned",
+        "order.confirmed",
+        "order.released",
+        "order.cancelled",
+        "adjustment",
+        "hold.expired",
+    ];
+    for kind in kinds {
+        let before = decided(&client, "order.created");
+        wait::until(&format!("{kind} is decided, and orders go on"), SOON, || {
+            decided(&client, kind) > 0 && decided(&client, "order.created") > before
+        });
+    }
+    demo.signal("INT");
+    assert_eq!(demo.wait(SOON).code(), Some(0), "{}", demo.log());
+    let out = demo.log();
+    assert!(out.contains("All six hold"), "{out}");
+    assert!(out.matches('✓').count() == 6 && !out.contains('✗'), "{out}");
+    let ledger = out.lines().find_map(|line| line.strip_prefix("Ledger: ")).unwrap();
+    assert!(!Path::new(ledger).exists(), "it cleans up");
 }
 
 #[test]

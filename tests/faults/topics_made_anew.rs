@@ -51,7 +51,7 @@ fn ask(scene: &Scene, arguments: &[&str]) -> Output {
 
 /// What it said, both to read and for the log.
 fn words(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    String::from_utf8_lossy(&output.stdout).into_owned() + &*String::from_utf8_lossy(&output.stderr)
 }
 
 /// What an audit against the topics says, and its exit status.

@@ -1,7 +1,8 @@
 //! The read API: what it answers on every store, on a running verifier, and by which indexes.
 
 mod answers;
-mod client;
+pub mod client;
+mod live;
 mod measured;
 mod plans;
 mod problems;
@@ -22,6 +23,7 @@ fn api(queries: Arc<dyn LedgerQueries>) -> Api {
         kafka: Box::new(|| Box::pin(async { Ok(()) })),
         stopped: Box::new(Vec::new),
         metrics: None,
+        live: None,
         token: None,
         watch: None,
     }

@@ -31,7 +31,7 @@ async fn every_wrong_request_is_answered_by_a_problem_document() {
     let store = memory().await;
     let (server, client) = serve(&store).await;
     ask(&client, |client: Client| {
-        problem(&client.get("/"), 404, "");
+        problem(&client.get("/nothing"), 404, "");
         problem(&client.get("/v1/stock"), 404, "");
         problem(&client.get("/metrics"), 404, "");
         let wrong_method = client.other("DELETE", "/v1/stock/MUG");
@@ -102,8 +102,14 @@ async fn a_token_opens_all_but_the_probes_which_are_open() {
     let guarded = super::Api { token: Some(Token::new("hunter2")), metrics: Some(metrics), ..api(store) };
     let (server, client) = start(guarded).await;
     ask(&client, |client: Client| {
-        let closed =
-            ["/v1/stock/MUG", "/v1/orders/o-1", "/v1/movements?sku=MUG", "/metrics", "/openapi.json"];
+        let closed = [
+            "/v1/stock/MUG",
+            "/v1/orders/o-1",
+            "/v1/movements?sku=MUG",
+            "/v1/live",
+            "/metrics",
+            "/openapi.json",
+        ];
         for path in closed {
             for asked in [client.clone(), client.with_token("hunter"), client.with_token("")] {
                 let refused = asked.get(path);
@@ -115,6 +121,8 @@ async fn a_token_opens_all_but_the_probes_which_are_open() {
         }
         problem(&client.post("/v1/precheck", &json!({})), 401, "unauthorized");
         assert_eq!(client.with_token("hunter2").get("/metrics").text, "up 1\n");
+        // The page asks for it.
+        assert_eq!(client.get("/").status, 200);
         assert_eq!(client.get("/livez").status, 200);
         assert!([200, 503].contains(&client.get("/readyz").status));
     })
@@ -130,7 +138,7 @@ async fn the_document_is_served_and_every_address_in_it_is_there() {
         assert_eq!(&client.get("/openapi.json").body, document());
         assert!(document()["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = document()["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 8);
+        assert_eq!(paths.len(), 9);
         for (path, operations) in paths {
             let address = path.replace("{sku}", "MUG").replace("{id}", "o-1");
             for method in operations.as_object().unwrap().keys() {

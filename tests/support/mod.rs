@@ -1,6 +1,7 @@
 //! What tests of several rooms share.
 
 pub mod brokers;
+pub mod browser;
 pub mod clock;
 pub mod collector;
 pub mod database;

@@ -14,6 +14,7 @@ use crate::database::Tables;
 use crate::kafka::Kafka;
 use crate::shapes::Shape;
 use crate::usage::{self, Usage};
+use crate::viewers::Viewers;
 
 /// Longest wait for a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -22,6 +23,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub struct Verifier {
     child: Child,
     log: tempfile::NamedTempFile,
+    viewers: Option<Viewers>,
 }
 
 impl Verifier {
@@ -57,11 +59,35 @@ impl Verifier {
         if let Some(batch) = bench.args.batch {
             command.args(["--batch-max-orders", &batch.to_string()]);
         }
-        if bench.args.verifier_log {
+        if bench.args.viewers > 0 {
+            command.args(["--http-listen", "127.0.0.1:0"]);
+        } else if bench.args.verifier_log {
             command.stderr(Stdio::inherit());
         }
         let child = command.spawn().context("cannot start the verifier")?;
-        Ok(Self { child, log })
+        let mut verifier = Self { child, log, viewers: None };
+        if bench.args.viewers > 0 {
+            verifier.viewers = Some(Viewers::of(&verifier.address()?, bench.args.viewers)?);
+        }
+        Ok(verifier)
+    }
+
+    /// Where its page is, by its log.
+    fn address(&mut self) -> Result<String> {
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            let log = std::fs::read_to_string(self.log.path())?;
+            let said = log.lines().find_map(|line| line.split_once("metrics at http://"));
+            // The end of the log may come in the middle of a line.
+            if let Some((_, address)) = said.filter(|_| log.ends_with('\n')) {
+                return Ok(address.trim().to_owned());
+            }
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("the verifier does not listen within {STOP_LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -86,6 +112,9 @@ impl Verifier {
 
     /// Stops it in good order.
     pub fn stop(mut self) -> Result<()> {
+        if let Some(viewers) = self.viewers.take() {
+            viewers.have_seen_something()?;
+        }
         Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
         let deadline = Instant::now() + STOP_LIMIT;
         while self.child.try_wait()?.is_none() {

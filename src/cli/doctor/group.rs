@@ -155,7 +155,7 @@ fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> 
     };
     let mut findings = Vec::new();
     for group in groups {
-        let reads = |topic: &str| group.members.iter().any(|member| member.topics.contains(topic));
+        let reads = |topic: &str| group.members.iter().any(|member| member.partitions.contains_key(topic));
         if !topics.read().iter().any(|topic| reads(topic)) {
             continue;
         }
@@ -431,7 +431,7 @@ mod tests {
         let member = GroupMember {
             client_id: client_id.to_owned(),
             host: "/10.0.0.1".to_owned(),
-            topics: BTreeSet::from([topic.to_owned()]),
+            partitions: BTreeMap::from([(topic.to_owned(), BTreeSet::from([0]))]),
         };
         GroupDescription {
             name: name.to_owned(),

@@ -137,6 +137,7 @@ async fn let_in(args: RunArgs) -> Result<ExitCode> {
     let rendered = metrics.clone();
     let api = Api {
         levels: None,
+        live: None,
         queries: source.queries(),
         kafka: Box::new(probe(&args.kafka, &args.topics.orders_topic)?),
         stopped: Box::new(Vec::new),
