@@ -124,7 +124,8 @@ pub async fn reprocess(
     }
     let LedgerView { topics, ranges, positions, mut snapshot, .. } = look;
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
-    let sender = Arc::new(Sender::new(scope.kafka, names)?);
+    // Made only to send: an idempotent producer asks Kafka for an id at once, which who only looks may not have.
+    let sender = if execute { Some(Arc::new(Sender::new(scope.kafka, names)?)) } else { None };
 
     let mut report = ReprocessReport { executed: execute, ..ReprocessReport::default() };
     let mut ends: BTreeMap<TopicPartition, NextOffset> =
@@ -161,7 +162,7 @@ pub async fn reprocess(
         let page = repaired(scope, page, repairs, &mut used, &mut report);
         let commands = commands_of(&mut *snapshot, scope, page, &mut report, &mut met).await?;
         report.sent += commands.len() as u64;
-        if execute && !commands.is_empty() {
+        if let Some(sender) = sender.as_ref().filter(|_| !commands.is_empty()) {
             let lost = sender.send(commands).await.context(PARTLY_SENT)?;
             if let Some(Lost { error, .. }) = lost.into_iter().next() {
                 return Err(error).context(PARTLY_SENT);
