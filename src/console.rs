@@ -19,7 +19,7 @@ pub fn print(text: &str) -> Result<()> {
 /// The same for who goes on printing: whether somebody still reads it.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_on(text: &str) -> Result<bool> {
     let written = write(&mut io::stdout().lock(), text);
     let is_read = !matches!(&written, Err(error) if error.kind() == ErrorKind::BrokenPipe);
