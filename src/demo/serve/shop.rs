@@ -228,7 +228,8 @@ mod tests {
         assert!((25_000..33_000).contains(&count("order.created")), "{kinds:?}");
         let others =
             ["adjustment", "order.cancelled", "order.returned", "order.confirmed", "order.released", "none"];
-        assert!(others.iter().all(|kind| count(kind) > 100), "{kinds:?}");
+        // What is no command is the rarest.
+        assert!(others.iter().all(|kind| count(kind) > 50), "{kinds:?}");
     }
 
     #[test]
