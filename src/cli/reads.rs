@@ -179,9 +179,9 @@ fn follow_levels(http: &HttpArgs, settings: &Settings) -> Result<Option<(Arc<Lev
                     cache.published(item, level);
                 }
             }
-            Told::UpTo(time) => {
+            Told::UpTo(time, looked) => {
                 let micros = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros());
-                cache.followed_until(Stamp(i64::try_from(micros).unwrap_or(i64::MAX)));
+                cache.followed_until(Stamp(i64::try_from(micros).unwrap_or(i64::MAX)), looked);
             }
         }
     };

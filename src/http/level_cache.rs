@@ -80,9 +80,9 @@ impl LevelCache {
         }
     }
 
-    /// All that stood in the topic at this time was told.
-    pub fn followed_until(&self, at: Stamp) {
-        self.write().followed = Some((at, Instant::now()));
+    /// All that stood in the topic at this moment was told: by the machine's clock, and by the process's.
+    pub fn followed_until(&self, at: Stamp, looked: Instant) {
+        self.write().followed = Some((at, looked));
     }
 
     /// These were read from the ledger just now.
@@ -134,7 +134,7 @@ mod tests {
         let cache = LevelCache::new(LONG);
         cache.published(item("MUG"), published(7, 1));
         assert_eq!(cache.levels_of(&[item("MUG")]), None, "the topic is not read to its end yet");
-        cache.followed_until(Stamp(1));
+        cache.followed_until(Stamp(1), Instant::now());
         assert_eq!(cache.levels_of(&[item("MUG")]), None, "its limits are not known");
         let limits = Limits { backorder: 3, order: Some(2) };
         cache.read_from_ledger(&[read("MUG", 7, limits), read("CUP", 1, limits)]);
@@ -156,7 +156,7 @@ mod tests {
     fn it_answers_nothing_when_the_topic_is_not_followed_any_more() {
         let cache = LevelCache::new(Duration::ZERO);
         cache.published(item("MUG"), published(7, 1));
-        cache.followed_until(Stamp(1));
+        cache.followed_until(Stamp(1), Instant::now());
         cache.read_from_ledger(&[read("MUG", 7, Limits::default())]);
         assert_eq!(cache.levels_of(&[item("MUG")]), None);
     }

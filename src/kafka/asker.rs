@@ -8,12 +8,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 
+use super::consumer::Watermarks;
 use super::error::{Doing as _, Error};
 use super::groups::{self, GroupDescription};
 use super::offsets::{CommittedOffsets, list};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
-use crate::ledger::TopicPartition;
+use crate::ledger::{NextOffset, TopicPartition};
 
 /// Longest wait for an answer; who asks again gets another.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -67,6 +68,19 @@ impl Asker {
     pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>, Error> {
         self.serve();
         describe(self.0.client(), names, ANSWER_LIMIT).doing(|| "cannot ask for topics")
+    }
+
+    /// The first offset that a partition's log still holds, and its end.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, Error> {
+        self.serve();
+        let (low, high) = self
+            .0
+            .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
+            .doing(|| format!("cannot read the first and last offset of {at}"))?;
+        Ok(Watermarks { low: NextOffset(low), high: NextOffset(high) })
     }
 
     /// What the group committed for these partitions.

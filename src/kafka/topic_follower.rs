@@ -13,7 +13,7 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::asker::Asker;
-use super::consumer::own;
+use super::consumer::{Watermarks, own};
 use super::topic_ids::Described;
 use crate::config::KafkaArgs;
 use crate::event::Record;
@@ -25,7 +25,7 @@ const CLIENT_ID: &str = "stock-verifier-levels";
 const POLL: Duration = Duration::from_millis(100);
 /// How often the topic's end is asked for: so much older than need be is what a follower knows.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Longest wait for that answer. Meanwhile nothing is read, and what is known ages.
+/// Longest time between two looks while records still come. Meanwhile what is known ages.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// The pause before a topic is looked for again that could not be read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -35,8 +35,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub enum Told {
     /// The next record of a partition.
     Record(Record),
-    /// All that stood in the topic at this time has been told, by this machine's clock.
-    UpTo(SystemTime),
+    /// All that stood in the topic at this moment has been told: by this machine's clock, and by this process's.
+    UpTo(SystemTime, Instant),
 }
 
 /// Says nothing: who follows sees it by what it is not told.
@@ -130,14 +130,13 @@ impl Following {
     /// Looks where the topic ends, and reads until it is time to look again.
     fn go_on(&mut self, stop: &AtomicBool, told: &mut impl FnMut(Told)) -> Result<()> {
         self.find()?;
-        let looked = SystemTime::now();
+        let (looked, begun) = (SystemTime::now(), Instant::now());
         let ends = self.ends()?;
-        let begun = Instant::now();
         let mut is_told = false;
         while !stop.load(Ordering::Acquire) {
             let is_reached = self.nexts.iter().zip(&ends).all(|(next, end)| next >= end);
             if is_reached && !is_told {
-                told(Told::UpTo(looked));
+                told(Told::UpTo(looked, begun));
                 is_told = true;
             }
             if begun.elapsed() >= LOOK_EVERY && (is_reached || begun.elapsed() >= LOOK_LIMIT) {
@@ -180,9 +179,11 @@ impl Following {
     fn ends(&mut self) -> Result<Vec<i64>> {
         let mut ends = Vec::with_capacity(self.nexts.len());
         for (partition, next) in (0..).zip(&mut self.nexts) {
-            let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, LOOK_LIMIT)?;
-            *next = (*next).max(low);
-            ends.push(high);
+            // Not by the client that reads: there each question waits behind a fetch.
+            let at = TopicPartition { topic: Arc::clone(&self.topic), partition };
+            let Watermarks { low, high } = self.asker.watermarks(&at)?;
+            *next = (*next).max(low.0);
+            ends.push(high.0);
         }
         Ok(ends)
     }
