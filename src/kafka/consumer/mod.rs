@@ -119,7 +119,8 @@ pub(in crate::kafka) fn own(message: &BorrowedMessage<'_>, source: Source) -> (R
             })
             .collect()
     });
-    let record = Record { source, key, value, headers, timestamp_ms: message.timestamp().to_millis() };
+    let record =
+        Record { source, key, value, headers, timestamp_ms: message.timestamp().to_millis(), decoded: None };
     (record, bytes)
 }
 
