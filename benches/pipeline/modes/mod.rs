@@ -6,6 +6,7 @@ use crate::Bench;
 
 mod backlog;
 mod history;
+mod import;
 mod latency;
 mod reads;
 
@@ -26,6 +27,10 @@ pub fn run(bench: &mut Bench) -> Result<bool> {
     }
     if let Some(orders) = bench.args.history {
         history::run(bench, orders)?;
+        ran = true;
+    }
+    if let Some(rows) = bench.args.import {
+        import::run(bench, rows)?;
         ran = true;
     }
     Ok(ran)
