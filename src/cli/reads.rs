@@ -83,7 +83,11 @@ impl Reads {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
         let (levels, follower) = match follow_levels(http, settings)? {
-            Some((levels, follower)) => (Some(levels), Some(follower)),
+            Some((levels, follower)) => {
+                let counted = Arc::clone(&levels);
+                observed.metrics.prechecks(move || counted.answered());
+                (Some(levels), Some(follower))
+            }
             None => (None, None),
         };
         let source = Source::open(http, database).await?;

@@ -27,7 +27,7 @@ use self::lag::{LagCollector, Lags, now_ms};
 use self::ledger::MeasuredLedger;
 use self::metrics::{Connections, Counters, LevelsCollector, StoppedCollector};
 use self::process::ProcessCollector;
-use self::reads::ReplicaCollector;
+use self::reads::{PrecheckCollector, ReplicaCollector};
 use self::sink::MeasuredSink;
 use self::source::MeasuredSource;
 pub use self::totals::{Tally, Totals};
@@ -49,6 +49,7 @@ pub struct Metrics {
     counters: Arc<Counters>,
     connections: Connections,
     replicas: ReplicaCollector,
+    prechecks: PrecheckCollector,
     levels: LevelsCollector,
     lags: Arc<Lags>,
     totals: Arc<Totals>,
@@ -69,11 +70,13 @@ impl Metrics {
         registry.register_collector(Box::new(connections.clone()));
         let replicas = ReplicaCollector::default();
         registry.register_collector(Box::new(replicas.clone()));
+        let prechecks = PrecheckCollector::default();
+        registry.register_collector(Box::new(prechecks.clone()));
         let levels = LevelsCollector::default();
         registry.register_collector(Box::new(levels.clone()));
         registry.register_collector(Box::new(ProcessCollector));
         let (totals, live, registry) = (Arc::default(), Arc::default(), Arc::new(registry));
-        Self { counters, connections, replicas, levels, lags, totals, live, registry }
+        Self { counters, connections, replicas, prechecks, levels, lags, totals, live, registry }
     }
 
     /// What was done so far, for people.
@@ -97,6 +100,11 @@ impl Metrics {
     /// Shows these replicas. The first ones count.
     pub fn replicas(&self, replicas: &Arc<Replicas>) {
         let _ = self.replicas.0.set(Arc::clone(replicas));
+    }
+
+    /// Shows how many prechecks were answered from memory, and how many from the database. The first one counts.
+    pub fn prechecks(&self, answered: impl Fn() -> (u64, u64) + Send + Sync + 'static) {
+        let _ = self.prechecks.0.set(Box::new(answered));
     }
 
     /// All of it as it is now, in the text format of `OpenMetrics` ([`CONTENT_TYPE`]).
