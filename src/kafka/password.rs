@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
+use rdkafka::ClientConfig;
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
@@ -21,7 +22,7 @@ static CLIENTS: Mutex<Clients> = Mutex::new(Clients { living: Vec::new(), told: 
 
 struct Clients {
     living: Vec<Native>,
-    /// Who is made of a configuration that is older is told as well.
+    /// Who was made meanwhile, of what was read before, is told as well.
     told: Option<Credentials>,
 }
 
@@ -79,6 +80,17 @@ pub fn set_password(kafka: &KafkaArgs, password: &SecretString) -> Result<()> {
     clients.living.iter().for_each(|client| client.tell(&credentials));
     clients.told = Some(credentials);
     Ok(())
+}
+
+/// The configuration with the password that was told last, for a client that is made of it again.
+pub(super) fn renewed(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    if let Some(Credentials { password, .. }) = &clients().told
+        && let Ok(password) = password.to_str()
+    {
+        config.set("sasl.password", password);
+    }
+    config
 }
 
 /// On the list as long as it lives.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 
-use super::password::WithPassword;
+use super::password::{WithPassword, renewed};
 
 /// The shortest life of a producer before another replaces it: what broke it may break the next at once, and each
 /// is connections and threads.
@@ -59,6 +59,7 @@ impl<C: ProducerContext + Default + 'static> RenewedProducer<C> {
 fn make<C: ProducerContext + Default + 'static>(
     config: &ClientConfig,
 ) -> Result<Arc<WithPassword<ThreadedProducer<C>>>> {
+    let config = renewed(config);
     let producer =
         config.create_with_context(C::default()).context("the producer's configuration is refused")?;
     Ok(Arc::new(WithPassword::producer(producer)))

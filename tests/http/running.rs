@@ -14,7 +14,7 @@ use crate::support::kafka::{order, sent};
 use crate::support::postgres::Postgres;
 use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
-use crate::support::servers::{Servers, kafka_tool, setting};
+use crate::support::servers::Servers;
 use crate::support::wait;
 
 /// Longest wait for anything, on a busy machine.
@@ -38,9 +38,6 @@ pub fn client(verifier: &mut Verifier) -> Client {
     wait::until("the address is there", SOON, || verifier.log().contains(&format!("{address}\n")));
     Client::new(address)
 }
-
-/// A connection that is idle is closed: what asks now and then connects anew each time.
-const SHORT_CONNECTIONS: &str = "connections.max.idle.ms=500";
 
 fn ready(client: &Client, is_ready: bool) -> Value {
     wait::value("readiness is known", SOON, || {
@@ -251,42 +248,6 @@ fn at_sighup_the_logs_level_and_the_files_of_secrets_are_read_again() {
     assert_eq!(client.with_token("token-second").get("/v1/stock/MUG").status, 200);
     verifier.stop();
     run_on(&shared, &format!("DROP ROLE {role}"));
-}
-
-#[test]
-fn at_sighup_kafkas_clients_connect_with_the_new_password_from_then_on() {
-    let scene = Scene::new(1);
-    scene.stock(&[("MUG", 120)]);
-    let (user, password) = (unique("user"), scene.file("password"));
-    let make = |secret: &str| {
-        let credentials = format!("SCRAM-SHA-256=[iterations=4096,password={secret}]");
-        kafka_tool(
-            "kafka.admin.ConfigCommand",
-            &["--alter", "--entity-type", "users", "--entity-name", &user, "--add-config", &credentials],
-        );
-    };
-    make("first");
-    std::fs::write(&password, "first").unwrap();
-    let (brokers, username) = (setting("KAFKA_SASL_BROKERS"), format!("sasl.username={user}"));
-    let properties =
-        ["security.protocol=sasl_plaintext", "sasl.mechanism=SCRAM-SHA-256", &username, SHORT_CONNECTIONS];
-    let mut more = [&LISTEN[..], &["--brokers", &brokers, "--kafka-password-file", text(&password)]].concat();
-    more.extend(properties.iter().flat_map(|property| ["-X", property]));
-    let mut verifier = scene.launch(scene.command_without_brokers("a", &more), "a");
-    let client = client(&mut verifier);
-    ready(&client, true);
-
-    make("second");
-    let away = ready(&client, false);
-    assert_eq!(away["dependencies"][1]["state"], "down", "the probe connects anew, and is refused: {away}");
-    std::fs::write(&password, "second").unwrap();
-    verifier.signal("HUP");
-    verifier.said("read again at SIGHUP", SOON);
-    ready(&client, true);
-    scene.produce(&[order("o-1", &[("MUG", 1)])]);
-    scene.done(SOON);
-    assert!(!verifier.log().contains("cannot be read again"), "{}", verifier.log());
-    verifier.stop();
 }
 
 #[test]

@@ -136,7 +136,20 @@ impl Private {
 
     /// Runs one of Kafka's own tools, by its class, on this Kafka.
     pub fn kafka_tool(&self, class: &str, arguments: &[&str]) {
-        run_kafka_tool(self.setting("KAFKA_LIBS"), self.setting("KAFKA_BROKERS"), class, arguments);
+        let done = Command::new("java")
+            // It lives for a moment: what makes a long run fast makes its start slow.
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(["-cp", &format!("{}/*", self.setting("KAFKA_LIBS")), class])
+            .args(["--bootstrap-server", self.setting("KAFKA_BROKERS")])
+            .args(arguments)
+            .output()
+            .expect("java can be run");
+        assert!(
+            done.status.success(),
+            "{class} {arguments:?}: {}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
 
     /// Where they are.
@@ -152,25 +165,4 @@ impl Drop for Private {
     fn drop(&mut self) {
         self.services(&["stop", "--wipe"]);
     }
-}
-
-/// Runs one of Kafka's own tools, by its class, on the Kafka that tests share.
-pub fn kafka_tool(class: &str, arguments: &[&str]) {
-    run_kafka_tool(&setting("KAFKA_LIBS"), &setting("KAFKA_BROKERS"), class, arguments);
-}
-
-fn run_kafka_tool(libs: &str, brokers: &str, class: &str, arguments: &[&str]) {
-    let done = Command::new("java")
-        // It lives for a moment: what makes a long run fast makes its start slow.
-        .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .args(["-cp", &format!("{libs}/*"), class, "--bootstrap-server", brokers])
-        .args(arguments)
-        .output()
-        .expect("java can be run");
-    assert!(
-        done.status.success(),
-        "{class} {arguments:?}: {}{}",
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr)
-    );
 }

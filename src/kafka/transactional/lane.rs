@@ -16,7 +16,7 @@ use super::refusal::{Care, Lesson};
 use super::{PublishError, PublishRequest, Watchdog};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
-use crate::kafka::password::WithPassword;
+use crate::kafka::password::{WithPassword, renewed};
 use crate::kafka::record::{marked, topic};
 
 /// How long Kafka leaves a transaction open when its producer falls silent. Short, because it is how long a killed
@@ -171,7 +171,7 @@ impl Lane {
     /// When Kafka cannot be reached in time or refuses the id, or at a stop.
     pub(super) fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
         self.give_up();
-        let producer = self.config.create_with_context(Log::default());
+        let producer = renewed(&self.config).create_with_context(Log::default());
         let producer = WithPassword::producer(producer.context("the producer's configuration is refused")?);
         match self.init(&producer, stop) {
             Ok(()) => self.producer = Some(producer),
