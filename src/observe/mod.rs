@@ -24,21 +24,21 @@ use prometheus_client::registry::Registry;
 
 pub use self::gate::GateMetrics;
 use self::lag::{LagCollector, Lags, now_ms};
-use self::ledger::MeasuredLedger;
+use self::ledger::LedgerMetrics;
 use self::metrics::{Connections, Counters, LevelsCollector, StoppedCollector};
 use self::process::ProcessCollector;
 use self::reads::{PrecheckCollector, ReplicaCollector};
 use self::sink::MeasuredSink;
 use self::source::MeasuredSource;
 pub use self::totals::{Tally, Totals};
+use self::traces::{LedgerTraces, TracedSink, TracedSource};
 pub use self::traces::{RequestSpan, Traces};
-use self::traces::{TracedLedger, TracedSink, TracedSource};
 use crate::background::LevelChanges;
 use crate::live::{Counts, Ends, Glance, Recorder, Watched};
 use crate::pipeline::StoppedPartitions;
 use crate::pipeline::ports::{GroupMember, Observer, RecordSource, ResultSink};
-use crate::store::VerifierStore;
 use crate::store::postgres::Replicas;
+use crate::store::{Layered, VerifierStore};
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -89,12 +89,12 @@ impl Metrics {
     #[must_use]
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
         self.connections.of(&store);
-        Arc::new(MeasuredLedger {
+        Arc::new(Layered(LedgerMetrics {
             inner: store,
             counters: Arc::clone(&self.counters),
             lags: Arc::clone(&self.lags),
             live: Arc::clone(&self.live),
-        })
+        }))
     }
 
     /// Shows these replicas. The first ones count.
@@ -165,7 +165,7 @@ impl Observed {
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
         let measured = self.metrics.ledger(store);
         match &self.traces {
-            Some(traces) => Arc::new(TracedLedger { inner: measured, traces: traces.clone() }),
+            Some(traces) => Arc::new(Layered(LedgerTraces { inner: measured, traces: traces.clone() })),
             None => measured,
         }
     }
