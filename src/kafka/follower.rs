@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::consumer::own;
 use super::offsets::{list, list_at};
+use super::password::WithPassword;
 use super::reader::Quiet;
 use crate::config::KafkaArgs;
 use crate::event::Record;
@@ -97,8 +98,9 @@ impl Follower {
     }
 }
 
-fn client(config: &ClientConfig) -> Result<BaseConsumer<Quiet>> {
-    config.create_with_context(Quiet).context("the Kafka configuration is refused")
+fn client(config: &ClientConfig) -> Result<WithPassword<BaseConsumer<Quiet>>> {
+    let client = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+    Ok(WithPassword::consumer(client))
 }
 
 /// Polls until nobody takes what it reads.

@@ -14,6 +14,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::asker::Asker;
 use super::consumer::{Watermarks, own};
+use super::password::WithPassword;
 use super::topic_ids::Described;
 use crate::config::KafkaArgs;
 use crate::event::Record;
@@ -84,8 +85,8 @@ impl TopicFollower {
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "earliest")
             .remove("group.instance.id");
-        let consumer: BaseConsumer<Quiet> =
-            config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+        let consumer = WithPassword::consumer(consumer);
         let asker = Asker::new(kafka, CLIENT_ID, None)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, topic) = (Arc::clone(&stop), Arc::<str>::from(topic));
@@ -117,7 +118,7 @@ impl Drop for TopicFollower {
 }
 
 struct Following {
-    consumer: BaseConsumer<Quiet>,
+    consumer: WithPassword<BaseConsumer<Quiet>>,
     asker: Asker,
     topic: Arc<str>,
     /// Where each partition is read next.
