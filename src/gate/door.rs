@@ -2,7 +2,7 @@
 //! entry whose order was never handed to the producer would keep its pieces from others until its bound.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
@@ -135,10 +135,11 @@ impl Door {
     /// Lets an order in, or says why not. It keeps its place at the door until then, whoever waits for it.
     pub(super) async fn enter(self: &Arc<Self>, order: Order, place: OwnedSemaphorePermit) -> Entrance {
         let door = Arc::clone(self);
+        let begun = Instant::now();
         let entering = self.under_way.spawn(async move {
             let entrance = door.let_in(&order).await;
             drop(place);
-            door.observer.answered(entrance.name());
+            door.observer.answered(entrance.name(), Some(begun.elapsed()));
             entrance
         });
         // It does not panic; if it did, nobody would know.

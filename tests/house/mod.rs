@@ -53,7 +53,7 @@ const LIBRARIES: [(&str, &[&str]); 14] = [
     ("ureq", &["observe"]),
     ("axum", &["gate", "http"]),
     ("hyper", &["http"]),
-    ("utoipa", &["http"]),
+    ("utoipa", &["gate", "http"]),
     ("encoding_rs", &["feed"]),
 ];
 
