@@ -26,7 +26,8 @@ fn judge(info: &str) -> Result<()> {
     let field = |name: &str| {
         info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
     };
-    if field("redis_mode") == "sentinel" {
+    // Valkey calls it otherwise.
+    if [field("redis_mode"), field("server_mode")].contains(&"sentinel") {
         bail!(
             "this is a Sentinel, and a gate talks to the primary alone: name it by an address that follows it (--redis-url), \
              as a Kubernetes Service, a virtual IP or a proxy that asks Sentinel does"
@@ -72,6 +73,7 @@ mod tests {
             ("role:master", "role:slave", "is a replica"),
             ("redis_version:7.0.15", "redis_version:6.2.14", "6.2.14 is too old"),
             ("redis_version", "redis_mode:sentinel\r\nredis_version", "is a Sentinel"),
+            ("redis_version", "server_mode:sentinel\r\nredis_version", "is a Sentinel"),
         ] {
             let refused = judge(&GOOD.replace(from, to)).unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");

@@ -110,6 +110,6 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
 }
 
 /// Answers with a document.
-pub(super) async fn serve(document: fn() -> &'static str) -> Response {
+pub(super) fn serve(document: fn() -> &'static str) -> Response {
     ([(CONTENT_TYPE, "application/json")], document()).into_response()
 }

@@ -80,12 +80,12 @@ fn answer(file: &File) -> Response {
 }
 
 /// The page.
-pub(super) async fn index(page: &'static Page) -> Response {
+pub(super) fn index(page: &'static Page) -> Response {
     answer(&page.index)
 }
 
 /// A file that it loads.
-pub(super) async fn file(page: &'static Page, Named(name): Named) -> Result<Response, Problem> {
+pub(super) fn file(page: &'static Page, Named(name): Named) -> Result<Response, Problem> {
     let file = page.files.iter().chain(&SHARED).find(|file| file.name == name);
     file.map(answer)
         .ok_or_else(|| Problem::new(Kind::Plain(StatusCode::NOT_FOUND), "the page has no such file"))

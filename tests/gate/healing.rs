@@ -107,7 +107,7 @@ fn a_sentinel_is_refused_with_what_to_name_instead() {
     sale.redis_url = sentinel.url();
     let mut command = sale.scene.gate(&sale.scene.kafka.brokers);
     sale.name_cache(&mut command).args(["--http-listen", "127.0.0.1:0"]);
-    let refused = command.output().expect("the program runs");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("this is a Sentinel"), "{said}");
+    let mut refused = sale.scene.launch(command, "gate");
+    let status = refused.wait(SOON);
+    assert!(!status.success() && refused.log().contains("this is a Sentinel"), "{}", refused.log());
 }

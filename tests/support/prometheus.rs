@@ -30,9 +30,9 @@ impl Prometheus {
         let mut text = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{RULES}]\nscrape_configs:\n"
         );
-        for (job, target) in jobs {
-            text += &format!("  - job_name: {job}\n    static_configs:\n      - targets: ['{target}']\n");
-        }
+        text.extend(jobs.iter().map(|(job, target)| {
+            format!("  - job_name: {job}\n    static_configs:\n      - targets: ['{target}']\n")
+        }));
         fs::write(&config, text).expect("written");
         let log = fs::File::create(home.join("log")).expect("a log file");
         let child = Command::new(program)

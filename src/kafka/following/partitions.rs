@@ -24,11 +24,13 @@ const POLL: Duration = Duration::from_millis(20);
 const TURN: usize = 500;
 /// Turns that wait to be taken; then reading pauses.
 const TURNS: usize = 16;
-/// Records and KiB prefetched at most; and no fetch is waited for longer than a buyer notices.
-const BUFFERS: [(&str, &str); 4] = [
+/// Records and KiB prefetched at most. What a fetch has less of than is worth a call is gathered for a moment that nobody
+/// notices: else each batch of the verifier is a fetch, and each of its partitions a call that settles a few.
+const BUFFERS: [(&str, &str); 5] = [
     ("queued.min.messages", "5000"),
     ("queued.max.messages.kbytes", "8192"),
-    ("fetch.wait.max.ms", "100"),
+    ("fetch.min.bytes", "100000"),
+    ("fetch.wait.max.ms", "25"),
     ("fetch.queue.backoff.ms", "5"),
 ];
 

@@ -223,7 +223,7 @@ impl Connection {
     /// So many lines.
     async fn lines(&mut self, count: usize) -> Result<&str> {
         self.read.clear();
-        while self.read.iter().filter(|byte| **byte == b'\n').count() < count {
+        while self.read.split(|byte| *byte == b'\n').count() <= count {
             self.more().await?;
             if self.read[0] == b'-' {
                 bail!("Redis says {}", String::from_utf8_lossy(&self.read));

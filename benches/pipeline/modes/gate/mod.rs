@@ -121,7 +121,7 @@ pub fn rates(bench: &mut Bench) -> Result<()> {
     let rounds = bench.args.rounds.min(3);
     let next = Arc::new(AtomicU64::new(0));
     let about = {
-        let mut stage = Stage::start(bench, &LEVELS, 2)?;
+        let mut stage = Stage::start(bench, &LEVELS)?;
         stage.rest(bench)?;
         for round in 1..=rounds {
             for kind in Kind::ALL {
@@ -129,11 +129,17 @@ pub fn rates(bench: &mut Bench) -> Result<()> {
                 for who in Who::ALL {
                     let probe = probe::probe(&bench.services.disk)?;
                     let rate = (who == Who::GateAtHalf).then_some(most / 2.0);
+                    if who == Who::TwoGates {
+                        stage.add_gate(bench)?;
+                    }
                     let answers = measure(bench, &stage, kind, who, rate, &next)?;
                     if who == Who::Gate {
                         most = answers.per_second;
                     }
                     let measured = Measured { kind, who, answers, probe, rest: stage.rest(bench)? };
+                    if who == Who::TwoGates {
+                        stage.remove_gate()?;
+                    }
                     eprintln!("round {round}, {}", line(&measured));
                     all.push(measured);
                 }

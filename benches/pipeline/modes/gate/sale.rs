@@ -122,7 +122,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
 }
 
 fn sell(bench: &mut Bench, with_crashes: bool) -> Result<Sold> {
-    let mut stage = Stage::start(bench, &[i64::try_from(PIECES)?], 1)?;
+    let mut stage = Stage::start(bench, &[i64::try_from(PIECES)?])?;
     let counts = Arc::new(Counts::default());
     let (mut left, mut rejected) =
         ((0..BUYERS).map(|number| Buyer { number, is_in: false }).collect::<Vec<_>>(), 0);
@@ -246,14 +246,12 @@ async fn pass_of_one(address: SocketAddr, buyers: Vec<Buyer>, counts: Arc<Counts
     let (mut pass, mut connection) = (Pass::default(), None);
     for mut buyer in buyers {
         let Answer { status, body } = loop {
-            match ask(&mut connection, address, request.numbered(buyer.number)).await {
-                Ok(answer) => break answer,
-                Err(_) => {
-                    connection = None;
-                    counts.unknown.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(PAUSE).await;
-                }
+            if let Ok(answer) = ask(&mut connection, address, request.numbered(buyer.number)).await {
+                break answer;
             }
+            connection = None;
+            counts.unknown.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(PAUSE).await;
         };
         counts.requests.fetch_add(1, Ordering::Relaxed);
         match status {

@@ -37,8 +37,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// With these levels of the first SKUs, and so many gates.
-    pub fn start(bench: &mut Bench, levels: &[i64], gates: usize) -> Result<Self> {
+    /// With these levels of the first SKUs, and one gate.
+    pub fn start(bench: &mut Bench, levels: &[i64]) -> Result<Self> {
         let redis = Redis::start()?;
         let orders = bench.new_backlog(&[])?;
         let name = bench.kafka.new_name("gate");
@@ -59,16 +59,23 @@ impl Stage {
         })?;
         let verifier = Verifier::start(bench, &scratch.url, &names, &group)?;
         let mut stage = Self { redis, cache, store, names, scratch, verifier, gates: Vec::new() };
-        for _ in 0..gates {
-            let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-            let gate = stage.gate(bench, port)?;
-            stage.gates.push((SocketAddr::from(([127, 0, 0, 1], port)), gate));
-        }
-        for (_, gate) in &mut stage.gates {
-            gate.address()?;
-        }
+        stage.add_gate(bench)?;
         stage.wait(bench, "the cache is not filled", |status| status.filled)?;
         Ok(stage)
+    }
+
+    /// Starts one more gate.
+    pub fn add_gate(&mut self, bench: &Bench) -> Result<()> {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let mut gate = self.gate(bench, port)?;
+        gate.address()?;
+        self.gates.push((SocketAddr::from(([127, 0, 0, 1], port)), gate));
+        Ok(())
+    }
+
+    /// Stops the last gate.
+    pub fn remove_gate(&mut self) -> Result<()> {
+        self.gates.pop().map_or(Ok(()), |(_, gate)| gate.stop())
     }
 
     fn gate(&self, bench: &Bench, port: u16) -> Result<Process> {
