@@ -4,6 +4,8 @@
 //! file, under the same name and in that order of strength:
 //! `--batch-max-orders`, `STOCK_VERIFIER_BATCH_MAX_ORDERS`, `batch-max-orders = …`.
 
+mod registry;
+
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
+
+pub use self::registry::{RegistryArgs, RegistryLogin};
 
 use crate::store::MAX_BATCH;
 

@@ -18,6 +18,7 @@
 //! * [`pipeline`]: gather, decide, publish, and the loop that joins them.
 //! * [`observe`]: what that does, measured: metrics for machines, totals for people.
 //! * [`background`]: what goes out beside the transactions: levels, and the asking for the end of holds.
+//! * [`registry`]: values that are written by a schema registry's schemas, made JSON of.
 //! * [`replay`]: what was decided, looked at again.
 //! * [`demo`]: all of it at work with nothing installed, and the proof that it worked.
 
@@ -41,5 +42,6 @@ pub mod ledger;
 pub mod live;
 pub mod observe;
 pub mod pipeline;
+pub mod registry;
 pub mod replay;
 pub mod store;

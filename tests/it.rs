@@ -30,6 +30,7 @@ mod http;
 mod orders;
 mod permissions;
 mod pipeline;
+mod registry;
 mod replay;
 mod simulation;
 mod stock;

@@ -129,13 +129,17 @@ random_uuid() {
   echo "$id"
 }
 
-# ensure NAME... : each of kafka, postgres, pgbouncer, prometheus, redis, kcat, openssl, chromium, helm,
+# ensure NAME... : each of apicurio, kafka, postgres, pgbouncer, prometheus, redis, kcat, openssl, chromium, helm,
 # kubernetes-validate, last-landed, maven, node, python and systemd that a script or a test needs. Installs the packages
-# that are missing in one go, and sets KAFKA_LIBS, PG_BIN, HELM, KUBERNETES_VALIDATE and LAST_LANDED_PROGRAM.
+# that are missing in one go, and sets APICURIO_HOME, KAFKA_LIBS, PG_BIN, HELM, KUBERNETES_VALIDATE and LAST_LANDED_PROGRAM.
 ensure() {
   local name missing=()
   for name in "$@"; do
     case $name in
+      apicurio)
+        have java || missing+=(openjdk-17-jre-headless)
+        [ -d "$(apicurio_home)" ] || have mvn || missing+=(maven)
+        ;;
       kafka)
         have java || missing+=(openjdk-17-jre-headless)
         [ -d "$(kafka_cache)/libs" ] || have mvn || missing+=(maven)
@@ -166,6 +170,7 @@ ensure() {
   [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
   for name in "$@"; do
     case $name in
+      apicurio) ensure_apicurio ;;
       kafka) ensure_kafka_libs ;;
       postgres)
         PG_BIN=$(postgres_bin)
@@ -231,6 +236,31 @@ kafka_pom() {
   </dependencies>
 </project>
 XML
+}
+
+# Apicurio's schema registry, as it is distributed by Maven: the last that runs on Kafka's Java. Kept as Kafka's jars are,
+# so once per machine.
+APICURIO_VERSION=2.6.13.Final
+apicurio_home() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/apicurio-$APICURIO_VERSION/home"; }
+ensure_apicurio() {
+  local cache work
+  APICURIO_HOME=$(apicurio_home)
+  [ -d "$APICURIO_HOME" ] && return
+  cache=${APICURIO_HOME%/*}
+  mkdir -p "$cache"
+  (
+    exec 8>"$cache/.lock"
+    flock 8
+    [ -d "$APICURIO_HOME" ] && exit 0
+    say "gathering Apicurio Registry $APICURIO_VERSION with Maven into $APICURIO_HOME (about 140 MB, once per machine)"
+    work=$(mktemp -d "$cache/.work.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    quietly mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -DoutputDirectory="$work" \
+      -Dartifact="io.apicurio:apicurio-registry-app:$APICURIO_VERSION:tar.gz:all" 8>&- || exit 1
+    mkdir "$work/home"
+    tar -xzf "$work/apicurio-registry-app-$APICURIO_VERSION-all.tar.gz" -C "$work/home" || exit 1
+    mv "$work/home" "$APICURIO_HOME"
+  ) || die "Maven could not gather Apicurio Registry $APICURIO_VERSION"
 }
 
 # Helm, which Debian does not have, compiled by Go from its module. Kept as Kafka's jars are, so once per machine.

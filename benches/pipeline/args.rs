@@ -106,6 +106,11 @@ pub struct Args {
     #[arg(long, value_name = "ORDERS")]
     pub history: Option<usize>,
 
+    /// Instead: an import of so many levels beside a verifier at its top speed: how long it takes, and what it costs the
+    /// verifier. The backlog (--orders) must outlast it
+    #[arg(long, value_name = "ROWS")]
+    pub import: Option<usize>,
+
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,

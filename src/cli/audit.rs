@@ -16,7 +16,7 @@ use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, wha
 use super::gate::redis_settings;
 use super::progress::Shown;
 use super::{Access, FEW_CONNECTIONS, open_ledger};
-use crate::config::{DatabaseArgs, KafkaArgs, RedisArgs, TopicArgs};
+use crate::config::{DatabaseArgs, KafkaArgs, RedisArgs, RegistryArgs, TopicArgs};
 use crate::console;
 use crate::gate::audit as cache_audit;
 use crate::gate::cache::RedisCache;
@@ -72,6 +72,8 @@ pub struct AuditArgs {
     kafka: KafkaArgs,
     #[command(flatten)]
     topics: TopicArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
     #[command(flatten)]
     redis: RedisArgs,
 }
@@ -167,6 +169,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     let scope = Scope {
         kafka: &args.kafka,
         topics: &args.topics,
+        registry: &args.registry,
         group: &args.group,
         filter: &filter,
         since: args.since,

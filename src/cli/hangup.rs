@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::reads::Rereads;
 use super::{log, settings_again};
 use crate::causes;
 use crate::config::{DatabaseArgs, HttpArgs, KafkaArgs};
+use crate::kafka::set_password;
 use crate::store::Store;
 
 /// What is read again, and who is told.
@@ -32,19 +32,11 @@ pub(super) fn listen() -> Result<Signal> {
 impl Hangup {
     /// Reads again at each SIGHUP, for ever. What cannot be read stays as it is.
     pub(super) async fn run(self, mut signal: Signal) {
-        let mut kafka = self.kafka_password();
         while signal.recv().await.is_some() {
             say("the log's level", change_log());
             say("the password of the database", self.database());
             say("the token of HTTP", self.token());
-            let now = self.kafka_password();
-            if now != kafka {
-                tracing::warn!(
-                    "the password file of Kafka has changed: its clients keep what they were made with, so start this \
-                     instance again when the old one is no good any more (it comes back without a rebalance)"
-                );
-                kafka = now;
-            }
+            say("the password of Kafka", self.kafka());
             tracing::info!("read again at SIGHUP: the log's level and the password files");
         }
     }
@@ -66,10 +58,8 @@ impl Hangup {
         Ok(())
     }
 
-    /// Its digest, which tells whether it changed; `None` where there is none, or it cannot be read now.
-    fn kafka_password(&self) -> Option<blake3::Hash> {
-        let secret: SecretString = self.kafka.password().ok()??;
-        Some(blake3::hash(secret.expose_secret().as_bytes()))
+    fn kafka(&self) -> Result<()> {
+        self.kafka.password()?.map_or(Ok(()), |password| set_password(&self.kafka, &password))
     }
 }
 

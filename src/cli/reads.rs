@@ -1,11 +1,11 @@
 //! The read API of `run`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context as _, Result, bail};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::{Builder, Runtime};
 
 use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
@@ -24,12 +24,51 @@ use crate::store::{Gathered, LedgerQueries, Store};
 /// a second. Their own, so that who reads never waits with who decides, nor the other way round.
 const CONNECTIONS: Connections = Connections { batches: 1, readers: 4, others: 1 };
 
+/// How much reads stand back where processors are short: a third of the share that a deciding thread gets. Not further, since
+/// probes are to be answered too.
+const NICENESS: i32 = 5;
+
 /// The read API, with the ledger it reads.
 pub(super) struct Reads {
     pub(super) server: Server,
     source: Source,
+    serving: Serving,
     /// Keeps the levels in memory up to date, where any are.
     _follower: Option<TopicFollower>,
+}
+
+/// The thread that serves: its own, so that thousands who ask take no turn from batches that are decided.
+struct Serving(Option<Runtime>);
+
+impl Serving {
+    fn start() -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("reads")
+            .on_thread_start(|| {
+                // It is of this thread alone; where it is refused, reads count as much as deciding.
+                let _ = rustix::process::nice(NICENESS);
+            })
+            .enable_all()
+            .build();
+        Ok(Self(Some(runtime.context("no thread can be started that serves reads")?)))
+    }
+
+    /// Runs this there to its end.
+    async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        // Holds because it is taken away only when this is dropped.
+        let runtime = self.0.as_ref().expect("it runs");
+        runtime.spawn(future).await.context("serving reads panicked")
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Not waited for, which must not be done here; what was under way is finished before, or was given up.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What is read.
@@ -83,10 +122,18 @@ impl Reads {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
         let (levels, follower) = match follow_levels(http, settings)? {
-            Some((levels, follower)) => (Some(levels), Some(follower)),
+            Some((levels, follower)) => {
+                let counted = Arc::clone(&levels);
+                observed.metrics.prechecks(move || counted.answered());
+                (Some(levels), Some(follower))
+            }
             None => (None, None),
         };
-        let source = Source::open(http, database).await?;
+        let serving = Serving::start()?;
+        let source = {
+            let (http, database) = (http.clone(), database.clone());
+            serving.run(async move { Source::open(&http, &database).await }).await??
+        };
         let metrics = observed.metrics.clone();
         if let Source::Replicas(replicas) = &source {
             metrics.replicas(replicas);
@@ -112,19 +159,15 @@ impl Reads {
             token,
             watch: observed.traces.clone().map(watch),
         };
-        let server = Self::listen(listen, api, &source).await?;
-        tracing::info!("answering reads, probes and metrics at http://{}", server.address());
-        Ok(Some(Self { server, source, _follower: follower }))
-    }
-
-    async fn listen(listen: SocketAddr, api: Api, source: &Source) -> Result<Server> {
-        match Server::start(listen, api).await {
-            Ok(server) => Ok(server),
+        let server = match serving.run(Server::start(listen, api)).await? {
+            Ok(server) => server,
             Err(error) => {
                 source.close().await;
-                Err(error)
+                return Err(error);
             }
-        }
+        };
+        tracing::info!("answering reads, probes and metrics at http://{}", server.address());
+        Ok(Some(Self { server, source, serving, _follower: follower }))
     }
 
     /// How its secrets are changed.
@@ -134,8 +177,14 @@ impl Reads {
 
     /// Finishes what is under way, and closes its ledger.
     pub(super) async fn stop(self) {
-        self.server.stop().await;
-        self.source.close().await;
+        let Self { server, source, serving, _follower } = self;
+        let ended = serving.run(async move {
+            server.stop().await;
+            source.close().await;
+        });
+        if let Err(error) = ended.await {
+            tracing::error!("{error:#}");
+        }
     }
 }
 

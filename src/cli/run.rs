@@ -15,7 +15,9 @@ use super::signals::Signals;
 use super::start_checks::TopicsToCheck;
 use super::{Access, open_for_writing, retention, start_checks};
 use crate::causes;
-use crate::config::{BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::config::{
+    BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, RegistryArgs, TopicArgs,
+};
 use crate::ledger::TopicPartition;
 use crate::observe::{Metrics, Observed, Totals, Traces};
 use crate::pipeline::{self, Settings, Stopped, StoppedPartitions, Unfinished};
@@ -86,6 +88,8 @@ pub struct RunArgs {
     #[command(flatten)]
     group: GroupArgs,
     #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
     batch: BatchArgs,
     #[command(flatten)]
     levels: LevelsArgs,
@@ -108,6 +112,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         topics: args.topics,
         group,
         batch: args.batch,
+        registry: args.registry,
         levels: args.levels,
         workers: usize::from(args.workers),
         accept_data_loss: args.accept_data_loss,

@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::broker::{Broker, PARTITIONS};
 use super::print_line;
 use super::workload::Stock;
-use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs};
+use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs, RegistryArgs};
 use crate::http::{self, Api, Live, Server};
 use crate::kafka::probe::probe;
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
@@ -173,6 +173,7 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
             group_protocol: GroupProtocol::Classic,
         },
         batch,
+        registry: RegistryArgs::default(),
         levels: LevelsArgs { levels_delay: LEVELS_DELAY, no_levels: false },
         workers: 1,
         accept_data_loss: false,

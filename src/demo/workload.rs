@@ -367,6 +367,7 @@ mod tests {
             value: delivery.value.clone(),
             headers: Vec::new(),
             timestamp_ms: None,
+            decoded: None,
         };
         read_command(&record).ok()
     }

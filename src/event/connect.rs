@@ -126,11 +126,22 @@ fn write_members<'s>(
 
 /// A decimal's digits, with its point where its scale says.
 fn decimal(encoded: &str, scale: &str) -> Result<String, Fault> {
-    let scale: i32 =
-        scale.parse().ok().filter(|scale| (-MAX_SCALE..=MAX_SCALE).contains(scale)).ok_or_else(|| {
-            bad(format_args!("a Decimal's scale must be between -{MAX_SCALE} and {MAX_SCALE}"))
-        })?;
+    let scale: i32 = scale
+        .parse()
+        .map_err(|_| bad(format_args!("a Decimal's scale must be between -{MAX_SCALE} and {MAX_SCALE}")))?;
     let bytes = BASE64_STANDARD.decode(encoded).map_err(|_| bad("a Decimal is not base64"))?;
+    decimal_text(bytes, scale)
+}
+
+/// The digits of a decimal: a whole number in two's complement, most significant byte first, and how many of its digits
+/// stand after the point. Nothing is rounded.
+///
+/// # Errors
+/// When it has no bytes or more than 128, or its scale is not between -1000 and 1000.
+pub fn decimal_text(bytes: Vec<u8>, scale: i32) -> Result<String, Fault> {
+    if !(-MAX_SCALE..=MAX_SCALE).contains(&scale) {
+        return Err(bad(format_args!("a Decimal's scale must be between -{MAX_SCALE} and {MAX_SCALE}")));
+    }
     if bytes.is_empty() || bytes.len() > MAX_DECIMAL_BYTES {
         return Err(bad(format_args!(
             "a Decimal has {} bytes, 1 to {MAX_DECIMAL_BYTES} are read",

@@ -1,42 +1,14 @@
 //! From a record to its type and its payload.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::fault::visible_echo;
+use super::framing::{Decoded, SchemaId, schema_id_of, unframe};
 use super::json::{self, Field, NoFields, ValueKind};
 use super::{Fault, FaultCode, Record, Text};
-
-/// What a schema registry's serializers put before a value: a mark and a big-endian schema id.
-const FRAME_MARK: u8 = 0;
-const FRAME_BYTES: usize = 5;
-/// The same of newer ones: a mark and a schema's GUID.
-const GUID_FRAME_MARK: u8 = 1;
-const GUID_FRAME_BYTES: usize = 17;
-/// The header in which they put the frame instead.
-const SCHEMA_ID_HEADER: &str = "__value_schema_id";
-
-/// The schema that a value is framed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SchemaId {
-    Number(u32),
-    Guid([u8; 16]),
-}
-
-impl fmt::Display for SchemaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(id) => id.fmt(f),
-            Self::Guid(guid) => guid.iter().enumerate().try_for_each(|(at, byte)| {
-                let dash = if [4, 6, 8, 10].contains(&at) { "-" } else { "" };
-                write!(f, "{dash}{byte:02x}")
-            }),
-        }
-    }
-}
 
 /// A record's payload, and the type its envelope gives it.
 pub(super) struct Envelope<'a> {
@@ -44,48 +16,98 @@ pub(super) struct Envelope<'a> {
     pub(super) kind: Option<Text<'a>>,
     /// The command's own text.
     pub(super) payload: Text<'a>,
-    /// The schema the value was framed with.
-    schema_id: Option<SchemaId>,
+    /// What its schema is, if it has one.
+    written_by: WrittenBy,
+}
+
+/// How a value's schema is said in a fault.
+#[derive(Debug, Clone, Copy)]
+enum WrittenBy {
+    /// It has none.
+    Nothing,
+    /// Nobody looked its schema up.
+    Unread(SchemaId),
+    /// The registry does not know it.
+    Unknown(SchemaId),
+    /// It was decoded by it.
+    Decoded(&'static str, SchemaId),
+}
+
+impl WrittenBy {
+    fn of(record: &Record, decoded: Option<&Decoded>, framed: Option<SchemaId>) -> Self {
+        let id = match decoded {
+            Some(_) => record.framed().map(|framed| framed.id),
+            None => framed.or_else(|| schema_id_of(record)),
+        };
+        match (id, decoded) {
+            (None, _) => Self::Nothing,
+            (Some(id), Some(Decoded::Json { format, .. })) => Self::Decoded(format, id),
+            (Some(id), Some(Decoded::UnknownSchema)) => Self::Unknown(id),
+            (Some(id), _) => Self::Unread(id),
+        }
+    }
+
+    /// Adds to a fault what a person would else have to find out.
+    fn explain(self, fault: Fault) -> Fault {
+        let is_unreadable = matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8);
+        match self {
+            Self::Decoded(format, id) => {
+                Fault::new(fault.code, format_args!("in {format} by schema {id}: {}", fault.detail))
+            }
+            Self::Unread(id) if is_unreadable => Fault::new(
+                fault.code,
+                format_args!(
+                    "{} (it is framed with schema id {id}: only JSON is read without --schema-registry-url)",
+                    fault.detail
+                ),
+            ),
+            Self::Unknown(id) if is_unreadable => Fault::new(
+                fault.code,
+                format_args!(
+                    "{} (it is framed with schema id {id}, which the schema registry does not know)",
+                    fault.detail
+                ),
+            ),
+            Self::Nothing | Self::Unread(_) | Self::Unknown(_) => fault,
+        }
+    }
 }
 
 impl Envelope<'_> {
     /// Adds to a fault what a person would else have to find out.
     pub(super) fn explain(&self, fault: Fault) -> Fault {
-        explain(self.schema_id, fault)
+        self.written_by.explain(fault)
     }
 }
 
-fn explain(schema_id: Option<SchemaId>, fault: Fault) -> Fault {
-    match schema_id {
-        Some(id) if matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8) => Fault::new(
-            fault.code,
-            format_args!("{} (it is framed with schema id {id}: only JSON is read)", fault.detail),
-        ),
-        _ => fault,
-    }
-}
-
-/// Opens what a record says itself to be wrapped in. A strict reader knows the frames that versions up to 0.1 knew.
+/// Opens what a record says itself to be wrapped in. A strict reader reads as versions up to 0.1 did: those knew no schema.
 pub(super) fn open(record: &Record, is_strict: bool) -> Result<Envelope<'_>, Fault> {
     let value = match record.value.as_deref() {
         None => return Err(Fault::new(FaultCode::EmptyValue, "the record has no value (a tombstone)")),
         Some([]) => return Err(Fault::new(FaultCode::EmptyValue, "the record's value is empty")),
         Some(value) => value,
     };
-    let (schema_id, value) = unframe(value, is_strict)?;
-    let text = text(value).map_err(|fault| explain(schema_id.or_else(|| schema_id_of(record)), fault))?;
+    let decoded = record.decoded.as_deref().filter(|_| !is_strict);
+    let (written_by, text) = match decoded {
+        Some(Decoded::Json { text, .. }) => (WrittenBy::of(record, decoded, None), &**text),
+        Some(Decoded::Undecodable(fault)) => return Err(fault.clone()),
+        Some(Decoded::UnknownSchema) | None => {
+            let (framed, value) = unframe(value, is_strict)?;
+            let written_by = WrittenBy::of(record, decoded, framed);
+            (written_by, text(value).map_err(|fault| written_by.explain(fault))?)
+        }
+    };
     let (media, header) = headers(record)?;
     match media {
         Media::Plain => {
-            let schema_id = schema_id.or_else(|| schema_id_of(record));
-            Ok(Envelope { kind: header.map(Cow::Borrowed), payload: Cow::Borrowed(text), schema_id })
+            Ok(Envelope { kind: header.map(Cow::Borrowed), payload: Cow::Borrowed(text), written_by })
         }
         Media::Structured => {
-            let (kind, payload) = structured(text).map_err(|fault| explain(schema_id, fault))?;
+            let (kind, payload) = structured(text).map_err(|fault| written_by.explain(fault))?;
             if let Some(header) = header.filter(|header| *header != kind) {
                 return Err(conflict("the ce_type header", header, "the CloudEvent", &kind));
             }
-            Ok(Envelope { kind: Some(kind), payload, schema_id })
+            Ok(Envelope { kind: Some(kind), payload, written_by })
         }
     }
 }
@@ -93,50 +115,14 @@ pub(super) fn open(record: &Record, is_strict: bool) -> Result<Envelope<'_>, Fau
 /// A value's frame, empty where it has none, and its text: read as [`open`] reads it.
 pub(super) fn frame_and_text(value: &[u8]) -> Result<(&[u8], &str), Fault> {
     let (schema_id, framed) = unframe(value, false)?;
-    let text = text(framed).map_err(|fault| explain(schema_id, fault))?;
+    let written_by = schema_id.map_or(WrittenBy::Nothing, WrittenBy::Unread);
+    let text = text(framed).map_err(|fault| written_by.explain(fault))?;
     Ok((&value[..value.len() - framed.len()], text))
 }
 
 /// Whether this is the name of the header that says how a value is to be read.
 pub(super) fn is_content_type(name: &str) -> bool {
     name.eq_ignore_ascii_case("content-type")
-}
-
-/// Takes off a schema registry's frame. JSON never starts with a byte of 0 or 1, so a frame cannot be mistaken.
-fn unframe(value: &[u8], is_strict: bool) -> Result<(Option<SchemaId>, &[u8]), Fault> {
-    let length = match value.first() {
-        Some(&FRAME_MARK) => FRAME_BYTES,
-        Some(&GUID_FRAME_MARK) if !is_strict => GUID_FRAME_BYTES,
-        _ => return Ok((None, value)),
-    };
-    let Some((frame, rest)) = value.split_at_checked(length) else {
-        return Err(Fault::new(
-            FaultCode::BadFraming,
-            format_args!(
-                "the value starts with 0x{:02x} as a schema registry's frame does, but is shorter than one ({length} bytes)",
-                value[0]
-            ),
-        ));
-    };
-    if rest.is_empty() {
-        return Err(Fault::new(FaultCode::EmptyValue, "there is nothing after the schema registry's frame"));
-    }
-    Ok((schema_id(frame), rest))
-}
-
-/// The schema that a frame names.
-fn schema_id(frame: &[u8]) -> Option<SchemaId> {
-    match frame.split_first()? {
-        (&FRAME_MARK, id) => Some(SchemaId::Number(u32::from_be_bytes(id.try_into().ok()?))),
-        (&GUID_FRAME_MARK, guid) => Some(SchemaId::Guid(guid.try_into().ok()?)),
-        _ => None,
-    }
-}
-
-/// The schema that a record's header names.
-fn schema_id_of(record: &Record) -> Option<SchemaId> {
-    let header = record.headers.iter().rfind(|header| header.name == SCHEMA_ID_HEADER)?;
-    schema_id(header.value.as_deref()?)
 }
 
 /// The value as text. A leading byte order mark is dropped, as RFC 8259 allows: some platforms write one.

@@ -9,8 +9,8 @@
 //!
 //! What a record is, is found in this order:
 //!
-//! 1. A schema registry's frame (0x00 and a 4-byte id, 0x01 and a GUID) is taken off, then a
-//!    byte order mark.
+//! 1. A value that a schema registry's schema made JSON of ([`Record::decoded`]) is that JSON. Of another, a registry's
+//!    frame (0x00 and a 4-byte id, 0x01 and a GUID) is taken off, then a byte order mark.
 //! 2. A `content-type` of `application/cloudevents+json` makes it a
 //!    structured `CloudEvent`: its `type` is the type, its `data` or
 //!    `data_base64` the payload.
@@ -38,6 +38,7 @@ mod connect;
 mod envelope;
 mod fault;
 mod field;
+mod framing;
 mod json;
 mod lines;
 mod order;
@@ -49,7 +50,10 @@ mod repair;
 pub mod schema;
 mod unwrap;
 
+pub use connect::decimal_text;
 pub use fault::{Fault, FaultCode};
+pub(crate) use framing::write_guid;
+pub use framing::{Decoded, Framed, SchemaId};
 pub use json::Object;
 pub use outgoing::{
     CE_GATE_SOURCE, CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing,
@@ -80,6 +84,9 @@ pub struct Record {
     pub headers: Vec<Header>,
     /// Its timestamp in milliseconds since 1970-01-01 UTC, where it has one. No rule reads it.
     pub timestamp_ms: Option<i64>,
+    /// What a schema registry's schema made of its value; `None` where no registry was asked. It is no part of the record
+    /// as it came, and is never passed on.
+    pub decoded: Option<Box<Decoded>>,
 }
 
 /// Longest `traceparent` passed on. The W3C's has 55 bytes; later versions may be longer, but not by much.
@@ -197,12 +204,27 @@ fn read_payload(declared: Option<&str>, payload: &str) -> Result<Command, Fault>
 /// # Errors
 /// As [`read_command`].
 pub fn read_as_decided(record: &Record, decision: &Decision) -> Result<Command, Fault> {
-    let command = read_command(record)?;
-    if says(&command, decision) {
-        return Ok(command);
+    let read = read_command(record);
+    if read.as_ref().is_ok_and(|command| says(command, decision)) {
+        return read;
     }
-    let strict = read_strictly(record).ok().filter(|strict| says(strict, decision));
-    Ok(strict.unwrap_or(command))
+    // Decided before a registry was named, or while it did not know the schema.
+    let undecoded = || {
+        record.decoded.as_ref()?;
+        read_command(&Record { decoded: None, ..record.clone() }).ok()
+    };
+    let earlier = read_strictly(record).ok().into_iter().chain(undecoded());
+    earlier.into_iter().find(|earlier| says(earlier, decision)).map_or(read, Ok)
+}
+
+/// The schema without which a record cannot be read, though something was decided of it: a registry was named then, and none
+/// is now.
+#[must_use]
+pub fn missing_schema(record: &Record) -> Option<SchemaId> {
+    let fault = read_command(record).err()?;
+    let is_unreadable =
+        matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8 | FaultCode::NotAnObject);
+    record.framed().filter(|_| is_unreadable && record.decoded.is_none()).map(|framed| framed.id)
 }
 
 /// Whether a command, decided again, says what was decided: its content, and where it was refused the words too.

@@ -47,6 +47,7 @@ mod tests {
             value: Some(value.to_vec()),
             headers: Vec::new(),
             timestamp_ms: None,
+            decoded: None,
         }
     }
 

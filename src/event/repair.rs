@@ -174,6 +174,7 @@ mod tests {
             value: Some(value.to_vec()),
             headers: headers.collect(),
             timestamp_ms: None,
+            decoded: None,
         }
     }
 

@@ -313,6 +313,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Order, Problem> {
         // Says what it is where the order itself does not.
         headers: vec![Header { name: "ce_type".to_owned(), value: Some(ORDER_CREATED.as_bytes().to_vec()) }],
         timestamp_ms: None,
+        decoded: None,
     };
     let command = read_command(&record)
         .map_err(|fault| Problem::new(Kind::InvalidBody(StatusCode::BAD_REQUEST), fault.detail))?;

@@ -342,7 +342,14 @@ mod tests {
     fn event(text: &str) -> Option<Event> {
         let source = Source { at: TopicPartition::new("stock.accepted", 0), offset: Offset(0) };
         let value = Some(text.as_bytes().to_vec());
-        Event::read(&Record { source, key: None, value, headers: Vec::new(), timestamp_ms: None })
+        Event::read(&Record {
+            source,
+            key: None,
+            value,
+            headers: Vec::new(),
+            timestamp_ms: None,
+            decoded: None,
+        })
     }
 
     fn items(text: &str) -> Vec<String> {

@@ -7,6 +7,7 @@
 //! round. It is an estimate in any case: the order is decided on the ledger.
 
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -49,13 +50,17 @@ struct Inner {
 pub struct LevelCache {
     inner: RwLock<Inner>,
     max_age: Duration,
+    /// Questions that were answered here.
+    answered: AtomicU64,
+    /// Questions that the ledger was asked.
+    passed_on: AtomicU64,
 }
 
 impl LevelCache {
     /// An empty one, which answers nothing yet, nor whenever what it knows is older than this.
     #[must_use]
     pub fn new(max_age: Duration) -> Self {
-        Self { inner: RwLock::default(), max_age }
+        Self { inner: RwLock::default(), max_age, answered: AtomicU64::new(0), passed_on: AtomicU64::new(0) }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -96,8 +101,21 @@ impl LevelCache {
         }
     }
 
+    /// How many questions were answered here, and how many the ledger was asked.
+    #[must_use]
+    pub fn answered(&self) -> (u64, u64) {
+        (self.answered.load(Ordering::Relaxed), self.passed_on.load(Ordering::Relaxed))
+    }
+
     /// The levels of these items, where all are known and new enough.
     pub(super) fn levels_of(&self, items: &[Item]) -> Option<AsOf<Vec<ItemLevel>>> {
+        let found = self.find(items);
+        let count = if found.is_some() { &self.answered } else { &self.passed_on };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn find(&self, items: &[Item]) -> Option<AsOf<Vec<ItemLevel>>> {
         let inner = self.read();
         let (at, known_at) = inner.followed.filter(|(_, at)| at.elapsed() <= self.max_age)?;
         let now = Instant::now();
@@ -142,6 +160,7 @@ mod tests {
         let level = ItemLevel { item: item("MUG"), level: Level { available: 5, version: 2, limits } };
         let found = cache.levels_of(&[item("MUG")]).unwrap();
         assert_eq!((found.value, found.at), (vec![level], Stamp(1)));
+        assert_eq!(cache.answered(), (1, 2));
         assert_eq!(cache.levels_of(&[item("MUG"), item("CUP")]), None, "one was never published");
         // Another instance published late.
         cache.published(item("MUG"), published(9, 0));

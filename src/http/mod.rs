@@ -60,11 +60,11 @@ use bounds::{MAX_BODY_BYTES, MAX_WAIT, REQUEST_LIMIT};
 use health::Health;
 use live::Hub;
 use state::ApiState;
-use telling::TellingLedger;
+use telling::Telling;
 use token::Required;
 use waiters::Waiters;
 
-use crate::store::{LedgerQueries, VerifierStore};
+use crate::store::{Layered, LedgerQueries, VerifierStore};
 
 /// The names of what readiness depends on.
 const DATABASE: &str = "database";
@@ -191,7 +191,7 @@ impl Server {
     /// A ledger that tells who waits here what it decided.
     #[must_use]
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
-        Arc::new(TellingLedger { inner: store, waiters: Arc::clone(&self.waiters) })
+        Arc::new(Layered(Telling { inner: store, waiters: Arc::clone(&self.waiters) }))
     }
 
     /// Finishes what is under way, within a bound.

@@ -12,6 +12,7 @@ use super::consumer::Watermarks;
 use super::error::{Doing as _, Error};
 use super::groups::{self, GroupDescription};
 use super::offsets::{CommittedOffsets, list};
+use super::password::WithPassword;
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
 use crate::ledger::{NextOffset, TopicPartition};
@@ -31,7 +32,7 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Asks about topics, a group's members and what it committed. Every call blocks, for some seconds at most.
-pub struct Asker(BaseConsumer<Quiet>);
+pub struct Asker(WithPassword<BaseConsumer<Quiet>>);
 
 impl Asker {
     /// Asks under this client id. `group` is whose committed offsets it can ask for; it does not become a member.
@@ -53,7 +54,8 @@ impl Asker {
         if let Some(group) = group {
             config.set("group.id", group);
         }
-        Ok(Self(config.create_with_context(Quiet).context("the Kafka configuration is refused")?))
+        let client = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+        Ok(Self(WithPassword::consumer(client)))
     }
 
     /// Serves the callbacks, which would pile up.

@@ -14,6 +14,7 @@ mod member_id;
 pub mod offsets;
 pub mod order_producer;
 pub mod partitioner;
+mod password;
 pub mod probe;
 pub mod reader;
 mod record;
@@ -25,3 +26,4 @@ pub mod transactional;
 
 pub use admin_request::{Operation, Operations};
 pub use error::Error;
+pub use password::set_password;

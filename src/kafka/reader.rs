@@ -14,6 +14,7 @@ use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use super::consumer::own;
 use crate::event::Record;
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
+use crate::registry::Registry;
 
 /// Longest silence while records are still to come.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
@@ -72,6 +73,8 @@ pub struct Reader {
     indexes: HashMap<TopicPartition, usize>,
     partitions: Vec<Partition>,
     share: usize,
+    /// Where schemas are looked up that values are written by.
+    registry: Option<Arc<Registry>>,
     /// The partition that [`Reader::take_next`] looks at first.
     turn: usize,
 }
@@ -88,7 +91,11 @@ struct Partition {
 }
 
 impl Reader {
-    pub(super) fn new(config: &ClientConfig, ranges: &[OffsetRange]) -> Result<Self> {
+    pub(super) fn new(
+        config: &ClientConfig,
+        ranges: &[OffsetRange],
+        registry: Option<Arc<Registry>>,
+    ) -> Result<Self> {
         let (mut indexes, mut partitions) = (HashMap::new(), Vec::new());
         let mut assignments: Vec<(Arc<str>, TopicPartitionList)> = Vec::new();
         for range in ranges.iter().filter(|range| range.span() > 0) {
@@ -123,7 +130,7 @@ impl Reader {
             })
             .collect::<Result<_>>()?;
         let share = (AHEAD_BYTES / partitions.len().max(1)).max(LEAST_SHARE);
-        Ok(Self { consumers, indexes, partitions, share, turn: 0 })
+        Ok(Self { consumers, indexes, partitions, share, registry, turn: 0 })
     }
 
     /// The next record of a partition, left where it is; `None` at the end of its range.
@@ -236,7 +243,10 @@ impl Reader {
                 let offset = Offset(message.offset());
                 if partition.range.holds(offset) {
                     let source = Source { at: partition.range.at.clone(), offset };
-                    let (record, bytes) = own(&message, source);
+                    let (mut record, bytes) = own(&message, source);
+                    if let Some(registry) = &self.registry {
+                        registry.decode_waiting(&mut record)?;
+                    }
                     partition.bytes += bytes + RECORD_BYTES;
                     partition.queue.push_back((record, bytes + RECORD_BYTES));
                 }

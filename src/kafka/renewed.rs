@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 
+use super::password::{WithPassword, renewed};
+
 /// The shortest life of a producer before another replaces it: what broke it may break the next at once, and each
 /// is connections and threads.
 pub(super) const RENEW_PAUSE: Duration = Duration::from_secs(5);
@@ -20,7 +22,7 @@ pub(super) struct RenewedProducer<C: ProducerContext + 'static> {
 }
 
 struct Made<C: ProducerContext + 'static> {
-    producer: Arc<ThreadedProducer<C>>,
+    producer: Arc<WithPassword<ThreadedProducer<C>>>,
     at: Instant,
 }
 
@@ -36,7 +38,7 @@ impl<C: ProducerContext + Default + 'static> RenewedProducer<C> {
     ///
     /// # Errors
     /// When it is broken and was made only just now.
-    pub(super) fn get(&self) -> Result<Arc<ThreadedProducer<C>>> {
+    pub(super) fn get(&self) -> Result<Arc<WithPassword<ThreadedProducer<C>>>> {
         // Holds no state that a panic could leave half changed: the process ends with one anyway.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, reason)) = made.producer.client().fatal_error() {
@@ -54,8 +56,11 @@ impl<C: ProducerContext + Default + 'static> RenewedProducer<C> {
     }
 }
 
-fn make<C: ProducerContext + Default + 'static>(config: &ClientConfig) -> Result<Arc<ThreadedProducer<C>>> {
+fn make<C: ProducerContext + Default + 'static>(
+    config: &ClientConfig,
+) -> Result<Arc<WithPassword<ThreadedProducer<C>>>> {
+    let config = renewed(config);
     let producer =
         config.create_with_context(C::default()).context("the producer's configuration is refused")?;
-    Ok(Arc::new(producer))
+    Ok(Arc::new(WithPassword::producer(producer)))
 }

@@ -13,7 +13,9 @@ use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use super::reader::{OffsetRange, Quiet, Reader};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
+use crate::event::Record;
 use crate::ledger::{NextOffset, TopicPartition};
+use crate::registry::Registry;
 
 /// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -30,6 +32,8 @@ const SETTLE_LOOK: Duration = Duration::from_millis(200);
 pub struct Topics {
     config: ClientConfig,
     consumer: BaseConsumer<Quiet>,
+    /// Where schemas are looked up that values are written by.
+    registry: Option<Arc<Registry>>,
 }
 
 impl Topics {
@@ -54,7 +58,22 @@ impl Topics {
             .set("fetch.queue.backoff.ms", "5");
         kafka.overlay(&mut config);
         let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        Ok(Self { config, consumer })
+        Ok(Self { config, consumer, registry: None })
+    }
+
+    /// Decodes the values that are read, by the registry's schemas.
+    #[must_use]
+    pub fn decoding(self, registry: Option<Arc<Registry>>) -> Self {
+        Self { registry, ..self }
+    }
+
+    /// Decodes a record's value anew, which was changed. Waits for the registry.
+    ///
+    /// # Errors
+    /// When the registry stays away.
+    pub fn decode(&self, record: &mut Record) -> Result<()> {
+        record.decoded = None;
+        self.registry.as_ref().map_or(Ok(()), |registry| registry.decode_waiting(record))
     }
 
     /// The partitions of a topic.
@@ -233,7 +252,7 @@ impl Topics {
     /// # Errors
     /// When the configuration is refused.
     pub fn read(&self, ranges: &[OffsetRange]) -> Result<Reader> {
-        Reader::new(&self.config, ranges)
+        Reader::new(&self.config, ranges, self.registry.clone())
     }
 
     /// When the first record that is left of a partition was produced, in milliseconds since 1970.

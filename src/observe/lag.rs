@@ -241,7 +241,8 @@ mod tests {
     fn record(offset: i64, produced_ms: i64) -> FetchedRecord {
         let source = Source { at: at(), offset: Offset(offset) };
         let timestamp_ms = Some(produced_ms);
-        let record = Record { source, key: None, value: None, headers: Vec::new(), timestamp_ms };
+        let record =
+            Record { source, key: None, value: None, headers: Vec::new(), timestamp_ms, decoded: None };
         FetchedRecord { record, bytes: 1, epoch: 0 }
     }
 

@@ -24,21 +24,21 @@ use prometheus_client::registry::Registry;
 
 pub use self::gate::GateMetrics;
 use self::lag::{LagCollector, Lags, now_ms};
-use self::ledger::MeasuredLedger;
+use self::ledger::LedgerMetrics;
 use self::metrics::{Connections, Counters, LevelsCollector, StoppedCollector};
 use self::process::ProcessCollector;
-use self::reads::ReplicaCollector;
+use self::reads::{PrecheckCollector, ReplicaCollector};
 use self::sink::MeasuredSink;
 use self::source::MeasuredSource;
 pub use self::totals::{Tally, Totals};
+use self::traces::{LedgerTraces, TracedSink, TracedSource};
 pub use self::traces::{RequestSpan, Traces};
-use self::traces::{TracedLedger, TracedSink, TracedSource};
 use crate::background::LevelChanges;
 use crate::live::{Counts, Ends, Glance, Recorder, Watched};
 use crate::pipeline::StoppedPartitions;
 use crate::pipeline::ports::{GroupMember, Observer, RecordSource, ResultSink};
-use crate::store::VerifierStore;
 use crate::store::postgres::Replicas;
+use crate::store::{Layered, VerifierStore};
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,6 +49,7 @@ pub struct Metrics {
     counters: Arc<Counters>,
     connections: Connections,
     replicas: ReplicaCollector,
+    prechecks: PrecheckCollector,
     levels: LevelsCollector,
     lags: Arc<Lags>,
     totals: Arc<Totals>,
@@ -69,11 +70,13 @@ impl Metrics {
         registry.register_collector(Box::new(connections.clone()));
         let replicas = ReplicaCollector::default();
         registry.register_collector(Box::new(replicas.clone()));
+        let prechecks = PrecheckCollector::default();
+        registry.register_collector(Box::new(prechecks.clone()));
         let levels = LevelsCollector::default();
         registry.register_collector(Box::new(levels.clone()));
         registry.register_collector(Box::new(ProcessCollector));
         let (totals, live, registry) = (Arc::default(), Arc::default(), Arc::new(registry));
-        Self { counters, connections, replicas, levels, lags, totals, live, registry }
+        Self { counters, connections, replicas, prechecks, levels, lags, totals, live, registry }
     }
 
     /// What was done so far, for people.
@@ -86,17 +89,22 @@ impl Metrics {
     #[must_use]
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
         self.connections.of(&store);
-        Arc::new(MeasuredLedger {
+        Arc::new(Layered(LedgerMetrics {
             inner: store,
             counters: Arc::clone(&self.counters),
             lags: Arc::clone(&self.lags),
             live: Arc::clone(&self.live),
-        })
+        }))
     }
 
     /// Shows these replicas. The first ones count.
     pub fn replicas(&self, replicas: &Arc<Replicas>) {
         let _ = self.replicas.0.set(Arc::clone(replicas));
+    }
+
+    /// Shows how many prechecks were answered from memory, and how many from the database. The first one counts.
+    pub fn prechecks(&self, answered: impl Fn() -> (u64, u64) + Send + Sync + 'static) {
+        let _ = self.prechecks.0.set(Box::new(answered));
     }
 
     /// All of it as it is now, in the text format of `OpenMetrics` ([`CONTENT_TYPE`]).
@@ -157,7 +165,7 @@ impl Observed {
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
         let measured = self.metrics.ledger(store);
         match &self.traces {
-            Some(traces) => Arc::new(TracedLedger { inner: measured, traces: traces.clone() }),
+            Some(traces) => Arc::new(Layered(LedgerTraces { inner: measured, traces: traces.clone() })),
             None => measured,
         }
     }

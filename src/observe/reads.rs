@@ -1,4 +1,4 @@
-//! Where reads are answered, and how old replicas are.
+//! Where reads and prechecks are answered, and how old replicas are.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -54,6 +54,42 @@ impl Collector for ReplicaCollector {
         )?;
         for (replica, age) in replicas.map(|replicas| replicas.ages()).unwrap_or_default() {
             ConstGauge::new(age.as_secs_f64()).encode(ages.encode_family(&ReplicaLabels { replica })?)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many prechecks were answered from memory, and how many from the database.
+type Prechecks = dyn Fn() -> (u64, u64) + Send + Sync;
+
+/// Shows where prechecks are answered, where levels are kept in memory.
+#[derive(Clone, Default)]
+pub(super) struct PrecheckCollector(pub(super) Arc<OnceLock<Box<Prechecks>>>);
+
+impl std::fmt::Debug for PrecheckCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PrecheckCollector").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+impl Collector for PrecheckCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut prechecks = encoder.encode_descriptor(
+            "stock_verifier_prechecks",
+            "Prechecks answered where levels are kept in memory, by what they were answered from",
+            None,
+            MetricType::Counter,
+        )?;
+        if let Some(answered) = self.0.get() {
+            let (memory, database) = answered();
+            for (source, count) in [("levels-topic", memory), ("database", database)] {
+                ConstCounter::new(count).encode(prechecks.encode_family(&SourceLabels { source })?)?;
+            }
         }
         Ok(())
     }

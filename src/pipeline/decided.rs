@@ -257,7 +257,8 @@ mod tests {
             }
             let source = Source { at: at(*partition), offset: Offset(*offset) };
             let value = Some(vec![b'x'; 10_000]);
-            let record = Record { source, key: None, value, headers: Vec::new(), timestamp_ms: None };
+            let record =
+                Record { source, key: None, value, headers: Vec::new(), timestamp_ms: None, decoded: None };
             records.push((record, Some(Fault::new(FaultCode::NotJson, "no JSON"))));
         }
         let ticket = InFlight::default().enter();

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::TopicNews;
 use super::assignment::Assignment;
 use super::batch::{Bounds, Gathering, ReadBatch, ReadRecord};
+use super::decoding::Decoding;
 use super::ownership::{InFlight, Ownership};
 use super::ports::{GroupMember, RecordSource};
 use crate::event::read_command;
@@ -35,6 +36,7 @@ pub(super) struct Gather<S: RecordSource> {
     ownership: Arc<Ownership>,
     in_flight: InFlight,
     news: TopicNews,
+    decoding: Decoding,
     gathering: Gathering,
     /// Records that a full batch has no room for.
     fetched: std::vec::IntoIter<FetchedRecord>,
@@ -59,6 +61,7 @@ impl<S: RecordSource> Gather<S> {
         ownership: Arc<Ownership>,
         in_flight: InFlight,
         news: TopicNews,
+        decoding: Decoding,
         bounds: Bounds,
     ) -> Self {
         Self {
@@ -67,6 +70,7 @@ impl<S: RecordSource> Gather<S> {
             ownership,
             in_flight,
             news,
+            decoding,
             gathering: Gathering::new(bounds),
             fetched: Vec::new().into_iter(),
             rewind_after: Instant::now(),
@@ -111,7 +115,7 @@ impl<S: RecordSource> Gather<S> {
             let remaining_wait = self.gathering.remaining_wait(Instant::now());
             let is_due = remaining_wait == Some(Duration::ZERO);
             // A batch that is old enough but not full grows while the next stage is busy.
-            let has_room = self.fetched.len() == 0;
+            let has_room = self.fetched.len() == 0 && !self.decoding.has_ready();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
@@ -126,6 +130,7 @@ impl<S: RecordSource> Gather<S> {
                 }
                 incoming = self.source.next(has_room) => self.handle(incoming).await?,
                 said = self.news.changed() => self.assignment.look_at_topics(&said),
+                answer = self.decoding.answer() => self.decoding.take(answer, &self.ownership),
                 () = sleep(remaining_wait.unwrap_or_default()), if remaining_wait.is_some() && !is_due => {}
             }
         }
@@ -136,6 +141,7 @@ impl<S: RecordSource> Gather<S> {
     /// dropped: it is read again.
     async fn rewind(&mut self, stop: &CancellationToken) -> Result<()> {
         self.gathering.clear();
+        self.decoding.drop_records();
         self.fetched = Vec::new().into_iter();
         let (after, in_flight) = (self.rewind_after, self.in_flight.clone());
         tokio::select! {
@@ -160,6 +166,7 @@ impl<S: RecordSource> Gather<S> {
                 self.gathering.drop_ended(&self.ownership);
             }
             Incoming::Notice(_, Notice::Revoked(revoked)) => {
+                self.decoding.drop_partitions(&revoked.partitions);
                 self.assignment.revoked(revoked).await;
                 self.gathering.drop_ended(&self.ownership);
             }
@@ -175,7 +182,8 @@ impl<S: RecordSource> Gather<S> {
     /// Reads records into the batch until it is full.
     fn take_in(&mut self) {
         while !self.gathering.is_full() {
-            let Some(fetched) = self.fetched.next() else { return };
+            let Some(fetched) = self.decoding.next_ready().or_else(|| self.fetched.next()) else { return };
+            let Some(fetched) = self.decoding.decode(fetched, &self.ownership) else { continue };
             let Some(slice) = self.assignment.admit(&fetched) else { continue };
             let FetchedRecord { record, bytes, .. } = fetched;
             let command = read_command(&record);

@@ -11,6 +11,7 @@ pub mod batch;
 mod batch_publisher;
 mod comparison;
 mod decided;
+mod decoding;
 mod failure;
 mod gather;
 mod on_kafka;
@@ -36,6 +37,7 @@ use batch::{Bounds, ReadBatch};
 pub use batch_publisher::{BatchPublisher, Unfinished};
 pub use comparison::Comparison;
 pub use decided::{Decided, EndedRecord, Portion, RecordEnd, Stuck};
+use decoding::Decoding;
 pub use failure::Failure;
 pub use gather::FencedByItself;
 use gather::Gather;
@@ -49,6 +51,7 @@ pub use verifier::{Settings, run};
 use crate::background::LevelChanges;
 use crate::causes;
 use crate::ledger::Outcome;
+use crate::registry::Registry;
 use crate::store::{self, Applied, LedgerWriter};
 
 /// Decided batches that wait to be published. One is enough to keep both stages busy; each more is only latency and memory.
@@ -71,6 +74,8 @@ pub struct Pipeline {
     pub level_changes: LevelChanges,
     /// What Kafka says of the topics.
     pub news: TopicNews,
+    /// Where schemas are looked up, if values are written by any.
+    pub registry: Option<Arc<Registry>>,
     /// Learns which partitions are read no further.
     pub stopped: StoppedPartitions,
     /// What closes a batch.
@@ -111,6 +116,7 @@ impl Pipeline {
             Arc::clone(&ownership),
             in_flight,
             self.news.clone(),
+            Decoding::new(self.registry.clone()),
             self.bounds,
         );
 

@@ -28,8 +28,18 @@ pub struct Stopped {
     pub why: String,
     /// Since when, by this machine's clock.
     pub since: SystemTime,
-    /// Whether it stays so as long as this process lives, wherever the group moves it.
-    for_good: bool,
+    until: Until,
+}
+
+/// How long a partition is stopped. What lasts longer comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Until {
+    /// Until it can be read where it stands, which each look at it may find.
+    ReadAgain,
+    /// Until what holds it releases it: no look at it changes that.
+    Released,
+    /// As long as this process lives, wherever the group moves it.
+    Never,
 }
 
 impl StoppedPartitions {
@@ -38,29 +48,29 @@ impl StoppedPartitions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, at: &TopicPartition, why: String, for_good: bool) {
+    fn insert(&self, at: &TopicPartition, why: String, until: Until) {
         let mut all = self.lock();
         match all.get_mut(at) {
-            Some(known) => (known.why, known.for_good) = (why, for_good || known.for_good),
-            None => drop(all.insert(at.clone(), Stopped { why, since: SystemTime::now(), for_good })),
+            Some(known) => (known.why, known.until) = (why, until.max(known.until)),
+            None => drop(all.insert(at.clone(), Stopped { why, since: SystemTime::now(), until })),
         }
     }
 
     /// A partition is not read where it stands now. Where that changes it is read again: [`StoppedPartitions::resume`].
     pub(super) fn stop_for_now(&self, at: &TopicPartition, why: String) {
-        self.insert(at, why, false);
+        self.insert(at, why, Until::ReadAgain);
     }
 
     /// A partition is read again, or is another's: unless it was stopped for good.
     pub(super) fn resume(&self, at: &TopicPartition) {
         let mut all = self.lock();
-        if all.get(at).is_some_and(|stopped| !stopped.for_good) {
+        if all.get(at).is_some_and(|stopped| stopped.until < Until::Never) {
             all.remove(at);
         }
     }
 
-    fn is_for_good(&self, at: &TopicPartition) -> bool {
-        self.lock().get(at).is_some_and(|stopped| stopped.for_good)
+    fn is_left_out(&self, at: &TopicPartition) -> bool {
+        self.lock().get(at).is_some_and(|stopped| stopped.until > Until::ReadAgain)
     }
 
     /// All of them, sorted.
@@ -159,14 +169,26 @@ impl Ownership {
     /// Reads a partition no further as long as this process lives, wherever the group moves it: a result or dead letter
     /// of it cannot be published. The others go on from their committed offsets.
     pub fn stop(&self, at: &TopicPartition, why: String) {
-        self.stopped.insert(at, why, true);
+        self.stopped.insert(at, why, Until::Never);
         self.request_rewind();
     }
 
-    /// Whether a partition is read no further, whatever changes.
+    /// Takes a partition over no more until it is released: its next record needs what is not there now. What of it is under
+    /// way goes on.
+    pub fn hold(&self, at: &TopicPartition, why: String) {
+        self.stopped.insert(at, why, Until::Released);
+    }
+
+    /// Reads a partition again that was held.
+    pub fn release(&self, at: &TopicPartition) {
+        self.stopped.resume(at);
+        self.request_rewind();
+    }
+
+    /// Whether a partition is read no further, wherever it stands.
     #[must_use]
     pub fn is_stopped(&self, at: &TopicPartition) -> bool {
-        self.stopped.is_for_good(at)
+        self.stopped.is_left_out(at)
     }
 
     /// The list of what is stopped.
@@ -240,6 +262,22 @@ mod tests {
         assert!(ownership.is_current(&at, second) && !ownership.rewind_is_due());
         ownership.end(&at);
         assert!(!ownership.is_owned(&at));
+    }
+
+    #[test]
+    fn a_partition_that_is_held_is_left_out_until_it_is_released_and_one_that_is_stopped_for_ever() {
+        let ownership = Ownership::default();
+        let (held, stuck) = (TopicPartition::new("orders", 1), TopicPartition::new("orders", 2));
+        let under_way = ownership.begin(&held);
+        ownership.hold(&held, "no schema".to_owned());
+        assert!(ownership.is_current(&held, under_way) && !ownership.rewind_is_due());
+        ownership.stop(&stuck, "too large".to_owned());
+        ownership.hold(&stuck, "no schema".to_owned());
+        assert!(ownership.rewind_is_due() && ownership.is_stopped(&held) && ownership.is_stopped(&stuck));
+        ownership.begin_rewind();
+        ownership.release(&held);
+        ownership.release(&stuck);
+        assert!(ownership.rewind_is_due() && !ownership.is_stopped(&held) && ownership.is_stopped(&stuck));
     }
 
     #[tokio::test]

@@ -19,9 +19,10 @@ use super::topic_watch::{TopicNews, TopicWatch};
 use super::{Comparison, Pipeline, StoppedPartitions, graver};
 use crate::background::{Background, LevelChanges};
 use crate::causes;
-use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, TopicArgs};
+use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, RegistryArgs, TopicArgs};
 use crate::kafka::consumer::Memberships;
 use crate::kafka::transactional::Publisher;
+use crate::registry::Registry;
 use crate::store::{LedgerWriter, VerifierStore};
 
 /// A member that is fenced by itself again within this time is fenced by another instance.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub group: GroupArgs,
     /// What bounds a batch.
     pub batch: BatchArgs,
+    /// Where schemas are looked up.
+    pub registry: RegistryArgs,
     /// How levels are published.
     pub levels: LevelsArgs,
     /// How many pipelines, each a member of the group.
@@ -75,6 +78,8 @@ pub async fn run<O: Observer>(
         Background::new(&settings.kafka, &settings.topics, settings.levels.delay(), store.clone(), store)?;
     let level_changes = background.level_changes();
     observer.level_changes(&level_changes);
+    // One for all workers: what one learned of a schema, all know.
+    let registry = Registry::named(&settings.registry);
     let background_stop = CancellationToken::new();
     let background = tokio::spawn(background.run(background_stop.clone()));
     let mut workers = JoinSet::new();
@@ -85,6 +90,7 @@ pub async fn run<O: Observer>(
             store: Arc::clone(&writer),
             level_changes: level_changes.clone(),
             news: topics.listen(),
+            registry: registry.clone(),
             comparison: Arc::clone(&comparison),
             stopped: stopped.clone(),
             observer: observer.clone(),
@@ -117,6 +123,7 @@ struct Worker<O> {
     store: Arc<dyn LedgerWriter>,
     level_changes: LevelChanges,
     news: TopicNews,
+    registry: Option<Arc<Registry>>,
     comparison: Arc<Comparison>,
     stopped: StoppedPartitions,
     observer: O,
@@ -209,6 +216,7 @@ async fn pipeline<O: Observer>(worker: &Worker<O>, sharing: Sharing, stop: Cance
         comparison: Arc::clone(&worker.comparison),
         level_changes: worker.level_changes.clone(),
         news: worker.news.clone(),
+        registry: worker.registry.clone(),
         stopped: worker.stopped.clone(),
         bounds: Bounds::from(*batch),
         accept_data_loss: *accept_data_loss,

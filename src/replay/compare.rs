@@ -18,7 +18,7 @@ use super::published::{
 };
 use super::record_filter::Met;
 use super::replay_state::{Entry, Pages};
-use super::scope::{LedgerView, Positions, Scope, published_part};
+use super::scope::{LedgerView, Positions, Scope, check_schema, published_part};
 use crate::event::{
     Channel, Fault, FaultCode, Record, TraceContext, dead_letter, read_as_decided, read_command,
     read_strictly, result,
@@ -331,6 +331,9 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             let mut meant = HashSet::new();
             for (entry, record) in decided {
                 let read = record.map(|record| (read_as_decided(&record, &entry.decision), record));
+                if let Some((Err(_), record)) = &read {
+                    check_schema(record)?;
+                }
                 let found = match read {
                     // It is of some other topic: that record ended, or did not, by itself.
                     Some((Ok(command), record)) if command.key != entry.decision.key => {

@@ -163,6 +163,7 @@ mod tests {
             value: event.value.clone(),
             headers: headers.collect(),
             timestamp_ms: None,
+            decoded: None,
         }
     }
 

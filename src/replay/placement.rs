@@ -142,6 +142,7 @@ mod tests {
                 value: None,
                 headers: Vec::new(),
                 timestamp_ms: Some(offset.0),
+                decoded: None,
             };
             placement.see(&result, &EventId::Unknown(number.to_string()), None);
         }
@@ -173,6 +174,7 @@ mod tests {
                 value: None,
                 headers: Vec::new(),
                 timestamp_ms: None,
+                decoded: None,
             };
             let of = Source { at: TopicPartition::new("orders", 0), offset: Offset(of) };
             placement.see(&result, &EventId::Unknown(String::new()), Some(of));

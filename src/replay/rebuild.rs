@@ -11,8 +11,8 @@ use super::incarnations::{Incarnations, check_same};
 use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::{RowComparison, compare_rows};
-use super::scope::{Scope, check_fits};
-use crate::event::{Record, read_as_decided, read_command};
+use super::scope::{Scope, check_fits, check_schema};
+use crate::event::{Record, missing_schema, read_as_decided, read_command};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
@@ -55,7 +55,7 @@ pub async fn rebuild(
     if let Some(old) = old {
         scope.check_group(old).await?;
     }
-    let topics = block_in_place(|| Topics::connect(scope.kafka, scope.group))?;
+    let topics = block_in_place(|| scope.connect())?;
     let mut report = RebuildReport { executed: execute, ..RebuildReport::default() };
     let mut found = into.snapshot().await?;
     let last = found.last_place().await?;
@@ -259,6 +259,7 @@ impl Restorer<'_> {
         progress: &Progress,
     ) -> Result<()> {
         let mut reader = block_in_place(|| topics.read(ranges))?;
+        let mut said = false;
         let mut next = Sequenced { seq: Seq(last.unwrap_or(Seq::START).0 + 1), at: Stamp(0) };
         loop {
             let mut page = Page::default();
@@ -270,6 +271,15 @@ impl Restorer<'_> {
                     read += 1;
                     page.pass(&record);
                     next.at = next.at.max(Stamp(record.timestamp_ms.unwrap_or(0).saturating_mul(1_000)));
+                    // Without the old ledger nobody knows whether it was decided.
+                    if let Some(id) = missing_schema(&record).filter(|_| !std::mem::replace(&mut said, true))
+                    {
+                        tracing::warn!(
+                            "record {} is written by schema {id} of a schema registry, and passed over as a dead \
+                             letter, as all such: name the registry with --schema-registry-url, if the verifier did",
+                            record.source
+                        );
+                    }
                     if let Ok(command) = read_command(&record) {
                         page.requests.push(Request { command, source: Some(record.source) });
                         page.sequences.push(next);
@@ -304,9 +314,14 @@ impl Restorer<'_> {
 fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
     let Decision { key, source, digest, .. } = &*entry.decision;
     let command = match (record, source) {
-        (Some(record), _) => read_as_decided(&record, &entry.decision).with_context(|| {
-            format!("{key} was decided, but its record {} is no command now", record.source)
-        })?,
+        (Some(record), _) => match read_as_decided(&record, &entry.decision) {
+            Ok(command) => command,
+            Err(fault) => {
+                check_schema(&record)?;
+                let why = format!("{key} was decided, but its record {} is no command now", record.source);
+                return Err(anyhow::Error::new(fault).context(why));
+            }
+        },
         (None, Some(source)) => {
             bail!("{key} was decided from {source}, where the topic has no record any more")
         }

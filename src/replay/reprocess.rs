@@ -17,6 +17,7 @@ use crate::event::{
 };
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::sender::{Lost, Sender};
+use crate::kafka::topics::Topics;
 use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
 use crate::store::{LedgerHistory, Snapshot};
 
@@ -159,7 +160,7 @@ pub async fn reprocess(
             return Ok(report);
         }
         report.records += read as u64;
-        let page = repaired(scope, page, repairs, &mut used, &mut report);
+        let page = block_in_place(|| repaired(scope, &topics, page, repairs, &mut used, &mut report))?;
         let commands = commands_of(&mut *snapshot, scope, page, &mut report, &mut met).await?;
         report.sent += commands.len() as u64;
         if let Some(sender) = sender.as_ref().filter(|_| !commands.is_empty()) {
@@ -197,11 +198,12 @@ fn wanted(from: &From, record: Record) -> Option<(Record, Source)> {
 /// The records of a page that are meant, repaired. `used` learns which were named.
 fn repaired(
     scope: Scope<'_>,
+    topics: &Topics,
     page: Vec<(Record, Source)>,
     repairs: &Repairs,
     used: &mut HashSet<Source>,
     report: &mut ReprocessReport,
-) -> Vec<(Record, Source)> {
+) -> Result<Vec<(Record, Source)>> {
     let mut repaired = Vec::with_capacity(page.len());
     for (mut record, origin) in page {
         if !repairs.change() && !scope.filter.wants(&record) {
@@ -219,13 +221,18 @@ fn repaired(
             repair.apply(&mut record)
         };
         match done {
-            Ok(()) => repaired.push((record, origin)),
+            Ok(()) => {
+                if repairs.change() {
+                    topics.decode(&mut record)?;
+                }
+                repaired.push((record, origin));
+            }
             // Nobody knows what it is about.
             Err(_) if scope.filter.looks_inside() && named.is_none() => {}
             Err(why) => refuse(report, &record.source, &why),
         }
     }
-    repaired
+    Ok(repaired)
 }
 
 /// The commands of a page that are chosen and not decided yet, ready to be sent.

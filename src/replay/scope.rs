@@ -7,10 +7,12 @@ use tokio::task::block_in_place;
 
 use super::incarnations::{Incarnations, Replaced, check_same};
 use super::record_filter::RecordFilter;
-use crate::config::{KafkaArgs, TopicArgs};
+use crate::config::{KafkaArgs, RegistryArgs, TopicArgs};
+use crate::event::{Record, missing_schema};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
+use crate::registry::Registry;
 use crate::store::{LedgerHistory, Snapshot};
 
 /// Where each partition is done up to: in the ledger, or as Kafka has it.
@@ -23,6 +25,8 @@ pub struct Scope<'a> {
     pub kafka: &'a KafkaArgs,
     /// The topics.
     pub topics: &'a TopicArgs,
+    /// Where schemas are looked up that values are written by.
+    pub registry: &'a RegistryArgs,
     /// The group whose committed offsets say what is published.
     pub group: &'a str,
     /// Which records.
@@ -53,6 +57,11 @@ impl<'a> Scope<'a> {
         [&self.topics.orders_topic, &self.topics.adjustments_topic]
     }
 
+    /// A client that decodes what it reads. Blocks.
+    pub(super) fn connect(&self) -> Result<Topics> {
+        Ok(Topics::connect(self.kafka, self.group)?.decoding(Registry::named(self.registry)))
+    }
+
     /// Refuses another group than the ledger's: its committed offsets say nothing of what this ledger's group published.
     ///
     /// # Errors
@@ -75,7 +84,7 @@ impl<'a> Scope<'a> {
     pub(super) async fn look(&self, store: &dyn LedgerHistory, of: &[&str]) -> Result<LedgerView> {
         self.check_group(store).await?;
         let (topics, ranges, running, committed) = block_in_place(|| {
-            let topics = Topics::connect(self.kafka, self.group)?;
+            let topics = self.connect()?;
             let ranges = self.filter.ranges(&topics, of)?;
             let partitions: Vec<TopicPartition> = ranges.iter().map(|range| range.at.clone()).collect();
             let running = topics.group_is_running(self.group)?;
@@ -87,6 +96,21 @@ impl<'a> Scope<'a> {
         let incarnations = Incarnations::of(snapshot.incarnations().await?);
         let replaced = block_in_place(|| incarnations.replaced(&topics, of, &positions))?;
         Ok(LedgerView { topics, ranges, running, committed, positions, incarnations, replaced, snapshot })
+    }
+}
+
+/// Refuses a record of which something was decided, and which cannot be read without a schema registry: none is named now.
+///
+/// # Errors
+/// Names the schema, and what to do.
+pub(super) fn check_schema(record: &Record) -> Result<()> {
+    match missing_schema(record) {
+        Some(id) => bail!(
+            "record {} was decided by schema {id} of a schema registry: name that with --schema-registry-url, as the \
+             verifier does",
+            record.source
+        ),
+        None => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use super::Progress;
 use super::incarnations::check_same;
 use super::join::Join;
 use super::replay_state::{Entry, Pages};
-use super::scope::{LedgerView, Scope};
+use super::scope::{LedgerView, Scope, check_schema};
 use crate::event::read_as_decided;
 use crate::kafka::reader::OffsetRange;
 use crate::ledger::{
@@ -110,7 +110,16 @@ pub async fn simulate(
                 simulation.pass(&entry);
                 continue;
             }
-            let command = record.as_ref().and_then(|record| read_as_decided(record, &entry.decision).ok());
+            let command = match &record {
+                Some(record) => {
+                    let read = read_as_decided(record, &entry.decision).ok();
+                    if read.is_none() {
+                        check_schema(record)?;
+                    }
+                    read
+                }
+                None => None,
+            };
             // An operator's own command, which is in no topic.
             let own = || {
                 (entry.decision.source.is_none() && entry.decision.accepted)

@@ -21,6 +21,7 @@ pub use examination::{
     MissingGrant, PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
 };
 pub use gathered::Gathered;
+pub use layered::{Layer, Layered};
 pub use queries::{AsOf, DatedMovement, MAX_FOLLOWERS, MovementCursor, OrderLife};
 pub use stored_order::StoredOrder;
 
@@ -34,6 +35,7 @@ mod audit;
 mod contract;
 mod examination;
 mod gathered;
+mod layered;
 pub mod memory;
 mod offline;
 pub mod postgres;

@@ -50,6 +50,7 @@ impl Case {
             value: self.value.clone(),
             headers: self.headers.clone(),
             timestamp_ms: None,
+            decoded: None,
         }
     }
 
@@ -485,7 +486,7 @@ fn envelopes() -> Vec<Case> {
 }
 
 fn frames() -> Vec<Case> {
-    use FaultCode::{BadFraming, EmptyValue, NotJson, NotUtf8};
+    use FaultCode::{BadFraming, EmptyValue, MissingType, NotAnObject, NotJson, NotUtf8};
     let framed = |name, value: &[u8], expected| bytes(name, [b"\0\0\0\x01\x02", value].concat(), expected);
     vec![
         framed("a framed order", GOOD.replace("ID", "a-framed-order").as_bytes(), good()),
@@ -497,6 +498,11 @@ fn frames() -> Vec<Case> {
         framed("a frame with nothing in it", b"", dead(EmptyValue)),
         framed("framed Avro", b"\x0co-1001\x02\xfe\xff", dead(NotUtf8)),
         framed("a frame in a frame", &[b"\0\0\0\0\x01", GOOD.as_bytes()].concat(), dead(NotJson)),
+        framed("framed Protobuf", b"\0\x0a\x03o-1", dead(NotJson)),
+        framed("a framed word", b"order", dead(NotJson)),
+        framed("a framed array of none", b"[]", dead(NotAnObject)),
+        framed("a framed order without its type", br#"{"order_id":"o-1"}"#, dead(MissingType)),
+        framed("half a framed order", &GOOD.as_bytes()[..40], dead(NotJson)),
         bytes("a frame cut off", b"\0\0\0", dead(BadFraming)),
         bytes("a zero byte", b"\0", dead(BadFraming)),
     ]

@@ -33,6 +33,7 @@ fn read(value: &str) -> Command {
         value: Some(value.into()),
         headers: Vec::new(),
         timestamp_ms: None,
+        decoded: None,
     };
     // What an earlier version made of it is not what it says.
     Command { refused_as: None, ..read_command(&record).unwrap_or_else(|fault| panic!("{value}: {fault}")) }

@@ -159,10 +159,12 @@ fn the_settings_of_the_page_work(shop: &Shop) {
     let page = |language: &str| block_of("docs/operations.md", "Security", language);
     let command = page("sh").lines().find_map(|line| line.strip_prefix("kafka-configs ").map(str::to_owned));
     let command = command.expect("the page makes a user").replace("CHANGE-ME", PASSWORD).replace('\'', "");
-    let words = command.strip_prefix("--bootstrap-server localhost:9092 ").expect("where").split_whitespace();
-    shop.private.kafka_tool(CONFIG_TOOL, &words.collect::<Vec<_>>());
+    let make_user = command.strip_prefix("--bootstrap-server localhost:9092 ").expect("where");
+    shop.private.kafka_tool(CONFIG_TOOL, &make_user.split_whitespace().collect::<Vec<_>>());
     let folder = shop.private.directory();
-    std::fs::write(folder.join("password"), PASSWORD).expect("written");
+    for name in ["password", "kafka-password"] {
+        std::fs::write(folder.join(name), PASSWORD).expect("written");
+    }
     let database = url::Url::parse(&shop.private.servers().database_url).expect("a URL");
     let path = |name: &str| folder.join(name).display().to_string();
     let mut settings = page("toml");
@@ -172,7 +174,7 @@ fn the_settings_of_the_page_work(shop: &Shop) {
         ("/etc/stock-verifier/kafka-ca.pem", shop.authority().to_owned()),
         ("/etc/stock-verifier/database-ca.pem", shop.authority().to_owned()),
         ("/run/secrets/database-password", path("password")),
-        ("/run/secrets/kafka-password", path("password")),
+        ("/run/secrets/kafka-password", path("kafka-password")),
     ] {
         assert!(settings.contains(shown), "{shown}: {settings}");
         settings = settings.replace(shown, &there);
@@ -190,7 +192,26 @@ fn the_settings_of_the_page_work(shop: &Shop) {
     });
     let log = verifier.log();
     assert!(!log.contains("uthorization failed") && !log.contains("without encryption"), "{log}");
+    kafkas_password_is_changed_while_it_runs(shop, &mut verifier, make_user);
     verifier.stop();
+}
+
+/// Where Kafka begins anew, so does every connection; who comes with the old password is refused.
+fn kafkas_password_is_changed_while_it_runs(shop: &Shop, verifier: &mut Verifier, make_user: &str) {
+    let anew = make_user.replace(PASSWORD, "another");
+    shop.private.kafka_tool(CONFIG_TOOL, &anew.split_whitespace().collect::<Vec<_>>());
+    std::fs::write(shop.private.directory().join("kafka-password"), "another").expect("written");
+    verifier.signal("HUP");
+    verifier.said("read again at SIGHUP", SOON);
+    shop.private.kill("kafka");
+    shop.private.restart();
+    let before = shop.kafka.count("stock.accepted");
+    shop.kafka.produce("orders", &[order("another", &[("MUG", 1)])]);
+    wait::until("it decides and publishes with the new password", SOON, || {
+        assert_eq!(verifier.ended(), None, "{}", verifier.log());
+        shop.kafka.count("stock.accepted") == before + 1
+    });
+    assert!(!verifier.log().contains("invalid credentials"), "{}", verifier.log());
 }
 
 /// The verifier may do all that it has to. Another lacks something, and is told.

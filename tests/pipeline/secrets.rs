@@ -234,6 +234,10 @@ fn cases(scene: &Scene) -> Vec<Case> {
             "STOCK_VERIFIER_DATABASE_URL",
             format!("{good}?sslmode=nonsense&pasword={MARK}-parameter"),
         ),
+        Case::new("a registry's URL with a password", "--schema-registry-user").environment(
+            "STOCK_VERIFIER_SCHEMA_REGISTRY_URL",
+            format!("http://ann:{MARK}-registry@127.0.0.1:1"),
+        ),
         Case::new("a URL with a port that is none", "URL")
             .environment("STOCK_VERIFIER_DATABASE_URL", format!("postgres://shop:12?{MARK}-port@db/stock")),
         good_database(Case::new("a property that does not exist, in a flag", "sasl.pasword"))

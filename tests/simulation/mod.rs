@@ -95,6 +95,7 @@ fn run(world: &World, batch: usize, fate: Fate) -> Ended {
             )),
             level_changes: LevelChanges::ignored(),
             news: TopicNews::none(),
+            registry: None,
             stopped: StoppedPartitions::default(),
             bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
             accept_data_loss: false,

@@ -86,6 +86,7 @@ impl World {
                 value: Some(order.clone().into_bytes()),
                 headers: Vec::new(),
                 timestamp_ms: None,
+                decoded: None,
             });
         }
         let inner = Inner {

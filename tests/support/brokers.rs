@@ -72,7 +72,7 @@ impl Drop for Broker {
 
 /// A port that no other start on this machine is promised as long as this directory is there, and that no outgoing
 /// connection takes, neither before the broker listens nor while it is killed.
-fn free_port(directory: &Path) -> String {
+pub fn free_port(directory: &Path) -> String {
     let done = Command::new("bash")
         .args(["-c", r#". "$0" && free_port "$1""#])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lib.sh"))

@@ -457,6 +457,7 @@ fn owned(message: &BorrowedMessage<'_>) -> Record {
         value: message.payload().map(<[u8]>::to_vec),
         headers,
         timestamp_ms: message.timestamp().to_millis(),
+        decoded: None,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod prometheus;
 pub mod proof;
 pub mod proxy;
 pub mod redis;
+pub mod registry;
 pub mod scene;
 pub mod servers;
 mod stores;

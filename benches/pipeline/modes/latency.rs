@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use hdrhistogram::Histogram;
-use rdkafka::consumer::Consumer as _;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -178,7 +178,7 @@ fn follow(
     let mut histogram = Histogram::new_with_max(MAX_MICROS, 3)?;
     let mut warm_until = None;
     for count in 1..=sent.len() {
-        let message = reader.poll(RESULT_LIMIT).context("results stopped coming")??;
+        let message = next(&reader)?;
         let now = micros(start.elapsed());
         let key = std::str::from_utf8(message.key().unwrap_or_default())?;
         let number: usize = key.rsplit('-').next().unwrap_or_default().parse()?;
@@ -192,6 +192,18 @@ fn follow(
         }
     }
     Ok(histogram)
+}
+
+/// The next result. That the connection broke is said, and no end: it is made anew, and nothing is left out.
+fn next(reader: &BaseConsumer) -> Result<BorrowedMessage<'_>> {
+    loop {
+        match reader.poll(RESULT_LIMIT).context("results stopped coming")? {
+            Err(KafkaError::MessageConsumption(
+                code @ (RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure),
+            )) => eprintln!("the reader of results connects anew: {code}"),
+            message => return Ok(message?),
+        }
+    }
 }
 
 pub fn micros(time: Duration) -> u64 {

@@ -7,6 +7,7 @@ use crate::Bench;
 mod backlog;
 mod gate;
 mod history;
+mod import;
 mod latency;
 mod reads;
 
@@ -35,6 +36,10 @@ pub fn run(bench: &mut Bench) -> Result<bool> {
     }
     if let Some(orders) = bench.args.history {
         history::run(bench, orders)?;
+        ran = true;
+    }
+    if let Some(rows) = bench.args.import {
+        import::run(bench, rows)?;
         ran = true;
     }
     Ok(ran)

@@ -20,7 +20,9 @@ use super::findings::ReportJson;
 use super::progress::Shown;
 use super::stock::read_levels_file;
 use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
-use crate::config::{DatabaseArgs, DatabaseUrl, KafkaArgs, SecretParser, TopicArgs, parse_database_url};
+use crate::config::{
+    DatabaseArgs, DatabaseUrl, KafkaArgs, RegistryArgs, SecretParser, TopicArgs, parse_database_url,
+};
 use crate::console;
 use crate::event::FaultCode;
 use crate::ledger::{Item, NextOffset, TopicPartition};
@@ -45,6 +47,8 @@ pub struct Common {
     kafka: KafkaArgs,
     #[command(flatten)]
     topics: TopicArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
     #[command(flatten)]
     database: DatabaseArgs,
 }
@@ -185,7 +189,8 @@ impl ReplayCommand {
 
 impl Common {
     fn scope<'a>(&'a self, filter: &'a RecordFilter) -> Scope<'a> {
-        Scope { kafka: &self.kafka, topics: &self.topics, group: &self.group, filter, since: None }
+        let Self { kafka, topics, registry, group, .. } = self;
+        Scope { kafka, topics, registry, group, filter, since: None }
     }
 
     async fn ledger(&self) -> Result<Arc<dyn Store>> {

@@ -219,7 +219,8 @@ mod tests {
             let source = Source { at: TopicPartition::new("orders", 0), offset: Offset(0) };
             let (key, value, is_adjustment) =
                 (Some(record.key.into_bytes()), record.value, record.is_adjustment);
-            let record = Record { source, key, value, headers: Vec::new(), timestamp_ms: None };
+            let record =
+                Record { source, key, value, headers: Vec::new(), timestamp_ms: None, decoded: None };
             let kind = read_command(&record).map_or("none", |command| command.key.kind.name());
             assert!(kind == "none" || is_adjustment == (kind == "adjustment"), "{kind}");
             *kinds.entry(kind.to_owned()).or_default() += 1;

@@ -20,6 +20,7 @@ fn record(value: impl Into<Vec<u8>>) -> Record {
         value: Some(value.into()),
         headers: Vec::new(),
         timestamp_ms: None,
+        decoded: None,
     }
 }
 

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use crate::config::KafkaArgs;
+use crate::kafka::password::WithPassword;
 
 /// Says nothing: librdkafka goes on by itself; that Kafka is away, readiness says.
 struct Quiet;
@@ -30,7 +31,7 @@ fn consumer(
     client_id: &str,
     group: &str,
     buffers: &[(&str, &str)],
-) -> Result<BaseConsumer<Quiet>> {
+) -> Result<WithPassword<BaseConsumer<Quiet>>> {
     let mut config = kafka.client()?;
     for (name, value) in buffers {
         config.set(*name, *value);
@@ -46,5 +47,6 @@ fn consumer(
         // What retention took is gone: what is left is read.
         .set("auto.offset.reset", "earliest")
         .remove("group.instance.id");
-    config.create_with_context(Quiet).context("the Kafka configuration is refused")
+    let client = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+    Ok(WithPassword::consumer(client))
 }

@@ -15,6 +15,7 @@ use crate::config::KafkaArgs;
 use crate::event::Record;
 use crate::kafka::asker::Asker;
 use crate::kafka::consumer::{Watermarks, own};
+use crate::kafka::password::WithPassword;
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{Offset, Source, TopicPartition};
 
@@ -91,7 +92,7 @@ impl Drop for TopicFollower {
 }
 
 struct Following {
-    consumer: BaseConsumer<Quiet>,
+    consumer: WithPassword<BaseConsumer<Quiet>>,
     asker: Asker,
     topic: Arc<str>,
     /// Where each partition is read next.

@@ -16,6 +16,7 @@ use super::refusal::{Care, Lesson};
 use super::{PublishError, PublishRequest, Watchdog};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
+use crate::kafka::password::{WithPassword, renewed};
 use crate::kafka::record::{marked, topic};
 
 /// How long Kafka leaves a transaction open when its producer falls silent. Short, because it is how long a killed
@@ -62,13 +63,15 @@ pub(super) fn is_hang(error: &KafkaError) -> bool {
     *error == HANG
 }
 
+type Producing = WithPassword<ThreadedProducer<Log>>;
+
 /// A producer under one transactional id.
 pub(super) struct Lane {
     config: ClientConfig,
     transactional_id: String,
     topics: TopicArgs,
     watchdog: Arc<Watchdog>,
-    producer: Option<ThreadedProducer<Log>>,
+    producer: Option<Producing>,
     /// When the transaction in hand was begun.
     begun: Instant,
     /// Whether the next is published topic by topic: the last broke the producer, since some topic of it may not be written.
@@ -158,7 +161,7 @@ impl Lane {
     }
 
     /// Closing a producer can hang like any other call.
-    fn let_go(&self, producer: ThreadedProducer<Log>) {
+    fn let_go(&self, producer: Producing) {
         self.watchdog.guard(HUNG_AFTER, || drop(producer));
     }
 
@@ -168,10 +171,8 @@ impl Lane {
     /// When Kafka cannot be reached in time or refuses the id, or at a stop.
     pub(super) fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
         self.give_up();
-        let producer: ThreadedProducer<Log> = self
-            .config
-            .create_with_context(Log::default())
-            .context("the producer's configuration is refused")?;
+        let producer = renewed(&self.config).create_with_context(Log::default());
+        let producer = WithPassword::producer(producer.context("the producer's configuration is refused")?);
         match self.init(&producer, stop) {
             Ok(()) => self.producer = Some(producer),
             Err(error) => {
@@ -183,7 +184,7 @@ impl Lane {
         Ok(())
     }
 
-    fn init(&self, producer: &ThreadedProducer<Log>, stop: &CancellationToken) -> KafkaResult<()> {
+    fn init(&self, producer: &Producing, stop: &CancellationToken) -> KafkaResult<()> {
         let deadline = Instant::now() + INIT_LIMIT;
         loop {
             let made =
@@ -263,12 +264,7 @@ impl Lane {
     }
 
     /// Sends these, and waits until all have arrived.
-    fn send(
-        &self,
-        producer: &ThreadedProducer<Log>,
-        events: &[&Outgoing],
-        group: &[usize],
-    ) -> Result<(), PublishError> {
+    fn send(&self, producer: &Producing, events: &[&Outgoing], group: &[usize]) -> Result<(), PublishError> {
         let deadline = Instant::now() + CALL_LIMIT;
         let mut look = Instant::now() + FAILED_LOOK;
         for index in group {
@@ -302,7 +298,7 @@ impl Lane {
     }
 
     /// Fails once the transaction in hand cannot commit any more; asks only when it is time for a look.
-    fn check_open(&self, producer: &ThreadedProducer<Log>, look: &mut Instant) -> Result<(), PublishError> {
+    fn check_open(&self, producer: &Producing, look: &mut Instant) -> Result<(), PublishError> {
         if Instant::now() < *look {
             return Ok(());
         }
@@ -316,16 +312,12 @@ impl Lane {
     }
 
     /// Waits until everything sent has arrived or failed, or cannot arrive any more.
-    fn drain(&self, producer: &ThreadedProducer<Log>, deadline: Instant) -> Result<(), PublishError> {
+    fn drain(&self, producer: &Producing, deadline: Instant) -> Result<(), PublishError> {
         let mut look = Instant::now() + FAILED_LOOK;
         settle(producer, deadline, || self.check_open(producer, &mut look))
     }
 
-    fn end(
-        &self,
-        producer: &ThreadedProducer<Log>,
-        publishing: &PublishRequest<'_>,
-    ) -> Result<(), PublishError> {
+    fn end(&self, producer: &Producing, publishing: &PublishRequest<'_>) -> Result<(), PublishError> {
         for (member, share) in publishing.group.iter().filter_map(|member| member.share(publishing.offsets)) {
             let mut offsets = TopicPartitionList::with_capacity(share.len());
             for (at, next) in share {
@@ -342,11 +334,12 @@ impl Lane {
     /// Sends the offsets; when that hangs, the call and its producer are abandoned.
     fn send_offsets(
         &self,
-        producer: &ThreadedProducer<Log>,
+        producer: &Producing,
         offsets: &TopicPartitionList,
         group: &Arc<ConsumerGroupMetadata>,
     ) -> KafkaResult<()> {
-        let (producer, offsets, group) = (producer.clone(), offsets.clone(), Arc::clone(group));
+        let (producer, offsets, group) =
+            (ThreadedProducer::clone(producer), offsets.clone(), Arc::clone(group));
         let sent = self.watchdog.abandon_after(OFFSETS_LIMIT + ABANDONED_AFTER, move || {
             producer.send_offsets_to_transaction(&offsets, &group, OFFSETS_LIMIT)
         });
@@ -357,7 +350,7 @@ impl Lane {
     }
 
     /// Undoes the transaction; what remains is the error to report.
-    fn abort(&self, producer: &ThreadedProducer<Log>, cause: KafkaError) -> PublishError {
+    fn abort(&self, producer: &Producing, cause: KafkaError) -> PublishError {
         let deadline = Instant::now() + ABORT_LIMIT;
         // What was never sent is not worth waiting for; what was is, since aborting with records in flight has gone wrong
         // before (librdkafka#4849).
@@ -431,7 +424,7 @@ impl Lane {
 
 /// Waits until everything sent has arrived or failed, while the check says that it can.
 fn settle(
-    producer: &ThreadedProducer<Log>,
+    producer: &Producing,
     deadline: Instant,
     mut check: impl FnMut() -> Result<(), PublishError>,
 ) -> Result<(), PublishError> {

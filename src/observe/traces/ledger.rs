@@ -1,8 +1,6 @@
-//! A ledger whose batches are traced.
+//! A span for each try to apply a batch to a ledger.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
@@ -10,20 +8,17 @@ use opentelemetry::trace::{Span as _, SpanKind, Tracer as _};
 
 use super::Traces;
 use super::under_way::end;
-use crate::ledger::{CommandKey, Decision, Id, Item, Outcome, Sku, TopicPartition};
+use crate::ledger::Outcome;
 use crate::observe::names::error_name;
-use crate::store::{
-    Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position,
-    StoreError, StoredOrder, VerifierStore, WorkQueue,
-};
+use crate::store::{Applied, CommandBatch, Layer, StoreError, VerifierStore};
 
 /// How many commands a batch has, and what became of them.
 const COMMANDS: &str = "stock_verifier.commands";
 const ACCEPTED: &str = "stock_verifier.accepted";
 const REJECTED: &str = "stock_verifier.rejected";
 
-/// Everything is the inner ledger's; each try to apply a batch has a span.
-pub(in crate::observe) struct TracedLedger {
+/// Each try to apply a batch has a span.
+pub(in crate::observe) struct LedgerTraces {
     pub(in crate::observe) inner: Arc<dyn VerifierStore>,
     pub(in crate::observe) traces: Traces,
 }
@@ -33,41 +28,9 @@ fn number(count: usize) -> i64 {
 }
 
 #[async_trait]
-impl LedgerWriter for TracedLedger {
-    async fn claim_group(&self, group: &str, take_over: bool) -> Result<(), StoreError> {
-        self.inner.claim_group(group, take_over).await
-    }
-
-    async fn positions(
-        &self,
-        of: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
-        self.inner.positions(of).await
-    }
-
-    async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
-        self.inner.all_positions().await
-    }
-
-    async fn set_position(
-        &self,
-        at: &TopicPartition,
-        was: Option<&Position>,
-        now: &Position,
-    ) -> Result<(), StoreError> {
-        self.inner.set_position(at, was, now).await
-    }
-
-    fn connection_epoch(&self) -> u64 {
-        self.inner.connection_epoch()
-    }
-
-    fn connections(&self) -> Vec<PoolUse> {
-        self.inner.connections()
-    }
-
-    async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
-        self.inner.applying_positions().await
+impl Layer for LedgerTraces {
+    fn inner(&self) -> &dyn VerifierStore {
+        &*self.inner
     }
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
@@ -94,43 +57,5 @@ impl LedgerWriter for TracedLedger {
         }
         end(span, applied.as_ref().err().map(error_name));
         applied
-    }
-}
-
-#[async_trait]
-impl LedgerReader for TracedLedger {
-    async fn levels(&self, of: Option<&[Sku]>) -> Result<Vec<ItemLevel>, StoreError> {
-        self.inner.levels(of).await
-    }
-
-    async fn levels_of(&self, items: &[Item]) -> Result<Vec<ItemLevel>, StoreError> {
-        self.inner.levels_of(items).await
-    }
-
-    async fn levels_after(&self, after: Option<&Item>, limit: usize) -> Result<Vec<ItemLevel>, StoreError> {
-        self.inner.levels_after(after, limit).await
-    }
-
-    async fn decision(&self, of: &CommandKey) -> Result<Option<Decision>, StoreError> {
-        self.inner.decision(of).await
-    }
-
-    async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
-        self.inner.order(id).await
-    }
-}
-
-#[async_trait]
-impl WorkQueue for TracedLedger {
-    async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
-        self.inner.take_due_holds(limit, lease).await
-    }
-
-    async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
-        self.inner.overdue_holds(by).await
-    }
-
-    async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
-        self.inner.take_unannounced(limit).await
     }
 }

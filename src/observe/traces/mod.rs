@@ -30,7 +30,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::task::spawn_blocking;
 
-pub(super) use ledger::TracedLedger;
+pub(super) use ledger::LedgerTraces;
 pub use request::RequestSpan;
 pub(super) use sink::TracedSink;
 pub(super) use source::TracedSource;

@@ -67,6 +67,7 @@ fn came(traces: &Traces, partition: i32, offsets: std::ops::Range<i64>) {
             value: None,
             headers: vec![Header { name: TRACEPARENT.to_owned(), value: Some(value) }],
             timestamp_ms: None,
+            decoded: None,
         };
         FetchedRecord { record, bytes: 1, epoch: 0 }
     };
