@@ -13,6 +13,7 @@
 //! * [`http`]: the read API, probes and metrics; it writes nothing.
 //! * [`kafka`]: its clients, the only room that knows librdkafka.
 //! * [`ledger`]: the rules, pure.
+//! * [`mapping`]: jq programs that make commands of what shops really send, pure.
 //! * [`live`]: what a verifier does now, for people who look: noted by `observe`, shown by `http`.
 //! * [`store`]: the ledger's databases, all SQL.
 //! * [`pipeline`]: gather, decide, publish, and the loop that joins them.
@@ -40,6 +41,7 @@ pub mod http;
 pub mod kafka;
 pub mod ledger;
 pub mod live;
+pub mod mapping;
 pub mod observe;
 pub mod pipeline;
 pub mod registry;

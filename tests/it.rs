@@ -27,6 +27,7 @@ mod faults;
 mod gate;
 mod house;
 mod http;
+mod mappings;
 mod orders;
 mod permissions;
 mod pipeline;

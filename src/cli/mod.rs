@@ -9,6 +9,8 @@ pub mod gate;
 mod hangup;
 mod instance;
 mod log;
+pub mod mapping;
+mod mappings;
 pub mod migrate;
 pub mod orders;
 mod progress;
@@ -80,6 +82,9 @@ enum Command {
     Stock(stock::StockArgs),
     /// Show what became of an order
     Orders(orders::OrdersArgs),
+    /// Show what mappings make of records, and the mappings that are built in
+    #[command(subcommand)]
+    Mapping(mapping::MappingCommand),
     /// Look for what is wrong, or soon will be, with Kafka, the database and the settings, and say what to do
     ///
     /// Nothing is changed. Give it the settings of `run`, and the user and role of it: what they may not do is found by
@@ -166,6 +171,7 @@ fn start() -> Result<ExitCode> {
             Command::Demo(args) => demo::run(args).await,
             Command::Stock(args) => stock::run(args).await,
             Command::Orders(args) => orders::run(args).await,
+            Command::Mapping(command) => Ok(status_of(mapping::run(command))),
             Command::Doctor(args) => Ok(status_of(doctor::run(args).await)),
             Command::Gate(args) => gate::run(args).await,
             Command::Audit(args) => Ok(status_of(audit::run(args).await)),

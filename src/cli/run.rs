@@ -13,10 +13,10 @@ use super::instance;
 use super::reads::Reads;
 use super::signals::Signals;
 use super::start_checks::TopicsToCheck;
-use super::{Access, open_for_writing, retention, start_checks};
+use super::{Access, mappings, open_for_writing, retention, start_checks};
 use crate::causes;
 use crate::config::{
-    BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, RegistryArgs, TopicArgs,
+    BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, MappingArgs, RegistryArgs, TopicArgs,
 };
 use crate::ledger::TopicPartition;
 use crate::observe::{Metrics, Observed, Totals, Traces};
@@ -97,6 +97,8 @@ pub struct RunArgs {
     database: DatabaseArgs,
     #[command(flatten)]
     http: HttpArgs,
+    #[command(flatten)]
+    mappings: MappingArgs,
 }
 
 /// Verifies until SIGTERM or Ctrl-C, then finishes the batches in hand. A second signal ends at once.
@@ -105,6 +107,7 @@ pub struct RunArgs {
 /// When a server cannot be reached, a topic is missing, or going on would not be exact.
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
     args.topics.check()?;
+    let mappings = mappings::load(&args.mappings, &args.topics)?;
     let mut group = args.group;
     let _claim = instance::claim(&mut group);
     let settings = Settings {
@@ -116,6 +119,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         levels: args.levels,
         workers: usize::from(args.workers),
         accept_data_loss: args.accept_data_loss,
+        mappings,
         may_have_older: true,
     };
     let connections = Connections {
@@ -182,6 +186,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         rejected = total.rejected,
         dead_letters = total.dead_letters,
         absorbed = total.absorbed,
+        ignored = total.ignored,
         republished = total.republished,
         "stopped"
     );

@@ -16,6 +16,7 @@ use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs, RegistryArg
 use crate::http::{self, Api, Live, Server};
 use crate::kafka::probe::probe;
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
+use crate::mapping::Mappings;
 use crate::observe::{CONTENT_TYPE, Metrics, Totals};
 use crate::pipeline::{self, Settings, StoppedPartitions};
 use crate::store::sqlite::{FileAccess, SqliteStore};
@@ -177,6 +178,7 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
         levels: LevelsArgs { levels_delay: LEVELS_DELAY, no_levels: false },
         workers: 1,
         accept_data_loss: false,
+        mappings: Mappings::default(),
         may_have_older: false,
     }
 }

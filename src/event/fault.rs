@@ -38,6 +38,8 @@ pub enum FaultCode {
     MissingId,
     /// The command's id breaks the rules for ids.
     InvalidId,
+    /// The mapping of its topic says that it is wrong, or fails on it.
+    MappingFailed,
     /// The command id was decided before, for other content.
     OrderConflict,
     /// The ledger's position says this record was applied, yet no decision of its command is stored.
@@ -46,7 +48,7 @@ pub enum FaultCode {
 
 impl FaultCode {
     /// Every code, in the order of reading.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::EmptyValue,
         Self::BadFraming,
         Self::NotUtf8,
@@ -59,6 +61,7 @@ impl FaultCode {
         Self::DuplicateField,
         Self::MissingId,
         Self::InvalidId,
+        Self::MappingFailed,
         Self::OrderConflict,
         Self::UndecidedBelowPosition,
     ];
@@ -79,6 +82,7 @@ impl FaultCode {
             Self::DuplicateField => "duplicate_field",
             Self::MissingId => "missing_id",
             Self::InvalidId => "invalid_id",
+            Self::MappingFailed => "mapping_failed",
             Self::OrderConflict => "order_conflict",
             Self::UndecidedBelowPosition => "undecided_below_position",
         }

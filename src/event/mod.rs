@@ -21,6 +21,9 @@
 //! string, an array of one, the envelopes of Kafka Connect, `CloudEvents` and
 //! Debezium (`unwrap.rs`).
 //!
+//! Where its topic has a mapping, a record is unwrapped as far as it goes, and what the program gives is read instead
+//! (`mapped.rs`).
+//!
 //! All of them that are there must agree: of two types one is wrong, and
 //! stock is not taken on a guess. No field is needed twice, though: with a
 //! type in the envelope the payload needs none.
@@ -41,6 +44,7 @@ mod field;
 mod framing;
 mod json;
 mod lines;
+mod mapped;
 mod order;
 mod order_created;
 mod order_followed;
@@ -55,6 +59,7 @@ pub use fault::{Fault, FaultCode};
 pub(crate) use framing::write_guid;
 pub use framing::{Decoded, Framed, SchemaId};
 pub use json::Object;
+pub use mapped::{Reading, read_and_show, read_mapped_as_decided, read_record};
 pub use outgoing::{
     CE_GATE_SOURCE, CE_SOURCE, Channel, ERROR_HEADERS, OMITTED_HEADERS, OMITTED_VALUE_SHA256, Outgoing,
     OutgoingHeader, dead_letter, hold_due, level, result, sha256, submitted,

@@ -74,6 +74,25 @@ pub(super) fn read(
     Err(within(&steps, &last))
 }
 
+/// Takes off all wrappings of a payload, whatever is in them: the innermost type, where one is known, and the text.
+pub(super) fn all<'p>(
+    declared: Option<&str>,
+    payload: &'p str,
+) -> Result<(Option<String>, Cow<'p, str>), Fault> {
+    let mut kind = declared.map(str::to_owned);
+    let mut payload = Cow::Borrowed(payload);
+    let mut steps = Vec::new();
+    while steps.len() < MAX_LAYERS
+        && let Some((wrapping, opened)) = open(&payload)
+    {
+        steps.push(wrapping);
+        let inner = opened.map_err(|fault| within(&steps, &fault))?;
+        kind = inner.kind.or(kind);
+        payload = Cow::Owned(inner.payload);
+    }
+    Ok((kind, payload))
+}
+
 /// A fault with the wrappings that were opened before it was met, the outermost first.
 fn within(steps: &[Wrapping], fault: &Fault) -> Fault {
     if steps.is_empty() {

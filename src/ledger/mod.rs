@@ -38,7 +38,7 @@ pub use level::{Level, Limits};
 pub use precheck::{Precheck, PrecheckedLine, precheck};
 pub use reconstruct::reconstruct;
 pub use replay_state::{DecisionExcerpt, Difference, Differs, ReplayState, Step};
-pub use source::{NextOffset, Offset, Source, TopicId, TopicPartition};
+pub use source::{HeldProgram, NextOffset, Offset, Source, TopicId, TopicPartition};
 pub use view::View;
 
 /// A map by what a batch is about: items, command ids.

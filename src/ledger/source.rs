@@ -69,6 +69,17 @@ impl fmt::Display for NextOffset {
     }
 }
 
+/// From which offset on a partition's records are read by which program, up to the next one of the partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldProgram {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// The first record that it reads.
+    pub from: NextOffset,
+    /// The program's text; `None` where records are read as they are.
+    pub program: Option<String>,
+}
+
 /// Kafka's id of a topic, as Kafka's tools show it: a UUID in URL-safe base64. A topic made anew under the same name has
 /// another (KIP-516).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -47,6 +47,8 @@ pub struct Ends {
     pub dead_letters: u64,
     /// Repetitions absorbed.
     pub absorbed: u64,
+    /// Records that their mapping gave nothing for.
+    pub ignored: u64,
 }
 
 /// All there is to see of a process.

@@ -89,6 +89,7 @@ pub(super) struct Counters {
     results: Family<OutcomeLabels, Counter>,
     republished: Counter,
     absorbed: Counter,
+    ignored: Counter,
     dead_letters: Family<ErrorLabels, Counter>,
     latency_seconds: Histogram,
     pub(super) batch_commands: Histogram,
@@ -153,6 +154,8 @@ impl Counters {
             republished: names.counter("stock_verifier_results_republished", "Results republished"),
             absorbed: names
                 .counter("stock_verifier_repetitions_absorbed", "Repetitions that ask nothing new"),
+            ignored: names
+                .counter("stock_verifier_records_ignored", "Records that their mapping gave nothing for"),
             dead_letters: names.of(
                 "stock_verifier_dead_letters",
                 "Dead letters published",
@@ -256,13 +259,14 @@ impl Counters {
     /// These records' results are published, or they have none.
     pub(super) fn ended(&self, ended: &[EndedRecord]) {
         let now_ms = now_ms();
-        let (mut accepted, mut rejected, mut republished, mut absorbed) = (0, 0, 0, 0);
+        let (mut accepted, mut rejected, mut republished, mut absorbed, mut ignored) = (0, 0, 0, 0, 0);
         for record in ended {
             match record.end {
                 RecordEnd::Accepted => accepted += 1,
                 RecordEnd::Rejected => rejected += 1,
                 RecordEnd::Republished => republished += 1,
                 RecordEnd::Absorbed => absorbed += 1,
+                RecordEnd::Ignored => ignored += 1,
                 RecordEnd::DeadLetter(code) => {
                     self.dead_letters.get_or_create(&ErrorLabels { error: code.name() }).inc();
                 }
@@ -276,6 +280,7 @@ impl Counters {
         self.results.get_or_create(&OutcomeLabels { outcome: "rejected" }).inc_by(rejected);
         self.republished.inc_by(republished);
         self.absorbed.inc_by(absorbed);
+        self.ignored.inc_by(ignored);
     }
 
     pub(super) fn database_failed(&self, error: &'static str) {

@@ -127,8 +127,8 @@ impl Watched for Metrics {
     }
 
     fn glance(&self) -> Glance {
-        let Tally { accepted, rejected, republished, dead_letters, absorbed } = self.totals.so_far();
-        let ends = Ends { accepted, rejected, republished, dead_letters, absorbed };
+        let Tally { accepted, rejected, republished, dead_letters, absorbed, ignored } = self.totals.so_far();
+        let ends = Ends { accepted, rejected, republished, dead_letters, absorbed, ignored };
         Glance { ends, lags: self.lags.all(now_ms()), ..self.live.glance() }
     }
 }

@@ -24,6 +24,8 @@ pub struct Tally {
     pub dead_letters: u64,
     /// Repetitions absorbed.
     pub absorbed: u64,
+    /// Records that their mapping gave nothing for.
+    pub ignored: u64,
 }
 
 impl Tally {
@@ -34,13 +36,14 @@ impl Tally {
             RecordEnd::Republished => self.republished += 1,
             RecordEnd::DeadLetter(_) => self.dead_letters += 1,
             RecordEnd::Absorbed => self.absorbed += 1,
+            RecordEnd::Ignored => self.ignored += 1,
         }
     }
 
     /// Records counted.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.accepted + self.rejected + self.republished + self.dead_letters + self.absorbed
+        self.accepted + self.rejected + self.republished + self.dead_letters + self.absorbed + self.ignored
     }
 }
 

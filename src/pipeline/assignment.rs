@@ -16,7 +16,8 @@ use crate::background::LevelChanges;
 use crate::causes;
 use crate::kafka::consumer::{Assigned, FetchedRecord, Revoked};
 use crate::kafka::topic_ids::Described;
-use crate::ledger::{NextOffset, TopicId, TopicPartition};
+use crate::ledger::{NextOffset, Source, TopicId, TopicPartition};
+use crate::mapping::{MapError, Mapping, Programs};
 
 /// Longest wait for batches under way before partitions are handed over. Well under max.poll.interval.ms.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(20);
@@ -47,6 +48,8 @@ pub(super) struct Assignment<M> {
     reading: Vec<Reading>,
     /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
     topics: HashMap<Arc<str>, Option<TopicId>>,
+    /// Which programs read the records of what was begun.
+    programs: Programs,
     /// Whether no partition is begun any more, since the memberships leave the group.
     leaving: bool,
     /// When it was said last that partitions cannot be taken over yet.
@@ -75,6 +78,7 @@ impl<M: GroupMember> Assignment<M> {
             assigned: Vec::new(),
             reading: Vec::new(),
             topics: HashMap::new(),
+            programs: Programs::default(),
             leaving: false,
             said: None,
             lost: None,
@@ -136,6 +140,27 @@ impl<M: GroupMember> Assignment<M> {
         Some(slice)
     }
 
+    /// Which programs read the records of what is assigned.
+    pub(super) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Reads a partition no further than to this record, which its mapping takes too long for. What was read before goes
+    /// on, and after a rewind or on another instance the record is tried again: a machine may have been busy.
+    pub(super) fn stop_before(&mut self, record: &Source) {
+        let mapping = self.programs.reading(record).map_or("", Mapping::name);
+        tracing::error!(
+            partition = %record.at, offset = %record.offset, mapping,
+            "stopped before this record: {}. Give a mapping that does not (`stock-verifier mapping test` shows what it does \
+             to a record), then start again",
+            MapError::TooSlow
+        );
+        self.reading.retain(|reading| reading.at != record.at);
+        self.ownership
+            .stopped()
+            .stop_for_now(&record.at, format!("offset {}: {}", record.offset, MapError::TooSlow));
+    }
+
     /// Takes over what the group gives to a membership, each partition from its own offset.
     pub(super) async fn assigned(&mut self, number: usize, assigned: Assigned) -> Result<(), Failure> {
         let member = self.members[number].clone();
@@ -150,6 +175,7 @@ impl<M: GroupMember> Assignment<M> {
             Ok(taken) => {
                 let from = taken.start_offsets();
                 self.topics.extend(taken.topics);
+                self.programs.extend(taken.programs);
                 for begun in taken.begun {
                     self.own(begun, assigned.epoch);
                 }
@@ -213,6 +239,7 @@ impl<M: GroupMember> Assignment<M> {
         member.set_taken_as(taken.taken_as);
         let epoch = member.read_only(from).await?;
         self.topics.extend(taken.topics);
+        self.programs.extend(taken.programs);
         for begun in taken.begun {
             self.own(begun, epoch);
         }

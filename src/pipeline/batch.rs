@@ -28,7 +28,18 @@ pub struct ReadRecord {
     /// The record as it came.
     pub record: Record,
     /// Its command, or why there is none.
-    pub command: Result<Command, Fault>,
+    pub command: Result<Command, NoCommand>,
+    /// Whether a mapping read it.
+    pub is_mapped: bool,
+}
+
+/// Why a record asks the ledger nothing.
+#[derive(Debug)]
+pub enum NoCommand {
+    /// None can be read from it.
+    Faulty(Fault),
+    /// Its mapping gives none.
+    Ignored,
 }
 
 /// What one walk through the stages carries.
@@ -129,13 +140,24 @@ impl Gathering {
     }
 }
 
+/// A record that waits for its answer.
+#[derive(Debug)]
+pub struct PendingRecord {
+    /// The record.
+    pub record: Record,
+    /// Why it asks nothing, if it does not.
+    pub no_command: Option<NoCommand>,
+    /// Whether a mapping read it.
+    pub is_mapped: bool,
+}
+
 /// What waits for its answers while the store decides.
 #[derive(Debug)]
 pub struct PendingBatch {
     /// One for each partition.
     pub slices: Vec<Slice>,
-    /// Each record, and the fault of one that asks nothing.
-    pub records: Vec<(Record, Option<Fault>)>,
+    /// The records, in the batch's order.
+    pub records: Vec<PendingRecord>,
     /// Counts the batch as under way.
     pub ticket: Ticket,
 }
@@ -152,15 +174,15 @@ impl ReadBatch {
     pub fn split(self) -> (store::CommandBatch, PendingBatch) {
         let mut requests = Vec::with_capacity(self.items.len());
         let mut records = Vec::with_capacity(self.items.len());
-        for ReadRecord { record, command } in self.items {
-            let fault = match command {
+        for ReadRecord { record, command, is_mapped } in self.items {
+            let no_command = match command {
                 Ok(command) => {
                     requests.push(Request { command, source: Some(record.source.clone()) });
                     None
                 }
-                Err(fault) => Some(fault),
+                Err(no_command) => Some(no_command),
             };
-            records.push((record, fault));
+            records.push(PendingRecord { record, no_command, is_mapped });
         }
         let advances = self
             .slices

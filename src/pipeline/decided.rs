@@ -1,6 +1,6 @@
 //! A decided batch: what it publishes, in portions, and what it counts.
 
-use super::batch::{PendingBatch, Slice, drop_ended};
+use super::batch::{NoCommand, PendingBatch, PendingRecord, Slice, drop_ended};
 use super::ownership::{Ownership, Ticket};
 use crate::event::{Channel, Fault, FaultCode, Outgoing, Record, dead_letter, read_strictly, result};
 use crate::kafka::transactional::{Refusal, RefusalCode};
@@ -10,8 +10,8 @@ use crate::store::Applied;
 /// What became of a record.
 #[derive(Debug)]
 enum Answer {
-    /// No command could be read from it.
-    Faulty(Fault),
+    /// It asked nothing.
+    NoCommand(NoCommand),
     /// The ledger's answer to its command.
     Outcome(Outcome),
 }
@@ -29,6 +29,8 @@ pub enum RecordEnd {
     DeadLetter(FaultCode),
     /// Nothing: a repetition.
     Absorbed,
+    /// Nothing: its mapping gives nothing for it.
+    Ignored,
 }
 
 /// A record with what it came to.
@@ -88,13 +90,13 @@ impl Decided {
         let ends = pending
             .records
             .into_iter()
-            .map(|(record, fault)| {
-                let answer = match fault {
-                    Some(fault) => Answer::Faulty(fault),
+            .map(|PendingRecord { record, no_command, is_mapped }| {
+                let answer = match no_command {
+                    Some(no_command) => Answer::NoCommand(no_command),
                     // Holds because a store answers every request, in their order.
                     None => Answer::Outcome(outcomes.next().expect("one outcome for each request")),
                 };
-                end(record, answer)
+                end(record, answer, is_mapped)
             })
             .collect();
         Self { slices: pending.slices, ends, epoch, _ticket: pending.ticket }
@@ -188,15 +190,16 @@ impl Decided {
 }
 
 /// What a record's answer is to the outside: a result, a dead letter, or nothing.
-fn end(record: Record, answer: Answer) -> EndedRecord {
+fn end(record: Record, answer: Answer, is_mapped: bool) -> EndedRecord {
     let (source, produced_ms) = (record.source.clone(), record.timestamp_ms);
-    let (end, event) = publish(record, answer);
+    let (end, event) = publish(record, answer, is_mapped);
     EndedRecord { source, produced_ms, end, event }
 }
 
-fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
+fn publish(record: Record, answer: Answer, is_mapped: bool) -> (RecordEnd, Option<Outgoing>) {
     let outcome = match answer {
-        Answer::Faulty(fault) => return letter(record, &fault, "read"),
+        Answer::NoCommand(NoCommand::Faulty(fault)) => return letter(record, &fault, "read"),
+        Answer::NoCommand(NoCommand::Ignored) => return (RecordEnd::Ignored, None),
         Answer::Outcome(Outcome::Decided(decision)) => {
             let published = if decision.accepted { RecordEnd::Accepted } else { RecordEnd::Rejected };
             return (published, Some(result(&decision, record.key.as_deref(), record.trace())));
@@ -212,8 +215,8 @@ fn publish(record: Record, answer: Answer) -> (RecordEnd, Option<Outgoing>) {
     }
     let fault = match outcome {
         Outcome::Conflict { first } => Fault::order_conflict(first.as_ref()),
-        // What an earlier version read no command from was a dead letter, perhaps not published yet.
-        Outcome::Undecided if let Err(fault) = read_strictly(&record) => {
+        // What an earlier version read no command from was a dead letter, perhaps not published yet. None had mappings.
+        Outcome::Undecided if !is_mapped && let Err(fault) = read_strictly(&record) => {
             return letter(record, &fault, "read");
         }
         Outcome::Undecided => Fault::undecided_below_position(),
@@ -259,7 +262,8 @@ mod tests {
             let value = Some(vec![b'x'; 10_000]);
             let record =
                 Record { source, key: None, value, headers: Vec::new(), timestamp_ms: None, decoded: None };
-            records.push((record, Some(Fault::new(FaultCode::NotJson, "no JSON"))));
+            let no_command = Some(NoCommand::Faulty(Fault::new(FaultCode::NotJson, "no JSON")));
+            records.push(PendingRecord { record, no_command, is_mapped: false });
         }
         let ticket = InFlight::default().enter();
         Decided::new(PendingBatch { slices, records, ticket }, Applied::default(), 0)

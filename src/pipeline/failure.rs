@@ -2,6 +2,7 @@
 
 use crate::kafka;
 use crate::ledger::TopicPartition;
+use crate::mapping::NotCompiled;
 use crate::store::StoreError;
 
 use super::recovery::Refusal;
@@ -30,6 +31,9 @@ pub enum Failure {
          `stock-verifier topics create`, then start with --accept-data-loss"
     )]
     TopicGone(String),
+    /// What read records before cannot be had any more.
+    #[error("a mapping that the ledger keeps does not compile any more")]
+    Mapping(#[source] NotCompiled),
 }
 
 impl Failure {
@@ -39,7 +43,7 @@ impl Failure {
         match self {
             Self::Kafka(kafka) => kafka.may_pass(),
             Self::Store(store) => store.is_transient(),
-            Self::Refused { .. } | Self::TopicGone(_) => false,
+            Self::Refused { .. } | Self::TopicGone(_) | Self::Mapping(_) => false,
         }
     }
 

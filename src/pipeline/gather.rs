@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::TopicNews;
 use super::assignment::Assignment;
-use super::batch::{Bounds, Gathering, ReadBatch, ReadRecord};
+use super::batch::{Bounds, Gathering, NoCommand, ReadBatch, ReadRecord};
 use super::decoding::Decoding;
 use super::ownership::{InFlight, Ownership};
 use super::ports::{GroupMember, RecordSource};
-use crate::event::read_command;
+use crate::event::{Reading, read_record};
 use crate::kafka::consumer::{ConsumerError, FetchedRecord, Incoming, Notice};
 
 /// The time between two rewinds. What cannot be taken over now is tried again.
@@ -181,16 +183,41 @@ impl<S: RecordSource> Gather<S> {
 
     /// Reads records into the batch until it is full.
     fn take_in(&mut self) {
+        let is_quick = self.fetched.len() == 0 || self.assignment.programs().are_none();
+        if is_quick || Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            self.read_in();
+        } else {
+            // A mapping may take its time: the runtime's other tasks go on elsewhere meanwhile.
+            block_in_place(|| self.read_in());
+        }
+    }
+
+    fn read_in(&mut self) {
         while !self.gathering.is_full() {
             let Some(fetched) = self.decoding.next_ready().or_else(|| self.fetched.next()) else { return };
             let Some(fetched) = self.decoding.decode(fetched, &self.ownership) else { continue };
             let Some(slice) = self.assignment.admit(&fetched) else { continue };
             let FetchedRecord { record, bytes, .. } = fetched;
-            let command = read_command(&record);
+            let mapping = self.assignment.programs().reading(&record.source);
+            let is_mapped = mapping.is_some();
+            let command = match read_record(&record, mapping) {
+                Reading::Command(command) => Ok(command),
+                Reading::Faulty(fault) => Err(NoCommand::Faulty(fault)),
+                Reading::Ignored => Err(NoCommand::Ignored),
+                Reading::TooSlow => {
+                    self.assignment.stop_before(&record.source);
+                    continue;
+                }
+            };
             // Below the ledger's position it may be decided already, by a version that did not look at keys.
             let is_new = !slice.expected.covers(record.source.offset);
-            let command = if is_new { record.check_key().and(command) } else { command };
-            self.gathering.push(ReadRecord { record, command }, bytes, slice, Instant::now());
+            let command = match record.check_key() {
+                Err(fault) if is_new && !matches!(command, Err(NoCommand::Ignored)) => {
+                    Err(NoCommand::Faulty(fault))
+                }
+                _ => command,
+            };
+            self.gathering.push(ReadRecord { record, command, is_mapped }, bytes, slice, Instant::now());
         }
     }
 

@@ -51,6 +51,7 @@ pub use verifier::{Settings, run};
 use crate::background::LevelChanges;
 use crate::causes;
 use crate::ledger::Outcome;
+use crate::mapping::Mappings;
 use crate::registry::Registry;
 use crate::store::{self, Applied, LedgerWriter};
 
@@ -82,6 +83,8 @@ pub struct Pipeline {
     pub bounds: Bounds,
     /// Whether to go on where records are gone.
     pub accept_data_loss: bool,
+    /// What reads records that are not commands as they are.
+    pub mappings: Mappings,
 }
 
 impl Pipeline {
@@ -102,6 +105,7 @@ impl Pipeline {
             store: Arc::clone(&self.store),
             ownership: Arc::clone(&ownership),
             accept_data_loss: self.accept_data_loss,
+            mappings: self.mappings.clone(),
         };
         let assignment = Assignment::new(
             members.clone(),

@@ -13,7 +13,8 @@ use super::recovery::{self, KnownOffsets, Refusal, Start};
 use crate::kafka;
 use crate::kafka::consumer::{JoinedAnew, Watermarks};
 use crate::kafka::topic_ids::Described;
-use crate::ledger::{NextOffset, TopicId, TopicPartition};
+use crate::ledger::{HeldProgram, NextOffset, TopicId, TopicPartition};
+use crate::mapping::{Mappings, Programs};
 use crate::store::{LedgerWriter, Position, StoreError};
 
 /// Longest wait for a topic that is not there: one just made is not known to every broker yet, and the group waits.
@@ -31,6 +32,8 @@ pub(super) struct TakeOver {
     pub ownership: Arc<Ownership>,
     /// Whether to go on where records are gone.
     pub accept_data_loss: bool,
+    /// What reads records from now on.
+    pub mappings: Mappings,
 }
 
 /// A partition that can be read from here on.
@@ -54,6 +57,8 @@ pub(super) struct TakenOver {
     pub begun: Vec<Begun>,
     /// Which topic each name means; `None` where Kafka does not say.
     pub topics: HashMap<Arc<str>, Option<TopicId>>,
+    /// Which programs read their records.
+    pub programs: Programs,
 }
 
 impl TakenOver {
@@ -132,7 +137,32 @@ impl TakeOver {
         }
         commit_start_offsets(member, &rest).await?;
         let topics = topics.into_iter().map(|(name, topic)| (name, topic.id().cloned())).collect();
-        Ok(TakenOver { taken_as, begun, topics })
+        let programs = self.hold_programs(&begun).await?;
+        Ok(TakenOver { taken_as, begun, topics, programs })
+    }
+
+    /// States which program reads each partition from the ledger's position on, before any record is read by it; what is
+    /// below was read by what the ledger says. An instance that does not know yet that it lost a partition can decide one
+    /// more batch past that position: if it has another mapping, those records count as read by this one.
+    async fn hold_programs(&self, begun: &[Begun]) -> Result<Programs, Failure> {
+        let now: Vec<HeldProgram> = begun
+            .iter()
+            .map(|Begun { at, start, .. }| HeldProgram {
+                at: at.clone(),
+                from: start.ledger,
+                program: self.mappings.of_topic(&at.topic).map(|mapping| mapping.text().to_owned()),
+            })
+            .collect();
+        let mut held = self.store.hold_programs(&now).await?;
+        held.retain(|held| now.iter().any(|now| now.at == held.at));
+        let mut programs = Programs::of(&held).map_err(Failure::Mapping)?;
+        // The one that is compiled already, by its own name.
+        for HeldProgram { at, from, program } in &now {
+            if let (Some(_), Some(mapping)) = (program, self.mappings.of_topic(&at.topic)) {
+                programs.hold_last(at, *from, mapping);
+            }
+        }
+        Ok(programs)
     }
 
     /// States where the ledger is, and of which topic, where it does not know that yet.

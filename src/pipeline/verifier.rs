@@ -22,6 +22,7 @@ use crate::causes;
 use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, RegistryArgs, TopicArgs};
 use crate::kafka::consumer::Memberships;
 use crate::kafka::transactional::Publisher;
+use crate::mapping::Mappings;
 use crate::registry::Registry;
 use crate::store::{LedgerWriter, VerifierStore};
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub workers: usize,
     /// Whether to go on where records are gone.
     pub accept_data_loss: bool,
+    /// What reads records that are not commands as they are.
+    pub mappings: Mappings,
     /// Whether the group may have members of an earlier version; the demo's has none, and its broker cannot be asked.
     pub may_have_older: bool,
 }
@@ -200,7 +203,7 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 
 /// A pipeline on Kafka.
 async fn pipeline<O: Observer>(worker: &Worker<O>, sharing: Sharing, stop: CancellationToken) -> Result<()> {
-    let Settings { kafka, group, topics, batch, accept_data_loss, .. } = &worker.settings;
+    let Settings { kafka, group, topics, batch, accept_data_loss, mappings, .. } = &worker.settings;
     // Init first: only then do the committed offsets hold all that a predecessor published.
     let publisher = Publisher::new(kafka, topics, &group.transactional_id(worker.number))?;
     let mut publisher = worker.observer.sink(publisher);
@@ -220,6 +223,7 @@ async fn pipeline<O: Observer>(worker: &Worker<O>, sharing: Sharing, stop: Cance
         stopped: worker.stopped.clone(),
         bounds: Bounds::from(*batch),
         accept_data_loss: *accept_data_loss,
+        mappings: mappings.clone(),
     };
     pipeline.run(worker.observer.source(memberships), publisher, stop).await
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use tokio::task::block_in_place;
 
@@ -20,8 +20,8 @@ use super::record_filter::Met;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Positions, Scope, check_schema, published_part};
 use crate::event::{
-    Channel, Fault, FaultCode, Record, TraceContext, dead_letter, read_as_decided, read_command,
-    read_strictly, result,
+    Channel, Fault, FaultCode, Reading, Record, TraceContext, dead_letter, read_mapped_as_decided,
+    read_record, read_strictly, result,
 };
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
@@ -29,6 +29,7 @@ use crate::ledger::{
     Action, Command, CommandKey, CommandKind, Decision, Id, Item, Movement, NextOffset, Offset, OrderState,
     Reason, Seq, Source, Stamp, Step, TopicPartition,
 };
+use crate::mapping::{MapError, Programs};
 use crate::store::{LedgerHistory, Snapshot};
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its ledger sequence, and
@@ -46,9 +47,17 @@ pub async fn with_topics(
 ) -> Result<AuditReport> {
     let levels = published_levels(store, scope).await?;
     let look = scope.look(store, &scope.sources()).await?;
-    let LedgerView { topics, ranges: chosen, running, committed, positions, incarnations, replaced, .. } =
-        look;
-    let mut snapshot = look.snapshot;
+    let LedgerView {
+        topics,
+        ranges: chosen,
+        running,
+        committed,
+        positions,
+        programs,
+        incarnations,
+        replaced,
+        mut snapshot,
+    } = look;
     let partitions: Vec<TopicPartition> = chosen.iter().map(|range| range.at.clone()).collect();
 
     let of_these = |all: &Positions| -> Positions {
@@ -85,14 +94,14 @@ pub async fn with_topics(
         scope,
         ranges: &ranges,
         positions: &positions,
+        programs: &programs,
         incarnations: &incarnations,
         letters_are_gone: !deleted.is_empty(),
     };
     let mut comparison = Comparison::new(over, Sums::default());
     comparison.levels = levels;
     verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
-    verifier.report.notes.extend(comparison.gone.notes());
-    verifier.report.notes.append(&mut comparison.remarks);
+    verifier.report.notes.extend(comparison.notes());
     let misplaced = std::mem::take(&mut comparison.misplaced);
     verifier.report.notes.extend(where_pieces_are(&mut *snapshot, misplaced).await?);
     verifier.report.unknown = comparison.met.unmet(scope.filter);
@@ -245,6 +254,7 @@ struct Over<'a> {
     scope: Scope<'a>,
     ranges: &'a [OffsetRange],
     positions: &'a Positions,
+    programs: &'a Programs,
     incarnations: &'a Incarnations,
     /// Whether dead letters were deleted from their topic, nobody knows which.
     letters_are_gone: bool,
@@ -266,6 +276,8 @@ struct Comparison<'a, R> {
     misplaced: Vec<Misplaced>,
     /// What the levels topic says, where it is looked at.
     levels: Option<PublishedLevels>,
+    /// Records that their mapping gives nothing for.
+    ignored: u64,
 }
 
 /// A line of a return or a confirmation that asks for an item of which its order has nothing.
@@ -312,6 +324,7 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             remarks: Vec::new(),
             misplaced: Vec::new(),
             levels: None,
+            ignored: 0,
         }
     }
 
@@ -330,7 +343,10 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             let mut steps = Vec::with_capacity(decided.len());
             let mut meant = HashSet::new();
             for (entry, record) in decided {
-                let read = record.map(|record| (read_as_decided(&record, &entry.decision), record));
+                let read = record.map(|record| {
+                    let mapping = self.over.programs.reading(&record.source);
+                    (read_mapped_as_decided(&record, &entry.decision, mapping).as_before(), record)
+                });
                 if let Some((Err(_), record)) = &read {
                     check_schema(record)?;
                 }
@@ -474,6 +490,17 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         }
     }
 
+    /// What is to be said beside the findings.
+    fn notes(&mut self) -> Vec<String> {
+        let mut notes: Vec<String> = self.gone.notes().collect();
+        notes.append(&mut self.remarks);
+        if self.ignored > 0 {
+            notes
+                .push(format!("{} records were ignored: their mapping gives nothing for them", self.ignored));
+        }
+        notes
+    }
+
     /// Adds a remark, while there is room.
     fn remark(&mut self, remark: impl FnOnce() -> String) {
         if self.remarks.len() < MOST_REMARKS {
@@ -521,17 +548,29 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         verifier: &mut DecisionVerifier,
         records: Vec<Record>,
     ) -> Result<()> {
-        let read: Vec<(Record, Result<Command, Fault>)> = records
-            .into_iter()
-            .map(|record| {
-                let command = read_command(&record);
-                (record, command)
-            })
-            .collect();
+        let mut read_records: Vec<(Record, Result<Command, Fault>)> = Vec::with_capacity(records.len());
+        for record in records {
+            let command = match read_record(&record, self.over.programs.reading(&record.source)) {
+                Reading::Command(command) => Ok(command),
+                Reading::Faulty(fault) => Err(fault),
+                Reading::Ignored => {
+                    self.ignored += 1;
+                    continue;
+                }
+                Reading::TooSlow => {
+                    bail!(
+                        "{}: {}, so nobody can say how it should have ended",
+                        record.source,
+                        MapError::TooSlow
+                    )
+                }
+            };
+            read_records.push((record, command));
+        }
         let ids: HashSet<&Id> =
-            read.iter().filter_map(|(_, command)| Some(&command.as_ref().ok()?.key.id)).collect();
+            read_records.iter().filter_map(|(_, command)| Some(&command.as_ref().ok()?.key.id)).collect();
         let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
-        for (record, command) in read {
+        for (record, command) in read_records {
             match &command {
                 Ok(command) => self.met.command(self.over.scope.filter, command),
                 Err(fault) => self.meet_faulty(&record, fault),
@@ -573,7 +612,9 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
                         self.expect_letter(verifier, record, &fault, "decide");
                     }
                     // An earlier version read no command from it.
-                    None if let Err(fault) = read_strictly(&record) => {
+                    None if !self.is_mapped(&record)
+                        && let Err(fault) = read_strictly(&record) =>
+                    {
                         self.expect_letter(verifier, record, &fault, "read");
                     }
                     None if command.action == Action::Expire => verifier.report.absorbed += 1,
@@ -584,6 +625,11 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a mapping read a record: no earlier version did it otherwise.
+    fn is_mapped(&self, record: &Record) -> bool {
+        self.over.programs.reading(&record.source).is_some()
     }
 
     /// A record that is no command is about an id where it is keyed by it, as far as anybody can say.
@@ -600,7 +646,8 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
     /// What is a command now, or a dead letter of this class, may have been another dead letter of an earlier version: nobody
     /// can tell which version met it.
     fn allow_letter(&mut self, record: &Record, now: Option<FaultCode>) {
-        if let Err(fault) = read_strictly(record)
+        if !self.is_mapped(record)
+            && let Err(fault) = read_strictly(record)
             && now != Some(fault.code)
             && let Some(event) = Event::expected(&dead_letter(record.clone(), &fault, "read"))
         {

@@ -12,13 +12,14 @@ use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::{RowComparison, compare_rows};
 use super::scope::{Scope, check_fits, check_schema};
-use crate::event::{Record, missing_schema, read_as_decided, read_command};
+use crate::event::{Record, missing_schema, read_mapped_as_decided, read_record};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
-    Action, Command, Decision, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId, TopicPartition,
-    reconstruct,
+    Action, Command, Decision, HeldProgram, NextOffset, Outcome, Request, Seq, Sequenced, Stamp, TopicId,
+    TopicPartition, reconstruct,
 };
+use crate::mapping::{Mappings, Programs};
 use crate::store::{Advance, CommandBatch, LedgerAdmin, LedgerHistory, Position, Snapshot, Store};
 
 /// What was made again.
@@ -41,7 +42,7 @@ pub struct RebuildReport {
 /// Following the old ledger, each record is decided at the ledger sequence and time it was decided before, and the two are
 /// compared to the row in the end. Without one, records are decided in the order of their timestamps, at their
 /// timestamps: each partition's in its own order, so that every rule holds; but which of two orders came first, where
-/// they were on different partitions, may come out otherwise than it did.
+/// they were on different partitions, may come out otherwise than it did. They are read by these `mappings` then.
 ///
 /// # Errors
 /// When records were deleted, `into` holds something else, or something cannot be read or written.
@@ -49,6 +50,7 @@ pub async fn rebuild(
     old: Option<&dyn LedgerHistory>,
     into: &dyn Store,
     scope: Scope<'_>,
+    mappings: &Mappings,
     execute: bool,
     progress: &Progress,
 ) -> Result<RebuildReport> {
@@ -84,10 +86,12 @@ pub async fn rebuild(
         ranges.push(whole);
     }
     let mut incarnations = Incarnations::default();
+    let mut held = Vec::new();
     let end = match &mut old {
         Some(old) => {
             let end = old.positions().await?;
             incarnations = Incarnations::of(old.incarnations().await?);
+            held = old.programs().await?;
             check_same(&block_in_place(|| incarnations.replaced(&topics, &scope.sources(), &end))?)?;
             block_in_place(|| check_fits(&topics, &ranges, &committed, &end))?;
             check_same_beginning(&mut **old, into, last).await?;
@@ -102,6 +106,10 @@ pub async fn rebuild(
     for range in &mut ranges {
         range.from = positions.get(&range.at).copied().unwrap_or(range.from).min(range.to);
     }
+    if old.is_none() {
+        // Nobody knows what read which record: all by what is given now.
+        held = held_by(mappings, &partitions);
+    }
     let topic_ids = topic_ids(&topics, scope, &incarnations, end.keys())?;
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
     if !execute {
@@ -109,7 +117,8 @@ pub async fn rebuild(
         return Ok(report);
     }
 
-    let mut restorer = Restorer { into, positions, restored: 0 };
+    into.hold_programs(&held).await?;
+    let mut restorer = Restorer { into, positions, programs: Programs::of(&held)?, restored: 0 };
     match &mut old {
         Some(old) => restorer.follow(&mut **old, &topics, &ranges, &incarnations, last, progress).await?,
         None => restorer.by_time(&topics, &ranges, last, progress).await?,
@@ -131,6 +140,15 @@ pub async fn rebuild(
         report.differences = differences;
     }
     Ok(report)
+}
+
+/// As if these had read all records of their topics.
+fn held_by(mappings: &Mappings, partitions: &[TopicPartition]) -> Vec<HeldProgram> {
+    let held = partitions.iter().filter_map(|at| {
+        let program = mappings.of_topic(&at.topic)?.text().to_owned();
+        Some(HeldProgram { at: at.clone(), from: NextOffset(0), program: Some(program) })
+    });
+    held.collect()
 }
 
 /// Which topic each partition's decisions are of: as the old ledger has it, else as Kafka says.
@@ -192,6 +210,7 @@ async fn check_same_beginning(
 struct Restorer<'a> {
     into: &'a dyn LedgerAdmin,
     positions: HashMap<TopicPartition, NextOffset>,
+    programs: Programs,
     restored: u64,
 }
 
@@ -242,7 +261,7 @@ impl Restorer<'_> {
                         decision.key
                     );
                 }
-                page.requests.push(request(&entry, record)?);
+                page.requests.push(request(&entry, record, &self.programs)?);
             }
             self.write(page).await?;
             progress.add(done)?;
@@ -280,7 +299,8 @@ impl Restorer<'_> {
                             record.source
                         );
                     }
-                    if let Ok(command) = read_command(&record) {
+                    if let Ok(command) = read_record(&record, self.programs.reading(&record.source)).command()
+                    {
                         page.requests.push(Request { command, source: Some(record.source) });
                         page.sequences.push(next);
                         next.seq.0 += 1;
@@ -311,17 +331,21 @@ impl Restorer<'_> {
 }
 
 /// The command of a decision: of its record, or, where an operator gave it, of what the decision says.
-fn request(entry: &Entry, record: Option<Record>) -> Result<Request> {
+fn request(entry: &Entry, record: Option<Record>, programs: &Programs) -> Result<Request> {
     let Decision { key, source, digest, .. } = &*entry.decision;
     let command = match (record, source) {
-        (Some(record), _) => match read_as_decided(&record, &entry.decision) {
-            Ok(command) => command,
-            Err(fault) => {
-                check_schema(&record)?;
-                let why = format!("{key} was decided, but its record {} is no command now", record.source);
-                return Err(anyhow::Error::new(fault).context(why));
+        (Some(record), _) => {
+            let mapping = programs.reading(&record.source);
+            match read_mapped_as_decided(&record, &entry.decision, mapping).as_before() {
+                Ok(command) => command,
+                Err(fault) => {
+                    check_schema(&record)?;
+                    let why =
+                        format!("{key} was decided, but its record {} is no command now", record.source);
+                    return Err(anyhow::Error::new(fault).context(why));
+                }
             }
-        },
+        }
         (None, Some(source)) => {
             bail!("{key} was decided from {source}, where the topic has no record any more")
         }

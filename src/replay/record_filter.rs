@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
-use crate::event::{Record, read_command};
+use crate::event::{Record, read_record};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
 use crate::ledger::{Command, CommandKey, Id, NextOffset, Set, Sku, TopicPartition, visible};
+use crate::mapping::Mapping;
 
 /// Where to begin, or to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,11 +231,11 @@ impl RecordFilter {
 
     /// Whether this record is meant, by what it says. One that says nothing readable is meant by its offset alone.
     #[must_use]
-    pub fn wants(&self, record: &Record) -> bool {
+    pub fn wants(&self, record: &Record, mapping: Option<&Mapping>) -> bool {
         if !self.looks_inside() {
             return true;
         }
-        read_command(record).is_ok_and(|command| self.wants_command(&command))
+        read_record(record, mapping).command().is_ok_and(|command| self.wants_command(&command))
     }
 
     /// Whether this command is meant.

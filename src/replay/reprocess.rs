@@ -13,12 +13,13 @@ use super::record_filter::Met;
 use super::scope::{LedgerView, Scope};
 use super::{Progress, Stopped};
 use crate::event::{
-    Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, Repair, read_command,
+    Channel, ERROR_HEADERS, Header, OMITTED_HEADERS, Outgoing, OutgoingHeader, Record, Repair, read_record,
 };
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::sender::{Lost, Sender};
 use crate::kafka::topics::Topics;
 use crate::ledger::{Action, Id, NextOffset, Source, TopicPartition};
+use crate::mapping::{Mapping, Mappings, Programs};
 use crate::store::{LedgerHistory, Snapshot};
 
 /// Commands sent at once.
@@ -112,6 +113,7 @@ pub async fn reprocess(
     scope: Scope<'_>,
     from: &From,
     repairs: &Repairs,
+    mappings: &Mappings,
     execute: bool,
     progress: &Progress,
 ) -> Result<ReprocessReport> {
@@ -123,7 +125,7 @@ pub async fn reprocess(
     if matches!(from, From::Sources) {
         look.check_fits()?;
     }
-    let LedgerView { topics, ranges, positions, mut snapshot, .. } = look;
+    let LedgerView { topics, ranges, positions, programs, mut snapshot, .. } = look;
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
     // Made only to send: an idempotent producer asks Kafka for an id at once, which who only looks may not have.
     let sender = if execute { Some(Arc::new(Sender::new(scope.kafka, names)?)) } else { None };
@@ -160,8 +162,10 @@ pub async fn reprocess(
             return Ok(report);
         }
         report.records += read as u64;
-        let page = block_in_place(|| repaired(scope, &topics, page, repairs, &mut used, &mut report))?;
-        let commands = commands_of(&mut *snapshot, scope, page, &mut report, &mut met).await?;
+        let readers = Readers { mappings, programs: &programs };
+        let page =
+            block_in_place(|| repaired(scope, readers, &topics, page, repairs, &mut used, &mut report))?;
+        let commands = commands_of(&mut *snapshot, scope, readers, page, &mut report, &mut met).await?;
         report.sent += commands.len() as u64;
         if let Some(sender) = sender.as_ref().filter(|_| !commands.is_empty()) {
             let lost = sender.send(commands).await.context(PARTLY_SENT)?;
@@ -173,6 +177,24 @@ pub async fn reprocess(
             report.stopped_at = Some(ends);
             return Ok(report);
         }
+    }
+}
+
+/// By what a record is read that was a dead letter, or is asked again.
+#[derive(Clone, Copy)]
+struct Readers<'a> {
+    /// What is given now.
+    mappings: &'a Mappings,
+    /// What read its topic before.
+    programs: &'a Programs,
+}
+
+impl<'a> Readers<'a> {
+    /// The mapping given for the topic that it came from, for that reads it when it is sent there; else what reads the
+    /// partition's records last.
+    fn of(self, origin: &Source) -> Option<&'a Mapping> {
+        let given = self.mappings.of_topic(&origin.at.topic).map(|mapping| &**mapping);
+        given.or_else(|| self.programs.last(&origin.at))
     }
 }
 
@@ -198,6 +220,7 @@ fn wanted(from: &From, record: Record) -> Option<(Record, Source)> {
 /// The records of a page that are meant, repaired. `used` learns which were named.
 fn repaired(
     scope: Scope<'_>,
+    readers: Readers<'_>,
     topics: &Topics,
     page: Vec<(Record, Source)>,
     repairs: &Repairs,
@@ -206,7 +229,7 @@ fn repaired(
 ) -> Result<Vec<(Record, Source)>> {
     let mut repaired = Vec::with_capacity(page.len());
     for (mut record, origin) in page {
-        if !repairs.change() && !scope.filter.wants(&record) {
+        if !repairs.change() && !scope.filter.wants(&record, readers.of(&origin)) {
             continue;
         }
         let source = record.source.clone();
@@ -239,13 +262,14 @@ fn repaired(
 async fn commands_of(
     snapshot: &mut dyn Snapshot,
     scope: Scope<'_>,
+    readers: Readers<'_>,
     page: Vec<(Record, Source)>,
     report: &mut ReprocessReport,
     met: &mut Met,
 ) -> Result<Vec<(Outgoing, Option<TopicPartition>)>> {
     let mut commands = Vec::new();
     for (record, origin) in page {
-        let command = read_command(&record).map_err(|fault| fault.to_string());
+        let command = block_in_place(|| read_record(&record, readers.of(&origin))).command();
         if let Ok(command) = &command {
             met.command(scope.filter, command);
         }

@@ -12,7 +12,7 @@ use super::record_filter::Met;
 use super::scope::{LedgerView, Scope, published_part};
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
-use crate::event::{Outgoing, Record, read_command, result};
+use crate::event::{Outgoing, Reading, Record, read_record, result};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::transactional::{PublishError, PublishRequest, Publisher};
 use crate::ledger::{Id, NextOffset, TopicPartition};
@@ -58,7 +58,7 @@ pub async fn republish(
 ) -> Result<RepublishReport> {
     let look = scope.look(store, &scope.sources()).await?;
     look.check_fits()?;
-    let LedgerView { topics, ranges, committed, positions, incarnations, mut snapshot, .. } = look;
+    let LedgerView { topics, ranges, committed, positions, programs, incarnations, mut snapshot, .. } = look;
     // What is decided and not published yet, the verifier itself publishes.
     let ranges = published_part(ranges, &positions, &committed);
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
@@ -100,6 +100,13 @@ pub async fn republish(
         let read = page.len();
         let ends: Vec<_> =
             page.iter().map(|record| (record.source.at.clone(), record.source.offset.next())).collect();
+        let page: Vec<(Record, Reading)> = block_in_place(|| {
+            let read = |record: Record| {
+                let reading = read_record(&record, programs.reading(&record.source));
+                (record, reading)
+            };
+            page.into_iter().map(read).collect()
+        });
         let events = events_of(&mut *snapshot, scope, &incarnations, page, &mut report, &mut met).await?;
         if let Some(publisher) = &mut publisher {
             block_in_place(|| publish(publisher, &events))?;
@@ -118,13 +125,13 @@ async fn events_of(
     snapshot: &mut dyn Snapshot,
     scope: Scope<'_>,
     incarnations: &Incarnations,
-    page: Vec<Record>,
+    page: Vec<(Record, Reading)>,
     report: &mut RepublishReport,
     met: &mut Met,
 ) -> Result<Vec<Outgoing>> {
     let mut commands = Vec::new();
-    for record in page {
-        match read_command(&record) {
+    for (record, reading) in page {
+        match reading.command() {
             Ok(command) if scope.filter.wants_command(&command) => {
                 met.command(scope.filter, &command);
                 commands.push((record, command.key));

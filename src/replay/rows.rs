@@ -6,7 +6,9 @@ use std::fmt::{self, Display};
 use anyhow::Result;
 
 use super::replay_state::PAGE;
-use crate::ledger::{Decision, Hold, Id, Item, Level, NextOffset, OrderStock, Seq, TopicPartition};
+use crate::ledger::{
+    Decision, HeldProgram, Hold, Id, Item, Level, NextOffset, OrderStock, Seq, TopicPartition,
+};
 use crate::store::{ItemLevel, Snapshot, StoredMovement};
 
 /// Differences that are shown; a rebuilt ledger should have none.
@@ -87,6 +89,11 @@ pub(super) async fn compare_rows(old: &mut dyn Snapshot, new: &mut dyn Snapshot)
         BTreeMap::from_iter(positions).into_iter().collect()
     };
     differ(&mut comparison, "position of", sorted(there), sorted(here));
+    let keyed = |programs: Vec<HeldProgram>| -> Vec<_> {
+        programs.into_iter().map(|held| (format!("{} from offset {} on", held.at, held.from), held)).collect()
+    };
+    let (there, here) = (keyed(old.programs().await?), keyed(new.programs().await?));
+    differ(&mut comparison, "mapping of", there, here);
     Ok(comparison)
 }
 
@@ -174,6 +181,12 @@ impl Row for OrderStock {
 impl Row for Hold {
     fn columns(&self) -> Vec<(&'static str, String)> {
         vec![("ends", self.expires_at.rfc3339()), ("partition", or_none(self.at.as_ref()))]
+    }
+}
+
+impl Row for HeldProgram {
+    fn columns(&self) -> Vec<(&'static str, String)> {
+        vec![("program", or_none(self.program.as_ref()))]
     }
 }
 

@@ -12,6 +12,7 @@ use crate::event::{Record, missing_schema};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
+use crate::mapping::Programs;
 use crate::registry::Registry;
 use crate::store::{LedgerHistory, Snapshot};
 
@@ -44,6 +45,8 @@ pub(super) struct LedgerView {
     pub(super) running: bool,
     pub(super) committed: Positions,
     pub(super) positions: Positions,
+    /// Which programs read the records.
+    pub(super) programs: Programs,
     /// Which topics the ledger's decisions are of.
     pub(super) incarnations: Incarnations,
     /// Those of the chosen topics that are not these.
@@ -94,8 +97,19 @@ impl<'a> Scope<'a> {
         let mut snapshot = store.snapshot().await?;
         let positions = snapshot.positions().await?;
         let incarnations = Incarnations::of(snapshot.incarnations().await?);
+        let programs = Programs::of(&snapshot.programs().await?)?;
         let replaced = block_in_place(|| incarnations.replaced(&topics, of, &positions))?;
-        Ok(LedgerView { topics, ranges, running, committed, positions, incarnations, replaced, snapshot })
+        Ok(LedgerView {
+            topics,
+            ranges,
+            running,
+            committed,
+            positions,
+            programs,
+            incarnations,
+            replaced,
+            snapshot,
+        })
     }
 }
 

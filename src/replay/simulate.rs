@@ -12,7 +12,7 @@ use super::incarnations::check_same;
 use super::join::Join;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Scope, check_schema};
-use crate::event::read_as_decided;
+use crate::event::read_mapped_as_decided;
 use crate::kafka::reader::OffsetRange;
 use crate::ledger::{
     Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Request, Seq, Sequenced, Stamp,
@@ -85,7 +85,7 @@ pub async fn simulate(
 ) -> Result<SimulationReport> {
     let look = scope.look(store, &scope.sources()).await?;
     check_same(&look.replaced)?;
-    let LedgerView { topics, ranges, incarnations, mut snapshot, .. } = look;
+    let LedgerView { topics, ranges, programs, incarnations, mut snapshot, .. } = look;
     progress.expect(snapshot.count().await? + ranges.iter().map(OffsetRange::span).sum::<u64>());
     let directory = tempfile::tempdir().context("cannot make a directory for the simulation's ledger")?;
     let file = directory.path().join("simulation.db");
@@ -112,7 +112,8 @@ pub async fn simulate(
             }
             let command = match &record {
                 Some(record) => {
-                    let read = read_as_decided(record, &entry.decision).ok();
+                    let mapping = programs.reading(&record.source);
+                    let read = read_mapped_as_decided(record, &entry.decision, mapping).command().ok();
                     if read.is_none() {
                         check_schema(record)?;
                     }

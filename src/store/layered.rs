@@ -9,7 +9,7 @@ use super::{
     Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position,
     StoreError, StoredOrder, VerifierStore, WorkQueue,
 };
-use crate::ledger::{CommandKey, Decision, Id, Item, Sku, TopicPartition};
+use crate::ledger::{CommandKey, Decision, HeldProgram, Id, Item, Sku, TopicPartition};
 
 /// Stands around a ledger, and sees what is applied and taken. By default it adds nothing.
 #[async_trait]
@@ -70,6 +70,10 @@ impl<L: Layer> LedgerWriter for Layered<L> {
         now: &Position,
     ) -> Result<(), StoreError> {
         self.0.inner().set_position(at, was, now).await
+    }
+
+    async fn hold_programs(&self, now: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError> {
+        self.0.inner().hold_programs(now).await
     }
 
     fn connection_epoch(&self) -> u64 {

@@ -39,6 +39,7 @@ mod layered;
 pub mod memory;
 mod offline;
 pub mod postgres;
+mod programs;
 mod queries;
 pub mod sqlite;
 mod stored_order;

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::ledger::{
-    Decision, Id, Item, NextOffset, Outcome, Reason, Request, Seq, TopicId, TopicPartition,
+    Decision, HeldProgram, Id, Item, NextOffset, Outcome, Reason, Request, Seq, TopicId, TopicPartition,
 };
 use stock_verifier::store::{Advance, CommandBatch, LedgerHistory, Position, Store, StoreError};
 
@@ -52,6 +52,7 @@ on_every_store![
     a_position_never_moves_back_and_can_be_placed,
     positions_of_partitions_are_kept_apart,
     a_position_is_set_only_where_it_is_what_it_was,
+    which_program_reads_a_partition_is_noted_where_it_changes,
     how_far_results_are_published_is_kept_and_never_falls,
     decisions_know_which_topic_of_a_name_they_are_of,
     a_ledger_is_of_one_group_until_another_takes_it_over,
@@ -494,6 +495,38 @@ async fn a_position_is_set_only_where_it_is_what_it_was(database: Arc<TestDataba
     store.apply(&CommandBatch { advances: vec![advance(0, 3, 8)], ..CommandBatch::default() }).await.unwrap();
     changed(store.set_position(&partition(0), seen.as_ref(), &bare(3)).await);
     assert_eq!(positions(&*store, &[0]).await, [Some(8)]);
+}
+
+async fn which_program_reads_a_partition_is_noted_where_it_changes(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    let held = |number: i32, from: i64, program: Option<&str>| HeldProgram {
+        at: partition(number),
+        from: NextOffset(from),
+        program: program.map(str::to_owned),
+    };
+    assert_eq!(store.hold_programs(&[]).await.unwrap(), []);
+    // One that was always read as it is leaves no trace.
+    assert_eq!(store.hold_programs(&[held(0, 7, None), held(1, 0, None)]).await.unwrap(), []);
+    let first = held(1, 10, Some("{a: 'ö'}\n"));
+    let only = vec![first.clone()];
+    assert_eq!(store.hold_programs(&[held(0, 7, None), first.clone()]).await.unwrap(), only);
+    // The same again, from further on or from there: nothing changes.
+    for from in [10, 25] {
+        let again = HeldProgram { from: NextOffset(from), ..first.clone() };
+        assert_eq!(store.hold_programs(&[again]).await.unwrap(), only);
+    }
+    let (second, other, none) = (held(1, 30, Some("2")), held(0, 3, Some("1")), held(1, 40, None));
+    let all = [other.clone(), first.clone(), second.clone(), none.clone()];
+    store.hold_programs(&[second.clone(), other.clone()]).await.unwrap();
+    assert_eq!(store.hold_programs(std::slice::from_ref(&none)).await.unwrap(), all);
+    assert_eq!(store.snapshot().await.unwrap().programs().await.unwrap(), all);
+    // From where nothing was decided yet another counts, and what was noted there never read anything.
+    let third = held(1, 30, Some("3"));
+    assert_eq!(
+        store.hold_programs(std::slice::from_ref(&third)).await.unwrap(),
+        [other.clone(), first.clone(), third]
+    );
+    assert_eq!(store.hold_programs(&[held(1, 20, first.program.as_deref())]).await.unwrap(), [other, first]);
 }
 
 async fn how_far_results_are_published_is_kept_and_never_falls(database: Arc<TestDatabase>) {

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use stock_verifier::event::{Record, read_command};
+use stock_verifier::event::{Header, Reading, Record, read_command};
 use stock_verifier::ledger::{Command, Offset, Source, TopicPartition};
+use stock_verifier::mapping::{Mapping, PRESETS};
 
 use super::FORMATS;
 use crate::support::process::program;
@@ -52,6 +53,81 @@ fn the_lines_of_a_block_are_one_command() {
             others += 1;
         }
         assert!(others > 0, "nothing beside {plain:?}");
+    }
+}
+
+/// A record as `kcat -J` prints it.
+fn printed(text: &str) -> Record {
+    let printed: serde_json::Value = serde_json::from_str(text).unwrap();
+    let headers = printed["headers"].as_array().cloned().unwrap_or_default();
+    let header = |pair: &[serde_json::Value]| Header {
+        name: pair[0].as_str().unwrap().to_owned(),
+        value: Some(pair[1].as_str().unwrap().as_bytes().to_vec()),
+    };
+    Record {
+        source: Source { at: TopicPartition::new("orders", 0), offset: Offset(0) },
+        key: printed["key"].as_str().map(|key| key.as_bytes().to_vec()),
+        value: Some(printed["payload"].to_string().into_bytes()),
+        headers: headers.chunks(2).map(header).collect(),
+        timestamp_ms: None,
+        decoded: None,
+    }
+}
+
+#[test]
+fn each_recipe_makes_the_command_below_it_and_passes_over_what_is_of_another_kind() {
+    let blocks = blocks("Recipes");
+    let recipes = blocks.chunks(3);
+    assert_eq!(recipes.len(), 6);
+    for recipe in recipes {
+        let [
+            Block { text: record, language: "json" },
+            Block { text: program, language: "jq" },
+            Block { text: command, .. },
+        ] = recipe
+        else {
+            panic!("a record, a program and a command")
+        };
+        let mapping =
+            Mapping::compile("docs/formats.md", program).unwrap_or_else(|error| panic!("{error}\n{program}"));
+        let made = stock_verifier::event::read_record(&printed(record), Some(&mapping));
+        assert_eq!(made, Reading::Command(read(command.trim())), "{program}");
+        let other = record.replace("Placed", "Paid").replace("OrderSubmitted", "OrderPaid");
+        let other =
+            other.replace("OrderCreatedEvent", "OrderPaidEvent").replace("order_created", "order_paid");
+        let other = other.replace("Unshipped", "Shipped").replace("\"orderCreated\"", "\"orderPaid\"");
+        assert_ne!(&other, record, "{program}");
+        let made = stock_verifier::event::read_record(&printed(&other), Some(&mapping));
+        assert_eq!(made, Reading::Ignored, "{program}");
+    }
+}
+
+#[test]
+fn the_commands_about_mappings_are_taken_and_the_built_in_ones_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let order = r#"{"type":"order.created","order_id":"o-1","lines":[{"sku":"MUG","quantity":2}]}"#;
+    fs::write(folder.path().join("orders.jsonl"), order).unwrap();
+    fs::write(folder.path().join("shop.jq"), ".").unwrap();
+    let mut commands = 0;
+    for Block { text, .. } in blocks("Mappings") {
+        for line in text.lines() {
+            let mut command = program();
+            command.current_dir(folder.path()).args(line.split_whitespace().skip(1));
+            if !line.contains("orders.jsonl") {
+                // Runs on servers, which other tests let it do: here only that it takes these arguments.
+                command.arg("--help");
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            commands += 1;
+        }
+    }
+    assert_eq!(commands, 4);
+    let section = FORMATS.split("\n## ").find(|section| section.starts_with("Mappings")).unwrap();
+    let named: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    for preset in PRESETS {
+        assert!(named.contains(&preset.name), "{} is not in the table", preset.name);
     }
 }
 

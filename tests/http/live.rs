@@ -130,7 +130,7 @@ fn full() -> Glance {
     };
     let counted = |kind, reason, count| DecisionCount { kind, reason, count };
     Glance {
-        ends: Ends { accepted: 5, rejected: 3, republished: 1, dead_letters: 1, absorbed: 2 },
+        ends: Ends { accepted: 5, rejected: 3, republished: 1, dead_letters: 1, absorbed: 2, ignored: 0 },
         decisions: vec![
             counted(CommandKind::OrderCreated, None, 5),
             counted(CommandKind::OrderCreated, Some("unknown_sku"), 2),

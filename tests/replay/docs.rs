@@ -26,6 +26,7 @@ fn every_command_of_the_runbook_works() {
     std::fs::write(scene.file("stock.csv"), "sku,available\nSKU-001,10\n").unwrap();
     std::fs::write(scene.file("patch.json"), r#"{"type":"order.created"}"#).unwrap();
     std::fs::write(scene.file("headers.json"), r#"{"ce_type":"order.created"}"#).unwrap();
+    std::fs::write(scene.file("shop.jq"), ".").unwrap();
     let letters = scene.kafka.read(&scene.topic("dead"));
     let line = serde_json::json!({"record": letters[0].source.to_string(), "patch": {"order_id": "o-9"}});
     std::fs::write(scene.file("repairs.jsonl"), line.to_string()).unwrap();
@@ -34,7 +35,8 @@ fn every_command_of_the_runbook_works() {
     for line in RUNBOOK.lines() {
         inside = if inside { line != "```" } else { line == "```sh" };
         if let Some(command) = line.strip_prefix("stock-verifier ").filter(|_| inside) {
-            commands.push(command.split('#').next().unwrap().replace("stock.again", &again));
+            let command = command.split('#').next().unwrap().replace("stock.again", &again);
+            commands.push(command.replace("--mapping orders=", &format!("--mapping {}=", scene.orders())));
         }
     }
     assert!(commands.len() > 12, "{commands:?}");

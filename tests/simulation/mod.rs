@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::background::LevelChanges;
 use stock_verifier::ledger::NextOffset;
+use stock_verifier::mapping::Mappings;
 use stock_verifier::observe::Metrics;
 use stock_verifier::pipeline::batch::Bounds;
 use stock_verifier::pipeline::ports::Observer as _;
@@ -99,6 +100,7 @@ fn run(world: &World, batch: usize, fate: Fate) -> Ended {
             stopped: StoppedPartitions::default(),
             bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
             accept_data_loss: false,
+            mappings: Mappings::default(),
         };
         let stop = CancellationToken::new();
         // Watched, as in the program: whoever watches must change nothing.

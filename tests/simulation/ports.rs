@@ -15,7 +15,7 @@ use stock_verifier::kafka::consumer::{
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
 use stock_verifier::kafka::transactional::PublishError;
-use stock_verifier::ledger::{NextOffset, Outcome, TopicPartition};
+use stock_verifier::ledger::{HeldProgram, NextOffset, Outcome, TopicPartition};
 use stock_verifier::pipeline::Portion;
 use stock_verifier::pipeline::ports::{GroupCommitted, GroupMember, GroupOffsets, RecordSource, ResultSink};
 use stock_verifier::store::{Applied, CommandBatch, LedgerWriter, Position, StoreError};
@@ -320,6 +320,11 @@ impl LedgerWriter for World {
         let done = self.database.set_position(at, was, now).await;
         self.step().await;
         done
+    }
+
+    async fn hold_programs(&self, now: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError> {
+        self.step().await;
+        self.database.hold_programs(now).await
     }
 
     fn connection_epoch(&self) -> u64 {

@@ -19,9 +19,10 @@ use self::record_filter::{ChoiceArgs, RangeArgs};
 use super::findings::ReportJson;
 use super::progress::Shown;
 use super::stock::read_levels_file;
-use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
+use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, mappings, open_ledger, open_or_stand_in, open_url};
 use crate::config::{
-    DatabaseArgs, DatabaseUrl, KafkaArgs, RegistryArgs, SecretParser, TopicArgs, parse_database_url,
+    DatabaseArgs, DatabaseUrl, KafkaArgs, MappingArgs, RegistryArgs, SecretParser, TopicArgs,
+    parse_database_url,
 };
 use crate::console;
 use crate::event::FaultCode;
@@ -112,6 +113,9 @@ pub struct ReprocessArgs {
     #[command(flatten)]
     patches: PatchArgs,
 
+    #[command(flatten)]
+    mappings: MappingArgs,
+
     /// Do it; else it is only said what would be done
     #[arg(long)]
     execute: bool,
@@ -143,6 +147,8 @@ pub struct RebuildArgs {
     #[arg(long)]
     execute: bool,
 
+    #[command(flatten)]
+    mappings: MappingArgs,
     #[command(flatten)]
     common: Common,
 }
@@ -245,6 +251,7 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
 async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
     let repairs = args.patches.repairs()?;
+    let mappings = mappings::load(&args.mappings, &args.common.topics)?;
     let from = if args.dead_letters {
         reprocess::From::DeadLetters(args.error.iter().cloned().collect::<BTreeSet<_>>())
     } else {
@@ -253,7 +260,8 @@ async fn reprocess(args: ReprocessArgs) -> Result<ExitCode> {
     let store = args.common.ledger().await?;
     let shown = Shown::new(if args.execute { "asking again" } else { "looking" });
     let scope = args.common.scope(&filter);
-    let report = reprocess::reprocess(&*store, scope, &from, &repairs, args.execute, &shown.progress).await;
+    let report =
+        reprocess::reprocess(&*store, scope, &from, &repairs, &mappings, args.execute, &shown.progress).await;
     drop(shown);
     store.close().await;
     let report = report?;
@@ -275,6 +283,7 @@ fn stopped(at: Option<&BTreeMap<TopicPartition, NextOffset>>) -> Option<ExitCode
 
 async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     let filter = RecordFilter::all();
+    let mappings = mappings::load(&args.mappings, &args.common.topics)?;
     let old = if args.from_topics_alone { None } else { Some(args.common.ledger().await?) };
     let into = args.into.with_password_of(args.into_password_file.as_deref())?;
     if args.common.database.url().is_ok_and(|url| url.expose() == into.expose()) {
@@ -289,7 +298,7 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
     let scope = args.common.scope(&filter);
     let history = old.as_deref().map(|old| old as &dyn LedgerHistory);
-    let report = rebuild::rebuild(history, &*into, scope, args.execute, &shown.progress).await;
+    let report = rebuild::rebuild(history, &*into, scope, &mappings, args.execute, &shown.progress).await;
     drop(shown);
     into.close().await;
     if let Some(old) = &old {

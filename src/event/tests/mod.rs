@@ -2,6 +2,7 @@
 
 mod commands;
 mod leniency;
+mod mapped;
 mod results;
 mod robust;
 mod schemas;

@@ -92,12 +92,14 @@ pub(super) struct EndsView {
     dead_letters: u64,
     /// Repetitions absorbed.
     absorbed: u64,
+    /// Records that their mapping gave nothing for.
+    ignored: u64,
 }
 
 impl From<Ends> for EndsView {
     fn from(ends: Ends) -> Self {
-        let Ends { accepted, rejected, republished, dead_letters, absorbed } = ends;
-        Self { accepted, rejected, republished, dead_letters, absorbed }
+        let Ends { accepted, rejected, republished, dead_letters, absorbed, ignored } = ends;
+        Self { accepted, rejected, republished, dead_letters, absorbed, ignored }
     }
 }
 

@@ -153,7 +153,7 @@ function reasons(snapshot) {
   split("split", parts, parts.map(([, value, what]) => `${what} ${count(value)}`).join(", "));
   rows(
     byId("reasons"),
-    [...parts, ["", ends.dead_letters, "dead_letters"], ["", ends.absorbed, "repetitions_absorbed"]].filter(
+    [...parts, ["", ends.dead_letters, "dead_letters"], ["", ends.absorbed, "repetitions_absorbed"], ["", ends.ignored, "ignored_by_mapping"]].filter(
       ([shade, value]) => shade === "c0" || value > 0,
     ),
     ([, , what]) => what,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::ledger::{CommandKey, Decision, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition};
+use crate::ledger::{
+    CommandKey, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition,
+};
 use crate::store::{Audit, Incarnation, ItemLevel, StoreError, StoredMovement};
 
 /// Reads all that a ledger ever decided. Changes nothing.
@@ -36,6 +38,10 @@ pub trait Snapshot: Send {
 
     /// Which topics the decisions of each partition are of, sorted by partition and ledger sequence.
     async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError>;
+
+    /// Which programs read the records of each partition, sorted by partition and offset; none of one that was always read
+    /// as it is.
+    async fn programs(&mut self) -> Result<Vec<HeldProgram>, StoreError>;
 
     /// The next decisions after a ledger sequence, in that order: at least one where there is one,
     /// at most `limit`. None are left when it returns none. Begin at [`Seq::START`].

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use crate::ledger::TopicPartition;
+use crate::ledger::{HeldProgram, TopicPartition};
 use crate::store::{Applied, CommandBatch, PoolUse, Position, StoreError};
 
 /// Applies batches, and keeps how far each partition is applied.
@@ -35,6 +35,10 @@ pub trait LedgerWriter: Send + Sync + 'static {
         was: Option<&Position>,
         now: &Position,
     ) -> Result<(), StoreError>;
+
+    /// States by which program each of these partitions is read from these offsets on, where nothing was decided yet; one
+    /// that was read as it is, and is again, is not noted. Returns all that is noted then, sorted by partition and offset.
+    async fn hold_programs(&self, now: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError>;
 
     /// Grows whenever a connection that applies batches is opened. See [`CommandBatch::epoch`].
     fn connection_epoch(&self) -> u64;

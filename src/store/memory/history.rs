@@ -8,7 +8,9 @@ use async_trait::async_trait;
 
 use super::ledger::Ledger;
 use super::{MemoryStore, audit};
-use crate::ledger::{CommandKey, Decision, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition};
+use crate::ledger::{
+    CommandKey, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition,
+};
 use crate::store::{Audit, Incarnation, ItemLevel, LedgerHistory, Snapshot, StoreError, StoredMovement};
 
 #[async_trait]
@@ -45,6 +47,10 @@ impl Snapshot for MemorySnapshot {
 
     async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError> {
         Ok(self.0.incarnations())
+    }
+
+    async fn programs(&mut self) -> Result<Vec<HeldProgram>, StoreError> {
+        Ok(self.0.programs.clone())
     }
 
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {

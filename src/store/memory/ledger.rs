@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::ledger::{
-    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Stamp,
-    TopicId, TopicPartition,
+    Changes, CommandKey, CommandKind, Decision, HeldProgram, Id, Item, Level, Map, NextOffset, OrderState,
+    Seq, Stamp, TopicId, TopicPartition,
 };
+use crate::store::programs::with_change;
 use crate::store::{
     Advance, DueHold, Incarnation, ItemLevel, MAX_BATCH, Position, StoreError, StoredMovement, StoredOrder,
     first_place_of, stored_order,
@@ -30,6 +31,8 @@ pub(super) struct Ledger {
     pub(super) positions: HashMap<TopicPartition, Position>,
     /// Which topic a partition's decisions are of, from a ledger sequence on.
     incarnations: BTreeMap<(TopicPartition, Seq), TopicId>,
+    /// Which programs read the records of each partition, sorted by partition and offset.
+    pub(super) programs: Vec<HeldProgram>,
     pub(super) unannounced: BTreeSet<Item>,
     /// The last ledger sequence drawn.
     pub(super) drawn: i64,
@@ -127,6 +130,14 @@ impl Ledger {
             self.incarnations.insert((at.clone(), from), topic_id.clone());
         }
         Ok(())
+    }
+
+    /// States which program reads these partitions from these offsets on; all that is kept then.
+    pub(super) fn hold_programs(&mut self, now: &[HeldProgram]) -> Vec<HeldProgram> {
+        for now in now {
+            self.programs = with_change(std::mem::take(&mut self.programs), now);
+        }
+        self.programs.clone()
     }
 
     /// Draws a batch's ledger sequences. The first of them.

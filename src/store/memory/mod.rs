@@ -27,7 +27,7 @@ use super::{
     Applied, CommandBatch, DueHold, ItemLevel, LedgerReader, LedgerWriter, MOST_LEASE, OverdueHolds,
     Position, StoreError, StoredOrder, WorkQueue,
 };
-use crate::ledger::{CommandKey, Decision, Id, Item, Sku, Stamp, TopicPartition};
+use crate::ledger::{CommandKey, Decision, HeldProgram, Id, Item, Sku, Stamp, TopicPartition};
 
 /// Says what time it is.
 pub type Time = dyn Fn() -> Stamp + Send + Sync;
@@ -120,6 +120,11 @@ impl LedgerWriter for MemoryStore {
     ) -> Result<(), StoreError> {
         let _turn = self.turn().await;
         self.ledger().set_position(at, was, now)
+    }
+
+    async fn hold_programs(&self, now: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError> {
+        let _turn = self.turn().await;
+        Ok(self.ledger().hold_programs(now))
     }
 
     fn connection_epoch(&self) -> u64 {

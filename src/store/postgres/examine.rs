@@ -17,7 +17,7 @@ use crate::store::{
 };
 
 /// What a verifier's role must be allowed, beside reading: the same as docs/permissions.md, whose test would fail too.
-const NEEDED_GRANTS: [(&str, &[&str]); 10] = [
+const NEEDED_GRANTS: [(&str, &[&str]); 11] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("decisions", &["SELECT", "INSERT"]),
     ("movements", &["SELECT", "INSERT"]),
@@ -27,6 +27,7 @@ const NEEDED_GRANTS: [(&str, &[&str]); 10] = [
     ("order_lines", &["SELECT", "INSERT", "UPDATE"]),
     ("topic_incarnations", &["SELECT", "INSERT", "UPDATE"]),
     ("ledger_group", &["SELECT", "INSERT", "UPDATE"]),
+    ("mapping_programs", &["SELECT", "INSERT", "DELETE"]),
     ("holds", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 /// The one sequence, and what must be allowed of it.

@@ -42,6 +42,7 @@ mod orders;
 mod peers;
 mod plaintext;
 mod positions;
+mod programs;
 pub mod queries;
 mod read;
 mod replicas;
@@ -76,7 +77,7 @@ use super::{
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position, Snapshot, StoreError,
     StoredOrder, WorkQueue, offline, version,
 };
-use crate::ledger::{CommandKey, Decision, Id, Item, Sequenced, Sku, TopicPartition};
+use crate::ledger::{CommandKey, Decision, HeldProgram, Id, Item, Sequenced, Sku, TopicPartition};
 
 /// Longest wait for a lock on a table while migrating. Whoever wants the table meanwhile waits behind.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -339,6 +340,10 @@ impl LedgerWriter for PostgresStore {
         now: &Position,
     ) -> Result<(), StoreError> {
         self.with(async |connection| positions::set(connection, at, was, now).await).await
+    }
+
+    async fn hold_programs(&self, now: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError> {
+        self.with(async |connection| programs::hold(connection, now).await).await
     }
 
     fn connection_epoch(&self) -> u64 {

@@ -15,10 +15,10 @@ use sqlx::{Connection, Executor, PgConnection, Postgres, Row};
 
 use super::connection::Pool;
 use super::rows::{PgStamp, damaged};
-use super::{failed, orders, read_levels, rows};
+use super::{failed, orders, programs, read_levels, rows};
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq, TopicId,
-    TopicPartition,
+    CommandKey, CommandKind, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq,
+    TopicId, TopicPartition,
 };
 use crate::store::{
     Incarnation, ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement, StoredOrder, stored_order,
@@ -99,6 +99,10 @@ impl Snapshot for PostgresSnapshot {
                 from: Seq(from),
             })
             .collect())
+    }
+
+    async fn programs(&mut self) -> Result<Vec<HeldProgram>, StoreError> {
+        programs::all(&mut self.connection).await
     }
 
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {

@@ -33,6 +33,7 @@ mod followers;
 mod levels;
 mod orders;
 mod positions;
+mod programs;
 mod queries;
 mod read;
 mod rows;
@@ -62,7 +63,9 @@ use super::{
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
     WorkQueue, first_place_of, offline, stored_order, version,
 };
-use crate::ledger::{CommandKey, Decision, Id, Item, Level, Seq, Sequenced, Sku, Stamp, TopicPartition};
+use crate::ledger::{
+    CommandKey, Decision, HeldProgram, Id, Item, Level, Seq, Sequenced, Sku, Stamp, TopicPartition,
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -260,6 +263,12 @@ impl LedgerWriter for SqliteStore {
             positions::write_incarnation(&mut tx, at, topic_id, from).await.map_err(database(doing))?;
         }
         tx.commit().await.map_err(database(doing))
+    }
+
+    async fn hold_programs(&self, now: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError> {
+        let doing = "noting the mappings";
+        let mut conn = self.writer.acquire().await.map_err(database(doing))?;
+        programs::hold(&mut conn, now).await.map_err(database(doing))
     }
 
     fn connection_epoch(&self) -> u64 {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{Sqlite, Transaction};
 
-use super::{database, item_levels, levels, orders, positions, rows};
-use crate::ledger::{CommandKey, Decision, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition};
+use super::{database, item_levels, levels, orders, positions, programs, rows};
+use crate::ledger::{
+    CommandKey, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition,
+};
 use crate::store::{Incarnation, ItemLevel, Snapshot, StoreError, StoredMovement};
 
 /// A read transaction: SQLite shows it the file as it was when it first read.
@@ -37,6 +39,10 @@ impl Snapshot for SqliteSnapshot {
 
     async fn incarnations(&mut self) -> Result<Vec<Incarnation>, StoreError> {
         positions::read_incarnations(&mut self.0).await.map_err(database("reading the topics' ids"))
+    }
+
+    async fn programs(&mut self) -> Result<Vec<HeldProgram>, StoreError> {
+        programs::all(&mut self.0).await.map_err(database("reading the mappings"))
     }
 
     async fn decisions_after(&mut self, after: Seq, limit: usize) -> Result<Vec<Decision>, StoreError> {

@@ -1,0 +1,15 @@
+# Commands of the contract that were published by Dapr's pub/sub, which puts each into a CloudEvent of its own type.
+#
+# https://docs.dapr.io/developing-applications/building-blocks/pubsub/pubsub-cloudevents/
+#
+# * The type is the data's own, else the one given when publishing (metadata cloudevent.type).
+# * With {shop} in the id, the data names its shop.
+
+def named: {id: .order_id, shop: .shop} | order_id;
+
+if type != "object" then error("the data is no JSON object: publish with content type application/json")
+elif .type == null and ($type == null or ($type | startswith("com.dapr."))) then
+  error("nothing says what this is: give the data a type, or publish with metadata cloudevent.type")
+else
+  . + {type: (.type // $type)} | if has("order_id") then .order_id = named else . end | del(.shop)
+end
