@@ -85,6 +85,19 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20_000.0, requires = "reads")]
     pub order_rate: f64,
 
+    /// Instead: what a gate answers in a second, next to its own script called straight from a Redis client; --rounds of it, 3
+    /// at most
+    #[arg(long)]
+    pub gate: bool,
+
+    /// Instead: a flash sale before a gate, without crashes and with them
+    #[arg(long)]
+    pub sale: bool,
+
+    /// With --gate or --sale: so many connections that ask
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub connections: usize,
+
     /// Instead: a backlog of so many orders: memory, and the time until the first result
     #[arg(long, value_name = "ORDERS")]
     pub backlog: Option<usize>,
@@ -121,6 +134,11 @@ impl Args {
     /// Seconds of one measurement of latency.
     pub fn latency_seconds(&self) -> u64 {
         if self.quick { 5 } else { 30 }
+    }
+
+    /// Seconds of one measurement of a gate.
+    pub fn gate_seconds(&self) -> u64 {
+        if self.quick { 3 } else { 8 }
     }
 
     /// Seconds of one try that looks for the best number of clients.

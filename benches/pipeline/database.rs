@@ -130,21 +130,32 @@ pub async fn seed_ledger(url: &str, skus: u64) -> Result<()> {
     store.migrate().await?;
     let numbers: Vec<u64> = (0..skus).collect();
     for chunk in numbers.chunks(SEED_BATCH) {
-        let requests = chunk
-            .iter()
-            .map(|number| {
-                let id = Id::new(&format!("a-{number}"))?;
-                let command = Command::stock_set(id, Sku::new(&sku_name(*number))?.into(), STOCK, None);
-                Ok(Request { command, source: None })
-            })
-            .collect::<Result<_>>()?;
-        store.apply(&CommandBatch { advances: Vec::new(), requests, epoch: None }).await?;
+        let levels = chunk.iter().map(|number| (*number, STOCK));
+        state_levels(&store, "a", levels).await?;
     }
     store.close().await;
     let mut connection = connect(url).await?;
     // Announced long ago: no verifier under measurement publishes the whole catalogue first.
     execute(&mut connection, "TRUNCATE unannounced_levels").await?;
     connection.close().await?;
+    Ok(())
+}
+
+/// States levels of SKUs, each by an adjustment whose id begins so.
+pub async fn state_levels(
+    store: &PostgresStore,
+    ids: &str,
+    levels: impl IntoIterator<Item = (u64, i64)>,
+) -> Result<()> {
+    let requests = levels
+        .into_iter()
+        .map(|(number, quantity)| {
+            let id = Id::new(&format!("{ids}-{number}"))?;
+            let command = Command::stock_set(id, Sku::new(&sku_name(number))?.into(), quantity, None);
+            Ok(Request { command, source: None })
+        })
+        .collect::<Result<_>>()?;
+    store.apply(&CommandBatch { advances: Vec::new(), requests, epoch: None }).await?;
     Ok(())
 }
 

@@ -9,9 +9,11 @@ use anyhow::{Context, bail};
 
 use crate::console;
 use crate::event::schema::{self, Document};
+use crate::gate;
 use crate::http::openapi;
 
-/// Print the JSON Schema of an event, the document that joins them all (asyncapi), or that of the read API (openapi).
+/// Print the JSON Schema of an event, the document that joins them all (asyncapi), that of the read API (openapi), or that of a
+/// gate (openapi-gate).
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Which document, as --list names them.
@@ -31,11 +33,13 @@ pub struct Args {
     check: Option<PathBuf>,
 }
 
-/// Every document: those of the events, and that of the read API.
+/// Every document: those of the events, that of the read API, and that of a gate.
 fn documents() -> Vec<Document> {
     let mut documents = schema::documents();
     let text = openapi::document().to_owned();
     documents.push(Document { name: "openapi", file: "openapi.json", text });
+    let text = gate::openapi::document().to_owned();
+    documents.push(Document { name: "openapi-gate", file: "openapi-gate.json", text });
     documents
 }
 

@@ -9,18 +9,20 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tower_http::timeout::TimeoutLayer;
+use utoipa::{IntoParams, ToSchema};
 
 use super::door::{Door, Entrance, Order};
-use super::rule::{Asked, Fault, Millis};
+use super::figures::{self, Shown};
+use super::rule::{Asked, Fault, Millis, stamp};
 use crate::event::types::ORDER_CREATED;
 use crate::event::{Header, Object, Record, TRACEPARENT, TRACESTATE, TraceContext, read_command, submitted};
 use crate::http::bounds::MAX_WAIT;
-use crate::http::{self, Kind, Orders, OtherKind, Problem, wait_of};
+use crate::http::{self, Kind, OrderView, Orders, OtherKind, Problem, ProblemDocument, id_schema, wait_of};
 use crate::kafka::order_producer::DELIVERY_LIMIT;
 use crate::ledger::{Action, Id, MAX_ID_BYTES, Offset, OrderLine, Policy, Reason, Source, TopicPartition};
 
@@ -99,7 +101,7 @@ const CACHE_AWAY: OtherKind = OtherKind {
 };
 
 /// What the addresses work with.
-struct ApiState {
+pub(super) struct ApiState {
     door: Arc<Door>,
     orders: Orders,
     at_the_door: Arc<Semaphore>,
@@ -107,7 +109,7 @@ struct ApiState {
 }
 
 /// The gate's addresses.
-pub(super) fn routes(door: Arc<Door>, orders: Orders, bounds: Bounds) -> Router {
+pub(super) fn routes(door: Arc<Door>, orders: Orders, bounds: Bounds, shown: Shown) -> Router {
     let state = ApiState { door, orders, at_the_door: Arc::new(Semaphore::new(bounds.orders)), bounds };
     let within = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, MAX_WAIT + ANSWER_LIMIT);
     Router::new()
@@ -115,18 +117,24 @@ pub(super) fn routes(door: Arc<Door>, orders: Orders, bounds: Bounds) -> Router 
         .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES))
         .layer(within)
         .with_state(Arc::new(state))
+        .merge(Router::new().route("/v1/gate", get(figures::serve)).with_state(shown))
 }
 
 /// How long to wait.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct SubmitQuery {
+#[into_params(parameter_in = Query)]
+pub(super) struct SubmitQuery {
+    /// Waits so long for the verdict: whole seconds, 30 at most, as `5s`.
+    #[param(required = false, nullable = false, pattern = "^([0-9]|[12][0-9]|30)s$", example = "5s")]
     wait: Option<String>,
 }
 
 /// That an order was let in.
-#[derive(Debug, Serialize)]
-struct LetIn {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LetIn {
+    /// The order's id.
+    #[schema(schema_with = id_schema)]
     order_id: Id,
     /// `enough`, or `undecided` where nothing was judged.
     estimate: &'static str,
@@ -134,7 +142,28 @@ struct LetIn {
     verdict: String,
 }
 
-async fn submit(
+/// Sends an order, where it is let in: an estimate, and never a decision. The same order again is answered the same.
+#[utoipa::path(post, path = "/v1/orders", tag = "orders", operation_id = "submit",
+    params(SubmitQuery),
+    request_body(content = ref("#/components/schemas/OrderCreated"), content_type = "application/json"),
+    responses(
+        (status = 202, description = "It is in Kafka.", body = LetIn,
+         headers(("location" = String, description = "Where its verdict can be asked for."))),
+        (status = 200, description = "It is decided.", body = OrderView,
+         headers(("stock-as-of" = String, description = "The moment this is of."))),
+        (status = 409, description = "Not let in: not enough, not sold now, or more than a buyer can have. Nothing was sent.",
+         body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "The id is taken by another order, the order breaks the contract, or names no buyer.",
+         body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "Too many orders are at the door.", body = ProblemDocument,
+         content_type = "application/problem+json"),
+        (status = 503, description = "Kafka or the cache is away, or it is not known whether the order was sent: send the same \
+                                      again.",
+         body = ProblemDocument, content_type = "application/problem+json"),
+        (status = "default", description = "A problem.", body = ProblemDocument,
+         content_type = "application/problem+json"),
+    ))]
+pub(super) async fn submit(
     State(api): State<Arc<ApiState>>,
     http::Asked(query): http::Asked<SubmitQuery>,
     headers: HeaderMap,
@@ -142,7 +171,7 @@ async fn submit(
 ) -> Result<Response, Problem> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?.unwrap_or_default();
     let Ok(place) = Arc::clone(&api.at_the_door).try_acquire_owned() else {
-        api.door.observer.answered(TOO_MANY);
+        api.door.observer.answered(TOO_MANY, None);
         let most = api.bounds.orders;
         return Err(Problem::new(
             Kind::Other(&OVER_BOUND),
@@ -150,7 +179,7 @@ async fn submit(
         )
         .retry_after(SOON));
     };
-    let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID))?;
+    let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID, None))?;
     let (id, digest, lines) = (order.asked.id.clone(), order.asked.digest, order.asked.lines.clone());
     match api.door.enter(order, place).await {
         Entrance::LetIn { undecided } => {
@@ -213,9 +242,7 @@ fn refusal(entrance: Entrance, id: &Id, lines: &[OrderLine]) -> Problem {
             match opens_at {
                 None => problem(format!("{sku} is not sold at present")),
                 Some(at) => {
-                    let opens =
-                        crate::ledger::Stamp(i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000))
-                            .rfc3339();
+                    let opens = stamp(at).rfc3339();
                     problem(format!("{sku} is sold from {opens} on"))
                         .with("opens_at", opens)
                         .retry_after(seconds_until(at))

@@ -5,56 +5,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{FromRedisValue, IntoConnectionInfo as _, ParsingError, RedisError, Value};
-use secrecy::{ExposeSecret as _, SecretString};
+use redis::aio::ConnectionManager;
+use redis::{FromRedisValue, Value};
 
-use super::rule::{Admission, Asked, BuyerLimit, Fault, Millis, Sale, Settled, Standing, Unsettled};
+use super::answers::{Answer, read_admission};
+use super::connection::RedisConnection;
+pub use super::connection::{CacheError, RedisSettings};
+use super::rule::{Admission, Asked, BuyerLimit, Millis, Sale, Settled, Standing, Unsettled};
 use super::scripts::Scripts;
-use crate::ledger::{Digest, Id, Item, Level, Limits, Location, NextOffset, Sku, TopicPartition};
+use crate::ledger::{Digest, Id, Item, Level, Limits, Location, NextOffset, Sku, TopicId, TopicPartition};
 
-/// Longest wait for an answer of Redis: above it Redis is away, and a buyer waits.
-const ANSWER_LIMIT: Duration = Duration::from_millis(1_500);
-/// Longest wait for a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// The longest pause between two tries to connect.
-const CONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Tries to connect before a command fails: few, so that it is known soon that Redis is away. The next command tries again.
-const CONNECT_TRIES: usize = 2;
 /// Keys that one step of a walk over all of them looks at.
 const SCAN_COUNT: usize = 1_000;
 /// Between an item's SKU and its location. No id holds a control character.
 const SEPARATOR: char = '\u{1f}';
-
-/// Redis did not do what was asked, or its answer was lost.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// It could not be reached, or refused.
-    #[error("Redis did not answer as it should")]
-    Redis(#[from] RedisError),
-    /// It answered what no script of this program answers: something else writes under this prefix.
-    #[error("Redis holds what no gate writes ({0}): give the gates a prefix of their own (--redis-prefix)")]
-    Strange(String),
-}
-
-impl From<ParsingError> for CacheError {
-    fn from(error: ParsingError) -> Self {
-        Self::Strange(error.to_string())
-    }
-}
-
-/// How to reach Redis.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// `redis://` or `rediss://`; may hold a password.
-    pub url: SecretString,
-    /// The password, where it is in a file.
-    pub password: Option<SecretString>,
-    /// What the names of all keys begin with.
-    pub prefix: String,
-    /// How long entries that have ended are remembered.
-    pub remember: Duration,
-}
 
 /// A level that was read, with the orders that waited for it before its read began.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +47,7 @@ pub struct CacheStatus {
 /// A connection to the cache; clones share it. What fails is told at once, and the next call connects anew.
 #[derive(Clone)]
 pub struct RedisCache {
-    connection: ConnectionManager,
+    connection: RedisConnection,
     scripts: Arc<Scripts>,
     prefix: Arc<str>,
     remember_ms: u64,
@@ -95,19 +59,8 @@ impl RedisCache {
     /// # Errors
     /// When the URL is none.
     pub fn new(settings: &RedisSettings) -> Result<Self, CacheError> {
-        let mut info = settings.url.expose_secret().into_connection_info()?;
-        if let Some(password) = &settings.password {
-            let redis = info.redis_settings().clone().set_password(password.expose_secret());
-            info = info.set_redis_settings(redis);
-        }
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(ANSWER_LIMIT))
-            .set_connection_timeout(Some(CONNECT_LIMIT))
-            .set_max_delay(CONNECT_PAUSE_MAX)
-            .set_number_of_retries(CONNECT_TRIES);
-        let connection = ConnectionManager::new_lazy_with_config(redis::Client::open(info)?, config)?;
         Ok(Self {
-            connection,
+            connection: RedisConnection::new(settings)?,
             scripts: Arc::new(Scripts::new()),
             prefix: settings.prefix.as_str().into(),
             remember_ms: u64::try_from(settings.remember.as_millis()).unwrap_or(u64::MAX).max(1),
@@ -116,7 +69,7 @@ impl RedisCache {
 
     /// A connection to send a command of one's own on.
     pub(super) fn connection(&self) -> ConnectionManager {
-        self.connection.clone()
+        self.connection.get()
     }
 
     /// The name of a key.
@@ -125,7 +78,7 @@ impl RedisCache {
     }
 
     async fn run<T: FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Result<T, CacheError> {
-        Ok(call.invoke_async(&mut self.connection.clone()).await?)
+        self.connection.call(call).await
     }
 
     fn call<'s>(&self, script: &'s redis::Script) -> redis::ScriptInvocation<'s> {
@@ -307,6 +260,17 @@ impl RedisCache {
         }
         let found: Vec<Option<i64>> = command.query_async(&mut self.connection()).await?;
         Ok(found.into_iter().map(|offset| offset.map(NextOffset)).collect())
+    }
+
+    /// States which topic a name of results means now, with so many partitions. Whether it was made anew, and the offsets of
+    /// the one before were forgotten.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn meet_topic(&self, name: &str, id: &TopicId, partitions: i32) -> Result<bool, CacheError> {
+        let mut call = self.call(&self.scripts.meet_topic);
+        call.arg(name).arg(id.as_str()).arg(partitions);
+        self.run(&call).await
     }
 
     /// Says that it was filled from the ledger.
@@ -517,63 +481,6 @@ fn unhex(text: &str) -> Result<Digest, CacheError> {
     let number = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
     let number = number.ok_or_else(|| CacheError::Strange(format!("the digest {text:?}")))?;
     Ok(Digest(number.to_be_bytes()))
-}
-
-/// What a script answers, part by part.
-struct Answer(std::vec::IntoIter<Value>);
-
-impl Answer {
-    fn of(parts: Vec<Value>) -> Self {
-        Self(parts.into_iter())
-    }
-
-    fn next(&mut self) -> Result<Value, CacheError> {
-        self.0.next().ok_or_else(|| CacheError::Strange("an answer that is cut short".to_owned()))
-    }
-
-    fn text(&mut self) -> Result<String, CacheError> {
-        Ok(String::from_redis_value(self.next()?)?)
-    }
-
-    fn number(&mut self) -> Result<i64, CacheError> {
-        Ok(i64::from_redis_value(self.next()?)?)
-    }
-
-    fn sku(&mut self) -> Result<Sku, CacheError> {
-        let text = self.text()?;
-        Sku::new(&text).map_err(|_| CacheError::Strange(format!("the SKU {text:?}")))
-    }
-
-    fn is_set(&mut self) -> Result<bool, CacheError> {
-        Ok(self.text()? == "1")
-    }
-}
-
-fn read_admission(answer: Vec<Value>) -> Result<Admission, CacheError> {
-    let mut answer = Answer::of(answer);
-    Ok(match &*answer.text()? {
-        "empty" => Admission::Empty,
-        "admitted" => {
-            Admission::Admitted { undecided: answer.is_set()?, at: answer.number()?.max(0).unsigned_abs() }
-        }
-        "resend" => Admission::Resend { undecided: answer.is_set()? },
-        "sending" => Admission::Sending,
-        "sent" => Admission::Sent { undecided: answer.is_set()? },
-        "decided" => Admission::Decided,
-        "conflict" => Admission::Conflict,
-        "short" => {
-            let faults: Vec<(usize, String, i64)> = Vec::from_redis_value(answer.next()?)?;
-            let faults = faults.into_iter().map(|(line, kind, number)| match &*kind {
-                "limit" => Fault::OverLimit { line, limit: number },
-                _ => Fault::Short { line, available: number },
-            });
-            Admission::Short(faults.collect())
-        }
-        "not_open" => Admission::NotOpen { sku: answer.sku()?, opens_at: answer.text()?.parse().ok() },
-        "buyer_limit" => Admission::BuyerLimit { sku: answer.sku()?, left: answer.number()? },
-        "buyer_missing" => Admission::BuyerMissing { sku: answer.sku()? },
-        other => return Err(CacheError::Strange(other.to_owned())),
-    })
 }
 
 #[cfg(test)]

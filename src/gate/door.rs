@@ -2,7 +2,7 @@
 //! entry whose order was never handed to the producer would keep its pieces from others until its bound.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
@@ -26,6 +26,9 @@ const SENDING_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const SENT_QUEUE: usize = 10_000;
 /// Orders noted at once, at most.
 const SENT_AT_ONCE: usize = 500;
+/// How long noting waits: most have their result by then, which says it too, and are not written again. Shorter than who asks
+/// again is kept waiting.
+const SENT_AFTER: Duration = Duration::from_millis(100);
 
 /// What is done with orders while the cache is away, or is being filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,10 +138,11 @@ impl Door {
     /// Lets an order in, or says why not. It keeps its place at the door until then, whoever waits for it.
     pub(super) async fn enter(self: &Arc<Self>, order: Order, place: OwnedSemaphorePermit) -> Entrance {
         let door = Arc::clone(self);
+        let begun = Instant::now();
         let entering = self.under_way.spawn(async move {
             let entrance = door.let_in(&order).await;
             drop(place);
-            door.observer.answered(entrance.name());
+            door.observer.answered(entrance.name(), Some(begun.elapsed()));
             entrance
         });
         // It does not panic; if it did, nobody would know.
@@ -223,12 +227,15 @@ impl Door {
 
 /// Notes which orders Kafka has, many at once, until nobody sends any more.
 pub(super) async fn note_sent(cache: RedisCache, mut sent: mpsc::Receiver<(Id, Digest)>) {
-    let mut some = Vec::with_capacity(SENT_AT_ONCE);
-    while sent.recv_many(&mut some, SENT_AT_ONCE).await > 0 {
-        if let Err(error) = cache.sent(&some).await {
-            // Their results say it too.
-            tracing::debug!(error = &error as &dyn std::error::Error, "noting orders as sent");
+    let mut all = Vec::with_capacity(SENT_AT_ONCE);
+    while sent.recv_many(&mut all, SENT_QUEUE).await > 0 {
+        sleep(SENT_AFTER).await;
+        for some in all.chunks(SENT_AT_ONCE) {
+            if let Err(error) = cache.sent(some).await {
+                // Their results say it too.
+                tracing::debug!(error = &error as &dyn std::error::Error, "noting orders as sent");
+            }
         }
-        some.clear();
+        all.clear();
     }
 }

@@ -61,9 +61,7 @@ impl Endings {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Ok(status) = self.cache.status().await {
-                self.observer.entries(&status);
-            }
+            self.observer.entries(self.cache.status().await.ok().as_ref());
             if let Err(error) = self.look(&mut under_way).await {
                 tracing::debug!("entries over their bound: {error:#}");
             }

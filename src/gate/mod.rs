@@ -12,13 +12,18 @@
 //! | `ending` | ends entries without a result | the same |
 //! | `filling` | fills a cache that is new or was emptied | the same |
 
+mod answers;
 mod api;
 pub mod audit;
 pub mod cache;
+mod connection;
 mod door;
 mod ending;
+mod figures;
 mod filling;
 mod level_reads;
+pub mod openapi;
+mod page;
 mod results;
 pub mod rule;
 mod scripts;
@@ -38,12 +43,13 @@ use self::cache::{CacheStatus, RedisCache, RedisSettings};
 pub use self::door::WhenCacheIsAway;
 use self::door::{Door, SENT_QUEUE};
 use self::ending::Endings;
+use self::figures::{Figures, Shown};
 use self::filling::Filling;
 use self::level_reads::WantedLevels;
 pub use self::results::CLIENT_ID;
 use self::results::Results;
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::http::{Api, Extra, Server, Token};
+use crate::http::{Api, Extra, Probe, Server, Token};
 use crate::kafka::order_producer::{DELIVERY_LIMIT, OrderProducer};
 use crate::store::Store;
 
@@ -73,10 +79,10 @@ pub struct Settings {
 
 /// Told what a gate does.
 pub trait Observer: Send + Sync + 'static {
-    /// An order was answered so.
-    fn answered(&self, answer: &'static str);
-    /// What there is of entries.
-    fn entries(&self, status: &CacheStatus);
+    /// An order was answered so, so long after it was read; `None` where the door was not asked.
+    fn answered(&self, answer: &'static str, took: Option<Duration>);
+    /// What there is of entries; `None` while the cache does not answer.
+    fn entries(&self, status: Option<&CacheStatus>);
     /// By how many pieces cached amounts differed from the ledger, at rest, when all were compared last.
     fn drift(&self, pieces: u64);
 }
@@ -88,6 +94,14 @@ pub fn answers() -> impl Iterator<Item = &'static str> {
 
 /// The shortest bound of an entry: by then nobody is still sending its order.
 pub const SHORTEST_BOUND: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 1);
+
+/// How the cache is asked whether it is there.
+fn ping(cache: RedisCache) -> Probe {
+    Box::new(move || {
+        let cache = cache.clone();
+        Box::pin(async move { Ok(cache.status().await.map(drop)?) })
+    })
+}
 
 /// A gate that runs.
 pub struct Gate {
@@ -117,6 +131,8 @@ impl Gate {
                  for {DELIVERY_LIMIT:?}"
             );
         }
+        let figures = Arc::new(Figures::new(observer));
+        let observer: Arc<dyn Observer> = figures.clone();
         let cache = RedisCache::new(&settings.redis).context("--redis-url names no Redis")?;
         server_check::check(&cache).await?;
         let (sent, noted) = mpsc::channel(SENT_QUEUE);
@@ -134,20 +150,16 @@ impl Gate {
         });
         let bounds = Bounds { orders: settings.most_orders };
         let (known, orders) = std::sync::mpsc::channel();
-        let pinged = cache.clone();
+        let shown = Shown { figures, cache: cache.clone() };
         let extra = Extra {
-            dependencies: vec![(
-                REDIS,
-                Box::new(move || {
-                    let cache = pinged.clone();
-                    Box::pin(async move { Ok(cache.status().await.map(drop)?) })
-                }),
-            )],
+            dependencies: vec![(REDIS, ping(cache.clone()))],
             routes: Some(Box::new(move |orders| {
                 // Heard right below.
                 let _ = known.send(orders.clone());
-                api::routes(door, orders, bounds)
+                api::routes(door, orders, bounds, shown)
             })),
+            page: &page::PAGE,
+            document: openapi::document,
         };
         let server = Server::start_with(listen, api, extra).await?;
         let orders = orders.recv().context("no addresses were made")?;

@@ -23,10 +23,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ledger::{Digest, Id, Item, Level, NextOffset, OrderLine, Sku, TopicPartition};
+use crate::ledger::{Digest, Id, Item, Level, NextOffset, OrderLine, Sku, Stamp, TopicPartition};
 
 /// A moment by Redis' clock, in milliseconds since 1970. All gates go by that clock.
 pub type Millis = u64;
+
+/// A moment as it is written.
+#[must_use]
+pub fn stamp(at: Millis) -> Stamp {
+    Stamp(i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000))
+}
 
 /// How an entry stands; the table above says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub(super) struct Scripts {
     pub(super) store_levels: Script,
     pub(super) status: Script,
     pub(super) recount: Script,
+    pub(super) meet_topic: Script,
 }
 
 impl Scripts {
@@ -43,6 +44,7 @@ impl Scripts {
             begin_read: script!("#!lua flags=no-writes", "begin_read"),
             status: script!("#!lua flags=no-writes", "status"),
             recount: script!("#!lua flags=allow-oom", "recount"),
+            meet_topic: script!("#!lua flags=allow-oom", "meet_topic"),
         }
     }
 }

@@ -12,6 +12,7 @@ const OLDEST: u64 = 7;
 /// # Errors
 /// When it does not answer, or entries could be lost in it for no reason; the message says what to do.
 pub(super) async fn check(cache: &RedisCache) -> Result<()> {
+    // Of a Sentinel too, which knows fewer commands.
     let mut command = redis::cmd("INFO");
     command.arg("everything");
     let info: String = command
@@ -25,6 +26,13 @@ fn judge(info: &str) -> Result<()> {
     let field = |name: &str| {
         info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
     };
+    // Valkey calls it otherwise.
+    if [field("redis_mode"), field("server_mode")].contains(&"sentinel") {
+        bail!(
+            "this is a Sentinel, and a gate talks to the primary alone: name it by an address that follows it (--redis-url), \
+             as a Kubernetes Service, a virtual IP or a proxy that asks Sentinel does"
+        );
+    }
     // Valkey says the version of Redis that it began as, 7.2, under this name.
     let version = field("redis_version");
     let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
@@ -64,6 +72,8 @@ mod tests {
             ("noeviction", "allkeys-lru", "maxmemory-policy allkeys-lru"),
             ("role:master", "role:slave", "is a replica"),
             ("redis_version:7.0.15", "redis_version:6.2.14", "6.2.14 is too old"),
+            ("redis_version", "redis_mode:sentinel\r\nredis_version", "is a Sentinel"),
+            ("redis_version", "server_mode:sentinel\r\nredis_version", "is a Sentinel"),
         ] {
             let refused = judge(&GOOD.replace(from, to)).unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");

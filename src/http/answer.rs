@@ -78,7 +78,7 @@ impl From<&crate::ledger::CommandKey> for CauseView {
 }
 
 /// An id, SKU or location: at most so many bytes of UTF-8, no control characters.
-pub(super) fn id_schema() -> Schema {
+pub(crate) fn id_schema() -> Schema {
     Schema::Object(id_object())
 }
 

@@ -43,13 +43,15 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use answer::AS_OF;
+pub(crate) use answer::id_schema;
 pub use health::Stopped;
 pub use level_cache::LevelCache;
 pub use live::{AskMembers, Live, Member};
 pub(crate) use movements::MovementView;
 pub use orders::Orders;
 pub(crate) use orders::{OrderStanding, OrderView, wait_of};
-pub(crate) use problem::{Asked, Kind, OtherKind, Problem};
+pub(crate) use page::{File, Page, embedded};
+pub(crate) use problem::{Asked, Kind, OtherKind, Problem, ProblemDocument};
 pub use state::{Metrics, Render};
 pub use token::Token;
 pub use watched::{Answered, Begun, Watch};
@@ -95,12 +97,21 @@ pub struct Api {
 pub(crate) type Routes = Box<dyn FnOnce(Orders) -> Router + Send>;
 
 /// What another room serves at the same address, and depends on.
-#[derive(Default)]
 pub(crate) struct Extra {
     /// What readiness depends on besides, with how each is asked.
     pub(crate) dependencies: Vec<(&'static str, Probe)>,
     /// Its addresses, guarded by the token as the others are.
     pub(crate) routes: Option<Routes>,
+    /// Its page.
+    pub(crate) page: &'static Page,
+    /// The document that describes all addresses.
+    pub(crate) document: fn() -> &'static str,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self { dependencies: Vec::new(), routes: None, page: &page::VERIFIER, document: openapi::document }
+    }
 }
 
 /// A server that runs. Dropped, it runs on until the process ends.
@@ -158,8 +169,9 @@ impl Server {
         let waiting = Arc::clone(&waiters);
         let state = Arc::new(ApiState::new(api.queries, api.levels, waiting, health, api.metrics, hub));
         let required = Required::new(api.token);
-        let routes = extra.routes.map(|routes| routes(Orders(Arc::clone(&state))));
-        let addresses = router(state, required.clone(), routes.unwrap_or_default(), api.watch);
+        let routes = extra.routes.map(|routes| routes(Orders(Arc::clone(&state)))).unwrap_or_default();
+        let served = Served { routes, page: extra.page, document: extra.document };
+        let addresses = router(state, required.clone(), served, api.watch);
         let serving = tokio::spawn(server::serve(listener, addresses, stop.clone()));
         Ok(Self { address, waiters, required, stop, serving })
     }
@@ -191,8 +203,17 @@ impl Server {
     }
 }
 
+/// What differs by who serves.
+struct Served {
+    /// Another room's addresses.
+    routes: Router,
+    page: &'static Page,
+    document: fn() -> &'static str,
+}
+
 /// All addresses, with another room's.
-fn router(state: Arc<ApiState>, token: Required, others: Router, watch: Option<Arc<Watch>>) -> Router {
+fn router(state: Arc<ApiState>, token: Required, served: Served, watch: Option<Arc<Watch>>) -> Router {
+    let Served { routes, page, document } = served;
     let within = |limit| TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limit);
     let waiting =
         Router::new().route("/v1/orders/{id}", get(orders::order)).layer(within(MAX_WAIT + REQUEST_LIMIT));
@@ -203,16 +224,16 @@ fn router(state: Arc<ApiState>, token: Required, others: Router, watch: Option<A
         .route("/v1/movements", get(movements::movements))
         .route("/metrics", get(probes::metrics))
         .route("/v1/live", get(page::live))
-        .route("/openapi.json", get(openapi::serve))
+        .route("/openapi.json", get(move || async move { openapi::serve(document) }))
         .layer(within(REQUEST_LIMIT))
         .merge(waiting)
-        .merge(others.with_state(()))
+        .merge(routes.with_state(()))
         .route_layer(from_fn_with_state(token, token::check));
     let all = Router::new()
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
-        .route("/", get(page::index))
-        .route("/page/{file}", get(page::file))
+        .route("/", get(move || async move { page::index(page) }))
+        .route("/page/{file}", get(move |name: problem::Named| async move { page::file(page, name) }))
         .merge(guarded)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(problem::as_documents))
@@ -278,7 +299,8 @@ mod tests {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
         let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
         let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None, None);
-        router(Arc::new(state), Required::default(), Router::new(), None)
+        let served = Served { routes: Router::new(), page: &page::VERIFIER, document: openapi::document };
+        router(Arc::new(state), Required::default(), served, None)
     }
 
     async fn get(addresses: &Router, path: &str) -> Response {

@@ -47,6 +47,29 @@ use crate::ledger::Reason;
 )]
 struct Described;
 
+/// What another process answers too that serves the reads: all but what a verifier does now.
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        stock::stock,
+        stock::batch,
+        precheck::check,
+        orders::order,
+        movements::movements,
+        probes::livez,
+        probes::readyz,
+        probes::metrics,
+    ),
+    tags(
+        (name = "stock", description = "What there is now."),
+        (name = "ledger", description = "What was decided and moved."),
+        (name = "probes", description = "How it is."),
+    ),
+    security((), ("token" = [])),
+    modifiers(&Token),
+)]
+struct Reads;
+
 struct Token;
 
 impl Modify for Token {
@@ -60,22 +83,33 @@ impl Modify for Token {
 #[must_use]
 pub fn document() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
-    TEXT.get_or_init(|| {
-        // Holds because the document is made of strings, numbers, lists and maps with text for keys.
-        let mut document = serde_json::to_value(Described::openapi()).expect("a document is always JSON");
-        // As the published schemas have it: OpenAPI 3.1 takes JSON Schema 2020-12 as it is.
-        let settings =
-            SchemaSettings::draft2020_12().for_serialize().with(|settings| settings.meta_schema = None);
-        let mut reason: Value = settings.into_generator().into_root_schema_for::<Reason>().to_value();
-        if let Some(reason) = reason.as_object_mut() {
-            reason.remove("title");
-        }
-        document["components"]["schemas"][REASON] = reason;
-        format!("{document:#}\n")
-    })
+    TEXT.get_or_init(|| format!("{:#}\n", complete(Described::openapi())))
 }
 
-/// Answers with it.
-pub(super) async fn serve() -> Response {
+/// A document that describes the reads and `more`, whose title and description it has.
+pub(crate) fn with_reads(more: utoipa::openapi::OpenApi) -> Value {
+    let mut all = Reads::openapi();
+    all.info = more.info.clone();
+    all.merge(more);
+    complete(all)
+}
+
+/// With the ledger's own types.
+fn complete(document: utoipa::openapi::OpenApi) -> Value {
+    // Holds because the document is made of strings, numbers, lists and maps with text for keys.
+    let mut document = serde_json::to_value(document).expect("a document is always JSON");
+    // As the published schemas have it: OpenAPI 3.1 takes JSON Schema 2020-12 as it is.
+    let settings =
+        SchemaSettings::draft2020_12().for_serialize().with(|settings| settings.meta_schema = None);
+    let mut reason: Value = settings.into_generator().into_root_schema_for::<Reason>().to_value();
+    if let Some(reason) = reason.as_object_mut() {
+        reason.remove("title");
+    }
+    document["components"]["schemas"][REASON] = reason;
+    document
+}
+
+/// Answers with a document.
+pub(super) fn serve(document: fn() -> &'static str) -> Response {
     ([(CONTENT_TYPE, "application/json")], document()).into_response()
 }

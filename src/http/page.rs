@@ -23,29 +23,47 @@ use super::state::ApiState;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file of the page.
-struct File {
-    name: &'static str,
-    media_type: &'static str,
-    text: &'static str,
+/// A file of a page.
+pub(crate) struct File {
+    pub(crate) name: &'static str,
+    pub(crate) media_type: &'static str,
+    pub(crate) text: &'static str,
 }
 
+/// A file in the folder `page` beside the source.
 macro_rules! embedded {
     ($name:literal, $media_type:literal) => {
-        File { name: $name, media_type: $media_type, text: include_str!(concat!("page/", $name)) }
+        $crate::http::File {
+            name: $name,
+            media_type: $media_type,
+            text: include_str!(concat!("page/", $name)),
+        }
     };
 }
+pub(crate) use embedded;
 
-const INDEX: File = embedded!("index.html", "text/html; charset=utf-8");
-const FILES: [File; 8] = [
+/// A page: its own files, and those that all pages share.
+pub(crate) struct Page {
+    pub(crate) index: File,
+    pub(crate) files: &'static [File],
+}
+
+/// The page of a verifier.
+pub(super) static VERIFIER: Page = Page {
+    index: embedded!("index.html", "text/html; charset=utf-8"),
+    files: &[
+        embedded!("main.js", "text/javascript; charset=utf-8"),
+        embedded!("live.js", "text/javascript; charset=utf-8"),
+        embedded!("story.js", "text/javascript; charset=utf-8"),
+    ],
+};
+
+const SHARED: [File; 5] = [
     embedded!("base.css", "text/css; charset=utf-8"),
     embedded!("page.css", "text/css; charset=utf-8"),
     embedded!("icon.svg", "image/svg+xml"),
-    embedded!("main.js", "text/javascript; charset=utf-8"),
     embedded!("dom.js", "text/javascript; charset=utf-8"),
     embedded!("api.js", "text/javascript; charset=utf-8"),
-    embedded!("live.js", "text/javascript; charset=utf-8"),
-    embedded!("story.js", "text/javascript; charset=utf-8"),
 ];
 
 fn answer(file: &File) -> Response {
@@ -62,13 +80,13 @@ fn answer(file: &File) -> Response {
 }
 
 /// The page.
-pub(super) async fn index() -> Response {
-    answer(&INDEX)
+pub(super) fn index(page: &'static Page) -> Response {
+    answer(&page.index)
 }
 
 /// A file that it loads.
-pub(super) async fn file(Named(name): Named) -> Result<Response, Problem> {
-    let file = FILES.iter().find(|file| file.name == name);
+pub(super) fn file(page: &'static Page, Named(name): Named) -> Result<Response, Problem> {
+    let file = page.files.iter().chain(&SHARED).find(|file| file.name == name);
     file.map(answer)
         .ok_or_else(|| Problem::new(Kind::Plain(StatusCode::NOT_FOUND), "the page has no such file"))
 }

@@ -24,7 +24,7 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What went wrong, for a program and for a person.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ProblemDocument {
+pub(crate) struct ProblemDocument {
     /// Which kind of problem: docs/http.md lists them. `about:blank` where the status says all.
     #[serde(rename = "type")]
     #[schema(format = "uri-reference", examples("urn:stock-verifier:problem:unknown-sku"))]

@@ -15,8 +15,9 @@ use crate::event::Outgoing;
 
 /// How long an order may be under way before its sender is told that nobody knows. A buyer waits.
 pub const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
-/// How long an order waits for others to be sent with it, in milliseconds: under load that makes batches.
-const LINGER_MS: &str = "1";
+/// How long an order waits for others to be sent with it, in milliseconds: under load that makes batches, which cost the
+/// broker less.
+const LINGER_MS: &str = "2";
 /// Orders waiting to be sent at most: past it Kafka is away or slow, and the next is told so at once.
 const SEND_QUEUE_ORDERS: &str = "20000";
 /// KiB of them.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -29,6 +31,7 @@ struct EntryLabels {
 #[derive(Clone)]
 pub struct GateMetrics {
     answers: Family<AnswerLabels, Counter>,
+    took: Histogram,
     entries: Family<EntryLabels, Gauge>,
     oldest: Gauge<f64, AtomicU64>,
     filled: Gauge,
@@ -50,11 +53,18 @@ impl GateMetrics {
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("stock_verifier_build", "The version that runs", version);
         let (answers, entries) = (Family::default(), Family::default());
+        // From half a millisecond to 16 seconds: Kafka may take five.
+        let took = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         let (oldest, filled, drift) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register(
             "stock_verifier_gate_answers",
             "Orders at the door, by what they were answered",
             answers.clone(),
+        );
+        registry.register(
+            "stock_verifier_gate_answer_seconds",
+            "From an order read until it was answered, a wait for its verdict aside",
+            took.clone(),
         );
         registry.register(
             "stock_verifier_gate_entries",
@@ -68,7 +78,7 @@ impl GateMetrics {
         );
         registry.register(
             "stock_verifier_gate_cache_filled",
-            "1 when the cache is filled from the ledger",
+            "1 when the cache answers and is filled from the ledger",
             filled.clone(),
         );
         registry.register(
@@ -77,7 +87,7 @@ impl GateMetrics {
             drift.clone(),
         );
         registry.register_collector(Box::new(ProcessCollector));
-        let metrics = Self { answers, entries, oldest, filled, drift, registry: Arc::new(registry) };
+        let metrics = Self { answers, took, entries, oldest, filled, drift, registry: Arc::new(registry) };
         // What appears with its first count has no rate before it.
         for answer in gate::answers() {
             drop(metrics.answers.get_or_create(&AnswerLabels { answer }));
@@ -102,11 +112,19 @@ const RESULT: &str = "result";
 const LEVEL: &str = "level";
 
 impl Observer for GateMetrics {
-    fn answered(&self, answer: &'static str) {
+    fn answered(&self, answer: &'static str, took: Option<Duration>) {
         self.answers.get_or_create(&AnswerLabels { answer }).inc();
+        if let Some(took) = took {
+            self.took.observe(took.as_secs_f64());
+        }
     }
 
-    fn entries(&self, status: &CacheStatus) {
+    fn entries(&self, status: Option<&CacheStatus>) {
+        let Some(status) = status else {
+            // Of entries the last that was known stands.
+            self.filled.set(0);
+            return;
+        };
         for (waits_for, count) in [(RESULT, status.unsettled), (LEVEL, status.accepted)] {
             self.entries
                 .get_or_create(&EntryLabels { waits_for })

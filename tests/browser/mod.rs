@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thirtyfour::Key;
 
+use crate::gate::sale::{self, Sale};
 use crate::http::running::{LISTEN, client};
 use crate::support::browser::Browser;
 use crate::support::kafka::{order, sent};
@@ -249,6 +250,58 @@ fn where_a_token_is_required_the_page_asks_for_it_and_keeps_it_in_its_tab() {
     );
     browser.open(&page);
     browser.shows("#link", "Live");
+    verifier.stop();
+}
+
+#[test]
+#[ignore = "needs a browser: tests/run --all"]
+fn the_page_of_a_gate_shows_who_is_let_in_who_is_not_and_what_is_open() {
+    let sale = Sale::new(&[("MUG", 3), (HOSTILE[0], 1)]);
+    for sku in ["MUG", HOSTILE[0]] {
+        sale.command(&["open", sku, "--buyer-limit", "2", "--buyer-window", "1h"]);
+    }
+    let token = sale.scene.file("token");
+    std::fs::write(&token, "hunter2-token\n").unwrap();
+    let (mut gate, shopper) = sale.gate("gate", &["--http-token-file", token.to_str().unwrap()]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", shopper.address()));
+    browser.shows("#ask", "A token is needed");
+    browser.press("hunter2-token");
+    browser.press(Key::Enter);
+    browser.shows("#link", "Live");
+    browser.shows("#answers", "no orders yet");
+    browser.shows("#drift", "0");
+    let headers = [("content-type", "application/json"), ("authorization", "Bearer hunter2-token")];
+    let buy = |pieces: i64| {
+        let mut order = sale::order(&sale::fresh(), &[("MUG", pieces)]);
+        order["buyer_id"] = serde_json::json!(sale::fresh());
+        shopper.try_send("POST", "/v1/orders", &headers, &order.to_string()).expect("an answer").status
+    };
+    // Without a verifier what is let in stays open.
+    assert_eq!([buy(2), buy(2)], [202, 409]);
+    browser.shows("#answers tr:nth-child(1)", "admitted");
+    browser.shows("#answers tr:nth-child(2)", "not enough");
+    browser.shows("#admitted-more", "1 since");
+    browser.shows("#refused-more", "1 since");
+    browser.shows("#entries", "1");
+    browser.shows("#entries-more", "1 wait for a result");
+    browser.shows("#sales", HOSTILE[0]);
+    browser.until(
+        "[...document.querySelectorAll('#sales tr')].some((row) => /^MUG\\s+1\\s+2\\s+yes\\s+2$/.test(row.innerText.trim()))",
+    );
+    let verifier = sale.scene.start("a", &[]);
+    browser.shows("#entries-more", "none waits");
+    assert!(browser.is("window.hacked === undefined"));
+    browser.resize(360, 740);
+    assert!(
+        browser.is("document.documentElement.scrollWidth <= document.documentElement.clientWidth"),
+        "it scrolls sideways"
+    );
+    // The browser itself says that an answer was 401, once.
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("401")) && complaints.len() <= 1, "{complaints:?}");
+    gate.kill();
+    browser.shows("#link", "Cut since ");
     verifier.stop();
 }
 

@@ -1,6 +1,7 @@
 //! What the documents show is what the program does.
 
 mod formats;
+mod links;
 
 use std::collections::BTreeSet;
 use std::process::Command;

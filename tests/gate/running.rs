@@ -1,8 +1,9 @@
 //! A gate at work.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use stock_verifier::gate::openapi::document;
 
-use super::sale::{SOON, Sale, fresh, order};
+use super::sale::{Answer, SOON, Sale, fresh, order};
 use crate::support::kafka::{header, sent};
 use crate::support::wait;
 
@@ -200,6 +201,61 @@ fn the_audit_names_each_difference_of_the_cache_at_rest_and_puts_it_right() {
     assert_eq!(repaired.matches("Repaired: in the cache, ").count(), 4, "{repaired}");
     assert!(audit(&[], 0).contains("✓  C  "));
     assert_eq!((sale.cached("MUG"), sale.cached("HAT"), sale.cached("CAP")), (Some(2), Some(9), Some(2)));
+}
+
+/// Panics when an answer is not what the gate's document says.
+fn check(method: &str, path: &str, answer: &Answer) {
+    let document: Value = serde_json::from_str(document()).unwrap();
+    let responses = &document["paths"][path][method]["responses"];
+    let status = answer.status.to_string();
+    let response = if responses[&status].is_null() { &responses["default"] } else { &responses[&status] };
+    let schema = &response["content"][answer.header("content-type")]["schema"];
+    assert!(!schema.is_null(), "{method} {path}: {answer:?} is not in the document");
+    let whole = json!({"allOf": [schema], "components": document["components"]});
+    if let Err(error) = jsonschema::validator_for(&whole).unwrap().validate(&answer.body) {
+        panic!("{method} {path}: {answer:?} is not what the document says: {error}");
+    }
+}
+
+#[test]
+fn the_document_of_a_gate_is_served_and_says_what_is_answered() {
+    let sale = Sale::new(&[("MUG", 3)]);
+    let verifier = sale.scene.start("a", &[]);
+    let (gate, shopper) = sale.gate("gate", &[]);
+    let whole: Value = serde_json::from_str(document()).unwrap();
+    assert_eq!(shopper.get("/openapi.json").body, whole);
+    assert!(whole["openapi"].as_str().unwrap().starts_with("3.1"));
+    for path in ["/v1/orders", "/v1/gate", "/v1/orders/{id}", "/v1/stock/{sku}", "/readyz"] {
+        assert!(whole["paths"][path].is_object(), "{path}");
+    }
+    sale.command(&["open", "MUG", "--buyer-limit", "2"]);
+    let mut bought = order(&fresh(), &[("MUG", 2)]);
+    bought["buyer_id"] = json!("ann");
+    let asked =
+        json!({"allOf": [{"$ref": "#/components/schemas/OrderCreated"}], "components": whole["components"]});
+    jsonschema::validator_for(&asked).unwrap().validate(&bought).unwrap();
+    let let_in = shopper.order(&bought);
+    assert_eq!(let_in.status, 202);
+    let decided = shopper.verdict(&bought);
+    bought["lines"][0]["quantity"] = json!(1);
+    let conflict = shopper.order(&bought);
+    bought["order_id"] = json!(fresh());
+    bought["lines"][0]["quantity"] = json!(2);
+    let short = shopper.order(&bought);
+    assert_eq!((conflict.status, short.status), (422, 409));
+    for answer in [let_in, decided, conflict, short, shopper.order(&json!({}))] {
+        check("post", "/v1/orders", &answer);
+    }
+    let seen = shopper.get("/v1/gate");
+    check("get", "/v1/gate", &seen);
+    // Asked for the verdict it was let in again, or was decided by then.
+    assert!(seen.body["answers"]["admitted"].as_u64() >= Some(1), "{seen:?}");
+    assert_eq!(seen.body["cache"]["filled"], true);
+    let sold = json!({"sku": "MUG", "left": 1, "of_entries": 0, "closed": false, "buyer_limit": 2});
+    sale.comes_to_rest();
+    assert_eq!(shopper.get("/v1/gate").body["cache"]["sales"], json!([sold]));
+    gate.stop();
+    verifier.stop();
 }
 
 #[test]

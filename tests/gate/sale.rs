@@ -24,7 +24,9 @@ pub const BOUND: [&str; 2] = ["--entry-bound", "6s"];
 pub struct Sale {
     pub scene: Scene,
     pub redis: Redis,
-    prefix: String,
+    /// Where gates and commands reach it.
+    pub redis_url: String,
+    pub prefix: String,
     pub cache: RedisCache,
     skus: Vec<String>,
 }
@@ -40,7 +42,7 @@ impl Sale {
         scene.stock(stock);
         let (cache, prefix) = redis.cache();
         let skus = stock.iter().map(|(sku, _)| (*sku).to_owned()).collect();
-        Self { scene, redis, prefix, cache, skus }
+        Self { scene, redis_url: redis.url(), redis, prefix, cache, skus }
     }
 
     /// Starts a gate, and waits until it lets orders in.
@@ -75,7 +77,7 @@ impl Sale {
 
     /// Names the cache to a command.
     pub fn name_cache<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.args(["--redis-url", &self.redis.url(), "--redis-prefix", &self.prefix])
+        command.args(["--redis-url", &self.redis_url, "--redis-prefix", &self.prefix])
     }
 
     /// Does something to a key of the cache.
@@ -196,6 +198,11 @@ impl Shopper {
             .max_idle_connections(0)
             .proxy(None);
         Self { base: format!("http://{address}"), agent: config.build().into() }
+    }
+
+    /// Where the gate is.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
     }
 
     /// `None` when nobody answers.

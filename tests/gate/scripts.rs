@@ -10,7 +10,8 @@ use stock_verifier::gate::rule::{
     Admission, Asked, BuyerLimit, CachedStock, Millis, Sale, Standing, Unsettled,
 };
 use stock_verifier::ledger::{
-    Action, Command, Id, Item, Level, Limits, Location, NextOffset, Quantity, Sku, Terms, TopicPartition,
+    Action, Command, Id, Item, Level, Limits, Location, NextOffset, Quantity, Sku, Terms, TopicId,
+    TopicPartition,
 };
 
 use crate::support::redis::Redis;
@@ -319,6 +320,31 @@ fn what_ended_is_forgotten_after_its_time_and_leaves_nothing_behind() {
         let left = redis.command(&["PTTL", &format!("{prefix}order:{order}")]).unwrap();
         assert!((1..=600_000).contains(&left.parse::<i64>().unwrap()), "{order}: {left}");
     }
+}
+
+#[test]
+fn offsets_are_of_one_topic_and_forgotten_with_it() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let (cache, _) = redis.cache();
+    let partitions = [0, 1, 10].map(|number| TopicPartition::new("stock.accepted", number));
+    let begin = || {
+        let offsets: Vec<_> = partitions.iter().map(|at| (at.clone(), NextOffset(7))).collect();
+        wait_for(cache.begin_offsets(&offsets)).unwrap();
+    };
+    let meet = |name: &str, id: &str, partitions: i32| {
+        wait_for(cache.meet_topic(name, &TopicId::new(id), partitions)).unwrap()
+    };
+    let known = || wait_for(cache.offsets(&partitions)).unwrap();
+    begin();
+    assert!(!meet("stock.accepted", "first", 11), "it is met for the first time");
+    assert!(!meet("stock.accepted", "first", 11), "and it is the same");
+    assert!(!meet("stock.rejected", "other", 11), "another name says nothing of it");
+    assert_eq!(known(), [Some(NextOffset(7)); 3]);
+    assert!(meet("stock.accepted", "second", 2));
+    assert_eq!(known(), [None; 3], "those of partitions that are no more, too");
+    begin();
+    assert!(!meet("stock.accepted", "second", 2), "only once");
+    assert_eq!(known(), [Some(NextOffset(7)); 3]);
 }
 
 #[test]

@@ -66,7 +66,7 @@ const LIBRARIES: [(&str, &[&str]); 20] = [
     ("protox", &["registry"]),
     ("axum", &["gate", "http"]),
     ("hyper", &["http"]),
-    ("utoipa", &["http"]),
+    ("utoipa", &["gate", "http"]),
     ("encoding_rs", &["feed"]),
     ("jaq_core", &["mapping"]),
     ("jaq_std", &["mapping"]),

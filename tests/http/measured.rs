@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::running::{LISTEN, client};
+use crate::gate::sale::{self as gate, Sale};
 use crate::support::kafka::{Sent, order, sent};
 use crate::support::prometheus::Prometheus;
-use crate::support::scene::Scene;
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -37,11 +37,13 @@ fn queries() -> Vec<String> {
 #[test]
 #[ignore = "needs Prometheus: tests/run --all"]
 fn a_real_prometheus_scrapes_it_and_every_query_of_the_dashboard_and_the_alerts_returns_a_series() {
-    let scene = Scene::new(2);
-    scene.stock(&[("MUG", 3)]);
+    let sale = Sale::new(&[("MUG", 3)]);
+    let scene = &sale.scene;
     let mut verifier = scene.start("a", &LISTEN);
     let target = client(&mut verifier).base.replace("http://", "");
-    let prometheus = Prometheus::start(&target);
+    let (gate, shopper) = sale.gate("gate", &[]);
+    let prometheus =
+        Prometheus::start(&[("stock-verifier", &target), ("stock-verifier-gate", shopper.address())]);
     let value = |query: &str| prometheus.query(query).first().map(|(_, value)| *value);
     // Counted from zero before anything happens: or the first would have no rate.
     wait::until("it is scraped", SOON, || {
@@ -58,16 +60,28 @@ fn a_real_prometheus_scrapes_it_and_every_query_of_the_dashboard_and_the_alerts_
         ("sum(kafka_consumergroup_group_lag)", 0.0),
         ("count(kafka_consumergroup_group_lag_seconds)", 4.0),
         ("sum(stock_verifier_produced_to_published_seconds_count)", 6.0),
-        ("up", 1.0),
+        ("sum(up)", 2.0),
+    ] {
+        wait::until(query, SOON, || value(query) == Some(expected));
+    }
+    // What a gate does is seen too: one refused, since nothing is left.
+    wait::until("the gate knows what is left", SOON, || sale.cached("MUG") == Some(0));
+    assert_eq!(shopper.order(&gate::order("o-y", &[("MUG", 1)])).status, 409);
+    for (query, expected) in [
+        ("sum(stock_verifier_gate_answers_total{answer=\"not_enough\"})", 1.0),
+        ("sum(stock_verifier_gate_answer_seconds_count)", 1.0),
+        ("sum(stock_verifier_gate_entries)", 0.0),
+        ("stock_verifier_gate_cache_filled", 1.0),
     ] {
         wait::until(query, SOON, || value(query) == Some(expected));
     }
     let (rules, queries) = (rules(), queries());
-    assert!(rules.len() >= 10 && queries.len() >= 20, "{rules:?} {queries:?}");
+    assert!(rules.len() >= 15 && queries.len() >= 27, "{rules:?} {queries:?}");
     for query in rules.into_iter().map(str::to_owned).chain(queries) {
         wait::until(&query, SOON, || !prometheus.query(&query).is_empty());
     }
     assert_eq!(prometheus.alerts().len(), RULES.matches("- alert:").count());
+    gate.stop();
     verifier.stop();
 }
 

@@ -20,21 +20,20 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes this address every second, as the job that the rules expect, which it evaluates.
-    pub fn start(target: &str) -> Self {
+    /// Scrapes these addresses every second, each as a job, which the rules that it evaluates expect by name.
+    pub fn start(jobs: &[(&str, &str)]) -> Self {
         let program = super::postgres::with_lib("ensure prometheus >&2; command -v prometheus");
         let (directory, port) = super::postgres::place();
         let home = directory.path();
         let address = format!("127.0.0.1:{port}");
         let config = home.join("prometheus.yml");
-        fs::write(
-            &config,
-            format!(
-                "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{RULES}]\nscrape_configs:\n  \
-                 - job_name: stock-verifier\n    static_configs:\n      - targets: ['{target}']\n"
-            ),
-        )
-        .expect("written");
+        let mut text = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{RULES}]\nscrape_configs:\n"
+        );
+        text.extend(jobs.iter().map(|(job, target)| {
+            format!("  - job_name: {job}\n    static_configs:\n      - targets: ['{target}']\n")
+        }));
+        fs::write(&config, text).expect("written");
         let log = fs::File::create(home.join("log")).expect("a log file");
         let child = Command::new(program)
             .arg(format!("--config.file={}", config.display()))

@@ -1,8 +1,11 @@
 //! A Redis of one test, which kills it as it likes.
 
 use std::fs;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -12,6 +15,8 @@ use super::database::unique;
 use super::servers::wait_for;
 use super::wait;
 
+/// Names another server than Redis: Valkey's, say.
+const SERVER: &str = "STOCK_VERIFIER_REDIS_SERVER";
 /// Longest time until it answers.
 const STARTS_LIMIT: Duration = Duration::from_secs(30);
 
@@ -39,12 +44,33 @@ impl Redis {
         redis
     }
 
+    /// A Sentinel that watches this one.
+    pub fn sentinel(&self) -> Self {
+        let (directory, port) = super::postgres::place();
+        let config = directory.path().join("sentinel.conf");
+        fs::write(&config, format!("sentinel monitor main 127.0.0.1 {} 1\n", self.port)).expect("written");
+        let settings = vec!["--sentinel".to_owned()];
+        let mut sentinel = Self { directory, port, settings, child: None };
+        sentinel.restart_with(Some(&config));
+        sentinel
+    }
+
     /// Starts it again, on its port and with its files.
     pub fn restart(&mut self) {
+        self.restart_with(None);
+    }
+
+    fn restart_with(&mut self, config: Option<&Path>) {
         let home = self.directory.path();
         let log = fs::File::options().create(true).append(true).open(home.join("log")).expect("a log file");
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"])
+        let server = std::env::var_os(SERVER).unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(server);
+        command.args(config);
+        if config.is_none() {
+            command.args(["--save", ""]);
+        }
+        let child = command
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"])
             .arg(home)
             .args(&self.settings)
             .stdin(Stdio::null())
@@ -62,6 +88,28 @@ impl Redis {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// A replica of it, once it has all that this one has.
+    pub fn replica(&self) -> Self {
+        let replica = Self::start_with(&[
+            "--replicaof",
+            "127.0.0.1",
+            &self.port.to_string(),
+            "--repl-diskless-sync-delay",
+            "0",
+        ]);
+        wait::until("the replica is in step", STARTS_LIMIT, || {
+            replica
+                .command(&["INFO", "replication"])
+                .is_some_and(|info| info.contains("master_link_status:up"))
+        });
+        replica
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Its files as they are, in another directory.
@@ -109,6 +157,49 @@ impl Redis {
         };
         wait_for(async { RedisCache::new(&settings) }).expect("a URL")
     }
+}
+
+/// An address that moves from one server to another, as that of a failover does. Connections that are open stay where they
+/// are.
+pub struct MovingAddress {
+    /// Where it listens.
+    pub address: SocketAddr,
+    leads_to: Arc<Mutex<String>>,
+}
+
+impl MovingAddress {
+    /// Leads to this one.
+    pub fn of(redis: &Redis) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let leads_to = Arc::new(Mutex::new(redis.address()));
+        let led = Arc::clone(&leads_to);
+        // Until the tests' process ends.
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let to = led.lock().expect("nobody panicked").clone();
+                let Ok(server) = TcpStream::connect(to) else { continue };
+                pass(&client, &server);
+                pass(&server, &client);
+            }
+        });
+        Self { address, leads_to }
+    }
+
+    /// Leads who connects from now on to this one.
+    pub fn move_to(&self, redis: &Redis) {
+        *self.leads_to.lock().expect("nobody panicked") = redis.address();
+    }
+}
+
+/// Passes on what comes from one to the other, until either ends.
+fn pass(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"));
+    let _ = to.set_nodelay(true);
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    });
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::Bench;
 
 mod backlog;
+mod gate;
 mod history;
 mod import;
 mod latency;
@@ -19,6 +20,14 @@ pub fn run(bench: &mut Bench) -> Result<bool> {
     }
     if bench.args.reads {
         reads::run(bench)?;
+        ran = true;
+    }
+    if bench.args.gate {
+        gate::rates(bench)?;
+        ran = true;
+    }
+    if bench.args.sale {
+        gate::sales(bench)?;
         ran = true;
     }
     if let Some(orders) = bench.args.backlog {

@@ -11,7 +11,7 @@ use super::redis_settings;
 use crate::config::RedisArgs;
 use crate::console;
 use crate::gate::cache::{CacheError, RedisCache};
-use crate::gate::rule::{BuyerLimit, Millis, Sale};
+use crate::gate::rule::{BuyerLimit, Millis, Sale, stamp};
 use crate::ledger::{Item, Sku, Stamp};
 
 /// What a sale needs.
@@ -141,10 +141,7 @@ async fn row(cache: &RedisCache, sku: &Sku) -> Result<[String; 5], CacheError> {
     let left = level.map_or_else(|| "unknown".to_owned(), |level| (level.available - pending).to_string());
     let sold = match sale.opens_at {
         _ if sale.closed => "no".to_owned(),
-        Some(at) => {
-            let at = Stamp(i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000));
-            format!("from {}", at.rfc3339())
-        }
+        Some(at) => format!("from {}", stamp(at).rfc3339()),
         None => "yes".to_owned(),
     };
     let buyer = sale.buyer.map_or_else(String::new, |BuyerLimit { pieces, window_ms }| {

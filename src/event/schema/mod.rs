@@ -127,6 +127,15 @@ fn results() -> Vec<Document> {
     ]
 }
 
+/// The schema of an order, as it stands within another document.
+#[must_use]
+pub fn order_created() -> Value {
+    read::<OrderCreated<'_>>(standard().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    }))
+}
+
 /// A schema that stands in a file of its own.
 fn standard() -> SchemaSettings {
     SchemaSettings::draft2020_12()

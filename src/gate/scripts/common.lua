@@ -10,6 +10,7 @@
 --   waiting               set      items that accepted entries wait for
 --   waiting:ITEM          hash     their order ids, each with its pieces
 --   offset:TOPIC:N        string   how far results were settled
+--   topic:TOPIC           hash     id, partitions: which topic those offsets are of
 --   sale:SKU              hash     opens_at, closed, buyer_pieces, buyer_window
 --   bought:SKU US BUYER   zset     PIECES:ID, by time
 local P = ARGV[1]

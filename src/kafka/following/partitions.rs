@@ -1,4 +1,4 @@
-//! Reads partitions as they grow, from given offsets on, without a group: every process that follows reads all of it.
+//! Reads partitions as they grow, from given offsets on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,18 +6,16 @@ use std::sync::mpsc::{Receiver as Commands, Sender as Commander, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use tokio::sync::mpsc;
 
-use super::consumer::own;
-use super::offsets::{list, list_at};
-use super::password::WithPassword;
-use super::reader::Quiet;
+use super::{Quiet, consumer};
 use crate::config::KafkaArgs;
 use crate::event::Record;
+use crate::kafka::consumer::own;
+use crate::kafka::offsets::{list, list_at};
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
 /// Longest sleep in one poll; a command waits no longer.
@@ -26,9 +24,15 @@ const POLL: Duration = Duration::from_millis(20);
 const TURN: usize = 500;
 /// Turns that wait to be taken; then reading pauses.
 const TURNS: usize = 16;
-/// Records and KiB prefetched at most.
-const PREFETCH_RECORDS: &str = "5000";
-const PREFETCH_KIB: &str = "8192";
+/// Records and KiB prefetched at most. What a fetch has less of than is worth a call is gathered for a moment that nobody
+/// notices: else each batch of the verifier is a fetch, and each of its partitions a call that settles a few.
+const BUFFERS: [(&str, &str); 5] = [
+    ("queued.min.messages", "5000"),
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.min.bytes", "100000"),
+    ("fetch.wait.max.ms", "25"),
+    ("fetch.queue.backoff.ms", "5"),
+];
 
 /// Records of one partition, without a gap to those before them.
 #[derive(Debug)]
@@ -59,24 +63,7 @@ impl Follower {
     /// # Errors
     /// When a password file cannot be read, or the configuration is refused.
     pub fn new(kafka: &KafkaArgs, client_id: &str) -> Result<Self> {
-        let mut config = kafka.client()?;
-        kafka.overlay(&mut config);
-        config
-            .set("client.id", client_id)
-            // librdkafka asks for one; no group is joined, and nothing committed.
-            .set("group.id", client_id)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("allow.auto.create.topics", "false")
-            .set("isolation.level", "read_committed")
-            // What retention took is gone: what is left is read.
-            .set("auto.offset.reset", "earliest")
-            .set("queued.min.messages", PREFETCH_RECORDS)
-            .set("queued.max.messages.kbytes", PREFETCH_KIB)
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.queue.backoff.ms", "5")
-            .remove("group.instance.id");
-        let consumer = client(&config)?;
+        let consumer = consumer(kafka, client_id, client_id, &BUFFERS)?;
         let (commands, commanded) = channel();
         let (turns, taken) = mpsc::channel(TURNS);
         std::thread::Builder::new()
@@ -96,11 +83,6 @@ impl Follower {
     pub async fn next(&mut self) -> Option<Followed> {
         self.turns.recv().await
     }
-}
-
-fn client(config: &ClientConfig) -> Result<WithPassword<BaseConsumer<Quiet>>> {
-    let client = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-    Ok(WithPassword::consumer(client))
 }
 
 /// Polls until nobody takes what it reads.
@@ -163,6 +145,5 @@ fn begin(consumer: &BaseConsumer<Quiet>, at: &TopicPartition, from: NextOffset, 
 }
 
 fn say(error: &KafkaError) {
-    // librdkafka goes on by itself; that Kafka is away, readiness says.
     tracing::debug!(%error, "following topics");
 }

@@ -6,22 +6,23 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::asker::Asker;
-use super::consumer::{Watermarks, own};
-use super::password::WithPassword;
-use super::topic_ids::Described;
+use super::{Quiet, consumer};
 use crate::config::KafkaArgs;
 use crate::event::Record;
+use crate::kafka::asker::Asker;
+use crate::kafka::consumer::{Watermarks, own};
+use crate::kafka::password::WithPassword;
+use crate::kafka::topic_ids::Described;
 use crate::ledger::{Offset, Source, TopicPartition};
 
 /// The client id that reads.
 const CLIENT_ID: &str = "stock-verifier-levels";
+/// Small: a record is dealt with in no time, and this stands beside the clients that decide.
+const BUFFERS: [(&str, &str); 2] = [("queued.max.messages.kbytes", "4096"), ("fetch.max.bytes", "1048576")];
 /// Longest wait for the next record: how soon a stop is seen.
 const POLL: Duration = Duration::from_millis(100);
 /// How often the topic's end is asked for: so much older than need be is what a follower knows.
@@ -39,17 +40,6 @@ pub enum Told {
     /// All that stood in the topic at this moment has been told: by this machine's clock, and by this process's.
     UpTo(SystemTime, Instant),
 }
-
-/// Says nothing: who follows sees it by what it is not told.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "following a topic");
-    }
-}
-
-impl ConsumerContext for Quiet {}
 
 /// Reads on until dropped.
 #[derive(Debug)]
@@ -70,23 +60,7 @@ impl TopicFollower {
         topic: &str,
         mut told: impl FnMut(Told) + Send + 'static,
     ) -> Result<Self> {
-        let mut config = kafka.client()?;
-        config
-            // Small: a record is dealt with in no time, and this stands beside the clients that decide.
-            .set("queued.max.messages.kbytes", "4096")
-            .set("fetch.max.bytes", "1048576");
-        kafka.overlay(&mut config);
-        config
-            .set("client.id", CLIENT_ID)
-            // librdkafka wants one, and asks whether it may; nothing joins or commits.
-            .set("group.id", group)
-            .set("allow.auto.create.topics", "false")
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "earliest")
-            .remove("group.instance.id");
-        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        let consumer = WithPassword::consumer(consumer);
+        let consumer = consumer(kafka, CLIENT_ID, group, &BUFFERS)?;
         let asker = Asker::new(kafka, CLIENT_ID, None)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, topic) = (Arc::clone(&stop), Arc::<str>::from(topic));

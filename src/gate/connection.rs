@@ -1,0 +1,121 @@
+//! The connection to Redis: made when something is asked, and made anew when it breaks or leads to a replica.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{ErrorKind, FromRedisValue, IntoConnectionInfo as _, ParsingError, RedisError, ServerErrorKind};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Longest wait for an answer of Redis: above it Redis is away, and a buyer waits.
+const ANSWER_LIMIT: Duration = Duration::from_millis(1_500);
+/// Longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// The longest pause between two tries to connect.
+const CONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Tries to connect before a command fails: few, so that it is known soon that Redis is away. The next command tries again.
+const CONNECT_TRIES: usize = 2;
+
+/// Redis did not do what was asked, or its answer was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// It could not be reached, or refused.
+    #[error("Redis did not answer as it should")]
+    Redis(#[from] RedisError),
+    /// It answered what no script of this program answers: something else writes under this prefix.
+    #[error("Redis holds what no gate writes ({0}): give the gates a prefix of their own (--redis-prefix)")]
+    Strange(String),
+}
+
+impl From<ParsingError> for CacheError {
+    fn from(error: ParsingError) -> Self {
+        Self::Strange(error.to_string())
+    }
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// `redis://` or `rediss://`; may hold a password.
+    pub url: SecretString,
+    /// The password, where it is in a file.
+    pub password: Option<SecretString>,
+    /// What the names of all keys begin with.
+    pub prefix: String,
+    /// How long entries that have ended are remembered.
+    pub remember: Duration,
+}
+
+/// The connection, and what makes another.
+struct Connected {
+    manager: ConnectionManager,
+    client: redis::Client,
+    since: Instant,
+}
+
+impl Connected {
+    /// Connects as soon as something is asked.
+    fn new(client: redis::Client) -> Result<Self, RedisError> {
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(ANSWER_LIMIT))
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_max_delay(CONNECT_PAUSE_MAX)
+            .set_number_of_retries(CONNECT_TRIES);
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        Ok(Self { manager, client, since: Instant::now() })
+    }
+}
+
+/// A connection; clones share it. What fails is told at once, and the next call connects anew.
+#[derive(Clone)]
+pub(super) struct RedisConnection(Arc<Mutex<Connected>>);
+
+impl RedisConnection {
+    /// Connects as soon as something is asked.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, CacheError> {
+        let mut info = settings.url.expose_secret().into_connection_info()?;
+        if let Some(password) = &settings.password {
+            let redis = info.redis_settings().clone().set_password(password.expose_secret());
+            info = info.set_redis_settings(redis);
+        }
+        let connected = Connected::new(redis::Client::open(info)?)?;
+        Ok(Self(Arc::new(Mutex::new(connected))))
+    }
+
+    /// It, to send a command on.
+    pub(super) fn get(&self) -> ConnectionManager {
+        self.connected().manager.clone()
+    }
+
+    /// Calls a script.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        call: &redis::ScriptInvocation<'_>,
+    ) -> Result<T, CacheError> {
+        call.invoke_async(&mut self.get()).await.map_err(|error| {
+            if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
+                self.leave_replica();
+            }
+            CacheError::Redis(error)
+        })
+    }
+
+    fn connected(&self) -> MutexGuard<'_, Connected> {
+        // Only ever replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects anew where the server has become a replica: another is the primary now, and behind the same address, by and
+    /// by. The connection itself is sound, so nobody else would.
+    fn leave_replica(&self) {
+        let mut connected = self.connected();
+        if connected.since.elapsed() > CONNECT_PAUSE_MAX
+            && let Ok(anew) = Connected::new(connected.client.clone())
+        {
+            *connected = anew;
+        }
+    }
+}
