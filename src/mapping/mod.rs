@@ -3,8 +3,8 @@
 //! A program is given one record's value, unwrapped, and `$headers`, `$key`, `$topic`, `$timestamp` and `$type`. It gives
 //! one command of the contract; or nothing, and the record asks for nothing; or `error("…")`, and the record is a dead
 //! letter that says so. Pure: what it gives follows from the record alone, so the past can be read again. There is no
-//! clock, environment, input or output ([`functions`]); numbers keep their digits ([`value`]); and what a program may
-//! take is bounded ([`watch`]).
+//! clock, environment, input or output (`functions`); numbers keep their digits (`value`); and what a program may
+//! take is bounded (`watch`).
 //!
 //! The programs are jq as `jaq` has it. A program is its operator's own: it is trusted not to ask for a text of ten
 //! gigabytes (`"x" * 10000000000`), which nothing here prevents.
