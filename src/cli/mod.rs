@@ -381,7 +381,10 @@ mod tests {
     use clap::Args as _;
 
     use super::*;
-    use crate::config::{BatchArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, RedisArgs, TopicArgs};
+    use crate::config::{
+        BatchArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, MappingArgs, RedisArgs, RegistryArgs,
+        TopicArgs,
+    };
 
     #[test]
     fn a_flag_that_takes_what_is_or_holds_a_secret_shows_neither_environment_nor_default() {
@@ -403,7 +406,7 @@ mod tests {
 
     /// The flags that belong under a heading of `--help`.
     fn under_headings() -> Vec<clap::Command> {
-        let augment: [fn(clap::Command) -> clap::Command; 8] = [
+        let augment: [fn(clap::Command) -> clap::Command; 10] = [
             KafkaArgs::augment_args,
             TopicArgs::augment_args,
             GroupArgs::augment_args,
@@ -412,6 +415,8 @@ mod tests {
             DatabaseArgs::augment_args,
             HttpArgs::augment_args,
             RedisArgs::augment_args,
+            RegistryArgs::augment_args,
+            MappingArgs::augment_args,
         ];
         augment.into_iter().map(|augment| augment(clap::Command::new("some"))).collect()
     }

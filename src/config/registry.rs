@@ -16,7 +16,7 @@ pub struct RegistryArgs {
     /// A schema registry that speaks Confluent's REST API: values framed by its schemas (Avro, Protobuf, JSON Schema) are
     /// decoded. Audits and replays of such records need it too
     #[arg(long, env = "STOCK_VERIFIER_SCHEMA_REGISTRY_URL", value_name = "URL",
-          value_parser = SecretParser(parse_registry_url), hide_env_values = true)]
+          value_parser = SecretParser(parse_registry_url), hide_env_values = true, hide_default_value = true)]
     pub schema_registry_url: Option<Url>,
 
     /// The user to name to the schema registry

@@ -113,9 +113,6 @@ pub struct ReprocessArgs {
     #[command(flatten)]
     patches: PatchArgs,
 
-    #[command(flatten)]
-    mappings: MappingArgs,
-
     /// Do it; else it is only said what would be done
     #[arg(long)]
     execute: bool,
@@ -124,6 +121,8 @@ pub struct ReprocessArgs {
     common: Common,
     #[command(flatten)]
     filter: ChoiceArgs,
+    #[command(flatten)]
+    mappings: MappingArgs,
 }
 
 /// The arguments of `replay rebuild`.
@@ -148,9 +147,9 @@ pub struct RebuildArgs {
     execute: bool,
 
     #[command(flatten)]
-    mappings: MappingArgs,
-    #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    mappings: MappingArgs,
 }
 
 /// The arguments of `replay simulate`.
