@@ -30,17 +30,20 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 enum Source {
     /// Nobody asks.
     Nobody,
+    /// They are asked of a server in this process, which answers at once and knows nothing: what asking alone costs here.
+    Elsewhere,
     Primary,
     Replica,
     LevelsTopic,
 }
 
 impl Source {
-    const ALL: [Self; 4] = [Self::Nobody, Self::Primary, Self::Replica, Self::LevelsTopic];
+    const ALL: [Self; 5] = [Self::Nobody, Self::Elsewhere, Self::Primary, Self::Replica, Self::LevelsTopic];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nobody => "no reads",
+            Self::Elsewhere => "elsewhere",
             Self::Primary => "primary",
             Self::Replica => "replica",
             Self::LevelsTopic => "levels topic",
@@ -85,7 +88,7 @@ fn measure(bench: &mut Bench, standby: &Standby, source: Source) -> Result<Measu
     let arguments = |database: &str| {
         let mut arguments = vec!["--http-listen".to_owned(), format!("127.0.0.1:{port}")];
         match source {
-            Source::Nobody => arguments.clear(),
+            Source::Nobody | Source::Elsewhere => arguments.clear(),
             Source::Primary => {}
             // A wrong URL would fail the verifier's start, which says so.
             Source::Replica => arguments
@@ -98,6 +101,7 @@ fn measure(bench: &mut Bench, standby: &Standby, source: Source) -> Result<Measu
     };
     let beside = |over: &AtomicBool| match source {
         Source::Nobody => Ok(None),
+        Source::Elsewhere => ask(answer_at_once()?, read_rate, over).map(Some),
         _ => ask(port, read_rate, over).map(Some),
     };
     let (orders, reads) = stream(bench, Shape::Uniform, order_rate, arguments, beside)?;
@@ -156,6 +160,25 @@ fn ask_on_one(
     Ok(latencies)
 }
 
+/// Answers whatever comes, until this process ends: a thread for each connection. Its port.
+fn answer_at_once() -> Result<u16> {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || -> Result<()> {
+                let mut stream = BufReader::new(stream);
+                while read_message(&mut stream)?.is_some() {
+                    stream.get_mut().write_all(ANSWER)?;
+                }
+                Ok(())
+            });
+        }
+    });
+    Ok(port)
+}
+
 /// Once the verifier listens.
 fn connect(port: u16) -> Result<BufReader<TcpStream>> {
     let begun = Instant::now();
@@ -177,9 +200,20 @@ fn precheck(connection: &mut BufReader<TcpStream>, cart: &str) -> Result<()> {
     let head =
         "POST /v1/precheck HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: ";
     connection.get_mut().write_all(format!("{head}{}\r\n\r\n{cart}", cart.len()).as_bytes())?;
+    let (status, body) = read_message(connection)?.context("the connection ended")?;
+    if !status.contains(" 200 ") {
+        bail!("{}: {}", status.trim_end(), String::from_utf8_lossy(&body));
+    }
+    Ok(())
+}
+
+/// The first line and the body of what comes; `None` where the connection ended before.
+fn read_message(connection: &mut BufReader<TcpStream>) -> Result<Option<(String, Vec<u8>)>> {
+    let mut first = String::new();
+    if connection.read_line(&mut first)? == 0 {
+        return Ok(None);
+    }
     let (mut line, mut length) = (String::new(), 0);
-    connection.read_line(&mut line)?;
-    let status = line.clone();
     while line != "\r\n" {
         line.clear();
         if connection.read_line(&mut line)? == 0 {
@@ -191,10 +225,7 @@ fn precheck(connection: &mut BufReader<TcpStream>, cart: &str) -> Result<()> {
     }
     let mut body = vec![0; length];
     connection.read_exact(&mut body)?;
-    if !status.contains(" 200 ") {
-        bail!("{}: {}", status.trim_end(), String::from_utf8_lossy(&body));
-    }
-    Ok(())
+    Ok(Some((first, body)))
 }
 
 fn report(bench: &Bench, rows: &[(Source, Measured)]) -> Result<()> {
