@@ -191,12 +191,14 @@ fn a_newer_database_that_lets_this_program_run_is_used_and_left_as_it_is() {
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (99999999999999, 'of the future oldest 3', true, '', 0)",
     );
+    let migrations = || scene.database.number("SELECT count(*) FROM _sqlx_migrations");
+    let before = migrations();
     let mut verifier = scene.start("a", &["--migrate"]);
     verifier.said("a newer program migrated the ledger, and lets this one run", SOON);
     scene.produce(&[order("o-1", &[("MUG", 1)])]);
     scene.done(SOON);
     verifier.stop();
-    assert_eq!(scene.database.number("SELECT count(*) FROM _sqlx_migrations WHERE version > 3"), 1);
+    assert_eq!(migrations(), before);
 }
 
 #[test]
