@@ -184,6 +184,47 @@ fn orders_by_a_registrys_schemas_are_decided_audited_and_replayed() {
 }
 
 #[test]
+fn what_a_registrys_schemas_wrote_is_mapped_decided_and_replayed() {
+    let registry = Registry::start(None);
+    registry.add(1, "shop.Line", "AVRO", LINE, &[]);
+    registry.add(2, "orders-value", "AVRO", ORDER, &[("shop.Line", "shop.Line")]);
+    registry.add(3, "orders-proto", "PROTOBUF", PROTO, &[]);
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    scene.produce(&[
+        sent("7", framed(2, &in_avro(7))),
+        sent("9007199254740993", framed(2, &in_avro(9_007_199_254_740_993))),
+        sent("p-1", framed(3, &in_protobuf("p-1"))),
+        sent("p-2", framed(3, &in_protobuf("skip"))),
+        sent("unknown", framed(99, &in_avro(10))),
+        order("plain", &[("MUG", 2)]),
+    ]);
+    let program = scene.file("shop.jq");
+    let text = r#"if .order_id == "skip" then empty else {type, order_id: "shop-\(.order_id)", lines} end"#;
+    std::fs::write(&program, text).unwrap();
+    let mapping = format!("{}={}", scene.orders(), program.display());
+    let url = registry.url();
+    let named = ["--schema-registry-url", &url];
+    let verifier = scene.start("a", &[&named[..], &["--mapping", &mapping]].concat());
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(ids(&scene, "accepted"), ["shop-7", "shop-9007199254740993", "shop-p-1", "shop-plain"]);
+    let letters = scene.kafka.read(&scene.topic("dead"));
+    assert_eq!(letters.len(), 1);
+    assert!(said(&letters, "unknown").1.contains("schema id 99"));
+
+    // The ledger has the program, the registry the schemas.
+    let (status, said) = ran(scene.tool(&["audit", "--topics"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = ran(scene.tool(&["replay", "diff"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let other = Database::fresh(&Servers::shared().database_url);
+    let rebuild = scene.tool(&["replay", "rebuild", "--into", &other.url(), "--execute"]);
+    let (status, said) = ran(rebuild, &named);
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
 fn while_a_registry_is_away_its_partition_waits_alone() {
     let registry = Registry::start(None);
     registry.add(1, "shop.Line", "AVRO", LINE, &[]);
