@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 /// Longest wait for a group to have a coordinator: a broker that has just started, or just become it, reads the group's
 /// offsets first.
-pub const COORDINATOR_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const COORDINATOR_LIMIT: Duration = Duration::from_secs(10);
 /// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -14,7 +14,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// What Kafka answered last.
-pub fn wait_for_coordinator<T>(limit: Duration, mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+pub(super) fn wait_for_coordinator<T>(
+    limit: Duration,
+    mut ask: impl FnMut() -> KafkaResult<T>,
+) -> KafkaResult<T> {
     let begun = Instant::now();
     loop {
         match ask() {
