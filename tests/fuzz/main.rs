@@ -24,6 +24,7 @@ mod samples;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -60,13 +61,13 @@ fn setting(name: &str) -> Option<u64> {
 
 /// What reads an input.
 struct Readers {
-    registry: Registry,
+    registry: Arc<Registry>,
     /// The built-in mappings, and one that does little with much: an input is mapped by one of them.
     mappings: Vec<Mapping>,
 }
 
 impl Readers {
-    fn new(registry: Registry) -> Self {
+    fn new(registry: Arc<Registry>) -> Self {
         let given = PRESETS.iter().map(|one| (one.name, preset(one.name, Some("{shop}-{id}")).unwrap()));
         let all =
             given.chain([("paths", "[paths] | {type: \"order.created\", order_id: length}".to_owned())]);
@@ -153,8 +154,9 @@ fn whatever_comes_is_read_or_refused_soon_and_in_little_memory() {
     let server = registry::Registry::start(None);
     samples::register(&server);
     let url = Some(url::Url::parse(&(server.url() + "/")).unwrap());
-    let registry =
-        Registry::named(&RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() }).unwrap();
+    let registry = Registry::named(&RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() })
+        .unwrap()
+        .unwrap();
     for id in samples::SCHEMAS {
         registry.fetch(id).unwrap();
     }
