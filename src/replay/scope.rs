@@ -62,7 +62,7 @@ impl<'a> Scope<'a> {
 
     /// A client that decodes what it reads. Blocks.
     pub(super) fn connect(&self) -> Result<Topics> {
-        Ok(Topics::connect(self.kafka, self.group)?.decoding(Registry::named(self.registry)))
+        Ok(Topics::connect(self.kafka, self.group)?.decoding(Registry::named(self.registry)?))
     }
 
     /// Refuses another group than the ledger's: its committed offsets say nothing of what this ledger's group published.
