@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
+use serde_json::{Value, json};
 use stock_verifier::event::Record;
 
 use crate::support::database::Database;
@@ -169,6 +170,7 @@ fn orders_by_a_registrys_schemas_are_decided_audited_and_replayed() {
     let rebuild = scene.tool(&["replay", "rebuild", "--into", &other.url(), "--execute"]);
     let (status, said) = ran(rebuild, &named);
     assert_eq!(status, Some(0), "{said}");
+    look_again_with_and_without(&scene, &named);
 
     // What was unknown is read once it is registered.
     registry.add(99, "orders-late", "AVRO", ORDER, &[("shop.Line", "shop.Line")]);
@@ -181,6 +183,50 @@ fn orders_by_a_registrys_schemas_are_decided_audited_and_replayed() {
     assert!(ids(&scene, "accepted").contains(&"10".to_owned()));
     let (status, said) = ran(scene.tool(&["audit", "--topics"]), &named);
     assert_eq!(status, Some(0), "{said}");
+    let (status, said) = ran(scene.tool(&["replay", "republish", "--order-id", "7", "--execute"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let published = ids(&scene, "accepted");
+    assert_eq!(published.iter().filter(|id| *id == "7").count(), 2, "{published:?}");
+}
+
+/// Replays that publish, simulate and decide by the topics alone read by the registry's schemas; without it they refuse what
+/// they cannot read, unless they are told that there is none.
+fn look_again_with_and_without(scene: &Scene, named: &[&str]) {
+    let decided = [&["--json"], named].concat();
+    let report = |words: &[&str], more: &[&str]| -> Value {
+        let done = scene.tool(words).args(more).output().expect("it runs");
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice(&done.stdout).expect("JSON")
+    };
+    let looked = report(&["replay", "republish"], &decided);
+    assert_eq!((&looked["accepted"], &looked["rejected"]), (&json!(8), &json!(1)), "{looked:#}");
+
+    let levels = scene.file("levels.csv");
+    std::fs::write(&levels, "sku,available\nMUG,3\n").unwrap();
+    let simulate = ["replay", "simulate", "--levels", levels.to_str().unwrap()];
+    let simulated = report(&simulate, &decided);
+    assert_eq!(
+        (&simulated["accepted_then"], &simulated["accepted_now"]),
+        (&json!(8), &json!(1)),
+        "{simulated:#}"
+    );
+
+    let alone = Database::fresh(&Servers::shared().database_url);
+    let url = alone.url();
+    let rebuild = ["replay", "rebuild", "--from-topics-alone", "--execute", "--into", &url];
+    for words in [&["replay", "republish"][..], &simulate, &rebuild] {
+        let (status, said) = ran(scene.tool(words), &[]);
+        assert!(status == Some(2) && said.contains("--schema-registry-url"), "{words:?}: {status:?} {said}");
+    }
+    // Said to be without one, they are dead letters.
+    let without = ["--json", "--without-schema-registry"];
+    let looked = report(&["replay", "republish"], &without);
+    assert_eq!((&looked["accepted"], &looked["rejected"]), (&json!(2), &json!(1)), "{looked:#}");
+    let (status, said) = ran(scene.tool(&rebuild), named);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(alone.number("SELECT count(*) FROM decisions WHERE id IN ('7', 'p-1')"), 2);
+    let (status, said) = ran(scene.tool(&rebuild), &[named, &["--without-schema-registry"]].concat());
+    assert!(status == Some(2) && said.contains("cannot be used with"), "{status:?} {said}");
 }
 
 /// The certificate and the key of a server on 127.0.0.1, and the authority that vouches for it, in files of the scene.
