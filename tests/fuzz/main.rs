@@ -154,8 +154,9 @@ fn whatever_comes_is_read_or_refused_soon_and_in_little_memory() {
     let server = registry::Registry::start(None);
     samples::register(&server);
     let url = Some(url::Url::parse(&(server.url() + "/")).unwrap());
-    let registry =
-        Registry::named(&RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() }).unwrap();
+    let registry = Registry::named(&RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() })
+        .unwrap()
+        .unwrap();
     for id in samples::SCHEMAS {
         registry.fetch(id).unwrap();
     }
