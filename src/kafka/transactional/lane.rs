@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rdkafka::bindings as native;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -47,6 +48,14 @@ const FAILED_LOOK: Duration = Duration::from_millis(50);
 /// Most tries of one transaction while it becomes clear which of its records Kafka refuses: by topic, then by record.
 /// Each may also meet the gap that the one before left.
 const NARROWINGS: usize = 8;
+/// Longest that records wait for others before a batch of them is sent, in milliseconds. A full batch is sent at once, and
+/// so is everything when the last of a transaction is in the queue (see [`flush`]), so this is for what stands between:
+/// the rest of a queue that is full.
+///
+/// Not shorter: what is sent early is sent in two parts, and while the first is on its way librdkafka asks without a pause
+/// whether the second may go, since an idempotent producer has one batch of a partition under way and a batch whose time
+/// is over is always due (`rd_kafka_toppar_producer_serve` of 2.12). On a busy machine that takes the broker's processor.
+const LINGER_MS: &str = "20";
 /// Records waiting to be sent at most; a transaction's results fit, or sending waits.
 const SEND_QUEUE_RECORDS: &str = "50000";
 /// KiB waiting to be sent at most.
@@ -126,7 +135,7 @@ impl Lane {
         let mut config = kafka.client()?;
         config
             .set("client.id", &transactional_id)
-            .set("linger.ms", "0.5")
+            .set("linger.ms", LINGER_MS)
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", SEND_QUEUE_RECORDS)
             .set("queue.buffering.max.kbytes", SEND_QUEUE_KIB)
@@ -433,9 +442,20 @@ fn settle(
             return Err(PublishError::ProducerLost(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
         }
         check()?;
+        flush(producer, FAILED_LOOK.min(deadline.saturating_duration_since(Instant::now())));
+        // Reports that nobody took yet count too.
         std::thread::sleep(DRAIN_LOOK);
     }
     Ok(())
+}
+
+/// Sends what waits in the queue without lingering, and waits for so long at most that all has arrived or failed.
+/// rdkafka's own flush does not wait, and so may be over before the broker's thread sees it.
+#[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
+fn flush(producer: &Producing, limit: Duration) {
+    let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the producer lives for as long as the call. What it answers is asked again by its callers.
+    unsafe { native::rd_kafka_flush(producer.client().native_ptr(), limit_ms) };
 }
 
 impl Drop for Lane {
