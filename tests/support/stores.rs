@@ -12,7 +12,7 @@ use stock_verifier::ledger::{
 use stock_verifier::store::memory::MemoryStore;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
-use stock_verifier::store::{Advance, CommandBatch, Store};
+use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, Store};
 
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;
@@ -23,8 +23,9 @@ pub enum TestDatabase {
     Memory(MemoryStore),
     /// A file that goes with its folder.
     Sqlite { folder: tempfile::TempDir },
-    /// A database on the server `DATABASE_URL` names.
-    Postgres { server: String, name: String },
+    /// A database on the server `DATABASE_URL` names. Stores on it may remember levels, and then have one connection that
+    /// applies batches.
+    Postgres { server: String, name: String, remembers: bool },
 }
 
 impl TestDatabase {
@@ -52,7 +53,20 @@ impl TestDatabase {
         let name = format!("sv_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         execute_postgres(&server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         execute_postgres(&server, &format!("CREATE DATABASE {name}")).await;
-        Self::Postgres { server, name }
+        Self::Postgres { server, name, remembers: false }
+    }
+
+    /// The same whose stores decide on remembered levels where they can.
+    pub async fn remembering() -> Self {
+        let Self::Postgres { server, name, .. } = Self::postgres().await else {
+            unreachable!("just made so")
+        };
+        Self::Postgres { server, name, remembers: true }
+    }
+
+    /// Whether its stores do.
+    pub fn remembers(&self) -> bool {
+        matches!(self, Self::Postgres { remembers: true, .. })
     }
 
     /// Another ledger of the same kind.
@@ -60,6 +74,7 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => Self::memory(),
             Self::Sqlite { .. } => Self::sqlite(),
+            Self::Postgres { remembers: true, .. } => Self::remembering().await,
             Self::Postgres { .. } => Self::postgres().await,
         }
     }
@@ -69,7 +84,7 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => panic!("a ledger in memory has no URL: this is a test for databases alone"),
             Self::Sqlite { folder } => format!("sqlite://{}/ledger.db", folder.path().display()),
-            Self::Postgres { server, name } => {
+            Self::Postgres { server, name, .. } => {
                 let mut url = url::Url::parse(server).expect("DATABASE_URL is a URL");
                 url.set_path(name);
                 url.into()
@@ -82,14 +97,13 @@ impl TestDatabase {
         match self {
             Self::Memory(store) => Arc::new(store.connect()),
             Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
-            Self::Postgres { .. } => Arc::new(
-                PostgresStore::open(
-                    &self.url(),
-                    Connections { batches: CONNECTIONS, readers: CONNECTIONS, others: CONNECTIONS },
-                )
-                .await
-                .expect("opens"),
-            ),
+            Self::Postgres { remembers, .. } => {
+                let batches = if *remembers { 1 } else { CONNECTIONS };
+                let connections = Connections { batches, readers: CONNECTIONS, others: CONNECTIONS };
+                let store = PostgresStore::open(&self.url(), connections).await.expect("opens");
+                store.remember_levels(*remembers);
+                Arc::new(store)
+            }
         }
     }
 
@@ -125,7 +139,7 @@ impl TestDatabase {
 
     /// Removes the database. Not reached when a test fails, so that one can look.
     pub async fn remove(&self) {
-        if let Self::Postgres { server, name } = self {
+        if let Self::Postgres { server, name, .. } = self {
             execute_postgres(server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
@@ -159,6 +173,20 @@ macro_rules! on_every_store {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 $crate::support::on(super::$case, $crate::support::TestDatabase::postgres().await).await;
+            })+
+        }
+    };
+}
+
+/// The same, and once more on PostgreSQL with levels that are remembered: for what batches are decided to be.
+#[macro_export]
+macro_rules! on_every_way {
+    ($($case:ident),+ $(,)?) => {
+        $crate::on_every_store![$($case),+];
+        mod remembering {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                $crate::support::on(super::$case, $crate::support::TestDatabase::remembering().await).await;
             })+
         }
     };

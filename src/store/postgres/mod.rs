@@ -19,7 +19,8 @@
 //! | 18 | note which levels an operator's commands changed | |
 //! | 19 | `COMMIT` | |
 //!
-//! Steps with nothing to do are left out: a batch of plain orders has ten.
+//! Steps with nothing to do are left out: a batch of plain orders has ten. One that is decided on remembered levels
+//! has a guard (`guard.rs`) in place of 3, which writes the levels too: see [`super::remembered`].
 //! Two batches that share an item
 //! run one after the other from step 3 on. Two that share only a command id
 //! (the same id on two partitions, with other SKUs) meet at the primary key
@@ -37,6 +38,7 @@ mod copy;
 mod examine;
 mod followers;
 mod gate;
+mod guard;
 mod levels;
 mod orders;
 mod peers;
@@ -72,6 +74,7 @@ use session::ACQUIRE_TIMEOUT;
 use tx::PostgresTx;
 
 use super::apply::{self, IdLookup};
+use super::remembered::SessionMemory;
 use super::{
     Applied, Audit, CommandBatch, DueHold, Examination, Followers, ItemLevel, LedgerAdmin, LedgerExaminer,
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position, Snapshot, StoreError,
@@ -109,6 +112,8 @@ pub struct PostgresStore {
     opened: Arc<AtomicU64>,
     /// Batches left of [`FULL_LOOKUP_BATCHES`].
     full_lookup_batches: Arc<AtomicUsize>,
+    /// What is remembered of levels, where the only connection that applies batches committed or read them.
+    memory: Arc<SessionMemory>,
 }
 
 impl PostgresStore {
@@ -147,6 +152,7 @@ impl PostgresStore {
             pool: Pool::new(pool(connections.others), &servers),
             opened,
             full_lookup_batches: Arc::default(),
+            memory: Arc::default(),
         })
     }
 
@@ -170,7 +176,13 @@ impl PostgresStore {
     async fn attempt_as(&self, batch: &CommandBatch, ids: IdLookup) -> Result<Applied, StoreError> {
         let apply = async |connection: &mut PgConnection| {
             self.check_epoch(batch)?;
-            apply::apply::<PostgresTx<'_>>(connection, batch, ids).await
+            let mut remembered = self.memory.take(self.connection_epoch());
+            if let Some(applied) = remembered.apply::<PostgresTx<'_>>(connection, batch, ids).await? {
+                return Ok(applied);
+            }
+            let applied = apply::apply::<PostgresTx<'_>>(connection, batch, ids).await?;
+            remembered.after(&applied);
+            Ok(applied)
         };
         connection::with_connection(&self.batches, Patience::Usual, apply).await
     }
@@ -491,6 +503,7 @@ impl LedgerAdmin for PostgresStore {
         let repair = || {
             let repair = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
+                self.memory.forget();
                 offline::repair::<PostgresTx<'_>>(connection, batch).await
             };
             connection::with_connection(&self.batches, Patience::Usual, repair)
@@ -502,6 +515,7 @@ impl LedgerAdmin for PostgresStore {
         let restore = || {
             let restore = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
+                self.memory.forget();
                 offline::restore::<PostgresTx<'_>>(connection, batch, sequences).await
             };
             connection::with_connection(&self.batches, Patience::Usual, restore)
@@ -515,6 +529,11 @@ impl LedgerAdmin for PostgresStore {
         for pool in [&self.pool, &self.batches, &self.readers] {
             pool.connect_anew();
         }
+    }
+
+    fn remember_levels(&self, remembers: bool) {
+        // Where several connections apply batches, each is to the others what another instance would be.
+        self.memory.turn(remembers && self.batches.most() == 1);
     }
 
     async fn close(&self) {
