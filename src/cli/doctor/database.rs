@@ -1,5 +1,6 @@
 //! What is wrong with the database, judged by what it says of itself.
 
+use super::cluster;
 use super::finding::Finding;
 use crate::store::{
     Answer, ConnectionCounts, DatabaseFacts, Examination, LockHolder, OverdueHolds, PostgresFacts,
@@ -81,6 +82,7 @@ fn server(facts: &PostgresFacts, needed: u32) -> Vec<Finding> {
         }
         Err(error) => findings.push(unknown("database.locks", "who holds locks on the ledger", error)),
     }
+    findings.extend(cluster::judge(&facts.cluster, needed));
     findings
 }
 
@@ -345,7 +347,7 @@ fn holds(found: &Answer<Option<OverdueHolds>>) -> Finding {
     }
 }
 
-fn unknown(check: &'static str, what: &str, error: &StoreError) -> Finding {
+pub(super) fn unknown(check: &'static str, what: &str, error: &StoreError) -> Finding {
     let advice = if error.is_transient() {
         "Look again; if it stays so, somebody may hold a lock, or the server is overloaded"
     } else {

@@ -2,6 +2,7 @@
 //!
 //! First facts are gathered, then judged: judging is pure, and what could not be gathered is a fact too.
 
+mod cluster;
 mod database;
 mod facts;
 mod finding;

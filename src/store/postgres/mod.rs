@@ -34,6 +34,7 @@ mod address;
 mod audit;
 mod connection;
 mod copy;
+mod distributed;
 mod examine;
 mod followers;
 mod gate;
@@ -66,6 +67,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use address::Address;
 use connection::{CLOSE_LIMIT, Patience, Pool};
+use distributed::{DistributedTx, Layout};
 pub use replicas::{Answered, Replicas};
 use servers::Servers;
 use session::ACQUIRE_TIMEOUT;
@@ -109,6 +111,8 @@ pub struct PostgresStore {
     opened: Arc<AtomicU64>,
     /// Batches left of [`FULL_LOOKUP_BATCHES`].
     full_lookup_batches: Arc<AtomicUsize>,
+    /// Where the tables are, once that is known.
+    layout: Arc<Mutex<Option<Layout>>>,
 }
 
 impl PostgresStore {
@@ -147,6 +151,7 @@ impl PostgresStore {
             pool: Pool::new(pool(connections.others), &servers),
             opened,
             full_lookup_batches: Arc::default(),
+            layout: Arc::default(),
         })
     }
 
@@ -168,11 +173,64 @@ impl PostgresStore {
     }
 
     async fn attempt_as(&self, batch: &CommandBatch, ids: IdLookup) -> Result<Applied, StoreError> {
+        let layout = self.layout().await?;
         let apply = async |connection: &mut PgConnection| {
             self.check_epoch(batch)?;
-            apply::apply::<PostgresTx<'_>>(connection, batch, ids).await
+            match layout {
+                Layout::Plain => apply::apply::<PostgresTx<'_>>(connection, batch, ids),
+                Layout::Distributed => apply::apply::<DistributedTx<'_>>(connection, batch, ids),
+            }
+            .await
         };
-        connection::with_connection(&self.batches, Patience::Usual, apply).await
+        let applied = connection::with_connection(&self.batches, Patience::Usual, apply).await;
+        self.settle_after(layout, &applied).await;
+        applied
+    }
+
+    /// Where the tables are. Asked once: whoever distributes them stops the verifiers, since the tables are empty.
+    async fn layout(&self) -> Result<Layout, StoreError> {
+        if let Some(known) = *self.layout.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(known);
+        }
+        let found = self.with(distributed::layout).await?;
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        // Where there are no tables yet, none are distributed.
+        Ok(found.unwrap_or(Layout::Plain))
+    }
+
+    /// Settles what is in doubt on a node, where somebody waited for it in vain.
+    async fn settle_after<T>(&self, layout: Layout, result: &Result<T, StoreError>) {
+        if layout == Layout::Distributed && result.as_ref().is_err_and(peers::waited_in_vain) {
+            distributed::settle(&self.batches.session()).await;
+        }
+    }
+
+    /// Refuses what is no coordinator of a Citus cluster that will do for [`Self::distribute`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unsuitable`], with what to do.
+    pub async fn check_cluster(&self) -> Result<(), StoreError> {
+        self.with(distributed::check_cluster).await
+    }
+
+    /// Distributes the tables of an empty ledger over the nodes of the Citus cluster whose coordinator this is, in so many
+    /// shards each. Nothing where they are distributed already.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsuitable`] when a table has rows, or no node takes shards.
+    pub async fn distribute(&self, shards: Option<u16>) -> Result<(), StoreError> {
+        let session = self.pool.session();
+        let mut connection = session
+            .connect(&[
+                ("statement_timeout", "0".to_owned()),
+                ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
+            ])
+            .await?;
+        let distributed = distributed::distribute(&mut connection, shards).await;
+        // What closing says adds nothing.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        distributed
     }
 
     /// Refuses a batch of an earlier connection. To be asked once there is a connection: its own opening counts.
@@ -279,7 +337,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
             // meanwhile: it will be read next time.
             Some("23505") => broke(&**database, DECISIONS_KEY) || broke(&**database, "levels_pkey"),
             // The connection broke; too little of something for now: disk, memory, connections.
-            Some(code) => code.starts_with("08") || code.starts_with("53"),
+            Some(code) => {
+                code.starts_with("08") || code.starts_with("53") || distributed::is_of_node(&**database)
+            }
             None => false,
         },
         _ => false,
@@ -414,7 +474,8 @@ impl LedgerReader for PostgresStore {
     }
 
     async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
-        self.read(async |connection| read::order(connection, id).await).await
+        let layout = self.layout().await?;
+        self.read(async |connection| read::order(connection, id, layout).await).await
     }
 }
 
@@ -431,15 +492,19 @@ impl LedgerHistory for PostgresStore {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let layout = self.layout().await?;
         // Only the owner may, and nobody on a standby: then what follows may be slow.
-        if let Err(error) = self.at_leisure(read::summarise).await {
+        if let Err(error) = self.at_leisure(async |connection| read::summarise(connection, layout).await).await
+        {
             tracing::debug!(%error, "the indexes by ledger sequence are not brought up to date; reading may be slow");
         }
-        Ok(Box::new(read::PostgresSnapshot::begin(&self.pool).await?))
+        Ok(Box::new(read::PostgresSnapshot::begin(&self.pool, layout).await?))
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
-        self.at_leisure(audit::audit).await
+        let layout = self.layout().await?;
+        let session = self.pool.session();
+        self.at_leisure(async |connection| audit::audit(connection, layout, &session).await).await
     }
 }
 
@@ -476,7 +541,8 @@ impl LedgerAdmin for PostgresStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.with(settings::check).await?;
-        version::check(&MIGRATIONS, &self.migrations().await?)
+        version::check(&MIGRATIONS, &self.migrations().await?)?;
+        self.layout().await.map(|_| ())
     }
 
     async fn check_writable(&self) -> Result<(), StoreError> {
@@ -484,14 +550,21 @@ impl LedgerAdmin for PostgresStore {
     }
 
     async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
-        self.at_leisure(audit::repairable_levels).await
+        let layout = self.layout().await?;
+        let session = self.pool.session();
+        self.at_leisure(async |connection| audit::repairable_levels(connection, layout, &session).await).await
     }
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
+        let layout = self.layout().await?;
         let repair = || {
             let repair = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
-                offline::repair::<PostgresTx<'_>>(connection, batch).await
+                match layout {
+                    Layout::Plain => offline::repair::<PostgresTx<'_>>(connection, batch),
+                    Layout::Distributed => offline::repair::<DistributedTx<'_>>(connection, batch),
+                }
+                .await
             };
             connection::with_connection(&self.batches, Patience::Usual, repair)
         };
@@ -499,10 +572,17 @@ impl LedgerAdmin for PostgresStore {
     }
 
     async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
+        let layout = self.layout().await?;
         let restore = || {
             let restore = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
-                offline::restore::<PostgresTx<'_>>(connection, batch, sequences).await
+                match layout {
+                    Layout::Plain => offline::restore::<PostgresTx<'_>>(connection, batch, sequences),
+                    Layout::Distributed => {
+                        offline::restore::<DistributedTx<'_>>(connection, batch, sequences)
+                    }
+                }
+                .await
             };
             connection::with_connection(&self.batches, Patience::Usual, restore)
         };
@@ -537,14 +617,23 @@ impl LedgerExaminer for PostgresStore {
     }
 
     async fn followers(&self) -> Result<Followers, StoreError> {
-        self.with(followers::read).await
+        let layout = self.layout().await?;
+        self.with(async |connection| followers::read(connection, layout).await).await
     }
 }
 
 #[async_trait]
 impl WorkQueue for PostgresStore {
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
-        self.with(async |connection| orders::take_due_holds(connection, limit, lease).await).await
+        let layout = self.layout().await?;
+        let taken = self
+            .with(async |connection| match layout {
+                Layout::Plain => orders::take_due_holds(connection, limit, lease).await,
+                Layout::Distributed => distributed::take_due_holds(connection, limit, lease).await,
+            })
+            .await;
+        self.settle_after(layout, &taken).await;
+        taken
     }
 
     async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
@@ -552,7 +641,12 @@ impl WorkQueue for PostgresStore {
     }
 
     async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
-        self.with(async |connection| orders::take_unannounced(connection, limit).await).await
+        let layout = self.layout().await?;
+        self.with(async |connection| match layout {
+            Layout::Plain => orders::take_unannounced(connection, limit).await,
+            Layout::Distributed => distributed::take_unannounced(connection, limit).await,
+        })
+        .await
     }
 }
 
