@@ -55,7 +55,15 @@ fn citus_loses_and_repeats_nothing_while_instances_are_killed_and_nodes_lose_the
         }
         applied += part.len() as i64;
     }
-    let ends = scene.finish(running, Duration::from_secs(120));
+    scene.done(Duration::from_secs(120));
+    for mut verifier in running {
+        assert!(verifier.ended().is_none(), "{} did not live through it", verifier.name());
+        verifier.stop();
+    }
+    // The program's own word, of the ledger where it is; then the proof, whose questions are a plain database's.
+    scene.prove_again();
+    scene.database.gather();
+    let ends = scene.prove();
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
     assert!(ends.accepted > 0 && ends.rejected > 0, "{ends:?}");
 }

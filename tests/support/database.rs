@@ -63,6 +63,13 @@ impl Database {
         database
     }
 
+    /// Brings the tables of a distributed ledger back to its coordinator, as plain ones.
+    pub fn gather(&self) {
+        for table in ["levels", "movements", "decisions", "order_lines", "holds"] {
+            self.run(&format!("SELECT undistribute_table('{table}')"));
+        }
+    }
+
     /// Its URLs on the other nodes of its cluster.
     pub fn other_nodes(&self) -> Vec<String> {
         self.others.iter().map(|node| url_of(node, &self.name)).collect()
