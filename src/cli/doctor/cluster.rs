@@ -16,9 +16,8 @@ pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Fi
         Ok(Some(cluster)) => cluster,
         Err(error) => return vec![unknown("cluster.nodes", "the nodes of the cluster", error)],
     };
-    let mut findings = Vec::new();
-    findings.push(Finding::ok("cluster.version", format!("Citus {}", cluster.version)));
-    findings.push(if cluster.unplaced == 0 {
+    let version = Finding::ok("cluster.version", format!("Citus {}", cluster.version));
+    let placements = if cluster.unplaced == 0 {
         Finding::ok("cluster.placements", "every shard is where it should be")
     } else {
         Finding::error(
@@ -27,7 +26,8 @@ pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Fi
             "SELECT * FROM pg_dist_placement WHERE shardstate <> 1 on the coordinator; let a move of shards that was broken \
              off end (citus_cleanup_orphaned_resources), or bring their node back",
         )
-    });
+    };
+    let mut findings = vec![version, placements];
     let mut bad: Vec<Finding> = cluster.nodes.iter().flat_map(|found| node(found, needed)).collect();
     if bad.is_empty() {
         let count = cluster.nodes.len();

@@ -310,9 +310,13 @@ fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 /// The key that holds each command id to one decision.
 const DECISIONS_KEY: &str = "decisions_pkey";
 
-/// Whether it was this constraint that refused. Citus adds a shard's number to the name.
+/// Whether it was this constraint that refused. Citus adds a shard's number to the name, and hands on what a node said
+/// without its parts.
 fn broke(error: &dyn DatabaseError, constraint: &str) -> bool {
-    error.constraint().is_some_and(|name| name.starts_with(constraint))
+    error.constraint().map_or_else(
+        || error.message().contains(&format!("\"{constraint}_")),
+        |name| name.starts_with(constraint),
+    )
 }
 
 /// The one place that says which errors may pass when the same is done again.

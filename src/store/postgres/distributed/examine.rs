@@ -41,11 +41,12 @@ pub(in super::super) async fn examine(connection: &mut PgConnection) -> Answer<C
     let after = now(connection).await?;
     let node = |row: &sqlx::postgres::PgRow| {
         let result: String = row.try_get("result")?;
-        let said = match row.try_get("success")? {
-            true => reading(&result, before, after).ok_or_else(|| format!("it says {result:?}")),
-            false => Err(result),
+        let said = if row.try_get("success")? {
+            reading(&result, before, after).ok_or_else(|| format!("it says {result:?}"))
+        } else {
+            Err(result)
         };
-        Ok(NodeFacts { address: row.try_get("address")?, said })
+        Ok::<_, sqlx::Error>(NodeFacts { address: row.try_get("address")?, said })
     };
     let nodes = rows.iter().map(node).collect::<Result<_, sqlx::Error>>().map_err(&doing)?;
     Ok(ClusterFacts { version, unplaced, nodes })
