@@ -34,7 +34,9 @@ pub struct MigrateArgs {
 pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
     if args.citus {
         distribute(&args).await?;
-        console::print("The ledger's tables are up to date, and distributed over the nodes of the cluster.\n")?;
+        console::print(
+            "The ledger's tables are up to date, and distributed over the nodes of the cluster.\n",
+        )?;
     } else {
         let store = open_ledger(&args.database, FEW_CONNECTIONS, Access::Migrate).await?;
         store.close().await;

@@ -241,7 +241,9 @@ pub enum StoreError {
         node: String,
     },
     /// A shard of a distributed ledger was moved to another node while the whole ledger was read.
-    #[error("a shard of the ledger was moved to another node while it was read: read it again once all are moved")]
+    #[error(
+        "a shard of the ledger was moved to another node while it was read: read it again once all are moved"
+    )]
     ShardMoved,
     /// What is stored cannot be what this program wrote.
     #[error("the ledger holds {what}: run `stock-verifier audit`")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use stock_verifier::ledger::{Command, Id, Request, Sku};
-use stock_verifier::store::{CommandBatch, LedgerWriter as _};
+use stock_verifier::store::{CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use crate::support::database::run_on;
 use crate::support::scene::Scene;
@@ -43,7 +43,10 @@ fn citus_loses_and_repeats_nothing_while_instances_are_killed_and_nodes_lose_the
         scene.produce(part);
         let moment = applied + part.len() as i64 / 3;
         wait::until("the work goes on", Duration::from_secs(60), || {
-            scene.database.try_number("SELECT sum(next_offset)::bigint FROM positions").is_ok_and(|now| now > moment)
+            scene
+                .database
+                .try_number("SELECT sum(next_offset)::bigint FROM positions")
+                .is_ok_and(|now| now > moment)
         });
         if turn % 2 == 0 {
             end_sessions(&nodes[turn / 2 % nodes.len()]);
@@ -71,7 +74,8 @@ fn citus_loses_and_repeats_nothing_while_instances_are_killed_and_nodes_lose_the
 /// A batch of one order.
 fn order(id: &str) -> CommandBatch {
     let line = (Sku::new("MUG").unwrap().into(), stock_verifier::ledger::Quantity::new(1).unwrap());
-    let command = Command::order_created(Id::new(id).unwrap(), vec![line], stock_verifier::ledger::Terms::default());
+    let command =
+        Command::order_created(Id::new(id).unwrap(), vec![line], stock_verifier::ledger::Terms::default());
     CommandBatch { advances: Vec::new(), requests: vec![Request { command, source: None }], epoch: None }
 }
 
@@ -83,19 +87,25 @@ fn citus_decides_nothing_while_a_batch_is_in_doubt_on_a_node_and_goes_on_once_th
     let node = scene.database.other_nodes().remove(1);
     // What a coordinator leaves that dies between preparing and committing: on the node nobody knows how it ended, and the
     // coordinator has no record of it, so that it is to be rolled back. It has the row that each batch writes.
-    let shard = scene.database.number("SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'node_barrier'::regclass");
+    let shard = scene
+        .database
+        .number("SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'node_barrier'::regclass");
     wait_for(async {
         let mut session = PgConnection::connect(&node).await.unwrap();
         // Shards may be written by hand only where a session says so.
         session.execute("SET citus.enable_manual_changes_to_shards = on").await.unwrap();
-        let prepare = format!("BEGIN; UPDATE node_barrier_{shard} SET batches = batches; PREPARE TRANSACTION 'citus_0_1_1_1'");
+        let prepare = format!(
+            "BEGIN; UPDATE node_barrier_{shard} SET batches = batches; PREPARE TRANSACTION 'citus_0_1_1_1'"
+        );
         session.execute(&*prepare).await.unwrap();
     });
     let prepared = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
-    let on_node = || wait_for(async {
-        let mut session = PgConnection::connect(&node).await.unwrap();
-        sqlx::query_scalar::<_, i64>(prepared).fetch_one(&mut session).await.unwrap()
-    });
+    let on_node = || {
+        wait_for(async {
+            let mut session = PgConnection::connect(&node).await.unwrap();
+            sqlx::query_scalar::<_, i64>(prepared).fetch_one(&mut session).await.unwrap()
+        })
+    };
     assert_eq!(on_node(), 1);
     // It waits in vain at first, asks for a settlement, and is then decided, by itself.
     let store = scene.database.store();

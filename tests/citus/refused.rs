@@ -18,7 +18,8 @@ fn expect_refusal(url: &str, more: &[&str], words: &[&str]) {
 #[test]
 fn a_server_without_citus_is_refused_with_what_to_do_and_nothing_is_made() {
     let database = Database::empty(&Servers::shared().database_url);
-    let words = ["extension citus is not there", "13.0 or newer", "shared_preload_libraries", "CREATE EXTENSION"];
+    let words =
+        ["extension citus is not there", "13.0 or newer", "shared_preload_libraries", "CREATE EXTENSION"];
     expect_refusal(&database.url(), &[], &words);
     expect_refusal(&database.url(), &["--citus-shards", "8"], &words);
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
@@ -60,5 +61,8 @@ fn citus_refuses_a_ledger_that_is_not_empty_a_worker_and_one_distributed_in_part
         let migrated = migrate.output().expect("it runs");
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     }
-    assert_eq!(database.number("SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = 'levels'::regclass"), 4);
+    assert_eq!(
+        database.number("SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = 'levels'::regclass"),
+        4
+    );
 }

@@ -12,7 +12,7 @@ use stock_verifier::ledger::{
 use stock_verifier::store::memory::MemoryStore;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
-use stock_verifier::store::{Advance, CommandBatch, Store};
+use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, Store};
 
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;

@@ -75,8 +75,7 @@ impl Cluster {
                 let add = if number == 0 { "citus_set_coordinator_host" } else { "citus_add_node" };
                 execute(&mut connection, format!("SELECT {add}('{host}', {port})")).await?;
             }
-            let store =
-                PostgresStore::open(&url, Connections { batches: 1, readers: 1, others: 1 }).await?;
+            let store = PostgresStore::open(&url, Connections { batches: 1, readers: 1, others: 1 }).await?;
             store.migrate().await?;
             store.distribute(Some(shards)).await?;
             store.close().await;
@@ -109,7 +108,11 @@ pub fn run(bench: &mut Bench) -> Result<()> {
                 let many = bench.block(store::apply(&url, "orders", rest, bench.batch(), 1))?;
                 bench.block(cluster.everywhere(shards, &format!("DROP DATABASE {name} WITH (FORCE)")))?;
                 let (rate, millis) = (many.rate(), 1_000.0 / one.rate());
-                eprintln!("round {round}, shape {}, {}: {rate:.0} orders/s, {millis:.2} ms alone; {quiet:?}", shape.letter(), called(shards));
+                eprintln!(
+                    "round {round}, shape {}, {}: {rate:.0} orders/s, {millis:.2} ms alone; {quiet:?}",
+                    shape.letter(),
+                    called(shards)
+                );
                 measured.entry((shape, shards)).or_default().push((rate, millis));
             }
         }
@@ -122,16 +125,16 @@ fn called(shards: Option<u16>) -> String {
 }
 
 fn report(bench: &Bench, measured: &Measured) -> Result<()> {
-    let medians = |key| {
-        let (rates, millis): (Vec<f64>, Vec<f64>) = measured[key].iter().copied().unzip();
+    let medians = |key: (Shape, Option<u16>)| {
+        let (rates, millis): (Vec<f64>, Vec<f64>) = measured[&key].iter().copied().unzip();
         (median(rates), median(millis))
     };
     println!("shape | ledger | orders/s | × plain | ms for a batch of one order");
     let mut lines = Vec::new();
-    for key @ (shape, shards) in measured.keys() {
-        let (rate, millis) = medians(key);
-        let times = rate / medians(&(*shape, None)).0;
-        println!("{} | {} | {rate:.0} | {times:.2} | {millis:.1}", shape.letter(), called(*shards));
+    for (shape, shards) in measured.keys().copied() {
+        let (rate, millis) = medians((shape, shards));
+        let times = rate / medians((shape, None)).0;
+        println!("{} | {} | {rate:.0} | {times:.2} | {millis:.1}", shape.letter(), called(shards));
         lines.push(serde_json::json!({
             "shape": shape.letter(), "shards": shards, "orders_per_second": rate, "times_plain": times,
             "ms_of_one": millis,

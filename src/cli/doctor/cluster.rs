@@ -22,7 +22,10 @@ pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Fi
     } else {
         Finding::error(
             "cluster.placements",
-            format!("{} placements of shards are not active: what is in them cannot be decided", cluster.unplaced),
+            format!(
+                "{} placements of shards are not active: what is in them cannot be decided",
+                cluster.unplaced
+            ),
             "SELECT * FROM pg_dist_placement WHERE shardstate <> 1 on the coordinator; let a move of shards that was broken \
              off end (citus_cleanup_orphaned_resources), or bring their node back",
         )
@@ -31,7 +34,10 @@ pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Fi
     let mut bad: Vec<Finding> = cluster.nodes.iter().flat_map(|found| node(found, needed)).collect();
     if bad.is_empty() {
         let count = cluster.nodes.len();
-        bad.push(Finding::ok("cluster.nodes", format!("{count} nodes answer, and nothing is in doubt on any")));
+        bad.push(Finding::ok(
+            "cluster.nodes",
+            format!("{count} nodes answer, and nothing is in doubt on any"),
+        ));
     }
     findings.extend(bad);
     findings

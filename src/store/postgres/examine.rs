@@ -12,9 +12,9 @@ use super::{MIGRATIONS, PostgresStore, failed, gate, settings};
 use crate::ledger::Stamp;
 use crate::store::examination::Deadline;
 use crate::store::{
-    Answer, ClockReading, ClusterFacts, ConnectionCounts, DatabaseFacts, Examination, LedgerAdmin as _, LedgerHistory as _,
-    LockHolder, MissingGrant, OVERDUE, PostgresFacts, Standbys, StoreError, TransactionOwner, UsualSettings,
-    WorkQueue as _, version,
+    Answer, ClockReading, ClusterFacts, ConnectionCounts, DatabaseFacts, Examination, LedgerAdmin as _,
+    LedgerHistory as _, LockHolder, MissingGrant, OVERDUE, PostgresFacts, Standbys, StoreError,
+    TransactionOwner, UsualSettings, WorkQueue as _, version,
 };
 
 /// What a verifier's role must be allowed, beside reading: the same as docs/permissions.md, whose test would fail too.

@@ -498,7 +498,8 @@ impl LedgerHistory for PostgresStore {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         let layout = self.layout().await?;
         // Only the owner may, and nobody on a standby: then what follows may be slow.
-        if let Err(error) = self.at_leisure(async |connection| read::summarise(connection, layout).await).await
+        if let Err(error) =
+            self.at_leisure(async |connection| read::summarise(connection, layout).await).await
         {
             tracing::debug!(%error, "the indexes by ledger sequence are not brought up to date; reading may be slow");
         }

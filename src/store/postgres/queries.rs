@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row};
 
-use super::rows::{self, PgStamp};
 use super::distributed::{self, Layout};
+use super::rows::{self, PgStamp};
 use super::{PostgresStore, failed, orders, read};
 use crate::ledger::{CommandKey, Decision, Id, Item, Location, Map, Sku, Stamp};
 use crate::store::queries::Lives;

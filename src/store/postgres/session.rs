@@ -64,13 +64,9 @@ fn own_settings(checks_connections: bool, is_citus: bool) -> Vec<(&'static str, 
         settings.push(("client_connection_check_interval", millis(CONNECTION_CHECK)));
     }
     if is_citus {
-        settings.extend([
-            // One connection to each node: a batch is one transaction there, in doubt whole or not at all, and a reader
-            // has one snapshot. More would also be slower: each is another transaction to prepare.
-            ("citus.max_adaptive_executor_pool_size", "1".to_owned()),
-            // What a transaction sets for itself holds on the nodes too.
-            ("citus.propagate_set_commands", "local".to_owned()),
-        ]);
+        // One connection to each node: a batch is one transaction there, in doubt whole or not at all, and a reader
+        // has one snapshot. More would also be slower: each is another transaction to prepare.
+        settings.push(("citus.max_adaptive_executor_pool_size", "1".to_owned()));
     }
     settings
 }
@@ -162,8 +158,7 @@ pub(super) async fn reach(options: PgConnectOptions) -> Result<(Session, PgConne
     // A server that has Citus loaded, whether or not this ledger is distributed.
     let citus = "SELECT (current_setting('citus.version', true) IS NOT NULL)::text";
     let is_citus = text(&mut first, citus).await.is_ok_and(|loaded| loaded == "true");
-    let mut session =
-        Session { options, own: own_settings(checks, is_citus), given: Given::WhenConnecting };
+    let mut session = Session { options, own: own_settings(checks, is_citus), given: Given::WhenConnecting };
     let mut second = match connect(&session.options()).await {
         Ok(mut second) => {
             if lacks_settings(&mut second).await {

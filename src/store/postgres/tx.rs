@@ -169,7 +169,10 @@ impl<'c> OfflineTx<'c> for PostgresTx<'c> {
 }
 
 /// Writes what was decided, beside levels and positions.
-pub(super) async fn write_decided(connection: &mut PgConnection, changes: &Changes) -> Result<(), StoreError> {
+pub(super) async fn write_decided(
+    connection: &mut PgConnection,
+    changes: &Changes,
+) -> Result<(), StoreError> {
     copy_decisions(connection, changes).await?;
     copy_movements(connection, changes).await?;
     orders::write_states(connection, &changes.orders).await?;

@@ -56,7 +56,8 @@ pub(in super::super) const LINES: Check = Check {
 /// What orders' lines say was taken, against the orders' decisions, which are on the same nodes.
 pub(in super::super) const TAKEN: Check = Check {
     invariant: 3,
-    sql: "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
+    sql:
+        "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
                         line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
                         coalesce(took.quantity, 0))
           FROM order_lines AS line

@@ -79,7 +79,10 @@ mod tests {
     #[test]
     fn what_a_node_says_is_read_or_nothing_is() {
         let said = reading("0 400 300 12 99", Stamp(10), Stamp(20)).unwrap();
-        assert_eq!((said.in_doubt, said.most_prepared, said.most_connections, said.connections), (0, 400, 300, 12));
+        assert_eq!(
+            (said.in_doubt, said.most_prepared, said.most_connections, said.connections),
+            (0, 400, 300, 12)
+        );
         assert_eq!(said.clock.ahead(), 79);
         assert_eq!(reading("0 400 300 12", Stamp(10), Stamp(20)), None);
         assert_eq!(reading("0 400 300 x 99", Stamp(10), Stamp(20)), None);

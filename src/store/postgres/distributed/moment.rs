@@ -24,8 +24,7 @@ const IN_DOUBT: &str = "SELECT nodename || ':' || nodeport FROM run_command_on_a
      JOIN pg_dist_node USING (nodeid) WHERE NOT said.success OR said.result <> '0' ORDER BY 1 LIMIT 1";
 
 /// Where each shard is, as one text.
-const PLACEMENTS: &str =
-    "SELECT coalesce(string_agg(shardid || '@' || groupid, ',' ORDER BY placementid), '') FROM pg_dist_placement";
+const PLACEMENTS: &str = "SELECT coalesce(string_agg(shardid || '@' || groupid, ',' ORDER BY placementid), '') FROM pg_dist_placement";
 
 /// The gate, held alone while nothing is in doubt. Released when it is dropped.
 pub(in super::super) struct Moment(PgConnection);

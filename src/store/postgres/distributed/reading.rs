@@ -26,7 +26,13 @@ async fn now(connection: &mut PgConnection) -> Result<i64, StoreError> {
 /// A time of so many microseconds, given by its parameter. As `orders.rs` writes it.
 macro_rules! time {
     ($parameter:literal) => {
-        concat!("(to_timestamp(", $parameter, " / 1000000) + ", $parameter, " % 1000000 * interval '1 microsecond')")
+        concat!(
+            "(to_timestamp(",
+            $parameter,
+            " / 1000000) + ",
+            $parameter,
+            " % 1000000 * interval '1 microsecond')"
+        )
     };
 }
 
@@ -34,9 +40,13 @@ macro_rules! time {
 macro_rules! is_due {
     () => {
         concat!(
-            "expires_at <= ", time!("$1::bigint"),
-            " AND (asked_until IS NULL OR asked_until <= ", time!("$1::bigint"),
-            " OR asked_until > ", time!("$1::bigint"), " + $2::bigint * interval '1 second')"
+            "expires_at <= ",
+            time!("$1::bigint"),
+            " AND (asked_until IS NULL OR asked_until <= ",
+            time!("$1::bigint"),
+            " OR asked_until > ",
+            time!("$1::bigint"),
+            " + $2::bigint * interval '1 second')"
         )
     };
 }
@@ -110,7 +120,8 @@ const LAST_BATCHES: i64 = 20;
 
 /// How the newest commands that follow orders stand to these.
 pub(in super::super) async fn followers(connection: &mut PgConnection) -> Result<Followers, sqlx::Error> {
-    let last: i64 = sqlx::query_scalar("SELECT last_value FROM ledger_seq").fetch_one(&mut *connection).await?;
+    let last: i64 =
+        sqlx::query_scalar("SELECT last_value FROM ledger_seq").fetch_one(&mut *connection).await?;
     let rows: Vec<FollowerRow> = sqlx::query_as(
         r#"SELECT follower.order_id, follower.kind, follower.topic, follower.partition, created.partition AS of_order
            FROM (SELECT seq, kind, topic, partition,

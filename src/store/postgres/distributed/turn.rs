@@ -9,9 +9,14 @@ use super::super::{failed, gate};
 use crate::causes;
 use crate::store::StoreError;
 
-/// Waits for who is in doubt on a node, five seconds on each; then [`settle`] is worth a try. What a session's own
-/// `lock_timeout` says does not reach the nodes; this does (`citus.propagate_set_commands`).
-const TURN: &str = "SET LOCAL lock_timeout = '5s'; UPDATE node_barrier SET batches = batches + 1";
+/// Waits for who is in doubt on a node, five seconds on each; then [`settle`] is worth a try. A session's own
+/// `lock_timeout` does not reach the nodes; one that is propagated does. Each is a message of its own: Citus hands on the
+/// text of the whole message.
+const TURN: [&str; 3] = [
+    "SET LOCAL citus.propagate_set_commands = 'local'",
+    "SET LOCAL lock_timeout = '5s'",
+    "UPDATE node_barrier SET batches = batches + 1",
+];
 
 /// Longest time to ask for a settlement. It asks every node, and one of them may be away.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
@@ -20,10 +25,10 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 pub(super) async fn begin(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, StoreError> {
     let mut transaction =
         connection.begin_with(gate::BEGIN_ALONE).await.map_err(failed("beginning a transaction"))?;
-    transaction
-        .execute(sqlx::raw_sql(TURN))
-        .await
-        .map_err(failed("waiting until no batch is in doubt on any node"))?;
+    let doing = failed("waiting until no batch is in doubt on any node");
+    for message in TURN {
+        transaction.execute(sqlx::raw_sql(message)).await.map_err(&doing)?;
+    }
     Ok(transaction)
 }
 

@@ -11,7 +11,7 @@ use super::super::tx::{self, PostgresTx};
 use super::super::{failed, levels};
 use super::turn;
 use crate::ledger::{
-    Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced,
+    Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced, Stamp,
     TopicPartition,
 };
 use crate::store::apply::{IdLookup, LedgerTx};
@@ -59,7 +59,8 @@ impl<'c> LedgerTx<'c> for DistributedTx<'c> {
         ids: &[&Id],
         lookup: IdLookup,
     ) -> Result<(Map<CommandKey, Arc<Decision>>, Sequenced), StoreError> {
-        self.plain.read_decisions(ids, lookup).await
+        let connection = self.plain.connection();
+        Ok((read_decisions(connection, ids, lookup).await?, draw(connection).await?))
     }
 
     async fn read_orders(&mut self, orders: &mut Map<Id, OrderState>) -> Result<(), StoreError> {
@@ -92,6 +93,44 @@ impl<'c> OfflineTx<'c> for DistributedTx<'c> {
     async fn draw_through(&mut self, last: Seq) -> Result<(), StoreError> {
         self.plain.draw_through(last).await
     }
+}
+
+/// Draws a batch's ledger sequences, and its time. Not with the decisions: a node that has all of those would be asked for
+/// both, and has no sequence.
+async fn draw(connection: &mut PgConnection) -> Result<Sequenced, StoreError> {
+    let (first, now): (i64, i64) = sqlx::query_as(
+        "SELECT nextval('ledger_seq'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("drawing ledger sequences"))?;
+    Ok(Sequenced { seq: Seq(first), at: Stamp(now) })
+}
+
+async fn read_decisions(
+    connection: &mut PgConnection,
+    ids: &[&Id],
+    lookup: IdLookup,
+) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {
+    let wanted: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    sqlx::query(match lookup {
+        IdLookup::Any => {
+            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
+               FROM decisions WHERE id = ANY($1)"#
+        }
+        // As `decisions_cancelled` has it.
+        IdLookup::New => {
+            r#"SELECT id, kind, seq, digest, accepted, detail, topic, partition, "offset", decided_at
+               FROM decisions WHERE id = ANY($1) AND kind = 2"#
+        }
+    })
+    .bind(wanted)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("reading the decisions"))?
+    .iter()
+    .map(|row| rows::decision(row, 0).map(|decision| (decision.key.clone(), Arc::new(decision))))
+    .collect()
 }
 
 /// Reads the levels of these items; in item order, `None` where there is none.
@@ -211,8 +250,7 @@ impl<'a> Moved<'a> {
         if with_limits {
             query = query.bind(self.levels.backorder_limits).bind(self.levels.order_limits);
         }
-        let written =
-            query.execute(connection).await.map_err(failed("writing the levels"))?.rows_affected();
+        let written = query.execute(connection).await.map_err(failed("writing the levels"))?.rows_affected();
         // Somebody changed one past the gate: it is read again.
         if usize::try_from(written) == Ok(meant) { Ok(()) } else { Err(StoreError::ConcurrentChange) }
     }
