@@ -50,7 +50,7 @@ fn citus_refuses_a_ledger_that_is_not_empty_a_worker_and_one_distributed_in_part
     let words = ["right for 1 of 5 tables", "undistribute_table"];
     expect_refusal(&database.url(), &[], &words);
     // Whoever uses it is told the same.
-    let got = program().args(["stock", "get", "--database-url", &database.url()]).output().expect("it runs");
+    let got = program().args(["stock", "--database-url", &database.url(), "get"]).output().expect("it runs");
     let said = String::from_utf8_lossy(&got.stderr).into_owned();
     assert!(!got.status.success() && words.iter().all(|word| said.contains(word)), "{said}");
 

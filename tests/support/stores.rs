@@ -18,6 +18,8 @@ use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, Store};
 const CONNECTIONS: u32 = 8;
 /// Shards of a distributed ledger: several on each node.
 pub const CITUS_SHARDS: u16 = 8;
+/// Tries to add a node to a cluster.
+const NODE_TRIES: u8 = 5;
 
 /// A ledger of one test's own, empty at first: what outlives the stores on it.
 pub enum TestDatabase {
@@ -92,7 +94,7 @@ impl TestDatabase {
             let url = url::Url::parse(node).expect("a URL");
             let (host, port) = (url.host_str().expect("a host"), url.port().unwrap_or(5432));
             let add = if number == 0 { "citus_set_coordinator_host" } else { "citus_add_node" };
-            execute_postgres(&cluster.url(), &format!("SELECT {add}('{host}', {port})")).await;
+            add_node(&cluster.url(), &format!("SELECT {add}('{host}', {port})")).await;
         }
         cluster
     }
@@ -177,6 +179,18 @@ impl TestDatabase {
             execute_postgres(node, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
+}
+
+/// Adds a node, which Citus breaks off where its own background work, in the extension just made, is in the way.
+async fn add_node(url: &str, sql: &str) {
+    for _ in 0..NODE_TRIES {
+        let mut conn = PgConnection::connect(url).await.expect("connects to the coordinator");
+        match sqlx::raw_sql(sql).execute(&mut conn).await {
+            Ok(_) => return,
+            Err(error) => println!("{sql}: {error}"),
+        }
+    }
+    panic!("{sql} was refused {NODE_TRIES} times");
 }
 
 fn in_database(server: &str, name: &str) -> String {

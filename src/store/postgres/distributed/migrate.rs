@@ -80,7 +80,7 @@ pub(in super::super) async fn check_cluster(connection: &mut PgConnection) -> Re
             .fetch_optional(&mut *connection)
             .await
             .map_err(&doing)?;
-    if !found.as_deref().and_then(version).is_some_and(|found| found >= OLDEST) {
+    if found.as_deref().and_then(version).is_none_or(|found| found < OLDEST) {
         return Err(StoreError::Unsuitable {
             setting: "the extension citus",
             found: found.unwrap_or_else(|| "not there".to_owned()),

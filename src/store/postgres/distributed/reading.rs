@@ -166,6 +166,9 @@ pub(in super::super) async fn following(
     .collect()
 }
 
+/// When a movement was decided, and the topic of its record.
+type DecidedAt = (PgStamp, Option<Arc<str>>);
+
 /// A page of a SKU's movements before this version and location, at one location or at all, each with its decision.
 pub(in super::super) async fn movements(
     connection: &mut PgConnection,
@@ -198,7 +201,7 @@ pub(in super::super) async fn movements(
         .fetch_all(connection)
         .await
         .map_err(&doing)?;
-    let mut decisions: Map<(String, i16), (PgStamp, Option<Arc<str>>)> = Map::default();
+    let mut decisions: Map<(String, i16), DecidedAt> = Map::default();
     for row in &decided {
         let key = (row.try_get("id").map_err(&doing)?, row.try_get("kind").map_err(&doing)?);
         let topic: Option<&str> = row.try_get("topic").map_err(&doing)?;
