@@ -85,7 +85,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20_000.0, requires = "reads")]
     pub order_rate: f64,
 
-    /// Instead: what a distributed ledger costs, with 1, 8 and 32 shards on the cluster that CITUS_URL names, next to a plain
+    /// Instead: what a distributed ledger costs, with 1, 8 and 32 shards on the cluster that `CITUS_URL` names, next to a plain
     /// one on its coordinator
     #[arg(long)]
     pub citus: bool,

@@ -52,7 +52,7 @@ impl Cluster {
         Ok(url.into())
     }
 
-    /// Does something in the database that CITUS_URL names, on each node that a ledger of so many shards is on.
+    /// Does something in the database that `CITUS_URL` names, on each node that a ledger of so many shards is on.
     async fn everywhere(&self, shards: Option<u16>, sql: &str) -> Result<()> {
         for node in 0..if shards.is_some() { self.nodes.len() } else { 1 } {
             let mut connection = connect(&self.url(node, self.coordinator.path())?).await?;
