@@ -1,11 +1,36 @@
 //! The benchmark's arguments.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum as _};
+use clap::{Parser, ValueEnum};
 
 use crate::contestants::Contestant;
 use crate::shapes::{Ids, Shape};
+
+/// What prechecks are answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReadSource {
+    /// Nobody asks.
+    Nobody,
+    /// They are asked of a server in this process, which answers at once and knows nothing: what asking alone costs here.
+    Elsewhere,
+    Primary,
+    Replica,
+    LevelsTopic,
+}
+
+impl fmt::Display for ReadSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nobody => "nobody",
+            Self::Elsewhere => "elsewhere",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::LevelsTopic => "levels-topic",
+        })
+    }
+}
 
 /// Runs the verifier next to what people would use instead.
 #[derive(Debug, Clone, Parser)]
@@ -80,6 +105,10 @@ pub struct Args {
     /// With --reads: so many prechecks a second
     #[arg(long, value_name = "N", default_value_t = 5_000, requires = "reads")]
     pub read_rate: u32,
+
+    /// With --reads: only these sources
+    #[arg(long, value_delimiter = ',', default_values_t = ReadSource::value_variants().to_vec(), value_enum, requires = "reads")]
+    pub read_sources: Vec<ReadSource>,
 
     /// With --reads: so many orders a second
     #[arg(long, value_name = "N", default_value_t = 20_000.0, requires = "reads")]

@@ -170,6 +170,7 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
         kafka: &args.kafka,
         topics: &args.topics,
         registry: &args.registry,
+        without_registry: false,
         group: &args.group,
         filter: &filter,
         since: args.since,

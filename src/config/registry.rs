@@ -1,8 +1,9 @@
 //! How to reach a schema registry.
 
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use secrecy::SecretString;
 use url::Url;
@@ -45,6 +46,16 @@ pub struct RegistryArgs {
         conflicts_with = "schema_registry_user"
     )]
     pub schema_registry_token_file: Option<PathBuf>,
+
+    /// A file with the certificates (PEM) of the authorities that may vouch for the schema registry, in place of those that
+    /// this machine trusts. It is read at the start
+    #[arg(
+        long,
+        env = "STOCK_VERIFIER_SCHEMA_REGISTRY_CA_FILE",
+        value_name = "FILE",
+        requires = "schema_registry_url"
+    )]
+    pub schema_registry_ca_file: Option<PathBuf>,
 }
 
 /// Whom to name to a schema registry.
@@ -71,6 +82,16 @@ impl RegistryArgs {
             (Some(user), Some(file)) => RegistryLogin::User(user.clone(), read_secret(file)?),
             _ => RegistryLogin::Anonymous,
         })
+    }
+
+    /// What the file of authorities holds; `None` where this machine's count.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn authorities(&self) -> Result<Option<Vec<u8>>> {
+        let Some(file) = &self.schema_registry_ca_file else { return Ok(None) };
+        let read = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Some(read))
     }
 }
 

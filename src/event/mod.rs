@@ -226,10 +226,10 @@ pub fn read_as_decided(record: &Record, decision: &Decision) -> Result<Command, 
 /// is now.
 #[must_use]
 pub fn missing_schema(record: &Record) -> Option<SchemaId> {
+    let framed = record.framed().filter(|_| record.decoded.is_none())?;
     let fault = read_command(record).err()?;
-    let is_unreadable =
-        matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8 | FaultCode::NotAnObject);
-    record.framed().filter(|_| is_unreadable && record.decoded.is_none()).map(|framed| framed.id)
+    matches!(fault.code, FaultCode::NotJson | FaultCode::NotUtf8 | FaultCode::NotAnObject)
+        .then_some(framed.id)
 }
 
 /// Whether a command, decided again, says what was decided: its content, and where it was refused the words too.

@@ -9,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 
 use super::consumer::Watermarks;
+use super::coordinator::wait_for_coordinator;
 use super::error::{Doing as _, Error};
 use super::groups::{self, GroupDescription};
 use super::offsets::{CommittedOffsets, list};
@@ -114,7 +115,8 @@ impl Asker {
     pub fn members(&self, group: &str) -> Result<Vec<String>, Error> {
         self.serve();
         let groups =
-            self.0.fetch_group_list(Some(group), ANSWER_LIMIT).doing(|| "cannot read the group's members")?;
+            wait_for_coordinator(ANSWER_LIMIT, || self.0.fetch_group_list(Some(group), ANSWER_LIMIT))
+                .doing(|| "cannot read the group's members")?;
         let members = groups.groups().iter().flat_map(GroupInfo::members);
         Ok(members.map(|member| member.client_id().to_owned()).collect())
     }

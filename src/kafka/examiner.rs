@@ -15,6 +15,7 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin_request::Operations;
+use super::coordinator::wait_for_coordinator;
 use super::groups::{self, GroupDescription};
 use super::offsets::{CommittedOffsets, list};
 use super::topic_ids::{Described, allowed, describe};
@@ -190,8 +191,8 @@ impl Examiner {
     /// When Kafka does not answer.
     pub fn other_groups(&self) -> Result<(Vec<GroupDescription>, bool)> {
         let begun = Instant::now();
-        let listed =
-            self.consumer.fetch_group_list(None, self.limit).context("the groups cannot be listed")?;
+        let listed = wait_for_coordinator(self.limit, || self.consumer.fetch_group_list(None, self.limit))
+            .context("the groups cannot be listed")?;
         let mut names: Vec<&str> =
             listed.groups().iter().map(GroupInfo::name).filter(|name| *name != self.group).collect();
         names.sort_unstable();

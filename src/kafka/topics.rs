@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
+use super::coordinator::{COORDINATOR_LIMIT, wait_for_coordinator};
 use super::reader::{OffsetRange, Quiet, Reader};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
@@ -22,10 +23,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait for the end of transactions that hide results: twice as long as one of a verifier can be open. Another's
 /// may be open for longer; waiting for it is the operator's to decide.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
-/// Longest wait for a group to have a coordinator: a broker that has just started, or just become it, reads the group's
-/// offsets first.
-const COORDINATOR_LIMIT: Duration = Duration::from_secs(10);
-/// The pause between two looks at either.
+/// The pause between two looks.
 const SETTLE_LOOK: Duration = Duration::from_millis(200);
 
 /// Asks a cluster about its topics. Every call blocks.
@@ -162,19 +160,10 @@ impl Topics {
         for at in of {
             list.add_partition(&at.topic, at.partition);
         }
-        let begun = Instant::now();
-        let offsets = loop {
-            match self.consumer.committed_offsets(list.clone(), ANSWER_LIMIT) {
-                Err(error) if is_on_its_way(&error) && begun.elapsed() < COORDINATOR_LIMIT => {
-                    std::thread::sleep(SETTLE_LOOK);
-                }
-                answer => {
-                    break answer.context(
-                        "no committed offsets from Kafka: it is away, or a transaction stays open",
-                    )?;
-                }
-            }
-        };
+        let offsets = wait_for_coordinator(COORDINATOR_LIMIT, || {
+            self.consumer.committed_offsets(list.clone(), ANSWER_LIMIT)
+        })
+        .context("no committed offsets from Kafka: it is away, or a transaction stays open")?;
         let mut committed = HashMap::new();
         for element in offsets.elements() {
             let at = TopicPartition::new(element.topic(), element.partition());
@@ -240,10 +229,10 @@ impl Topics {
     /// # Errors
     /// When Kafka does not answer.
     pub fn group_is_running(&self, group: &str) -> Result<bool> {
-        let groups = self
-            .consumer
-            .fetch_group_list(Some(group), ANSWER_LIMIT)
-            .with_context(|| format!("no answer from Kafka about group {group}"))?;
+        let groups = wait_for_coordinator(COORDINATOR_LIMIT, || {
+            self.consumer.fetch_group_list(Some(group), ANSWER_LIMIT)
+        })
+        .with_context(|| format!("no answer from Kafka about group {group}"))?;
         Ok(groups.groups().iter().any(|found| found.name() == group && !found.members().is_empty()))
     }
 
@@ -263,18 +252,6 @@ impl Topics {
         let mut reader = self.read(std::slice::from_ref(whole))?;
         Ok(reader.pop(&whole.at)?.and_then(|record| record.timestamp_ms))
     }
-}
-
-/// Whether a group's coordinator is only not there yet.
-fn is_on_its_way(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::NotCoordinator
-                | RDKafkaErrorCode::CoordinatorNotAvailable
-                | RDKafkaErrorCode::CoordinatorLoadInProgress
-        )
-    )
 }
 
 /// A partition's first offset and its end: for readers of committed records, where the first open transaction begins.

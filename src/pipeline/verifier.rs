@@ -82,7 +82,7 @@ pub async fn run<O: Observer>(
     let level_changes = background.level_changes();
     observer.level_changes(&level_changes);
     // One for all workers: what one learned of a schema, all know.
-    let registry = Registry::named(&settings.registry);
+    let registry = Registry::named(&settings.registry)?;
     let background_stop = CancellationToken::new();
     let background = tokio::spawn(background.run(background_stop.clone()));
     let mut workers = JoinSet::new();

@@ -3,13 +3,14 @@
 use std::io::Read as _;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use ureq::Agent;
 use ureq::http::StatusCode;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use url::Url;
 
 use crate::config::{RegistryArgs, RegistryLogin};
@@ -88,10 +89,20 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(url: Url, args: RegistryArgs) -> Self {
-        // OpenSSL, as for Kafka and PostgreSQL, with the roots that this machine has.
-        let tls =
-            TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier);
+    /// Asks nothing yet.
+    ///
+    /// # Errors
+    /// When the authorities that are to be trusted cannot be read, or nobody would ask for a certificate.
+    pub(super) fn new(url: Url, args: RegistryArgs) -> Result<Self> {
+        let roots = match args.authorities().context("--schema-registry-ca-file")? {
+            None => RootCerts::PlatformVerifier,
+            Some(_) if url.scheme() != "https" => {
+                bail!("--schema-registry-ca-file is for a URL that begins with https://, and {url} does not")
+            }
+            Some(pem) => RootCerts::from(certificates(&pem).context("--schema-registry-ca-file")?),
+        };
+        // OpenSSL, as for Kafka and PostgreSQL.
+        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots);
         let agent = Agent::config_builder()
             .timeout_global(Some(ANSWER_LIMIT))
             // An error's body says what is not found.
@@ -102,7 +113,7 @@ impl Client {
             .user_agent(concat!("stock-verifier/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        Self { agent, url, args }
+        Ok(Self { agent, url, args })
     }
 
     /// A schema with all that it refers to.
@@ -205,4 +216,18 @@ impl Client {
             status => Err(away(&format_args!("answers {status}"))),
         }
     }
+}
+
+/// The certificates of a file in PEM.
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.context("the file is no PEM")? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        bail!("the file holds no certificate in PEM (-----BEGIN CERTIFICATE-----)");
+    }
+    Ok(found)
 }

@@ -53,10 +53,13 @@ pub struct Registry {
 
 impl Registry {
     /// The registry that is named, if one is. It is not asked yet.
-    #[must_use]
-    pub fn named(args: &RegistryArgs) -> Option<Arc<Self>> {
-        let url = args.schema_registry_url.clone()?;
-        Some(Arc::new(Self { client: Client::new(url, args.clone()), cache: Cache::default() }))
+    ///
+    /// # Errors
+    /// When the authorities that are to vouch for it cannot be read.
+    pub fn named(args: &RegistryArgs) -> Result<Option<Arc<Self>>> {
+        let Some(url) = args.schema_registry_url.clone() else { return Ok(None) };
+        let client = Client::new(url, args.clone())?;
+        Ok(Some(Arc::new(Self { client, cache: Cache::default() })))
     }
 
     /// Decodes a record's value, if it says its schema. The schema that is to be fetched first, where it is not known.

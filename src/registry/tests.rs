@@ -52,7 +52,7 @@ fn proto() -> protobuf::Schema {
 fn registry(schemas: Vec<(u32, Schema)>) -> Registry {
     let args = RegistryArgs::default();
     let url = url::Url::parse("http://127.0.0.1:9/").unwrap();
-    let registry = Registry { client: Client::new(url, args), cache: Cache::default() };
+    let registry = Registry { client: Client::new(url, args).unwrap(), cache: Cache::default() };
     for (id, schema) in schemas {
         registry.cache.put(SchemaId::Number(id), Known::Schema(Arc::new(schema)));
     }

@@ -12,7 +12,7 @@ use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::{RowComparison, compare_rows};
 use super::scope::{Scope, check_fits, check_schema};
-use crate::event::{Record, missing_schema, read_mapped_as_decided, read_record};
+use crate::event::{Record, read_mapped_as_decided, read_record};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
@@ -121,7 +121,7 @@ pub async fn rebuild(
     let mut restorer = Restorer { into, positions, programs: Programs::of(&held)?, restored: 0 };
     match &mut old {
         Some(old) => restorer.follow(&mut **old, &topics, &ranges, &incarnations, last, progress).await?,
-        None => restorer.by_time(&topics, &ranges, last, progress).await?,
+        None => restorer.by_time(scope, &topics, &ranges, last, progress).await?,
     }
     report.restored = restorer.restored;
     for (at, next) in end {
@@ -272,13 +272,13 @@ impl Restorer<'_> {
     /// In the order of the records' timestamps.
     async fn by_time(
         &mut self,
+        scope: Scope<'_>,
         topics: &Topics,
         ranges: &[OffsetRange],
         last: Option<Seq>,
         progress: &Progress,
     ) -> Result<()> {
         let mut reader = block_in_place(|| topics.read(ranges))?;
-        let mut said = false;
         let mut next = Sequenced { seq: Seq(last.unwrap_or(Seq::START).0 + 1), at: Stamp(0) };
         loop {
             let mut page = Page::default();
@@ -290,15 +290,7 @@ impl Restorer<'_> {
                     read += 1;
                     page.pass(&record);
                     next.at = next.at.max(Stamp(record.timestamp_ms.unwrap_or(0).saturating_mul(1_000)));
-                    // Without the old ledger nobody knows whether it was decided.
-                    if let Some(id) = missing_schema(&record).filter(|_| !std::mem::replace(&mut said, true))
-                    {
-                        tracing::warn!(
-                            "record {} is written by schema {id} of a schema registry, and passed over as a dead \
-                             letter, as all such: name the registry with --schema-registry-url, if the verifier did",
-                            record.source
-                        );
-                    }
+                    scope.check_readable(&record)?;
                     if let Ok(command) = read_record(&record, self.programs.reading(&record.source)).command()
                     {
                         page.requests.push(Request { command, source: Some(record.source) });

@@ -102,11 +102,12 @@ pub async fn republish(
             page.iter().map(|record| (record.source.at.clone(), record.source.offset.next())).collect();
         let page: Vec<(Record, Reading)> = block_in_place(|| {
             let read = |record: Record| {
+                scope.check_readable(&record)?;
                 let reading = read_record(&record, programs.reading(&record.source));
-                (record, reading)
+                anyhow::Ok((record, reading))
             };
-            page.into_iter().map(read).collect()
-        });
+            page.into_iter().map(read).collect::<Result<_>>()
+        })?;
         let events = events_of(&mut *snapshot, scope, &incarnations, page, &mut report, &mut met).await?;
         if let Some(publisher) = &mut publisher {
             block_in_place(|| publish(publisher, &events))?;

@@ -28,6 +28,8 @@ pub struct Scope<'a> {
     pub topics: &'a TopicArgs,
     /// Where schemas are looked up that values are written by.
     pub registry: &'a RegistryArgs,
+    /// Whether the verifier has none, so that what is written by a registry's schemas is a dead letter.
+    pub without_registry: bool,
     /// The group whose committed offsets say what is published.
     pub group: &'a str,
     /// Which records.
@@ -62,7 +64,24 @@ impl<'a> Scope<'a> {
 
     /// A client that decodes what it reads. Blocks.
     pub(super) fn connect(&self) -> Result<Topics> {
-        Ok(Topics::connect(self.kafka, self.group)?.decoding(Registry::named(self.registry)))
+        Ok(Topics::connect(self.kafka, self.group)?.decoding(Registry::named(self.registry)?))
+    }
+
+    /// Refuses a record that cannot be read without a schema registry, where none is named: the record alone does not say
+    /// whether it was decided.
+    ///
+    /// # Errors
+    /// Names the schema, and what to do.
+    pub(super) fn check_readable(&self, record: &Record) -> Result<()> {
+        match missing_schema(record).filter(|_| !self.without_registry) {
+            Some(id) => bail!(
+                "record {} is written by schema {id} of a schema registry: name that with --schema-registry-url, as the \
+                 verifier does. If the verifier has none, say so with --without-schema-registry: such records are dead \
+                 letters then",
+                record.source
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Refuses another group than the ledger's: its committed offsets say nothing of what this ledger's group published.

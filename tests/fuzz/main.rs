@@ -1,4 +1,4 @@
-//! The whole of reading, fuzzed: decoding by schemas, unwrapping, parsing. Whatever bytes come, nothing panics, each ends
+//! The whole of reading, fuzzed: decoding by schemas, unwrapping, mapping, parsing. Whatever bytes come, nothing panics, each ends
 //! soon, and none takes more memory than it may.
 //!
 //! ```sh
@@ -24,13 +24,17 @@ mod samples;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::config::RegistryArgs;
-use stock_verifier::event::{Header, Record, dead_letter, read_command, read_strictly};
+use stock_verifier::event::{
+    Fault, Header, Reading, Record, dead_letter, read_command, read_record, read_strictly,
+};
 use stock_verifier::ledger::{Offset, Source, TopicPartition};
+use stock_verifier::mapping::{Mapping, PRESETS, preset};
 use stock_verifier::registry::Registry;
 
 use self::samples::Input;
@@ -55,8 +59,36 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// What reads an input.
+struct Readers {
+    registry: Arc<Registry>,
+    /// The built-in mappings, and one that does little with much: an input is mapped by one of them.
+    mappings: Vec<Mapping>,
+}
+
+impl Readers {
+    fn new(registry: Arc<Registry>) -> Self {
+        let given = PRESETS.iter().map(|one| (one.name, preset(one.name, Some("{shop}-{id}")).unwrap()));
+        let all =
+            given.chain([("paths", "[paths] | {type: \"order.created\", order_id: length}".to_owned())]);
+        Self { registry, mappings: all.map(|(name, text)| Mapping::compile(name, &text).unwrap()).collect() }
+    }
+
+    /// By the input alone, so that it is read in the same way once more.
+    fn mapping_of(&self, input: &Input) -> &Mapping {
+        let sum = input.value.iter().fold(input.len(), |sum, byte| sum.wrapping_mul(31) ^ u64::from(*byte));
+        &self.mappings[usize::try_from(sum % self.mappings.len() as u64).unwrap()]
+    }
+}
+
+/// What a fault says, without numbers and names, which differ from input to input.
+fn in_short(fault: &Fault) -> String {
+    assert!(fault.detail.chars().count() <= 401, "{fault}");
+    fault.detail.chars().filter(|letter| letter.is_ascii_lowercase() || *letter == ' ').take(60).collect()
+}
+
 /// What became of an input, in short: the same for those that ended in the same place.
-fn ending(registry: &Registry, input: &Input) -> String {
+fn ending(readers: &Readers, input: &Input) -> String {
     let mut record = Record {
         source: Source { at: TopicPartition::new("orders", 0), offset: Offset(0) },
         key: Some(b"k".to_vec()),
@@ -70,37 +102,41 @@ fn ending(registry: &Registry, input: &Input) -> String {
         decoded: None,
     };
     // A schema that is not known is asked for elsewhere: here the value stays as it is.
-    let is_decoded = registry.decode(&mut record).is_ok() && record.decoded.is_some();
+    let is_decoded = readers.registry.decode(&mut record).is_ok() && record.decoded.is_some();
     let strict = read_strictly(&record).is_ok();
+    let mapping = readers.mapping_of(input);
+    let mapped = match read_record(&record, Some(mapping)) {
+        Reading::Command(command) => {
+            assert!(!command.key.id.as_str().is_empty());
+            command.key.kind.name().to_owned()
+        }
+        Reading::Ignored => "ignored".to_owned(),
+        Reading::Faulty(fault) => in_short(&fault),
+        Reading::TooSlow => panic!("{} takes too long", mapping.name()),
+    };
     let ending = match read_command(&record) {
         Ok(command) => {
             assert!(!command.key.id.as_str().is_empty());
             format!("{:?}", std::mem::discriminant(&command.action)) + command.key.kind.name()
         }
         Err(fault) => {
-            assert!(fault.detail.chars().count() <= 401, "{fault}");
+            let short = in_short(&fault);
             let letter = dead_letter(record, &fault, "read");
             assert_eq!(letter.value.as_deref(), Some(&*input.value));
-            // Numbers and names differ from input to input.
-            fault
-                .detail
-                .chars()
-                .filter(|letter| letter.is_ascii_lowercase() || *letter == ' ')
-                .take(60)
-                .collect()
+            short
         }
     };
-    format!("{is_decoded} {strict} {ending}")
+    format!("{is_decoded} {strict} {ending}, {}: {mapped}", mapping.name())
 }
 
 /// Reads an input and looks at what that took.
-fn look(registry: &Registry, input: &Input) -> String {
+fn look(readers: &Readers, input: &Input) -> String {
     let limit = if input.is_framed() { MOST_DECODED } else { MOST_BESIDES + MOST_TIMES * input.len() };
     let mut took = Vec::new();
     for _ in 0..TRIES {
         let begun = Instant::now();
         let mut ended = String::new();
-        let memory = allocation_counter::measure(|| ended = ending(registry, input));
+        let memory = allocation_counter::measure(|| ended = ending(readers, input));
         assert!(memory.bytes_max <= limit, "took {} bytes at once, {limit} are allowed", memory.bytes_max);
         took.push(begun.elapsed());
         if begun.elapsed() <= MOST_TIME {
@@ -118,11 +154,13 @@ fn whatever_comes_is_read_or_refused_soon_and_in_little_memory() {
     let server = registry::Registry::start(None);
     samples::register(&server);
     let url = Some(url::Url::parse(&(server.url() + "/")).unwrap());
-    let registry =
-        Registry::named(&RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() }).unwrap();
+    let registry = Registry::named(&RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() })
+        .unwrap()
+        .unwrap();
     for id in samples::SCHEMAS {
         registry.fetch(id).unwrap();
     }
+    let readers = Readers::new(registry);
 
     let mut random = StdRng::seed_from_u64(seed);
     let mut kept = samples::all();
@@ -135,7 +173,7 @@ fn whatever_comes_is_read_or_refused_soon_and_in_little_memory() {
         // First each sample as it is.
         let input =
             if number < begun_with { kept[number].clone() } else { mutate::one_of(&kept, &mut random) };
-        let Ok(ending) = catch_unwind(AssertUnwindSafe(|| look(&registry, &input))) else {
+        let Ok(ending) = catch_unwind(AssertUnwindSafe(|| look(&readers, &input))) else {
             panic!("FUZZ_SEED={seed}, input {inputs}: {}", input.shown());
         };
         inputs += 1;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
+use serde_json::{Value, json};
 use stock_verifier::event::Record;
 
 use crate::support::database::Database;
@@ -169,6 +170,7 @@ fn orders_by_a_registrys_schemas_are_decided_audited_and_replayed() {
     let rebuild = scene.tool(&["replay", "rebuild", "--into", &other.url(), "--execute"]);
     let (status, said) = ran(rebuild, &named);
     assert_eq!(status, Some(0), "{said}");
+    look_again_with_and_without(&scene, &named);
 
     // What was unknown is read once it is registered.
     registry.add(99, "orders-late", "AVRO", ORDER, &[("shop.Line", "shop.Line")]);
@@ -180,6 +182,161 @@ fn orders_by_a_registrys_schemas_are_decided_audited_and_replayed() {
     verifier.stop();
     assert!(ids(&scene, "accepted").contains(&"10".to_owned()));
     let (status, said) = ran(scene.tool(&["audit", "--topics"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = ran(scene.tool(&["replay", "republish", "--order-id", "7", "--execute"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let published = ids(&scene, "accepted");
+    assert_eq!(published.iter().filter(|id| *id == "7").count(), 2, "{published:?}");
+}
+
+/// Replays that publish, simulate and decide by the topics alone read by the registry's schemas; without it they refuse what
+/// they cannot read, unless they are told that there is none.
+fn look_again_with_and_without(scene: &Scene, named: &[&str]) {
+    let decided = [&["--json"], named].concat();
+    let report = |words: &[&str], more: &[&str]| -> Value {
+        let done = scene.tool(words).args(more).output().expect("it runs");
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice(&done.stdout).expect("JSON")
+    };
+    let looked = report(&["replay", "republish"], &decided);
+    assert_eq!((&looked["accepted"], &looked["rejected"]), (&json!(8), &json!(1)), "{looked:#}");
+
+    let levels = scene.file("levels.csv");
+    std::fs::write(&levels, "sku,available\nMUG,3\n").unwrap();
+    let simulate = ["replay", "simulate", "--levels", levels.to_str().unwrap()];
+    let simulated = report(&simulate, &decided);
+    assert_eq!(
+        (&simulated["accepted_then"], &simulated["accepted_now"]),
+        (&json!(8), &json!(1)),
+        "{simulated:#}"
+    );
+
+    let alone = Database::fresh(&Servers::shared().database_url);
+    let url = alone.url();
+    let rebuild = ["replay", "rebuild", "--from-topics-alone", "--execute", "--into", &url];
+    for words in [&["replay", "republish"][..], &simulate, &rebuild] {
+        let (status, said) = ran(scene.tool(words), &[]);
+        assert!(status == Some(2) && said.contains("--schema-registry-url"), "{words:?}: {status:?} {said}");
+    }
+    // Said to be without one, they are dead letters.
+    let without = ["--json", "--without-schema-registry"];
+    let looked = report(&["replay", "republish"], &without);
+    assert_eq!((&looked["accepted"], &looked["rejected"]), (&json!(2), &json!(1)), "{looked:#}");
+    let (status, said) = ran(scene.tool(&rebuild), named);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(alone.number("SELECT count(*) FROM decisions WHERE id IN ('7', 'p-1')"), 2);
+    let (status, said) = ran(scene.tool(&rebuild), &[named, &["--without-schema-registry"]].concat());
+    assert!(status == Some(2) && said.contains("cannot be used with"), "{status:?} {said}");
+}
+
+/// The certificate and the key of a server on 127.0.0.1, and the authority that vouches for it, in files of the scene.
+fn certificates(scene: &Scene) -> [std::path::PathBuf; 3] {
+    let file = |name: &str| scene.file(name);
+    let new =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let openssl = |more: &[&str]| {
+        let done = Command::new("openssl").args(new).args(more).output().expect("openssl runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let [authority, authority_key, certificate, key] =
+        ["ca.pem", "ca.key", "registry.pem", "registry.key"].map(file);
+    let [ca, ca_key, leaf, leaf_key] =
+        [&authority, &authority_key, &certificate, &key].map(|file| file.to_str().expect("UTF-8"));
+    openssl(&["-subj", "/CN=an authority of our own", "-keyout", ca_key, "-out", ca]);
+    let names = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let signed = ["-addext", "basicConstraints=critical,CA:FALSE", "-CA", ca, "-CAkey", ca_key];
+    openssl(&[&names[..], &signed, &["-keyout", leaf_key, "-out", leaf]].concat());
+    [certificate, key, authority]
+}
+
+#[test]
+fn a_registry_that_an_authority_of_ones_own_vouches_for_lets_in_who_has_the_token() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    let [certificate, key, authority] = certificates(&scene);
+    let read = |file: &std::path::Path| std::fs::read(file).expect("a file");
+    let identity = native_tls::Identity::from_pkcs8(&read(&certificate), &read(&key)).expect("an identity");
+    let registry = Registry::over_tls("hunter2", native_tls::TlsAcceptor::new(identity).expect("TLS"));
+    registry.add(1, "shop.Line", "AVRO", LINE, &[]);
+    registry.add(2, "orders-value", "AVRO", ORDER, &[("shop.Line", "shop.Line")]);
+    scene.produce(&[sent("7", framed(2, &in_avro(7)))]);
+    let (url, token) = (registry.url(), scene.file("token"));
+    std::fs::write(&token, "hunter1\n").unwrap();
+    let named = ["--schema-registry-url", &url, "--schema-registry-token-file", token.to_str().unwrap()];
+    let trusting = [&named[..], &["--schema-registry-ca-file", authority.to_str().unwrap()]].concat();
+
+    // Nobody on this machine knows that authority.
+    let mut verifier = scene.start("a", &named);
+    verifier.said("waiting for schema 2", SOON);
+    assert!(verifier.log().contains("certificate verify failed"), "{}", verifier.log());
+    assert_eq!(registry.asked(), 0);
+    verifier.kill();
+
+    // The token is read again for each request.
+    let mut verifier = scene.start("a", &trusting);
+    verifier.said("answers 401", SOON);
+    std::fs::write(&token, "hunter2\n").unwrap();
+    scene.done(SOON);
+    let log = verifier.log();
+    verifier.stop();
+    assert!(!log.contains("hunter"), "{log}");
+    assert_eq!(ids(&scene, "accepted"), ["7"]);
+    let (status, said) = ran(scene.tool(&["audit", "--topics"]), &trusting);
+    assert_eq!(status, Some(0), "{said}");
+
+    // What vouches for nobody is said before anything is read.
+    let plain = url.replace("https", "http");
+    for (args, says) in [
+        ([&named[..], &["--schema-registry-ca-file", "/nowhere.pem"]].concat(), "cannot read /nowhere.pem"),
+        (
+            [&named[..], &["--schema-registry-ca-file", token.to_str().unwrap()]].concat(),
+            "no certificate in PEM",
+        ),
+        ([&["--schema-registry-url", &plain][..], &trusting[4..]].concat(), "begins with https://"),
+    ] {
+        let (status, said) = ran(scene.tool(&["audit", "--topics"]), &args);
+        assert!(status == Some(2) && said.contains(says), "{args:?}: {status:?} {said}");
+    }
+}
+
+#[test]
+fn what_a_registrys_schemas_wrote_is_mapped_decided_and_replayed() {
+    let registry = Registry::start(None);
+    registry.add(1, "shop.Line", "AVRO", LINE, &[]);
+    registry.add(2, "orders-value", "AVRO", ORDER, &[("shop.Line", "shop.Line")]);
+    registry.add(3, "orders-proto", "PROTOBUF", PROTO, &[]);
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    scene.produce(&[
+        sent("7", framed(2, &in_avro(7))),
+        sent("9007199254740993", framed(2, &in_avro(9_007_199_254_740_993))),
+        sent("p-1", framed(3, &in_protobuf("p-1"))),
+        sent("p-2", framed(3, &in_protobuf("skip"))),
+        sent("unknown", framed(99, &in_avro(10))),
+        order("plain", &[("MUG", 2)]),
+    ]);
+    let program = scene.file("shop.jq");
+    let text = r#"if .order_id == "skip" then empty else {type, order_id: "shop-\(.order_id)", lines} end"#;
+    std::fs::write(&program, text).unwrap();
+    let mapping = format!("{}={}", scene.orders(), program.display());
+    let url = registry.url();
+    let named = ["--schema-registry-url", &url];
+    let verifier = scene.start("a", &[&named[..], &["--mapping", &mapping]].concat());
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(ids(&scene, "accepted"), ["shop-7", "shop-9007199254740993", "shop-p-1", "shop-plain"]);
+    let letters = scene.kafka.read(&scene.topic("dead"));
+    assert_eq!(letters.len(), 1);
+    assert!(said(&letters, "unknown").1.contains("schema id 99"));
+
+    // The ledger has the program, the registry the schemas.
+    let (status, said) = ran(scene.tool(&["audit", "--topics"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = ran(scene.tool(&["replay", "diff"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+    let other = Database::fresh(&Servers::shared().database_url);
+    let rebuild = scene.tool(&["replay", "rebuild", "--into", &other.url(), "--execute"]);
+    let (status, said) = ran(rebuild, &named);
     assert_eq!(status, Some(0), "{said}");
 }
 

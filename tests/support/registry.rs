@@ -2,7 +2,7 @@
 //! on a real one, see `tests/registry/real.rs`.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use native_tls::TlsAcceptor;
 use serde_json::{Value, json};
 
 /// How long a client that says nothing is waited for.
@@ -25,8 +26,10 @@ pub struct Registry {
 struct State {
     /// The answers by their paths.
     answers: Mutex<HashMap<String, Value>>,
-    /// The user and the password to name, joined.
+    /// Whom to name, as the header says it.
     login: Option<String>,
+    /// Whose certificate it shows.
+    tls: Option<TlsAcceptor>,
     is_away: AtomicBool,
     asked: AtomicUsize,
     ended: AtomicBool,
@@ -35,8 +38,19 @@ struct State {
 impl Registry {
     /// Knows no schema yet. With a login, it lets nobody else in.
     pub fn start(login: Option<(&str, &str)>) -> Self {
-        let login = login.map(|(user, password)| BASE64_STANDARD.encode(format!("{user}:{password}")));
-        let state = Arc::new(State { login, ..State::default() });
+        let login = login.map(|(user, password)| {
+            format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+        });
+        Self::begin(State { login, ..State::default() })
+    }
+
+    /// The same over TLS, for who has this token.
+    pub fn over_tls(token: &str, tls: TlsAcceptor) -> Self {
+        Self::begin(State { login: Some(format!("Bearer {token}")), tls: Some(tls), ..State::default() })
+    }
+
+    fn begin(state: State) -> Self {
+        let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn({
@@ -47,7 +61,15 @@ impl Registry {
                         return;
                     }
                     let state = Arc::clone(&state);
-                    std::thread::spawn(move || serve(stream.expect("a connection"), &state));
+                    std::thread::spawn(move || {
+                        let stream = stream.expect("a connection");
+                        stream.set_read_timeout(Some(SILENCE)).expect("a limit");
+                        match &state.tls {
+                            None => serve(stream, &state),
+                            // Who does not trust the certificate goes away at once.
+                            Some(tls) => drop(tls.accept(stream).map(|stream| serve(stream, &state))),
+                        }
+                    });
                 }
             }
         });
@@ -56,7 +78,8 @@ impl Registry {
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.state.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Registers a schema under a number, as the first version of a subject, and under a GUID where one is given.
@@ -105,9 +128,8 @@ impl Drop for Registry {
     }
 }
 
-fn serve(mut stream: TcpStream, state: &State) {
-    stream.set_read_timeout(Some(SILENCE)).expect("a limit");
-    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+fn serve(stream: impl Read + Write, state: &State) {
+    let mut reader = BufReader::new(stream);
     let (mut first, mut login) = (String::new(), None);
     loop {
         let mut line = String::new();
@@ -124,7 +146,7 @@ fn serve(mut stream: TcpStream, state: &State) {
         } else if let Some((name, value)) = line.split_once(": ")
             && name.eq_ignore_ascii_case("authorization")
         {
-            login = value.strip_prefix("Basic ").map(str::to_owned);
+            login = Some(value.to_owned());
         }
     }
     state.asked.fetch_add(1, Ordering::SeqCst);
@@ -146,7 +168,7 @@ fn serve(mut stream: TcpStream, state: &State) {
     let body = body.to_string();
     // Nobody reads it where the client has gone.
     let _ = write!(
-        stream,
+        reader.get_mut(),
         "HTTP/1.1 {status}\r\ncontent-type: application/vnd.schemaregistry.v1+json\r\ncontent-length: {}\r\n\
          connection: close\r\n\r\n{body}",
         body.len()

@@ -15,6 +15,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::latency::{MAX_MICROS, WARM_UP, micros, millis, stream};
 use crate::Bench;
+use crate::args::ReadSource;
 use crate::probe;
 use crate::report::{median, save};
 use crate::shapes::{Shape, sku_name};
@@ -24,32 +25,6 @@ use crate::standby::Standby;
 const CONNECTIONS: u32 = 16;
 /// Longest wait for an answer, and for the verifier to listen.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-
-/// What prechecks are answered from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// Nobody asks.
-    Nobody,
-    /// They are asked of a server in this process, which answers at once and knows nothing: what asking alone costs here.
-    Elsewhere,
-    Primary,
-    Replica,
-    LevelsTopic,
-}
-
-impl Source {
-    const ALL: [Self; 5] = [Self::Nobody, Self::Elsewhere, Self::Primary, Self::Replica, Self::LevelsTopic];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nobody => "no reads",
-            Self::Elsewhere => "elsewhere",
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-            Self::LevelsTopic => "levels topic",
-        }
-    }
-}
 
 /// One measurement.
 struct Measured {
@@ -65,12 +40,12 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let standby = Standby::start(&programs, &bench.services.database_url)?;
     let mut rows = Vec::new();
     for round in 1..=bench.args.rounds.min(3) {
-        for source in Source::ALL {
+        for source in bench.args.read_sources.clone() {
             let quiet = probe::probe(&bench.services.disk)?;
             let measured = measure(bench, &standby, source)?;
             eprintln!(
                 "round {round}, {}: orders p50 {:.1} ms, p99 {:.1} ms; reads {:?} (others {:.0} %)",
-                source.name(),
+                source,
                 measured.p50,
                 measured.p99,
                 measured.reads,
@@ -82,26 +57,26 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     report(bench, &rows)
 }
 
-fn measure(bench: &mut Bench, standby: &Standby, source: Source) -> Result<Measured> {
+fn measure(bench: &mut Bench, standby: &Standby, source: ReadSource) -> Result<Measured> {
     let (order_rate, read_rate) = (bench.args.order_rate, bench.args.read_rate);
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let arguments = |database: &str| {
         let mut arguments = vec!["--http-listen".to_owned(), format!("127.0.0.1:{port}")];
         match source {
-            Source::Nobody | Source::Elsewhere => arguments.clear(),
-            Source::Primary => {}
+            ReadSource::Nobody | ReadSource::Elsewhere => arguments.clear(),
+            ReadSource::Primary => {}
             // A wrong URL would fail the verifier's start, which says so.
-            Source::Replica => arguments
+            ReadSource::Replica => arguments
                 .extend(["--read-database-url".to_owned(), standby.url_of(database).unwrap_or_default()]),
-            Source::LevelsTopic => {
+            ReadSource::LevelsTopic => {
                 arguments.extend(["--precheck-from".to_owned(), "levels-topic".to_owned()]);
             }
         }
         arguments
     };
     let beside = |over: &AtomicBool| match source {
-        Source::Nobody => Ok(None),
-        Source::Elsewhere => ask(answer_at_once()?, read_rate, over).map(Some),
+        ReadSource::Nobody => Ok(None),
+        ReadSource::Elsewhere => ask(answer_at_once()?, read_rate, over).map(Some),
         _ => ask(port, read_rate, over).map(Some),
     };
     let (orders, reads) = stream(bench, Shape::Uniform, order_rate, arguments, beside)?;
@@ -228,8 +203,8 @@ fn read_message(connection: &mut BufReader<TcpStream>) -> Result<Option<(String,
     Ok(Some((first, body)))
 }
 
-fn report(bench: &Bench, rows: &[(Source, Measured)]) -> Result<()> {
-    let of = |source: Source, value: fn(&Measured) -> f64| {
+fn report(bench: &Bench, rows: &[(ReadSource, Measured)]) -> Result<()> {
+    let of = |source: ReadSource, value: fn(&Measured) -> f64| {
         median(rows.iter().filter(|(of, _)| *of == source).map(|(_, measured)| value(measured)).collect())
     };
     println!(
@@ -237,13 +212,13 @@ fn report(bench: &Bench, rows: &[(Source, Measured)]) -> Result<()> {
         bench.args.order_rate, bench.args.read_rate
     );
     let mut measured = Vec::new();
-    for source in Source::ALL {
+    for source in bench.args.read_sources.iter().copied() {
         let (p50, p99) = (of(source, |measured| measured.p50), of(source, |measured| measured.p99));
-        let ratio = p99 / of(Source::Nobody, |measured| measured.p99);
-        print!("{:>12}: orders p50 {p50:.1} ms, p99 {p99:.1} ms ({ratio:.2} ×)", source.name());
+        let ratio = p99 / of(ReadSource::Nobody, |measured| measured.p99);
+        print!("{:>12}: orders p50 {p50:.1} ms, p99 {p99:.1} ms ({ratio:.2} ×)", source);
         let mut row =
-            serde_json::json!({"source": source.name(), "p50_ms": p50, "p99_ms": p99, "ratio": ratio});
-        if source != Source::Nobody {
+            serde_json::json!({"source": source.to_string(), "p50_ms": p50, "p99_ms": p99, "ratio": ratio});
+        if source != ReadSource::Nobody {
             let read = |value: fn(&(f64, f64, f64)) -> f64| {
                 let of_source = rows.iter().filter(|(of, _)| *of == source);
                 median(of_source.filter_map(|(_, measured)| measured.reads.as_ref().map(value)).collect())

@@ -62,7 +62,9 @@ pub(super) async fn results(
         return Ok(Vec::new());
     }
     let filter = RecordFilter { keys, ..RecordFilter::all() };
-    let published = republish(store, Scope { filter: &filter, ..scope }, None, true, progress).await?;
+    // What was decided was read just now, by its decisions: what cannot be read is no more than a dead letter.
+    let scope = Scope { filter: &filter, without_registry: true, ..scope };
+    let published = republish(store, scope, None, true, progress).await?;
     let number = published.accepted + published.rejected;
     Ok((number > 0)
         .then(|| format!("{number} results that were never published are published now"))

@@ -54,6 +54,14 @@ pub struct Common {
     database: DatabaseArgs,
 }
 
+/// For the commands that read records whose decisions they do not have beside them.
+#[derive(Debug, Args)]
+struct NoRegistryArgs {
+    /// Say that the verifier has no schema registry: what one's schemas wrote is a dead letter, and passed over
+    #[arg(long, conflicts_with = "schema_registry_url")]
+    without_schema_registry: bool,
+}
+
 /// The commands of `replay`.
 ///
 /// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs, or nothing is known of
@@ -94,6 +102,8 @@ pub struct RepublishArgs {
 
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    no_registry: NoRegistryArgs,
     #[command(flatten)]
     filter: ChoiceArgs,
 }
@@ -149,6 +159,8 @@ pub struct RebuildArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
+    no_registry: NoRegistryArgs,
+    #[command(flatten)]
     mappings: MappingArgs,
 }
 
@@ -195,7 +207,7 @@ impl ReplayCommand {
 impl Common {
     fn scope<'a>(&'a self, filter: &'a RecordFilter) -> Scope<'a> {
         let Self { kafka, topics, registry, group, .. } = self;
-        Scope { kafka, topics, registry, group, filter, since: None }
+        Scope { kafka, topics, registry, without_registry: false, group, filter, since: None }
     }
 
     async fn ledger(&self) -> Result<Arc<dyn Store>> {
@@ -238,7 +250,9 @@ async fn republish(args: RepublishArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
     let store = args.common.ledger().await?;
     let shown = Shown::new(if args.execute { "publishing again" } else { "looking" });
-    let (scope, to) = (args.common.scope(&filter), args.to_topic.as_deref());
+    let without_registry = args.no_registry.without_schema_registry;
+    let scope = Scope { without_registry, ..args.common.scope(&filter) };
+    let to = args.to_topic.as_deref();
     let report = republish::republish(&*store, scope, to, args.execute, &shown.progress).await;
     drop(shown);
     store.close().await;
@@ -295,7 +309,8 @@ async fn rebuild(args: RebuildArgs) -> Result<ExitCode> {
     };
     let (into, _directory) = opened.context("the ledger that --into names")?;
     let shown = Shown::new(if args.execute { "rebuilding" } else { "looking" });
-    let scope = args.common.scope(&filter);
+    let without_registry = args.no_registry.without_schema_registry;
+    let scope = Scope { without_registry, ..args.common.scope(&filter) };
     let history = old.as_deref().map(|old| old as &dyn LedgerHistory);
     let report = rebuild::rebuild(history, &*into, scope, &mappings, args.execute, &shown.progress).await;
     drop(shown);
