@@ -1,6 +1,5 @@
 //! What is wrong with the database, judged by what it says of itself.
 
-use super::cluster;
 use super::finding::Finding;
 use crate::store::{
     Answer, ConnectionCounts, DatabaseFacts, Examination, LockHolder, OverdueHolds, PostgresFacts,
@@ -82,7 +81,6 @@ fn server(facts: &PostgresFacts, needed: u32) -> Vec<Finding> {
         }
         Err(error) => findings.push(unknown("database.locks", "who holds locks on the ledger", error)),
     }
-    findings.extend(cluster::judge(&facts.cluster, needed));
     findings
 }
 
