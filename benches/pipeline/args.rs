@@ -37,8 +37,8 @@ impl fmt::Display for ReadSource {
 #[allow(clippy::struct_excessive_bools)] // Flags are what they are.
 #[command(name = "pipeline")]
 pub struct Args {
-    /// Shapes of orders
-    #[arg(long, value_delimiter = ',', default_values_t = Shape::value_variants().to_vec(), value_enum)]
+    /// Shapes of orders; by default those that every contestant can run
+    #[arg(long, value_delimiter = ',', default_values_t = Shape::OF_ALL, value_enum)]
     pub shapes: Vec<Shape>,
 
     /// Who runs; by default all

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use stock_verifier::config::{GroupArgs, GroupProtocol, KafkaArgs, TopicArgs};
 
-use crate::shapes::{Order, sku_name};
+use crate::shapes::{Asks, Line, Order, sku_name};
 
 /// Partitions of every topic.
 pub const PARTITIONS: i32 = 6;
@@ -110,7 +110,7 @@ impl Kafka {
         let producer = self.producer("20")?;
         for order in orders {
             let value = order_value(order);
-            let mut record = BaseRecord::to(topic).key(&order.id).payload(&value);
+            let mut record = BaseRecord::to(topic).key(order.key()).payload(&value);
             while let Err((error, back)) = producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(error).context("cannot produce");
@@ -238,7 +238,26 @@ fn committed(consumer: &BaseConsumer, partitions: &TopicPartitionList) -> Result
 /// An order as its producer writes it.
 pub fn order_value(order: &Order) -> String {
     use std::fmt::Write as _;
-    let mut value = format!("{{\"type\":\"order.created\",\"order_id\":\"{}\",\"lines\":[", order.id);
+    let id = &order.id;
+    let mut value = match &order.asks {
+        Asks::Order => format!("{{\"type\":\"order.created\",\"order_id\":\"{id}\",\"lines\":["),
+        Asks::Hold => {
+            format!("{{\"type\":\"order.created\",\"order_id\":\"{id}\",\"hold_seconds\":86400,\"lines\":[")
+        }
+        Asks::Cancel => return format!("{{\"type\":\"order.cancelled\",\"order_id\":\"{id}\"}}"),
+        Asks::Return { order } => {
+            format!(
+                "{{\"type\":\"order.returned\",\"order_id\":\"{order}\",\"return_id\":\"{id}\",\"lines\":["
+            )
+        }
+        Asks::Restock => {
+            let Line { sku, quantity } = order.lines[0];
+            return format!(
+                "{{\"type\":\"stock.received\",\"adjustment_id\":\"{id}\",\"sku\":\"{}\",\"quantity\":{quantity}}}",
+                sku_name(sku)
+            );
+        }
+    };
     for (place, line) in order.lines.iter().enumerate() {
         let comma = if place == 0 { "" } else { "," };
         // Writing to a string does not fail.

@@ -39,9 +39,16 @@ pub enum Shape {
     #[value(name = "r")]
     #[serde(rename = "r")]
     Rejects,
+    /// As u, with holds, cancellations, returns and restocks among the orders: for the verifier alone, since no peer has them
+    #[value(name = "m")]
+    #[serde(rename = "m")]
+    Mixed,
 }
 
 impl Shape {
+    /// Those that every contestant can run.
+    pub const OF_ALL: [Self; 5] = [Self::Hot, Self::Uniform, Self::Zipf, Self::Cart, Self::Rejects];
+
     pub fn letter(self) -> &'static str {
         match self {
             Self::Hot => "h",
@@ -49,6 +56,7 @@ impl Shape {
             Self::Zipf => "z",
             Self::Cart => "c",
             Self::Rejects => "r",
+            Self::Mixed => "m",
         }
     }
 
@@ -59,6 +67,7 @@ impl Shape {
             Self::Zipf => "100,000 SKUs, Zipf",
             Self::Cart => "three lines",
             Self::Rejects => "Zipf, 1/5 rejected",
+            Self::Mixed => "mixed life",
         }
     }
 
@@ -66,7 +75,7 @@ impl Shape {
     pub fn skus(self) -> u64 {
         match self {
             Self::Hot => 1,
-            Self::Uniform | Self::Cart => 10_000,
+            Self::Uniform | Self::Cart | Self::Mixed => 10_000,
             Self::Zipf | Self::Rejects => 100_000,
         }
     }
@@ -110,12 +119,47 @@ pub struct Line {
     pub quantity: i64,
 }
 
-/// An order; its lines are sorted by SKU, each SKU once.
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asks {
+    /// An order, for good.
+    Order,
+    /// An order that holds, for a day.
+    Hold,
+    /// The end of the order of this id.
+    Cancel,
+    /// That all of this order comes back.
+    Return { order: String },
+    /// Pieces of its one line.
+    Restock,
+}
+
+/// An order, or in shape m something else; its lines are sorted by SKU, each SKU once.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub id: String,
     pub lines: Vec<Line>,
+    pub asks: Asks,
 }
+
+impl Order {
+    pub fn new(id: String, lines: Vec<Line>) -> Self {
+        Self { id, lines, asks: Asks::Order }
+    }
+
+    /// The order that it is about, which is its record's key.
+    pub fn key(&self) -> &str {
+        match &self.asks {
+            Asks::Return { order } => order,
+            _ => &self.id,
+        }
+    }
+}
+
+/// Of a hundred records of shape m, so many are of each kind; the rest are orders.
+const HOLDS: u32 = 3;
+const FOLLOWING: u32 = 5;
+const RESTOCKS: u32 = 2;
 
 /// The name of a SKU by its number.
 pub fn sku_name(number: u64) -> String {
@@ -130,11 +174,11 @@ pub fn orders(shape: Shape, count: usize, ids: Ids, run: &str) -> Vec<Order> {
     #[allow(clippy::cast_precision_loss)]
     let zipf = Zipf::new(skus as f64, 1.0).expect("a valid distribution");
     let line = |sku| Line { sku, quantity: 1 };
-    (0..count)
+    let mut orders: Vec<Order> = (0..count)
         .map(|number| {
             let lines = match shape {
                 Shape::Hot => vec![line(0)],
-                Shape::Uniform => vec![line(random.random_range(0..skus))],
+                Shape::Uniform | Shape::Mixed => vec![line(random.random_range(0..skus))],
                 Shape::Zipf | Shape::Rejects => {
                     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                     let rank = zipf.sample(&mut random) as u64 - 1;
@@ -147,7 +191,37 @@ pub fn orders(shape: Shape, count: usize, ids: Ids, run: &str) -> Vec<Order> {
                     (0..3).map(|third| line(third * skus / 3 + random.random_range(0..skus / 3))).collect()
                 }
             };
-            Order { id: ids.id(run, number), lines }
+            Order::new(ids.id(run, number), lines)
         })
-        .collect()
+        .collect();
+    if shape == Shape::Mixed {
+        mix(&mut orders, &mut random);
+    }
+    orders
+}
+
+/// Makes some of these orders something else: each order is followed once at most, by what comes after it.
+fn mix(orders: &mut [Order], random: &mut StdRng) {
+    let mut to_follow: Vec<usize> = Vec::new();
+    for at in 0..orders.len() {
+        let asks = match random.random_range(0..100) {
+            kind if kind < HOLDS => Asks::Hold,
+            kind if kind < HOLDS + FOLLOWING && !to_follow.is_empty() => {
+                let followed = orders[to_follow.swap_remove(random.random_range(0..to_follow.len()))].clone();
+                orders[at].lines = followed.lines;
+                if random.random() {
+                    orders[at].id = followed.id;
+                    Asks::Cancel
+                } else {
+                    Asks::Return { order: followed.id }
+                }
+            }
+            kind if kind >= 100 - RESTOCKS => Asks::Restock,
+            _ => Asks::Order,
+        };
+        if matches!(asks, Asks::Order | Asks::Hold) {
+            to_follow.push(at);
+        }
+        orders[at].asks = asks;
+    }
 }

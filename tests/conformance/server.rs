@@ -48,7 +48,7 @@ async fn set_defaults(database: &TestDatabase, settings: &[&str]) {
 }
 
 /// Waits until so many sessions wait for a lock.
-async fn waiting(connection: &mut PgConnection, number: i64) {
+pub(super) async fn waiting(connection: &mut PgConnection, number: i64) {
     let begun = std::time::Instant::now();
     loop {
         let now: i64 = sqlx::query_scalar(
@@ -153,7 +153,7 @@ async fn a_commit_is_durable_whatever_is_usual_there() {
 async fn a_database_of_another_encoding_is_refused_before_anything_is_made() {
     let database = TestDatabase::postgres().await;
     database.remove().await;
-    let TestDatabase::Postgres { server, name } = &database else { unreachable!("made so") };
+    let TestDatabase::Postgres { server, name, .. } = &database else { unreachable!("made so") };
     let mut connection = PgConnection::connect(server).await.unwrap();
     let create =
         format!("CREATE DATABASE {name} ENCODING 'WIN1252' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");

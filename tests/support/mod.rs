@@ -17,6 +17,7 @@ pub mod scene;
 pub mod servers;
 mod stores;
 pub mod stream;
+pub mod turns;
 pub mod wait;
 
 pub use stores::*;

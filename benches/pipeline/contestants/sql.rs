@@ -78,7 +78,7 @@ fn pgbench_script(shape: Shape) -> String {
     // Writing to a string does not fail.
     let _ = match shape {
         Shape::Hot => writeln!(script, "\\set sku0 0"),
-        Shape::Uniform => writeln!(script, "\\set sku0 random(0, {skus} - 1)"),
+        Shape::Uniform | Shape::Mixed => writeln!(script, "\\set sku0 random(0, {skus} - 1)"),
         // The nearest to exponent 1 that pgbench takes.
         Shape::Zipf | Shape::Rejects => writeln!(
             script,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use stock_verifier::ledger::{
-    Command, Id, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
+    Command, HoldSeconds, Id, Item, NextOffset, Offset, Quantity, Request, Sku, Source, Terms, TopicPartition,
 };
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, LedgerWriter as _};
@@ -14,16 +14,24 @@ use super::Run;
 use crate::Bench;
 use crate::database::Tables;
 use crate::kafka::PARTITIONS;
-use crate::shapes::{Order, Shape, sku_name};
+use crate::shapes::{Asks, Line, Order, Shape, sku_name};
 
-pub fn run(bench: &mut Bench, shape: Shape, connections: usize) -> Result<Run> {
+/// Measures once, with levels remembered or not.
+pub fn run(bench: &mut Bench, shape: Shape, connections: usize, remembers: bool) -> Result<Run> {
     let orders = bench.orders(shape);
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
     let before = bench.used();
-    let run = bench.block(apply(&scratch.url, "orders", &orders, bench.batch(), connections))?;
+    let store = bench.block(open(&scratch.url, connections))?;
+    store.remember_levels(remembers);
+    let run = bench.block(apply_to(store, "orders", &orders, bench.batch(), connections))?;
     let run = run.using(&before, &bench.used(), orders.len());
     bench.drop_scratch(scratch)?;
     Ok(run)
+}
+
+async fn open(url: &str, connections: usize) -> Result<PostgresStore> {
+    let connections = Connections { batches: u32::try_from(connections)?, readers: 1, others: 1 };
+    Ok(PostgresStore::open(url, connections).await?)
 }
 
 /// Applies the orders in batches over so many connections and measures.
@@ -34,11 +42,18 @@ pub async fn apply(
     batch: usize,
     connections: usize,
 ) -> Result<Run> {
+    apply_to(open(url, connections).await?, topic, orders, batch, connections).await
+}
+
+async fn apply_to(
+    store: PostgresStore,
+    topic: &str,
+    orders: &[Order],
+    batch: usize,
+    connections: usize,
+) -> Result<Run> {
     let shares = shares(topic, orders, batch, connections)?;
-    let store = Arc::new(
-        PostgresStore::open(url, Connections { batches: u32::try_from(connections)?, readers: 1, others: 1 })
-            .await?,
-    );
+    let store = Arc::new(store);
     // Connections are made before the clock starts.
     for _ in 0..connections {
         store.positions(&[]).await?;
@@ -48,21 +63,25 @@ pub async fn apply(
     for share in shares {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
-            let mut outcomes = 0;
+            let (mut outcomes, mut on_remembered) = (0, 0_u32);
             for batch in share {
-                outcomes += store.apply(&batch).await?.outcomes.len();
+                let applied = store.apply(&batch).await?;
+                outcomes += applied.outcomes.len();
+                on_remembered += u32::from(applied.on_remembered);
             }
-            anyhow::Ok(outcomes)
+            anyhow::Ok((outcomes, on_remembered))
         });
     }
-    let mut outcomes = 0;
+    let (mut outcomes, mut on_remembered) = (0, 0);
     while let Some(done) = tasks.join_next().await {
-        outcomes += done??;
+        let (more, more_on_remembered) = done??;
+        outcomes += more;
+        on_remembered += more_on_remembered;
     }
     let time = start.elapsed();
     store.close().await;
     anyhow::ensure!(outcomes == orders.len(), "{outcomes} outcomes of {} orders", orders.len());
-    Ok(Run::new(outcomes, time))
+    Ok(Run::new(outcomes, time).note("batches on remembered levels", f64::from(on_remembered)))
 }
 
 /// The batches of each connection. A partition belongs to one connection, as it does to one worker.
@@ -105,10 +124,22 @@ fn shares(topic: &str, orders: &[Order], batch: usize, connections: usize) -> Re
 }
 
 fn command(order: &Order) -> Result<Command> {
-    let lines = order
-        .lines
-        .iter()
-        .map(|line| Ok((Sku::new(&sku_name(line.sku))?.into(), Quantity::new(line.quantity)?)))
-        .collect::<Result<_>>()?;
-    Ok(Command::order_created(Id::new(&order.id)?, lines, Terms::default()))
+    let id = Id::new(&order.id)?;
+    let lines = || {
+        let line = |line: &Line| Ok((Sku::new(&sku_name(line.sku))?.into(), Quantity::new(line.quantity)?));
+        order.lines.iter().map(line).collect::<Result<Vec<(Item, Quantity)>>>()
+    };
+    Ok(match &order.asks {
+        Asks::Order => Command::order_created(id, lines()?, Terms::default()),
+        Asks::Hold => {
+            let terms = Terms { hold: Some(HoldSeconds::new(86_400)?), ..Terms::default() };
+            Command::order_created(id, lines()?, terms)
+        }
+        Asks::Cancel => Command::order_cancelled(id),
+        Asks::Return { order } => Command::order_returned(id, Id::new(order)?, lines()?),
+        Asks::Restock => {
+            let (item, quantity) = lines()?.remove(0);
+            Command::stock_received(id, item, quantity)
+        }
+    })
 }

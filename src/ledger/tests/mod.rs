@@ -3,6 +3,7 @@
 
 mod generate;
 mod model;
+mod placed;
 mod properties;
 mod replay_state;
 mod rules;
