@@ -15,6 +15,7 @@
 mod audit;
 mod bad_input;
 mod browser;
+mod citus;
 mod clients;
 mod conformance;
 mod console;

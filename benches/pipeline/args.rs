@@ -114,6 +114,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20_000.0, requires = "reads")]
     pub order_rate: f64,
 
+    /// Instead: what a distributed ledger costs, with 1, 8 and 32 shards on the cluster that `CITUS_URL` names, next to a plain
+    /// one on its coordinator
+    #[arg(long)]
+    pub citus: bool,
+
     /// Instead: what a gate answers in a second, next to its own script called straight from a Redis client; --rounds of it, 3
     /// at most
     #[arg(long)]

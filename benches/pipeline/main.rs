@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench pipeline -- [--shapes h,u,z,c,r] [--contestants …] [--rounds N] [--orders N] [--quick]
-//! cargo bench --bench pipeline -- --latency | --reads | --gate | --sale | --backlog 1000000 | --history 20000000
+//! cargo bench --bench pipeline -- --latency | --reads | --citus | --gate | --sale | --backlog 1000000 | --history 20000000
 //! ```
 //!
 //! Starts Kafka, PostgreSQL and Redis by `tests/services`, or uses those that

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{OverdueHolds, StoreError};
+use super::{ClusterFacts, OverdueHolds, StoreError};
 use crate::ledger::{CommandKind, Id, Stamp, TopicPartition};
 
 /// An answer, or why there is none.
@@ -54,6 +54,8 @@ pub struct PostgresFacts {
     pub missing_grants: Answer<Vec<MissingGrant>>,
     /// Transactions that hold locks on the ledger's tables or on the gate of its batches.
     pub lock_holders: Answer<Vec<LockHolder>>,
+    /// The cluster that the ledger is distributed over; `None` where it is not.
+    pub cluster: Answer<Option<ClusterFacts>>,
 }
 
 /// A setting that is not as it must be.

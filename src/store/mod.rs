@@ -12,6 +12,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, BrokenInvariant};
+pub use cluster::{ClusterFacts, IN_DOUBT_SECONDS, NodeFacts, NodeReading};
 pub use contract::{
     ExaminedStore, LedgerAdmin, LedgerExaminer, LedgerHistory, LedgerQueries, LedgerReader, LedgerWriter,
     Snapshot, Store, VerifierStore, WorkQueue,
@@ -32,6 +33,7 @@ use crate::ledger::{
 
 mod apply;
 mod audit;
+mod cluster;
 mod contract;
 mod examination;
 mod gathered;
@@ -231,6 +233,21 @@ pub enum StoreError {
     /// What a batch was to lock changed while it waited. Passes when the same is done again.
     #[error("an order was decided by another batch in the meantime")]
     ConcurrentChange,
+    /// On a distributed ledger a node does not say whether it did what was committed.
+    #[error(
+        "node {node} does not answer, or has a transaction in doubt: prepared, and neither committed nor rolled back. Citus \
+         settles that by itself when the node is back, within citus.recover_2pc_interval; SELECT \
+         recover_prepared_transactions() on the coordinator does at once"
+    )]
+    InDoubt {
+        /// Which node.
+        node: String,
+    },
+    /// A shard of a distributed ledger was moved to another node while the whole ledger was read.
+    #[error(
+        "a shard of the ledger was moved to another node while it was read: read it again once all are moved"
+    )]
+    ShardMoved,
     /// What is stored cannot be what this program wrote.
     #[error("the ledger holds {what}: run `stock-verifier audit`")]
     Damaged {
@@ -259,6 +276,8 @@ impl StoreError {
             Self::ConcurrentChange
                 | Self::PositionChanged { .. }
                 | Self::ReadOnly { .. }
+                | Self::InDoubt { .. }
+                | Self::ShardMoved
                 | Self::Database { retry: true, .. }
         )
     }

@@ -237,7 +237,7 @@ async fn a_hold_whose_end_is_asked_for_until_far_ahead_is_named(database: Arc<Te
     let store = ledger(&database).await;
     store.apply(&records(0, 4, vec![hold("h-1", 60, &[("MUG", 1)])])).await.unwrap();
     let far = match *database {
-        TestDatabase::Postgres { .. } => "now() + interval '1 year'",
+        TestDatabase::Postgres { .. } | TestDatabase::Citus { .. } => "now() + interval '1 year'",
         TestDatabase::Sqlite { .. } | TestDatabase::Memory(_) => "4102444800000000",
     };
     expect_named_in(

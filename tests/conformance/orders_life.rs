@@ -615,7 +615,9 @@ async fn a_hold_asked_for_by_a_clock_that_was_ahead_is_asked_for_again(database:
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 9, None), hold("o-1", 60, &[("MUG", 2)])])).await.unwrap();
     let now = match *database {
-        TestDatabase::Postgres { .. } => "expires_at = now(), asked_until = now() + interval '1 year'",
+        TestDatabase::Postgres { .. } | TestDatabase::Citus { .. } => {
+            "expires_at = now(), asked_until = now() + interval '1 year'"
+        }
         TestDatabase::Sqlite { .. } | TestDatabase::Memory(_) => {
             "expires_at = 0, asked_until = 4102444800000000"
         }

@@ -8,6 +8,7 @@ use stock_verifier::store::LedgerAdmin as _;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 
 use super::servers::wait_for;
+use super::{CITUS_SHARDS, TestDatabase};
 
 /// A name no other test of this or any other run has.
 pub fn unique(prefix: &str) -> String {
@@ -20,6 +21,8 @@ pub fn unique(prefix: &str) -> String {
 /// A database of one test. It stays when the test fails, to be looked at.
 pub struct Database {
     server: String,
+    /// The other nodes of the cluster that it is on.
+    others: Vec<String>,
     name: String,
     pool: PgPool,
 }
@@ -40,13 +43,46 @@ impl Database {
     fn create(server: &str, clause: &str) -> Self {
         let name = unique("test");
         run_on(server, &format!("CREATE DATABASE {name} {clause}"));
+        Self::of(server, Vec::new(), name)
+    }
+
+    /// One with a plain ledger, on every node of the cluster whose coordinator `CITUS_URL` names.
+    pub fn undistributed_on_cluster() -> Self {
+        let TestDatabase::Citus { mut nodes, name } = wait_for(TestDatabase::citus()) else {
+            unreachable!("made so")
+        };
+        let database = Self::of(&nodes.remove(0), nodes, name);
+        wait_for(database.store().migrate()).expect("migrated");
+        database
+    }
+
+    /// One with a distributed ledger there.
+    pub fn on_cluster() -> Self {
+        let database = Self::undistributed_on_cluster();
+        wait_for(database.store().distribute(Some(CITUS_SHARDS))).expect("distributed");
+        database
+    }
+
+    /// Brings the tables of a distributed ledger back to its coordinator, as plain ones.
+    pub fn gather(&self) {
+        for table in ["levels", "movements", "decisions", "order_lines", "holds"] {
+            self.run(&format!("SELECT undistribute_table('{table}')"));
+        }
+    }
+
+    /// Its URLs on the other nodes of its cluster.
+    pub fn other_nodes(&self) -> Vec<String> {
+        self.others.iter().map(|node| url_of(node, &self.name)).collect()
+    }
+
+    fn of(server: &str, others: Vec<String>, name: String) -> Self {
         let url = url_of(server, &name);
         // Inside the runtime, where the pool's own tasks live.
         let options: PgConnectOptions = url.parse().expect("a database URL");
         // Compiling a proof's queries takes longer than running them.
         let options = options.options([("jit", "off")]);
         let pool = wait_for(async { PgPoolOptions::new().max_connections(4).connect_lazy_with(options) });
-        Self { server: server.to_owned(), name, pool }
+        Self { server: server.to_owned(), others, name, pool }
     }
 
     /// What is in it now, as another database: a backup.
@@ -160,12 +196,13 @@ impl Drop for Database {
             return;
         }
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        let server = self.server.clone();
         wait_for(async {
             self.pool.close().await;
-            // A server that was killed for good takes its databases along.
-            if let Ok(mut connection) = connect(&server).await {
-                let _ = sqlx::raw_sql(&sql).execute(&mut connection).await;
+            for server in std::iter::once(&self.server).chain(&self.others) {
+                // A server that was killed for good takes its databases along.
+                if let Ok(mut connection) = connect(server).await {
+                    let _ = sqlx::raw_sql(&sql).execute(&mut connection).await;
+                }
             }
         });
     }

@@ -34,9 +34,18 @@ impl Scene {
 
     /// On these servers.
     pub fn on(servers: &Servers, partitions: i32) -> Self {
+        Self::with(Database::fresh(&servers.database_url), servers, partitions)
+    }
+
+    /// With a distributed ledger, on the cluster whose coordinator `CITUS_URL` names.
+    pub fn on_cluster(partitions: i32) -> Self {
+        Self::with(Database::on_cluster(), &Servers::shared(), partitions)
+    }
+
+    fn with(database: Database, servers: &Servers, partitions: i32) -> Self {
         let scene = Self {
             kafka: Cluster::new(&servers.brokers),
-            database: Database::fresh(&servers.database_url),
+            database,
             name: unique("t"),
             directory: tempfile::tempdir().expect("a directory"),
         };

@@ -16,6 +16,10 @@ use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, Store};
 
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;
+/// Shards of a distributed ledger: several on each node.
+pub const CITUS_SHARDS: u16 = 8;
+/// Tries to add a node to a cluster.
+const NODE_TRIES: u8 = 5;
 
 /// A ledger of one test's own, empty at first: what outlives the stores on it.
 pub enum TestDatabase {
@@ -26,6 +30,8 @@ pub enum TestDatabase {
     /// A database on the server `DATABASE_URL` names. Stores on it may remember levels, and then have one connection that
     /// applies batches.
     Postgres { server: String, name: String, remembers: bool },
+    /// A database on the cluster whose coordinator `CITUS_URL` names: the coordinator, then the other nodes.
+    Citus { nodes: Vec<String>, name: String },
 }
 
 impl TestDatabase {
@@ -69,6 +75,44 @@ impl TestDatabase {
         matches!(self, Self::Postgres { remembers: true, .. })
     }
 
+    /// A new database on every node of the cluster whose coordinator `CITUS_URL` names: a database of it, where
+    /// `pg_dist_node` has the others. Its user may make databases and extensions on all of them.
+    pub async fn citus() -> Self {
+        let coordinator = std::env::var("CITUS_URL").unwrap_or_default();
+        assert!(
+            coordinator.starts_with("postgres"),
+            "CITUS_URL names no coordinator of a Citus cluster, which this test needs"
+        );
+        let mut connection = PgConnection::connect(&coordinator).await.expect("connects to the coordinator");
+        let others: Vec<(String, i32)> = sqlx::query_as(
+            "SELECT nodename, nodeport FROM pg_dist_node WHERE groupid > 0 AND noderole = 'primary' AND isactive",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .expect("the nodes of the cluster");
+        assert!(others.len() > 1, "a cluster of one worker shows nothing: {others:?}");
+        let name = super::database::unique("sv_test");
+        let mut nodes = vec![coordinator.clone()];
+        for (host, port) in others {
+            let mut url = url::Url::parse(&coordinator).expect("CITUS_URL is a URL");
+            url.set_host(Some(&host)).expect("a host");
+            url.set_port(Some(u16::try_from(port).expect("a port"))).expect("a port");
+            nodes.push(url.into());
+        }
+        let cluster = Self::Citus { nodes: nodes.clone(), name: name.clone() };
+        for node in &nodes {
+            execute_postgres(node, &format!("CREATE DATABASE {name}")).await;
+            execute_postgres(&in_database(node, &name), "CREATE EXTENSION citus").await;
+        }
+        for (number, node) in nodes.iter().enumerate() {
+            let url = url::Url::parse(node).expect("a URL");
+            let (host, port) = (url.host_str().expect("a host"), url.port().unwrap_or(5432));
+            let add = if number == 0 { "citus_set_coordinator_host" } else { "citus_add_node" };
+            add_node(&cluster.url(), &format!("SELECT {add}('{host}', {port})")).await;
+        }
+        cluster
+    }
+
     /// Another ledger of the same kind.
     pub async fn another(&self) -> Self {
         match self {
@@ -76,6 +120,7 @@ impl TestDatabase {
             Self::Sqlite { .. } => Self::sqlite(),
             Self::Postgres { remembers: true, .. } => Self::remembering().await,
             Self::Postgres { .. } => Self::postgres().await,
+            Self::Citus { .. } => Self::citus().await,
         }
     }
 
@@ -84,11 +129,8 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => panic!("a ledger in memory has no URL: this is a test for databases alone"),
             Self::Sqlite { folder } => format!("sqlite://{}/ledger.db", folder.path().display()),
-            Self::Postgres { server, name, .. } => {
-                let mut url = url::Url::parse(server).expect("DATABASE_URL is a URL");
-                url.set_path(name);
-                url.into()
-            }
+            Self::Postgres { server, name, .. } => in_database(server, name),
+            Self::Citus { nodes, name } => in_database(&nodes[0], name),
         }
     }
 
@@ -98,19 +140,28 @@ impl TestDatabase {
             Self::Memory(store) => Arc::new(store.connect()),
             Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
             Self::Postgres { remembers, .. } => {
-                let batches = if *remembers { 1 } else { CONNECTIONS };
-                let connections = Connections { batches, readers: CONNECTIONS, others: CONNECTIONS };
-                let store = PostgresStore::open(&self.url(), connections).await.expect("opens");
+                let store = self.open_postgres(if *remembers { 1 } else { CONNECTIONS }).await;
                 store.remember_levels(*remembers);
                 Arc::new(store)
             }
+            Self::Citus { .. } => Arc::new(self.open_postgres(CONNECTIONS).await),
         }
+    }
+
+    async fn open_postgres(&self, batches: u32) -> PostgresStore {
+        let connections = Connections { batches, readers: CONNECTIONS, others: CONNECTIONS };
+        PostgresStore::open(&self.url(), connections).await.expect("opens")
     }
 
     /// Another store on this database, its tables ready.
     pub async fn ledger(&self) -> Arc<dyn Store> {
         let store = self.open().await;
         store.migrate().await.expect("migrates");
+        if let Self::Citus { .. } = self {
+            let distributing = self.open_postgres(1).await;
+            distributing.distribute(Some(CITUS_SHARDS)).await.expect("distributes");
+            distributing.close().await;
+        }
         store.check().await.expect("is what this program needs");
         store
     }
@@ -120,7 +171,7 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => panic!("a ledger in memory has no SQL: this is a test for databases alone"),
             Self::Sqlite { .. } => sqlite,
-            Self::Postgres { .. } => postgres,
+            Self::Postgres { .. } | Self::Citus { .. } => postgres,
         }
     }
 
@@ -133,16 +184,39 @@ impl TestDatabase {
                 sqlx::raw_sql(sql).execute(&mut conn).await.expect(sql);
                 conn.close().await.expect("closes");
             }
-            Self::Postgres { .. } => execute_postgres(&self.url(), sql).await,
+            Self::Postgres { .. } | Self::Citus { .. } => execute_postgres(&self.url(), sql).await,
         }
     }
 
     /// Removes the database. Not reached when a test fails, so that one can look.
     pub async fn remove(&self) {
-        if let Self::Postgres { server, name, .. } = self {
-            execute_postgres(server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        let (nodes, name) = match self {
+            Self::Postgres { server, name, .. } => (std::slice::from_ref(server), name),
+            Self::Citus { nodes, name } => (nodes.as_slice(), name),
+            Self::Memory(_) | Self::Sqlite { .. } => return,
+        };
+        for node in nodes {
+            execute_postgres(node, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
+}
+
+/// Adds a node, which Citus breaks off where its own background work, in the extension just made, is in the way.
+async fn add_node(url: &str, sql: &str) {
+    for _ in 0..NODE_TRIES {
+        let mut conn = PgConnection::connect(url).await.expect("connects to the coordinator");
+        match sqlx::raw_sql(sql).execute(&mut conn).await {
+            Ok(_) => return,
+            Err(error) => println!("{sql}: {error}"),
+        }
+    }
+    panic!("{sql} was refused {NODE_TRIES} times");
+}
+
+fn in_database(server: &str, name: &str) -> String {
+    let mut url = url::Url::parse(server).expect("a URL");
+    url.set_path(name);
+    url.into()
 }
 
 async fn execute_postgres(url: &str, sql: &str) {
@@ -173,6 +247,13 @@ macro_rules! on_every_store {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 $crate::support::on(super::$case, $crate::support::TestDatabase::postgres().await).await;
+            })+
+        }
+        mod citus {
+            $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "needs a Citus cluster: CITUS_URL=… tests/run --all"]
+            async fn $case() {
+                $crate::support::on(super::$case, $crate::support::TestDatabase::citus().await).await;
             })+
         }
     };
@@ -207,6 +288,14 @@ macro_rules! on_every_database {
                 $(#[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
                     let database = $crate::support::TestDatabase::postgres().await;
+                    $crate::support::on(super::super::$case, database).await;
+                })+
+            }
+            mod citus {
+                $(#[tokio::test(flavor = "multi_thread")]
+                #[ignore = "needs a Citus cluster: CITUS_URL=… tests/run --all"]
+                async fn $case() {
+                    let database = $crate::support::TestDatabase::citus().await;
                     $crate::support::on(super::super::$case, database).await;
                 })+
             }

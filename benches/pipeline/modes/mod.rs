@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::Bench;
 
 mod backlog;
+mod citus;
 mod gate;
 mod history;
 mod import;
@@ -20,6 +21,10 @@ pub fn run(bench: &mut Bench) -> Result<bool> {
     }
     if bench.args.reads {
         reads::run(bench)?;
+        ran = true;
+    }
+    if bench.args.citus {
+        citus::run(bench)?;
         ran = true;
     }
     if bench.args.gate {

@@ -215,7 +215,7 @@ fn report(bench: &Bench, rows: &[(ReadSource, Measured)]) -> Result<()> {
     for source in bench.args.read_sources.iter().copied() {
         let (p50, p99) = (of(source, |measured| measured.p50), of(source, |measured| measured.p99));
         let ratio = p99 / of(ReadSource::Nobody, |measured| measured.p99);
-        print!("{:>12}: orders p50 {p50:.1} ms, p99 {p99:.1} ms ({ratio:.2} ×)", source);
+        print!("{source:>12}: orders p50 {p50:.1} ms, p99 {p99:.1} ms ({ratio:.2} ×)");
         let mut row =
             serde_json::json!({"source": source.to_string(), "p50_ms": p50, "p99_ms": p99, "ratio": ratio});
         if source != ReadSource::Nobody {

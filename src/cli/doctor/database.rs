@@ -345,7 +345,7 @@ fn holds(found: &Answer<Option<OverdueHolds>>) -> Finding {
     }
 }
 
-fn unknown(check: &'static str, what: &str, error: &StoreError) -> Finding {
+pub(super) fn unknown(check: &'static str, what: &str, error: &StoreError) -> Finding {
     let advice = if error.is_transient() {
         "Look again; if it stays so, somebody may hold a lock, or the server is overloaded"
     } else {

@@ -2,6 +2,7 @@
 //!
 //! First facts are gathered, then judged: judging is pure, and what could not be gathered is a fact too.
 
+mod cluster;
 mod database;
 mod facts;
 mod finding;
@@ -24,7 +25,7 @@ use crate::config::{DatabaseArgs, DatabaseUrl, GroupArgs, KafkaArgs, TopicArgs};
 use crate::console;
 use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::{FileAccess, SqliteStore};
-use crate::store::{ExaminedStore, StoreError};
+use crate::store::{DatabaseFacts, ExaminedStore, StoreError};
 use facts::KafkaFacts;
 use finding::{Finding, Severity};
 use gather::SLACK;
@@ -148,6 +149,9 @@ async fn look_at_database(
     let facts = store.examine(LOOK_LIMIT).await;
     let mut findings = vec![Finding::ok(check, "the database answers")];
     findings.extend(database::judge(&facts, &args.group.group, args.connections_of_run()));
+    if let DatabaseFacts::Postgres(server) = &facts.database {
+        findings.extend(cluster::judge(&server.cluster, args.connections_of_run()));
+    }
     // Without tables there are no positions.
     let store = if facts.tables.is_ok() {
         Some(store)

@@ -3,8 +3,10 @@
 //! Each is one pass or one hash join that PostgreSQL runs in parallel where
 //! it has the cores; none asks row by row.
 
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, Postgres, Transaction};
 
+use super::distributed::{self, Layout, Moment, Placements};
+use super::session::Session;
 use super::{failed, read_levels};
 use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
 use crate::store::audit::{Audit, Check, LIMIT};
@@ -176,7 +178,39 @@ const LINES: Check = Check {
             LEFT JOIN decisions AS d ON d.id = odd.id AND d.kind = odd.kind"#,
 };
 
-/// What reads the decisions' details, beside [`LINES`].
+/// What orders' lines say was taken, against the orders' decisions.
+const TAKEN: Check = Check {
+    invariant: 3,
+    sql: "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
+                        line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
+                        coalesce(took.quantity, 0))
+          FROM order_lines AS line
+          LEFT JOIN decisions AS d ON d.id = line.order_id AND d.kind = 1 AND d.accepted
+          LEFT JOIN LATERAL (SELECT sum(quantity) AS quantity
+                             FROM jsonb_to_recordset(d.detail::jsonb -> 'lines')
+                                 AS x (sku text, location text, quantity bigint)
+                             WHERE x.sku = line.sku AND coalesce(x.location, '') = line.location) AS took ON true
+          WHERE took.quantity IS DISTINCT FROM line.deducted LIMIT $1",
+};
+
+/// Open holds, against the decisions that opened and ended them.
+const HOLDS: Check = Check {
+    invariant: 3,
+    // The text is looked for as JSON writes it, which no SKU can hold: its quotes would be escaped.
+    sql: r#"SELECT CASE WHEN held.id IS NULL THEN format('order %s: a hold is open that no order asked for', hold.order_id)
+                   WHEN ended.order_id IS NOT NULL
+                       THEN format('order %s: its hold is open, yet it was confirmed or given back', hold.order_id)
+                   ELSE format('order %s: its hold is neither open, nor confirmed, nor given back', held.id) END
+            FROM (SELECT id FROM decisions
+                  WHERE kind = 1 AND accepted AND detail LIKE '%"expires\_at":"%') AS held
+            FULL JOIN holds AS hold ON hold.order_id = held.id
+            LEFT JOIN (SELECT DISTINCT coalesce(detail::jsonb ->> 'order_id', id) AS order_id
+                       FROM decisions WHERE accepted AND kind IN (2, 4, 5, 7)) AS ended
+                ON ended.order_id = coalesce(held.id, hold.order_id)
+            WHERE held.id IS NULL OR (hold.order_id IS NULL) = (ended.order_id IS NULL) LIMIT $1"#,
+};
+
+/// What reads the decisions' details, beside [`LINES`], [`TAKEN`] and [`HOLDS`].
 const DETAIL_CHECKS: &[Check] = &[
     Check {
         invariant: 1,
@@ -210,42 +244,49 @@ const DETAIL_CHECKS: &[Check] = &[
                   ON given.order_id = line.order_id AND given.sku = line.sku AND given.location = line.location
               WHERE line.returned IS DISTINCT FROM given.quantity LIMIT $1",
     },
-    Check {
-        invariant: 3,
-        sql: "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
-                            line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
-                            coalesce(took.quantity, 0))
-              FROM order_lines AS line
-              LEFT JOIN decisions AS d ON d.id = line.order_id AND d.kind = 1 AND d.accepted
-              LEFT JOIN LATERAL (SELECT sum(quantity) AS quantity
-                                 FROM jsonb_to_recordset(d.detail::jsonb -> 'lines')
-                                     AS x (sku text, location text, quantity bigint)
-                                 WHERE x.sku = line.sku AND coalesce(x.location, '') = line.location) AS took ON true
-              WHERE took.quantity IS DISTINCT FROM line.deducted LIMIT $1",
-    },
-    Check {
-        invariant: 3,
-        // The text is looked for as JSON writes it, which no SKU can hold: its quotes would be escaped.
-        sql: r#"SELECT CASE WHEN held.id IS NULL THEN format('order %s: a hold is open that no order asked for', hold.order_id)
-                       WHEN ended.order_id IS NOT NULL
-                           THEN format('order %s: its hold is open, yet it was confirmed or given back', hold.order_id)
-                       ELSE format('order %s: its hold is neither open, nor confirmed, nor given back', held.id) END
-                FROM (SELECT id FROM decisions
-                      WHERE kind = 1 AND accepted AND detail LIKE '%"expires\_at":"%') AS held
-                FULL JOIN holds AS hold ON hold.order_id = held.id
-                LEFT JOIN (SELECT DISTINCT coalesce(detail::jsonb ->> 'order_id', id) AS order_id
-                           FROM decisions WHERE accepted AND kind IN (2, 4, 5, 7)) AS ended
-                    ON ended.order_id = coalesce(held.id, hold.order_id)
-                WHERE held.id IS NULL OR (hold.order_id IS NULL) = (ended.order_id IS NULL) LIMIT $1"#,
-    },
 ];
 
-/// Asks every question in one read-only transaction, so all see the same ledger; batches go on meanwhile.
-pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreError> {
+/// Begins a read-only transaction of one moment.
+async fn begin<'c>(
+    connection: &'c mut PgConnection,
+    layout: Layout,
+    session: &Session,
+) -> Result<(Transaction<'c, Postgres>, Option<Placements>), StoreError> {
     let doing = failed("auditing the ledger");
+    let moment = match layout {
+        Layout::Plain => None,
+        Layout::Distributed => Some(Moment::hold(session).await?),
+    };
     let mut transaction =
         connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
     transaction.execute(SETTINGS).await.map_err(&doing)?;
+    let placements = match moment {
+        None => None,
+        Some(moment) => Some(moment.seen_by(&mut transaction).await?),
+    };
+    Ok((transaction, placements))
+}
+
+/// Ends it, and refuses what was asked where a shard was moved meanwhile.
+async fn end(
+    transaction: Transaction<'_, Postgres>,
+    placements: Option<Placements>,
+) -> Result<(), StoreError> {
+    transaction.commit().await.map_err(failed("auditing the ledger"))?;
+    match placements {
+        None => Ok(()),
+        Some(mut placements) => placements.check().await,
+    }
+}
+
+/// Asks every question in one read-only transaction, so all see the same ledger; batches go on meanwhile.
+pub(super) async fn audit(
+    connection: &mut PgConnection,
+    layout: Layout,
+    session: &Session,
+) -> Result<Audit, StoreError> {
+    let doing = failed("auditing the ledger");
+    let (mut transaction, placements) = begin(connection, layout, session).await?;
     let mut audit = Audit::default();
     let counts = sqlx::query_as(
         "SELECT (SELECT count(*) FROM levels), (SELECT count(*) FROM movements), (SELECT count(*) FROM decisions)",
@@ -276,7 +317,7 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
     }
     // Text that is no JSON makes this one fail, and the transaction with it.
     sqlx::query("SAVEPOINT lines").execute(&mut *transaction).await.map_err(&doing)?;
-    match check_details(&mut transaction).await {
+    match check_details(&mut transaction, layout).await {
         Ok(found) => found.into_iter().for_each(|(invariant, found)| audit.add(invariant, found)),
         Err(error) if is_bad_text(&error) => {
             sqlx::query("ROLLBACK TO SAVEPOINT lines").execute(&mut *transaction).await.map_err(&doing)?;
@@ -289,7 +330,7 @@ pub(super) async fn audit(connection: &mut PgConnection) -> Result<Audit, StoreE
         }
         Err(error) => return Err(doing(error)),
     }
-    transaction.commit().await.map_err(&doing)?;
+    end(transaction, placements).await?;
     Ok(audit)
 }
 
@@ -307,23 +348,31 @@ const MENDABLE: &str = "SELECT m.sku, m.location, m.total AS available, m.moveme
      ORDER BY m.sku, m.location LIMIT $1";
 
 /// Levels that follow from their movements and are something else: as they should be.
-pub(super) async fn repairable_levels(connection: &mut PgConnection) -> Result<Vec<ItemLevel>, StoreError> {
-    let doing = failed("looking for levels to repair");
-    let mut transaction =
-        connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
-    transaction.execute(SETTINGS).await.map_err(&doing)?;
+pub(super) async fn repairable_levels(
+    connection: &mut PgConnection,
+    layout: Layout,
+    session: &Session,
+) -> Result<Vec<ItemLevel>, StoreError> {
+    let (mut transaction, placements) = begin(connection, layout, session).await?;
     let found = sqlx::query(MENDABLE).bind(i64::from(MOST_REPAIRED)).fetch_all(&mut *transaction).await;
     let levels = read_levels(found)?;
-    transaction.commit().await.map_err(doing)?;
+    end(transaction, placements).await?;
     Ok(levels)
 }
 
 /// What is wrong between decisions, movements and orders; the costly join of lines only when something is.
-async fn check_details(connection: &mut PgConnection) -> Result<Vec<(u8, Vec<String>)>, sqlx::Error> {
+async fn check_details(
+    connection: &mut PgConnection,
+    layout: Layout,
+) -> Result<Vec<(u8, Vec<String>)>, sqlx::Error> {
+    let (lines, taken) = match layout {
+        Layout::Plain => (&LINES, &TAKEN),
+        Layout::Distributed => (&distributed::LINES, &distributed::TAKEN),
+    };
     let lines =
-        if sqlx::query_scalar(LINES_MATCH).fetch_one(&mut *connection).await? { None } else { Some(&LINES) };
+        if sqlx::query_scalar(LINES_MATCH).fetch_one(&mut *connection).await? { None } else { Some(lines) };
     let mut found = Vec::new();
-    for check in lines.into_iter().chain(DETAIL_CHECKS) {
+    for check in lines.into_iter().chain(DETAIL_CHECKS).chain([taken, &HOLDS]) {
         let named = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *connection).await?;
         found.push((check.invariant, named));
     }

@@ -7,17 +7,18 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::connection::CLOSE_LIMIT;
+use super::distributed::{self, Layout};
 use super::{MIGRATIONS, PostgresStore, failed, gate, settings};
 use crate::ledger::Stamp;
 use crate::store::examination::Deadline;
 use crate::store::{
-    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, LedgerAdmin as _, LedgerHistory as _,
-    LockHolder, MissingGrant, OVERDUE, PostgresFacts, Standbys, StoreError, TransactionOwner, UsualSettings,
-    WorkQueue as _, version,
+    Answer, ClockReading, ClusterFacts, ConnectionCounts, DatabaseFacts, Examination, LedgerAdmin as _,
+    LedgerHistory as _, LockHolder, MissingGrant, OVERDUE, PostgresFacts, Standbys, StoreError,
+    TransactionOwner, UsualSettings, WorkQueue as _, version,
 };
 
 /// What a verifier's role must be allowed, beside reading: the same as docs/permissions.md, whose test would fail too.
-const NEEDED_GRANTS: [(&str, &[&str]); 11] = [
+const NEEDED_GRANTS: [(&str, &[&str]); 12] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("decisions", &["SELECT", "INSERT"]),
     ("movements", &["SELECT", "INSERT"]),
@@ -29,6 +30,8 @@ const NEEDED_GRANTS: [(&str, &[&str]); 11] = [
     ("ledger_group", &["SELECT", "INSERT", "UPDATE"]),
     ("mapping_programs", &["SELECT", "INSERT", "DELETE"]),
     ("holds", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    // Of a distributed ledger alone.
+    ("node_barrier", &["SELECT", "UPDATE"]),
 ];
 /// The one sequence, and what must be allowed of it.
 const SEQUENCE: (&str, &str) = ("ledger_seq", "USAGE");
@@ -71,8 +74,16 @@ async fn catalogues(store: &PostgresStore, deadline: Deadline) -> PostgresFacts 
         connections: ask!("counting connections", connections),
         clock: ask!("asking for the time", clock),
         missing_grants: ask!("asking for privileges", missing_grants),
+        cluster: deadline.wait("asking the nodes of the cluster", cluster(store)).await,
         // Asked on a connection of its own.
         usual: Ok(UsualSettings { isolation: String::new() }),
+    }
+}
+
+async fn cluster(store: &PostgresStore) -> Answer<Option<ClusterFacts>> {
+    match store.layout().await? {
+        Layout::Plain => Ok(None),
+        Layout::Distributed => store.with(distributed::examine).await.map(Some),
     }
 }
 

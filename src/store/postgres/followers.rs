@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::distributed::{self, Layout};
 use super::failed;
 use crate::store::examination::{FollowerRow, MOST_FOLLOWERS_LOOKED_AT};
 use crate::store::{Answer, Followers};
@@ -11,8 +12,11 @@ use crate::store::{Answer, Followers};
 const BLOCKS: i64 = 500;
 
 /// Reads the last blocks of the decisions, and looks up the orders of those that follow one.
-pub(super) async fn read(connection: &mut PgConnection) -> Answer<Followers> {
+pub(super) async fn read(connection: &mut PgConnection, layout: Layout) -> Answer<Followers> {
     let doing = failed("looking where commands that follow orders stand");
+    if layout == Layout::Distributed {
+        return distributed::followers(connection).await.map_err(doing);
+    }
     let first: i64 = sqlx::query_scalar(
         "SELECT greatest(pg_relation_size('decisions') / current_setting('block_size')::bigint - $1, 0)",
     )

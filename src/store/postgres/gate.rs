@@ -35,11 +35,14 @@ macro_rules! begin {
     };
 }
 /// Through the gate, which many batches pass at once.
-const BEGIN_SHARED: &str = begin!("pg_advisory_xact_lock_shared(7309940776305091937), ");
+pub(super) const BEGIN_SHARED: &str = begin!("pg_advisory_xact_lock_shared(7309940776305091937), ");
 /// Alone behind the gate until the batch ends.
-const BEGIN_ALONE: &str = begin!("pg_advisory_xact_lock(7309940776305091937), ");
+pub(super) const BEGIN_ALONE: &str = begin!("pg_advisory_xact_lock(7309940776305091937), ");
 /// What is no batch needs no gate.
 pub(super) const BEGIN: &str = begin!();
+/// Reads, once no batch of a distributed ledger is under way, and holds up the next.
+pub(super) const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+     SELECT pg_advisory_xact_lock_shared(7309940776305091937)";
 
 /// How a batch's transaction begins, by what the orders that its commands follow are decided to be.
 pub(super) async fn begin_of(
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_gate_has_one_number() {
-        for begin in [BEGIN_SHARED, BEGIN_ALONE] {
+        for begin in [BEGIN_SHARED, BEGIN_ALONE, BEGIN_READING] {
             assert!(begin.contains(&format!("({GATE})")), "{begin}");
         }
     }

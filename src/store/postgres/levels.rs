@@ -1,5 +1,6 @@
 //! A batch's levels: locked and read, repaired, written.
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::rows::{Ctid, LevelColumns};
@@ -37,9 +38,6 @@ pub(super) type LevelRows = Vec<Option<(Ctid, Limits)>>;
 ///
 /// A join, not `= ANY`: each row that another batch changed while this one
 /// waited is compared again, and with the whole array that was a scan of it.
-///
-/// Citus wants another statement here: across shards it refuses `FOR UPDATE`,
-/// and `UPDATE … SET version = version … RETURNING` replaces it.
 pub(super) async fn lock(
     connection: &mut PgConnection,
     items: &[&Item],
@@ -76,20 +74,21 @@ pub(super) async fn lock(
     .map_err(&doing)?;
     levels.reserve(locked.len());
     for found in &locked {
-        let number: i64 = found.try_get(0).map_err(&doing)?;
-        let limits =
-            Limits { backorder: found.try_get(3).map_err(&doing)?, order: found.try_get(4).map_err(&doing)? };
-        let level = Level {
-            available: found.try_get(1).map_err(&doing)?,
-            version: found.try_get(2).map_err(&doing)?,
-            limits,
-        };
-        // Holds because the database numbers what it was given, from 1.
-        let index = usize::try_from(number - 1).expect("a number from 1");
+        let (index, level) = numbered(found).map_err(&doing)?;
         levels.insert(items[index].clone(), level);
-        rows[index] = Some((found.try_get(5).map_err(&doing)?, limits));
+        rows[index] = Some((found.try_get(5).map_err(&doing)?, level.limits));
     }
     Ok((levels, rows))
+}
+
+/// The level of a row, and which of those asked for it is. Its columns are, from the first on: number, available, version,
+/// `backorder_limit`, `order_limit`.
+pub(super) fn numbered(row: &PgRow) -> Result<(usize, Level), sqlx::Error> {
+    let number: i64 = row.try_get(0)?;
+    let limits = Limits { backorder: row.try_get(3)?, order: row.try_get(4)? };
+    let level = Level { available: row.try_get(1)?, version: row.try_get(2)?, limits };
+    // Holds because the database numbers what it was given, from 1.
+    Ok((usize::try_from(number - 1).expect("a number from 1"), level))
 }
 
 /// Writes the new levels, whose rows were locked for these items, and positions; positions alone where there are no rows.
@@ -210,7 +209,10 @@ async fn state_levels(
 }
 
 /// Writes the levels of items that had none. Another batch that does the same makes this one fail, and try again.
-async fn insert_levels(connection: &mut PgConnection, new: &[(&Item, Level)]) -> Result<(), StoreError> {
+pub(super) async fn insert_levels(
+    connection: &mut PgConnection,
+    new: &[(&Item, Level)],
+) -> Result<(), StoreError> {
     let (skus, locations) = rows::item_columns(new.iter().map(|(item, _)| *item));
     let mut levels = LevelColumns::default();
     for (_, level) in new {

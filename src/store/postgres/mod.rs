@@ -35,6 +35,7 @@ mod address;
 mod audit;
 mod connection;
 mod copy;
+mod distributed;
 mod examine;
 mod followers;
 mod gate;
@@ -68,6 +69,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use address::Address;
 use connection::{CLOSE_LIMIT, Patience, Pool};
+use distributed::{DistributedTx, Layout};
 pub use replicas::{Answered, Replicas};
 use servers::Servers;
 use session::ACQUIRE_TIMEOUT;
@@ -112,6 +114,8 @@ pub struct PostgresStore {
     opened: Arc<AtomicU64>,
     /// Batches left of [`FULL_LOOKUP_BATCHES`].
     full_lookup_batches: Arc<AtomicUsize>,
+    /// Where the tables are, once that is known.
+    layout: Arc<Mutex<Option<Layout>>>,
     /// What is remembered of levels, where the only connection that applies batches committed or read them.
     memory: Arc<SessionMemory>,
 }
@@ -152,6 +156,7 @@ impl PostgresStore {
             pool: Pool::new(pool(connections.others), &servers),
             opened,
             full_lookup_batches: Arc::default(),
+            layout: Arc::default(),
             memory: Arc::default(),
         })
     }
@@ -174,8 +179,12 @@ impl PostgresStore {
     }
 
     async fn attempt_as(&self, batch: &CommandBatch, ids: IdLookup) -> Result<Applied, StoreError> {
+        let layout = self.layout().await?;
         let apply = async |connection: &mut PgConnection| {
             self.check_epoch(batch)?;
+            if layout == Layout::Distributed {
+                return apply::apply::<DistributedTx<'_>>(connection, batch, ids).await;
+            }
             let mut remembered = self.memory.take(self.connection_epoch());
             if let Some(applied) = remembered.apply::<PostgresTx<'_>>(connection, batch, ids).await? {
                 return Ok(applied);
@@ -184,7 +193,55 @@ impl PostgresStore {
             remembered.after(&applied);
             Ok(applied)
         };
-        connection::with_connection(&self.batches, Patience::Usual, apply).await
+        let applied = connection::with_connection(&self.batches, Patience::Usual, apply).await;
+        self.settle_after(layout, &applied).await;
+        applied
+    }
+
+    /// Where the tables are. Asked once: whoever distributes them stops the verifiers, since the tables are empty.
+    async fn layout(&self) -> Result<Layout, StoreError> {
+        if let Some(known) = *self.layout.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(known);
+        }
+        let found = self.with(distributed::layout).await?;
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        // Where there are no tables yet, none are distributed.
+        Ok(found.unwrap_or(Layout::Plain))
+    }
+
+    /// Settles what is in doubt on a node, where somebody waited for it in vain.
+    async fn settle_after<T>(&self, layout: Layout, result: &Result<T, StoreError>) {
+        if layout == Layout::Distributed && result.as_ref().is_err_and(peers::waited_in_vain) {
+            distributed::settle(&self.batches.session()).await;
+        }
+    }
+
+    /// Refuses what is no coordinator of a Citus cluster that will do for [`Self::distribute`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unsuitable`], with what to do.
+    pub async fn check_cluster(&self) -> Result<(), StoreError> {
+        self.with(distributed::check_cluster).await
+    }
+
+    /// Distributes the tables of an empty ledger over the nodes of the Citus cluster whose coordinator this is, in so many
+    /// shards each. Nothing where they are distributed already.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsuitable`] when a table has rows, or no node takes shards.
+    pub async fn distribute(&self, shards: Option<u16>) -> Result<(), StoreError> {
+        let session = self.pool.session();
+        let mut connection = session
+            .connect(&[
+                ("statement_timeout", "0".to_owned()),
+                ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
+            ])
+            .await?;
+        let distributed = distributed::distribute(&mut connection, shards).await;
+        // What closing says adds nothing.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        distributed
     }
 
     /// Refuses a batch of an earlier connection. To be asked once there is a connection: its own opening counts.
@@ -264,9 +321,13 @@ fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 /// The key that holds each command id to one decision.
 const DECISIONS_KEY: &str = "decisions_pkey";
 
-/// Whether it was this constraint that refused. Citus adds a shard's number to the name.
+/// Whether it was this constraint that refused. Citus adds a shard's number to the name, and hands on what a node said
+/// without its parts.
 fn broke(error: &dyn DatabaseError, constraint: &str) -> bool {
-    error.constraint().is_some_and(|name| name.starts_with(constraint))
+    error.constraint().map_or_else(
+        || error.message().contains(&format!("\"{constraint}_")),
+        |name| name.starts_with(constraint),
+    )
 }
 
 /// The one place that says which errors may pass when the same is done again.
@@ -291,7 +352,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
             // meanwhile: it will be read next time.
             Some("23505") => broke(&**database, DECISIONS_KEY) || broke(&**database, "levels_pkey"),
             // The connection broke; too little of something for now: disk, memory, connections.
-            Some(code) => code.starts_with("08") || code.starts_with("53"),
+            Some(code) => {
+                code.starts_with("08") || code.starts_with("53") || distributed::is_of_node(&**database)
+            }
             None => false,
         },
         _ => false,
@@ -426,7 +489,8 @@ impl LedgerReader for PostgresStore {
     }
 
     async fn order(&self, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
-        self.read(async |connection| read::order(connection, id).await).await
+        let layout = self.layout().await?;
+        self.read(async |connection| read::order(connection, id, layout).await).await
     }
 }
 
@@ -443,15 +507,20 @@ impl LedgerHistory for PostgresStore {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let layout = self.layout().await?;
         // Only the owner may, and nobody on a standby: then what follows may be slow.
-        if let Err(error) = self.at_leisure(read::summarise).await {
+        if let Err(error) =
+            self.at_leisure(async |connection| read::summarise(connection, layout).await).await
+        {
             tracing::debug!(%error, "the indexes by ledger sequence are not brought up to date; reading may be slow");
         }
-        Ok(Box::new(read::PostgresSnapshot::begin(&self.pool).await?))
+        Ok(Box::new(read::PostgresSnapshot::begin(&self.pool, layout).await?))
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
-        self.at_leisure(audit::audit).await
+        let layout = self.layout().await?;
+        let session = self.pool.session();
+        self.at_leisure(async |connection| audit::audit(connection, layout, &session).await).await
     }
 }
 
@@ -488,7 +557,8 @@ impl LedgerAdmin for PostgresStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.with(settings::check).await?;
-        version::check(&MIGRATIONS, &self.migrations().await?)
+        version::check(&MIGRATIONS, &self.migrations().await?)?;
+        self.layout().await.map(|_| ())
     }
 
     async fn check_writable(&self) -> Result<(), StoreError> {
@@ -496,15 +566,22 @@ impl LedgerAdmin for PostgresStore {
     }
 
     async fn repairable_levels(&self) -> Result<Vec<ItemLevel>, StoreError> {
-        self.at_leisure(audit::repairable_levels).await
+        let layout = self.layout().await?;
+        let session = self.pool.session();
+        self.at_leisure(async |connection| audit::repairable_levels(connection, layout, &session).await).await
     }
 
     async fn repair(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {
+        let layout = self.layout().await?;
         let repair = || {
             let repair = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
                 self.memory.forget();
-                offline::repair::<PostgresTx<'_>>(connection, batch).await
+                match layout {
+                    Layout::Plain => offline::repair::<PostgresTx<'_>>(connection, batch),
+                    Layout::Distributed => offline::repair::<DistributedTx<'_>>(connection, batch),
+                }
+                .await
             };
             connection::with_connection(&self.batches, Patience::Usual, repair)
         };
@@ -512,11 +589,18 @@ impl LedgerAdmin for PostgresStore {
     }
 
     async fn restore(&self, batch: &CommandBatch, sequences: &[Sequenced]) -> Result<Applied, StoreError> {
+        let layout = self.layout().await?;
         let restore = || {
             let restore = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
                 self.memory.forget();
-                offline::restore::<PostgresTx<'_>>(connection, batch, sequences).await
+                match layout {
+                    Layout::Plain => offline::restore::<PostgresTx<'_>>(connection, batch, sequences),
+                    Layout::Distributed => {
+                        offline::restore::<DistributedTx<'_>>(connection, batch, sequences)
+                    }
+                }
+                .await
             };
             connection::with_connection(&self.batches, Patience::Usual, restore)
         };
@@ -556,14 +640,23 @@ impl LedgerExaminer for PostgresStore {
     }
 
     async fn followers(&self) -> Result<Followers, StoreError> {
-        self.with(followers::read).await
+        let layout = self.layout().await?;
+        self.with(async |connection| followers::read(connection, layout).await).await
     }
 }
 
 #[async_trait]
 impl WorkQueue for PostgresStore {
     async fn take_due_holds(&self, limit: usize, lease: Duration) -> Result<Vec<DueHold>, StoreError> {
-        self.with(async |connection| orders::take_due_holds(connection, limit, lease).await).await
+        let layout = self.layout().await?;
+        let taken = self
+            .with(async |connection| match layout {
+                Layout::Plain => orders::take_due_holds(connection, limit, lease).await,
+                Layout::Distributed => distributed::take_due_holds(connection, limit, lease).await,
+            })
+            .await;
+        self.settle_after(layout, &taken).await;
+        taken
     }
 
     async fn overdue_holds(&self, by: Duration) -> Result<Option<OverdueHolds>, StoreError> {
@@ -571,7 +664,12 @@ impl WorkQueue for PostgresStore {
     }
 
     async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
-        self.with(async |connection| orders::take_unannounced(connection, limit).await).await
+        let layout = self.layout().await?;
+        self.with(async |connection| match layout {
+            Layout::Plain => orders::take_unannounced(connection, limit).await,
+            Layout::Distributed => distributed::take_unannounced(connection, limit).await,
+        })
+        .await
     }
 }
 

@@ -214,12 +214,16 @@ pub(super) async fn take_due_holds(
     .await
     .map_err(&doing)?
     .iter()
-    .map(|row| {
-        let id: &str = row.try_get("order_id").map_err(&doing)?;
-        let order_id = Id::new(id).map_err(|error| damaged(format!("a hold whose order id {error}")))?;
-        Ok(DueHold { order_id, at: hold_partition(row).map_err(&doing)? })
-    })
+    .map(due_hold)
     .collect()
+}
+
+/// A hold that was taken: its `order_id`, `topic` and `partition`.
+pub(super) fn due_hold(row: &PgRow) -> Result<DueHold, StoreError> {
+    let doing = failed("taking due holds");
+    let id: &str = row.try_get("order_id").map_err(&doing)?;
+    let order_id = Id::new(id).map_err(|error| damaged(format!("a hold whose order id {error}")))?;
+    Ok(DueHold { order_id, at: hold_partition(row).map_err(&doing)? })
 }
 
 pub(super) async fn overdue_holds(

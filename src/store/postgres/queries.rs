@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row};
 
+use super::distributed::{self, Layout};
 use super::rows::{self, PgStamp};
 use super::{PostgresStore, failed, orders, read};
 use crate::ledger::{CommandKey, Decision, Id, Item, Location, Map, Sku, Stamp};
@@ -57,7 +58,7 @@ pub const MOVEMENTS: &str = r#"SELECT clock.at, found.*, decisions.decided_at, d
      LEFT JOIN decisions ON decisions.id = found.id AND decisions.kind = found.kind
      ORDER BY found.version DESC, found.location DESC"#;
 
-fn limit_column(limit: usize) -> i64 {
+pub(super) fn limit_column(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -86,8 +87,28 @@ fn levels(rows: &[PgRow]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
     Ok(AsOf::new(value, at))
 }
 
-async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
+/// The moment of an answer that is about to be asked for, where it does not bring its own: on a distributed ledger that
+/// would be by the clock of whichever node answers.
+async fn moment_before(connection: &mut PgConnection, layout: Layout) -> Result<Option<Stamp>, StoreError> {
+    if layout == Layout::Plain {
+        return Ok(None);
+    }
+    let now = sqlx::query_scalar("SELECT statement_timestamp()").fetch_one(connection).await;
+    now.map(|now: PgStamp| Some(now.0)).map_err(failed("asking the database for the time"))
+}
+
+/// The answer, of this moment where there is one.
+fn of_moment<T>(answer: AsOf<T>, before: Option<Stamp>) -> AsOf<T> {
+    AsOf { at: before.unwrap_or(answer.at), ..answer }
+}
+
+async fn lives(
+    connection: &mut PgConnection,
+    ids: &[Id],
+    layout: Layout,
+) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
     let doing = failed("reading orders");
+    let before = moment_before(connection, layout).await?;
     let wanted: Vec<&str> = ids.iter().map(Id::as_str).collect();
     let mut snapshot =
         connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
@@ -102,10 +123,10 @@ async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id,
     }
     // What nothing is known of has no followers worth a look: many ask for orders that are not there yet.
     let known: Vec<&str> = own.keys().map(|key| key.id.as_str()).collect();
-    let following = if known.is_empty() {
-        Vec::new()
-    } else {
-        sqlx::query(FOLLOWING)
+    let following = match layout {
+        _ if known.is_empty() => Vec::new(),
+        Layout::Distributed => distributed::following(&mut snapshot, &known, MAX_FOLLOWERS).await?,
+        Layout::Plain => sqlx::query(FOLLOWING)
             .bind(known)
             .bind(limit_column(MAX_FOLLOWERS))
             .fetch_all(&mut *snapshot)
@@ -113,12 +134,12 @@ async fn lives(connection: &mut PgConnection, ids: &[Id]) -> Result<AsOf<Map<Id,
             .map_err(&doing)?
             .iter()
             .map(|row| rows::decision(row, 0))
-            .collect::<Result<_, _>>()?
+            .collect::<Result<_, _>>()?,
     };
     let mut lives = Lives::of(ids, own, following)?;
     orders::read_states(&mut snapshot, &mut lives.states).await?;
     snapshot.rollback().await.map_err(&doing)?;
-    Ok(AsOf::new(lives.finish(), at))
+    Ok(of_moment(AsOf::new(lives.finish(), at), before))
 }
 
 #[async_trait]
@@ -132,24 +153,31 @@ impl LedgerQueries for PostgresStore {
     }
 
     async fn stock(&self, sku: &Sku, limit: usize) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
+        let layout = self.layout().await?;
         self.read(async |connection| {
+            let before = moment_before(connection, layout).await?;
             let found = sqlx::query(STOCK).bind(sku.as_str()).bind(limit_column(limit));
-            levels(&found.fetch_all(connection).await.map_err(failed("reading the levels"))?)
+            let found = levels(&found.fetch_all(connection).await.map_err(failed("reading the levels"))?)?;
+            Ok(of_moment(found, before))
         })
         .await
     }
 
     async fn stock_of(&self, items: &[Item]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
         let (skus, locations) = rows::item_columns(items.iter());
+        let layout = self.layout().await?;
         self.read(async |connection| {
+            let before = moment_before(connection, layout).await?;
             let found = sqlx::query(STOCK_OF).bind(skus).bind(locations);
-            levels(&found.fetch_all(connection).await.map_err(failed("reading the levels"))?)
+            let found = levels(&found.fetch_all(connection).await.map_err(failed("reading the levels"))?)?;
+            Ok(of_moment(found, before))
         })
         .await
     }
 
     async fn orders(&self, ids: &[Id]) -> Result<AsOf<Map<Id, OrderLife>>, StoreError> {
-        self.read(async |connection| lives(connection, ids).await).await
+        let layout = self.layout().await?;
+        self.read(async |connection| lives(connection, ids, layout).await).await
     }
 
     async fn movements(
@@ -163,7 +191,14 @@ impl LedgerQueries for PostgresStore {
         let column = |location: Option<&Location>| location.map_or("", Location::as_str).to_owned();
         let (version, beside) = before
             .map_or((i64::MAX, String::new()), |cursor| (cursor.version, column(cursor.location.as_ref())));
+        let layout = self.layout().await?;
         self.read(async |connection| {
+            if let Some(at) = moment_before(connection, layout).await? {
+                let (sku, location) = (sku.as_str(), location.map(column));
+                let before = (version, beside);
+                let found = distributed::movements(connection, sku, location, before, limit).await?;
+                return Ok(AsOf::new(found, at));
+            }
             let found = sqlx::query(MOVEMENTS)
                 .bind(sku.as_str())
                 .bind(location.map(column))

@@ -14,8 +14,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor, PgConnection, Postgres, Row};
 
 use super::connection::Pool;
+use super::distributed::{self, Layout, Moment, Placements};
 use super::rows::{PgStamp, damaged};
-use super::{failed, orders, programs, read_levels, rows};
+use super::{failed, gate, orders, programs, read_levels, rows};
 use crate::ledger::{
     CommandKey, CommandKind, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq,
     TopicId, TopicPartition,
@@ -25,7 +26,7 @@ use crate::store::{
 };
 
 /// Sequences between the first one of a batch and that of the next, as `ledger_seq` draws them.
-const BATCH_PLACES: i64 = 100_000;
+pub(super) const BATCH_PLACES: i64 = 100_000;
 const _: () = assert!(MAX_BATCH == 100_000, "ledger_seq is incremented by MAX_BATCH");
 
 /// Most sequences looked through at once: a thousand batches, for ledgers whose batches are small.
@@ -36,11 +37,17 @@ pub(super) struct PostgresSnapshot {
     connection: PoolConnection<Postgres>,
     /// Sequences looked through at once: as many as hold about one page, since all rows of a range are read and sorted.
     range: i64,
+    /// Where the shards of a distributed ledger are.
+    placements: Option<Placements>,
 }
 
 impl PostgresSnapshot {
-    pub(super) async fn begin(pool: &Pool) -> Result<Self, StoreError> {
+    pub(super) async fn begin(pool: &Pool, layout: Layout) -> Result<Self, StoreError> {
         let mut connection = pool.acquire().await?;
+        let moment = match layout {
+            Layout::Plain => None,
+            Layout::Distributed => Some(Moment::hold(&pool.session()).await?),
+        };
         // Of no use to anybody else: what its transaction sees and sets is its own.
         connection.close_on_drop();
         connection
@@ -51,7 +58,19 @@ impl PostgresSnapshot {
             )
             .await
             .map_err(failed("beginning to read the ledger"))?;
-        Ok(Self { connection, range: BATCH_PLACES })
+        let placements = match moment {
+            None => None,
+            Some(moment) => Some(moment.seen_by(&mut connection).await?),
+        };
+        Ok(Self { connection, range: BATCH_PLACES, placements })
+    }
+
+    /// Refuses what was read of shards that moved. Asked where most is read.
+    async fn check_placements(&mut self) -> Result<(), StoreError> {
+        match &mut self.placements {
+            None => Ok(()),
+            Some(placements) => placements.check().await,
+        }
     }
 }
 
@@ -110,6 +129,7 @@ impl Snapshot for PostgresSnapshot {
         loop {
             let through = after.saturating_add(self.range);
             let found = decisions_between(&mut self.connection, after, through, limit).await?;
+            self.check_placements().await?;
             if found.len() >= limit {
                 self.range = (self.range / 2).max(BATCH_PLACES);
             } else if found.len() < limit / 4 {
@@ -151,7 +171,9 @@ impl Snapshot for PostgresSnapshot {
         after: Option<&Item>,
         limit: usize,
     ) -> Result<Vec<ItemLevel>, StoreError> {
-        levels_after(&mut self.connection, after, limit).await
+        let found = levels_after(&mut self.connection, after, limit).await?;
+        self.check_placements().await?;
+        Ok(found)
     }
 
     async fn order_lines_after(
@@ -206,10 +228,13 @@ impl Snapshot for PostgresSnapshot {
 
 /// Brings the BRIN indexes up to date: what they have not summarised yet is read whole for every page, so that reading a
 /// ledger just written would take the square of its time. PostgreSQL does it by itself, but some time later.
-pub(super) async fn summarise(connection: &mut PgConnection) -> Result<(), StoreError> {
-    sqlx::query(
-        "SELECT brin_summarize_new_values('decisions_by_seq'), brin_summarize_new_values('movements_by_seq')",
-    )
+pub(super) async fn summarise(connection: &mut PgConnection, layout: Layout) -> Result<(), StoreError> {
+    sqlx::query(match layout {
+        Layout::Plain => {
+            "SELECT brin_summarize_new_values('decisions_by_seq'), brin_summarize_new_values('movements_by_seq')"
+        }
+        Layout::Distributed => distributed::SUMMARISE,
+    })
     .execute(connection)
     .await
     .map_err(failed("bringing the indexes by ledger sequence up to date"))?;
@@ -255,10 +280,18 @@ pub(super) async fn decision(
 }
 
 /// One order, all of the same moment.
-pub(super) async fn order(connection: &mut PgConnection, id: &Id) -> Result<Option<StoredOrder>, StoreError> {
+pub(super) async fn order(
+    connection: &mut PgConnection,
+    id: &Id,
+    layout: Layout,
+) -> Result<Option<StoredOrder>, StoreError> {
     let doing = failed("reading an order");
-    let mut moment =
-        connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&doing)?;
+    let begin = match layout {
+        Layout::Plain => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        // Its movements are on other nodes than it.
+        Layout::Distributed => gate::BEGIN_READING,
+    };
+    let mut moment = connection.begin_with(begin).await.map_err(&doing)?;
     let decisions = stored_order::about(id, decisions_of(&mut moment, &[id]).await?);
     if decisions.is_empty() {
         moment.rollback().await.map_err(&doing)?;

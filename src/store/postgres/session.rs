@@ -34,7 +34,7 @@ pub(super) const APPLICATION_NAME: &str = "stock-verifier";
 
 /// What a session of ours must have, whatever the server, the role or the database have for usual: given when
 /// connecting, which is stronger than those. What cannot be given is checked: `settings.rs`.
-fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
+fn own_settings(checks_connections: bool, is_citus: bool) -> Vec<(&'static str, String)> {
     let millis = |time: Duration| time.as_millis().to_string();
     let mut settings = vec![
         ("statement_timeout", millis(STATEMENT_TIMEOUT)),
@@ -62,6 +62,11 @@ fn own_settings(checks_connections: bool) -> Vec<(&'static str, String)> {
     ];
     if checks_connections {
         settings.push(("client_connection_check_interval", millis(CONNECTION_CHECK)));
+    }
+    if is_citus {
+        // One connection to each node: a batch is one transaction there, in doubt whole or not at all, and a reader
+        // has one snapshot. More would also be slower: each is another transaction to prepare.
+        settings.push(("citus.max_adaptive_executor_pool_size", "1".to_owned()));
     }
     settings
 }
@@ -150,7 +155,10 @@ pub(super) async fn reach(options: PgConnectOptions) -> Result<(Session, PgConne
     // statement alone, since the session may be a pooler's.
     let checks = "SELECT set_config('client_connection_check_interval', '1s', true)";
     let checks = first.execute(sqlx::raw_sql(checks)).await.is_ok();
-    let mut session = Session { options, own: own_settings(checks), given: Given::WhenConnecting };
+    // A server that has Citus loaded, whether or not this ledger is distributed.
+    let citus = "SELECT (current_setting('citus.version', true) IS NOT NULL)::text";
+    let is_citus = text(&mut first, citus).await.is_ok_and(|loaded| loaded == "true");
+    let mut session = Session { options, own: own_settings(checks, is_citus), given: Given::WhenConnecting };
     let mut second = match connect(&session.options()).await {
         Ok(mut second) => {
             if lacks_settings(&mut second).await {

@@ -47,6 +47,18 @@ pub(super) struct PostgresTx<'c> {
     rows: Option<LevelRows>,
 }
 
+impl<'c> PostgresTx<'c> {
+    /// One that was begun.
+    pub(super) fn begun(transaction: Transaction<'c, Postgres>) -> Self {
+        Self { transaction, rows: Some(LevelRows::new()) }
+    }
+
+    /// What it is on.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}
+
 #[async_trait]
 impl<'c> LedgerTx<'c> for PostgresTx<'c> {
     type Connection = PgConnection;
@@ -60,7 +72,7 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
         let decided = look_up(connection, followed).await?;
         let begin = gate::begin_of(connection, batch, &decided).await?;
         let transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
-        Ok((Self { transaction, rows: Some(LevelRows::new()) }, decided))
+        Ok((Self::begun(transaction), decided))
     }
 
     async fn lock_levels(&mut self, items: &[&Item]) -> Result<Map<Item, Level>, StoreError> {
@@ -134,10 +146,7 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
         let connection = &mut *self.transaction;
         let rows = self.rows.as_ref().map(|rows| (items, rows));
         levels::write_with_positions(connection, rows, changes, &batch.advances).await?;
-        copy_decisions(connection, changes).await?;
-        copy_movements(connection, changes).await?;
-        orders::write_states(connection, &changes.orders).await?;
-        orders::note_unannounced(connection, &changes.movements).await
+        write_decided(connection, changes).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -177,8 +186,19 @@ impl<'c> OfflineTx<'c> for PostgresTx<'c> {
     }
 }
 
+/// Writes what was decided, beside levels and positions.
+pub(super) async fn write_decided(
+    connection: &mut PgConnection,
+    changes: &Changes,
+) -> Result<(), StoreError> {
+    copy_decisions(connection, changes).await?;
+    copy_movements(connection, changes).await?;
+    orders::write_states(connection, &changes.orders).await?;
+    orders::note_unannounced(connection, &changes.movements).await
+}
+
 /// The decisions there are for orders that commands follow, before anything is locked.
-async fn look_up(
+pub(super) async fn look_up(
     connection: &mut PgConnection,
     orders: &[&Id],
 ) -> Result<Map<CommandKey, Arc<Decision>>, StoreError> {

@@ -1,0 +1,72 @@
+//! The audit's questions that Citus wants in other words. What each finds is what its namesake finds.
+
+use crate::store::audit::Check;
+
+/// Accepted lines against movements: both are brought to the coordinator, since they are on different nodes. Asked only
+/// where they are known not to match.
+pub(in super::super) const LINES: Check = Check {
+    invariant: 3,
+    sql: r#"WITH said AS MATERIALIZED (
+                SELECT d.seq, d.id, d.kind, d.partition, d."offset", line.sku,
+                       coalesce(line.location, '') AS location, min(line.quantity) AS quantity,
+                       min(line.balance) AS balance, count(*) AS times
+                FROM decisions AS d
+                CROSS JOIN LATERAL jsonb_to_recordset(
+                    d.detail::jsonb -> CASE WHEN d.kind IN (1, 10) THEN 'lines' ELSE 'returned' END)
+                    AS line (sku text, location text, quantity bigint, balance bigint)
+                WHERE d.accepted
+                GROUP BY d.id, d.kind, d.seq, d.partition, d."offset", line.sku, coalesce(line.location, '')
+            ), moved AS MATERIALIZED (SELECT * FROM movements
+            ), odd AS MATERIALIZED (
+                SELECT l.id AS line_id, l.sku || coalesce(' at ' || nullif(l.location, ''), '') AS line_item,
+                       m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item,
+                       l.partition AS said_partition, l."offset" AS said_offset,
+                       l.times = 1 AND l.id = m.id AND l.kind = m.kind AND l.balance = m.balance
+                           AND l.quantity = CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END AS is_as_said,
+                       m.*
+                FROM said AS l
+                FULL JOIN moved AS m ON m.seq = l.seq AND m.sku = l.sku AND m.location = l.location
+                WHERE m.sku IS NULL OR l.sku IS NULL OR l.times <> 1 OR l.id <> m.id OR l.kind <> m.kind
+                      OR l.balance IS DISTINCT FROM m.balance
+                      OR l.quantity IS DISTINCT FROM CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END
+                      OR l.partition IS DISTINCT FROM m.partition OR l."offset" IS DISTINCT FROM m."offset"
+                LIMIT $1
+            ), decided AS MATERIALIZED (
+                SELECT id, kind, seq, accepted, left(detail, 200) AS detail FROM decisions
+                WHERE id IN (SELECT id FROM odd)
+            )
+            SELECT CASE
+                WHEN odd.item IS NULL
+                    THEN format('command %s: it was accepted for SKU %s, but no movement took effect', odd.line_id, odd.line_item)
+                WHEN d.id IS NULL THEN format('SKU %s: movement %s is of command %s, which has no decision',
+                                              odd.item, odd.version, odd.id)
+                WHEN d.seq <> odd.seq THEN format('SKU %s: movement %s of command %s has ledger sequence %s, its decision %s',
+                                                  odd.item, odd.version, odd.id, odd.seq, d.seq)
+                WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
+                                                odd.id, odd.version, odd.item)
+                WHEN odd.is_as_said
+                    THEN format('command %s: movement %s of SKU %s says that it came by record %s, its decision %s', odd.id,
+                                odd.version, odd.item, coalesce(odd.partition || '@' || odd."offset", 'none'),
+                                coalesce(odd.said_partition || '@' || odd.said_offset, 'none'))
+                ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision says: %s',
+                            odd.id, odd.version, odd.item, odd.quantity, odd.balance, d.detail) END
+            FROM odd LEFT JOIN decided AS d ON d.id = odd.id AND d.kind = odd.kind"#,
+};
+
+/// What orders' lines say was taken, against the orders' decisions, which are on the same nodes.
+pub(in super::super) const TAKEN: Check = Check {
+    invariant: 3,
+    sql:
+        "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
+                        line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
+                        coalesce(took.quantity, 0))
+          FROM order_lines AS line
+          LEFT JOIN (SELECT d.id, x.sku, coalesce(x.location, '') AS location, sum(x.quantity) AS quantity
+                     FROM decisions AS d
+                     CROSS JOIN LATERAL jsonb_to_recordset(d.detail::jsonb -> 'lines')
+                         AS x (sku text, location text, quantity bigint)
+                     WHERE d.kind = 1 AND d.accepted
+                     GROUP BY d.id, x.sku, coalesce(x.location, '')) AS took
+              ON took.id = line.order_id AND took.sku = line.sku AND took.location = line.location
+          WHERE took.quantity IS DISTINCT FROM line.deducted LIMIT $1",
+};
