@@ -100,10 +100,11 @@ pub struct RepublishArgs {
     #[arg(long)]
     execute: bool,
 
-    #[command(flatten)]
-    common: Common,
+    // Before those that stand under headings.
     #[command(flatten)]
     no_registry: NoRegistryArgs,
+    #[command(flatten)]
+    common: Common,
     #[command(flatten)]
     filter: ChoiceArgs,
 }
@@ -156,10 +157,11 @@ pub struct RebuildArgs {
     #[arg(long)]
     execute: bool,
 
-    #[command(flatten)]
-    common: Common,
+    // Before those that stand under headings.
     #[command(flatten)]
     no_registry: NoRegistryArgs,
+    #[command(flatten)]
+    common: Common,
     #[command(flatten)]
     mappings: MappingArgs,
 }

@@ -20,7 +20,7 @@
 //! | 19 | `COMMIT` | |
 //!
 //! Steps with nothing to do are left out: a batch of plain orders has ten. One that is decided on remembered levels
-//! has a guard (`guard.rs`) in place of 3, which writes the levels too: see [`super::remembered`].
+//! has a guard (`guard.rs`) in place of 3, which writes the levels too: see `store/remembered`.
 //! Two batches that share an item
 //! run one after the other from step 3 on. Two that share only a command id
 //! (the same id on two partitions, with other SKUs) meet at the primary key
