@@ -100,8 +100,11 @@ fn a_restored_database_that_comes_to_a_remembered_version_again_is_seen() {
     database.swap(&backup);
     assert_eq!(apply(vec![order("o-3", &[("MUG", 5)])]), (vec!["rejected"], true));
     assert_eq!(apply(vec![order("o-4", &[("MUG", 4)])]), (vec!["accepted"], true));
+    // The swap ended the connections of all others.
+    let fresh = database.store();
     wait_for(async {
-        expect_justified(&store).await;
+        expect_justified(&fresh).await;
+        fresh.close().await;
         store.close().await;
     });
 }
