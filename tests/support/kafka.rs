@@ -179,8 +179,9 @@ impl Cluster {
             .fetch_metadata(Some("__consumer_offsets"), LIMIT)
             .expect("Kafka answers");
         let partitions = metadata.topics()[0].partitions();
-        // As Kafka makes it positive.
-        let number = (hash & i32::MAX) % i32::try_from(partitions.len()).expect("few partitions");
+        // As Kafka makes it positive (`Utils.abs`): not as it does with a key's hash, by leaving a bit out.
+        let number =
+            hash.checked_abs().unwrap_or(0) % i32::try_from(partitions.len()).expect("few partitions");
         partitions.iter().find(|at| at.id() == number).expect("a partition of the group").leader()
     }
 
