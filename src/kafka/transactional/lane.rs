@@ -54,7 +54,7 @@ const NARROWINGS: usize = 8;
 ///
 /// Not shorter: what is sent early is sent in two parts, and while the first is on its way librdkafka asks without a pause
 /// whether the second may go, since an idempotent producer has one batch of a partition under way and a batch whose time
-/// is over is always due (`rd_kafka_toppar_producer_serve` of 2.12). On a busy machine that takes the broker's processor.
+/// is over is always due (`rd_kafka_toppar_producer_serve` of 2.12). That takes a processor while the broker is slow.
 const LINGER_MS: &str = "20";
 /// Records waiting to be sent at most; a transaction's results fit, or sending waits.
 const SEND_QUEUE_RECORDS: &str = "50000";
