@@ -1,12 +1,15 @@
 //! Many who ask for levels at once are answered by a few statements: while one is under way, who asks waits for the next.
 //!
-//! Nobody waits for others to come: a statement begins as soon as one of [`MAX_STATEMENTS`] is free. So an answer is as new
-//! as one asked for alone, and thousands of readers cost the database hundreds of statements.
+//! Who asks alone waits for nobody: a statement begins as soon as one of [`MAX_STATEMENTS`] is free. Where others wait when
+//! one ends, the next begins [`MIN_INTERVAL`] after it began. So an answer is as new as one asked for alone, and thousands of
+//! readers a second cost the database hundreds of statements, however quick it is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{AsOf, DatedMovement, ItemLevel, LedgerQueries, MovementCursor, OrderLife, StoreError};
 use crate::ledger::{Id, Item, Location, Map, Sku, Stamp};
@@ -15,6 +18,9 @@ use crate::ledger::{Id, Item, Location, Map, Sku, Stamp};
 const MAX_STATEMENTS: usize = 2;
 /// Most items that one statement asks for, unless one who asks wants more: some milliseconds of the database's time.
 const MAX_ITEMS: usize = 2_000;
+/// Least time between the beginnings of two statements of which the second is waited for. A quick database would
+/// be asked thousands of times a second, for one or two readers each, and a statement costs it more than what it asks for.
+const MIN_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What one who waits is sent: what was found of all that the statement asked for.
 type Answer = Arc<AsOf<Map<Item, ItemLevel>>>;
@@ -38,6 +44,8 @@ pub struct Gathered(Arc<Shared>);
 
 struct Shared {
     inner: Arc<dyn LedgerQueries>,
+    /// [`MIN_INTERVAL`], but in tests, whose clock goes by whole milliseconds.
+    min_interval: Duration,
     asking: Mutex<Asking>,
 }
 
@@ -45,7 +53,11 @@ impl Gathered {
     /// Asks this one.
     #[must_use]
     pub fn new(inner: Arc<dyn LedgerQueries>) -> Self {
-        Self(Arc::new(Shared { inner, asking: Mutex::default() }))
+        Self::paced(inner, MIN_INTERVAL)
+    }
+
+    fn paced(inner: Arc<dyn LedgerQueries>, min_interval: Duration) -> Self {
+        Self(Arc::new(Shared { inner, min_interval, asking: Mutex::default() }))
     }
 }
 
@@ -75,6 +87,7 @@ impl Shared {
     /// Asks until nobody waits.
     async fn answer_all(self: Arc<Self>) {
         while let Some(askers) = self.next_askers() {
+            let begun = Instant::now();
             let mut items: Vec<Item> = askers.iter().flat_map(|asker| asker.items.iter().cloned()).collect();
             items.sort_unstable();
             items.dedup();
@@ -89,9 +102,19 @@ impl Shared {
                 }
                 Err(error) => {
                     tracing::debug!(%error, askers = askers.len(), "levels were asked for together");
+                    // They ask alone now.
+                    drop(askers);
                 }
             }
+            if self.is_awaited() {
+                tokio::time::sleep_until(begun + self.min_interval).await;
+            }
         }
+    }
+
+    /// Whether somebody waits for the next statement.
+    fn is_awaited(&self) -> bool {
+        !self.asking().askers.is_empty()
     }
 
     /// The next who wait, as many as one statement asks for; `None` where nobody does, and then this one is over.
@@ -148,16 +171,21 @@ impl LedgerQueries for Gathered {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::ledger::Level;
 
     /// Knows each item whose SKU has an even number, after a while; answers nothing about more than it is told to.
-    #[derive(Default)]
     struct Slow {
         statements: AtomicUsize,
         fails_above: Option<usize>,
+        takes: Duration,
+    }
+
+    impl Default for Slow {
+        fn default() -> Self {
+            Self { statements: AtomicUsize::default(), fails_above: None, takes: Duration::from_millis(5) }
+        }
     }
 
     fn item(number: usize) -> Item {
@@ -176,7 +204,7 @@ mod tests {
 
         async fn stock_of(&self, items: &[Item]) -> Result<AsOf<Vec<ItemLevel>>, StoreError> {
             self.statements.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(self.takes).await;
             if self.fails_above.is_some_and(|most| items.len() > most) {
                 return Err(StoreError::Reconnected);
             }
@@ -234,6 +262,39 @@ mod tests {
         let inner = Arc::new(Slow { fails_above: Some(MAX_ITEMS), ..Slow::default() });
         ask(&inner, 3 * MAX_ITEMS).await;
         assert!(inner.statements.load(Ordering::Relaxed) < 20, "none failed, so nobody asked alone");
+    }
+
+    /// One comes each millisecond, to a database that answers in five: each place would ask every five.
+    #[tokio::test(start_paused = true)]
+    async fn a_quick_database_is_asked_for_those_together_who_come_within_the_interval() {
+        const MILLISECONDS: usize = 400;
+        let inner = Arc::new(Slow::default());
+        let gathered = Arc::new(Gathered::paced(inner.clone(), Duration::from_millis(20)));
+        let mut asking = Vec::new();
+        for number in 0..MILLISECONDS {
+            let gathered = Arc::clone(&gathered);
+            asking.push(tokio::spawn(async move { gathered.stock_of(&[item(number)]).await.unwrap() }));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for one in asking {
+            one.await.unwrap();
+        }
+        let statements = inner.statements.load(Ordering::Relaxed);
+        let most = MAX_STATEMENTS * (MILLISECONDS / 20 + 1);
+        assert!(statements <= most, "{statements}, at most {most}");
+        assert!(statements >= MILLISECONDS / 20, "and it is asked all the while: {statements}");
+    }
+
+    /// One that asks again as soon as it is answered.
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_alone_waits_for_no_interval() {
+        let inner = Arc::new(Slow { takes: Duration::from_millis(1), ..Slow::default() });
+        let gathered = Gathered::new(inner.clone());
+        let begun = Instant::now();
+        for number in 0..20 {
+            gathered.stock_of(&[item(number)]).await.unwrap();
+        }
+        assert!(begun.elapsed() <= Duration::from_millis(20), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
