@@ -133,9 +133,7 @@ impl Bench {
 
     fn compare(&mut self) -> Result<()> {
         // The broker's first 100,000s of records cost ten times what they do once its code is compiled.
-        if self.args.contestants.iter().any(|one| {
-            matches!(one, Contestant::EndToEnd | Contestant::EndToEndRemembering | Contestant::Kafka)
-        }) {
+        if self.args.contestants.iter().any(|one| matches!(one, Contestant::EndToEnd | Contestant::Kafka)) {
             Contestant::Kafka.run(self, self.args.shapes[0]).context("warming the broker up")?;
         }
         let mut report = Report::default();

@@ -117,8 +117,7 @@ impl Report {
 
     fn bars(medians: &Medians, shape: Shape) -> Vec<Bar> {
         use Contestant::{
-            Copy, Copy2, EndToEnd, EndToEndRemembering, Kafka, Procedure, RedisAlways, RedisEverysec, Sql,
-            Store, Store2, StoreRemembering,
+            Copy, Copy2, EndToEnd, Kafka, Procedure, RedisAlways, RedisEverysec, Sql, Store, Store2,
         };
         let wanted = match shape {
             Shape::Hot => 20.0,
@@ -130,10 +129,6 @@ impl Report {
             (EndToEnd, Sql, Some(wanted)),
             (EndToEnd, Procedure, Some(2.0)),
             (Store, Copy, Some(0.7)),
-            (StoreRemembering, Store, (!hot).then_some(1.35)),
-            (StoreRemembering, Copy, (!hot).then_some(0.6)),
-            (EndToEndRemembering, EndToEnd, (!hot).then_some(1.2)),
-            (EndToEndRemembering, Procedure, (!hot).then_some(1.8)),
             (Store2, Store, Some(1.0)),
             (Store2, Copy2, None),
             (Store, RedisEverysec, hot.then_some(1.0)),

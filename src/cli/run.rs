@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{ArgAction, Args};
+use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::hangup::{self, Hangup};
@@ -31,9 +31,6 @@ pub(super) const CONNECTIONS_BACKGROUND: u32 = 3;
 pub(super) const CONNECTIONS_READERS: u32 = 2;
 /// Exit status when a second signal cut a stop short: 128 and SIGINT's number, as shells have it.
 const EXIT_ABORTED: i32 = 130;
-
-/// Whether levels are remembered where nobody says.
-const REMEMBER_LEVELS: bool = false;
 
 /// How often the log says that partitions are stopped, while they are.
 const STOPPED_SAY: Duration = Duration::from_secs(60);
@@ -83,10 +80,6 @@ pub struct RunArgs {
     /// Run although the orders' or the adjustments' topic is compacted: Kafka removes commands from it, unread ones too
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
     accept_compacted_topics: bool,
-
-    /// Decide batches on remembered levels, where one worker is the only one who moves them. For tests and benchmarks
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = REMEMBER_LEVELS, hide = true)]
-    remember_levels: bool,
 
     #[command(flatten)]
     kafka: KafkaArgs,
@@ -141,7 +134,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         levels: settings.levels.delay().is_some(),
         accept_compacted: args.accept_compacted_topics,
     };
-    store.remember_levels(args.remember_levels);
     start_checks::check(&topics).await?;
     start_checks::claim(&*store, &settings.group.group, args.take_over_ledger).await?;
     instance::warn_of_namesake(&settings.kafka, &settings.group).await?;

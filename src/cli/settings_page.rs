@@ -263,8 +263,7 @@ fn meaning(arg: &Arg) -> String {
 fn gather<'a>(command: &'a Command, path: &str, settings: &mut Vec<Setting<'a>>, parents: &mut Vec<Parent>) {
     for arg in command.get_arguments() {
         // Without a long name it is no setting but what the command is about, such as the file to import.
-        // A hidden one is for tests and benchmarks.
-        let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else { continue };
+        let Some(long) = arg.get_long() else { continue };
         match settings.iter_mut().find(|setting| setting.is(arg)) {
             Some(setting) => setting.commands.push(path.to_owned()),
             None => settings.push(Setting { arg, long, commands: vec![path.to_owned()] }),
@@ -326,21 +325,19 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_every_command_is_on_the_page_unless_it_is_hidden() {
-        fn longs(command: &Command) -> Vec<(String, bool)> {
-            let own = command
-                .get_arguments()
-                .filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.is_hide_set())));
+    fn every_flag_of_every_command_is_on_the_page() {
+        fn longs(command: &Command) -> Vec<String> {
+            let own = command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned));
             own.chain(command.get_subcommands().flat_map(longs)).collect()
         }
         let command = super::super::Cli::command();
         let (page, longs) = (page(&command), longs(&command));
         assert!(longs.len() > 50, "{}", longs.len());
-        for (long, is_hidden) in longs {
+        for long in longs {
             let named = page.lines().any(|line| {
                 line.starts_with("| `") && line.split([' ', '`']).any(|word| word == format!("--{long}"))
             });
-            assert_eq!(named, !is_hidden, "--{long}");
+            assert!(named, "--{long} is not on the page");
         }
     }
 

@@ -352,27 +352,6 @@ impl Command {
         self.digest == decision.digest || self.refused_as == Some(decision.digest)
     }
 
-    /// Whether its verdict rests on the levels of its items and on what else has its id, and on nothing more: on no other
-    /// order's life, and on no time.
-    #[must_use]
-    pub fn rests_on_levels(&self) -> bool {
-        match &self.action {
-            // When a hold ends is published with it.
-            Action::Take { terms, .. } => terms.hold.is_none(),
-            Action::Refuse(_)
-            | Action::Receive { .. }
-            | Action::Adjust { .. }
-            | Action::Set { .. }
-            | Action::Limit { .. } => true,
-            Action::Cancel
-            | Action::Return { .. }
-            | Action::Confirm { .. }
-            | Action::Release
-            | Action::Extend { .. }
-            | Action::Expire => false,
-        }
-    }
-
     /// Pieces that came in.
     #[must_use]
     pub fn stock_received(adjustment_id: Id, item: Item, quantity: Quantity) -> Self {

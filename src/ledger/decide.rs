@@ -56,35 +56,6 @@ pub struct Changes {
     pub orders: Vec<(Id, OrderState)>,
 }
 
-impl Changes {
-    /// Puts what was decided from the ledger sequence 0 on at its place: as if it had been decided from `first` on, at that
-    /// time. For what was decided before its place was known: on a view without decisions, by commands whose verdicts rest
-    /// on no time ([`Command::rests_on_levels`]).
-    pub fn place(&mut self, first: Sequenced) {
-        // Let go first, so that each is changed where it is, and not copied.
-        self.decisions.clear();
-        for outcome in &mut self.outcomes {
-            match outcome {
-                Outcome::Decided(decision) => {
-                    let placed = Arc::make_mut(decision);
-                    placed.seq = placed.seq.after(first.seq);
-                    placed.decided_at = first.at;
-                    self.decisions.push(Arc::clone(decision));
-                }
-                // The same record a second time in its batch. Its decision, the only one there is, was placed above.
-                Outcome::Republished(decision) => {
-                    let placed = usize::try_from(decision.seq.0).ok().and_then(|at| self.decisions.get(at));
-                    *decision = Arc::clone(placed.unwrap_or(decision));
-                }
-                Outcome::Repeated | Outcome::Conflict { .. } | Outcome::NotDue | Outcome::Undecided => {}
-            }
-        }
-        for movement in &mut self.movements {
-            movement.seq = movement.seq.after(first.seq);
-        }
-    }
-}
-
 /// A ledger sequence, and the time it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequenced {
@@ -101,11 +72,6 @@ pub enum Sequences<'a> {
     From(Sequenced),
     /// Those it had before: one for each request.
     Given(&'a [Sequenced]),
-}
-
-impl Sequences<'static> {
-    /// From 0 on, until it is known where that is: see [`Changes::place`].
-    pub const UNPLACED: Self = Self::From(Sequenced { seq: Seq::START, at: Stamp(0) });
 }
 
 impl Sequences<'_> {

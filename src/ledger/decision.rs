@@ -22,11 +22,6 @@ impl Seq {
     pub const START: Self = Self(0);
     /// After every decision.
     pub const END: Self = Self(i64::MAX);
-
-    /// This one, counted from another on.
-    pub(super) fn after(self, first: Self) -> Self {
-        Self(self.0.saturating_add(first.0))
-    }
 }
 
 impl std::fmt::Display for Seq {

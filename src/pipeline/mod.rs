@@ -185,8 +185,7 @@ async fn decide(
             if applied.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Republished(_))) {
                 level_changes.mark_all();
             }
-            let on_remembered = applied.on_remembered;
-            tracing::debug!(requests = to_apply.requests.len(), on_remembered, took = ?begun.elapsed(), "decided");
+            tracing::debug!(requests = to_apply.requests.len(), took = ?begun.elapsed(), "decided");
             if decided.send(Decided::new(pending, applied, epoch)).await.is_err() {
                 break;
             }

@@ -106,7 +106,7 @@ pub(super) async fn begin<'c, 'b, T: LedgerTx<'c>>(
 
 /// What a batch answers.
 pub(super) fn applied(changes: Changes) -> Applied {
-    Applied { outcomes: changes.outcomes, levels: changes.levels, on_remembered: false }
+    Applied { outcomes: changes.outcomes, levels: changes.levels }
 }
 
 /// What is known when a batch begins.
@@ -120,19 +120,14 @@ pub(super) struct Begun<'b> {
 impl Begun<'_> {
     /// The items whose levels the batch may change, sorted, each once.
     pub(super) fn items<'a>(&'a self, batch: &'a CommandBatch) -> Vec<&'a Item> {
-        items(batch, &self.orders)
+        let followed = self.orders.values().flat_map(|order| order.lines.iter().map(|line| &line.item));
+        // Each once before sorting, which compares texts.
+        let items: Set<&Item> =
+            batch.requests.iter().flat_map(|request| request.command.items()).chain(followed).collect();
+        let mut items: Vec<&Item> = items.into_iter().collect();
+        items.sort_unstable();
+        items
     }
-}
-
-/// The items of a batch's commands and of the orders that they follow, sorted, each once.
-pub(super) fn items<'a>(batch: &'a CommandBatch, followed: &'a Map<Id, OrderState>) -> Vec<&'a Item> {
-    let followed = followed.values().flat_map(|order| order.lines.iter().map(|line| &line.item));
-    // Each once before sorting, which compares texts.
-    let items: Set<&Item> =
-        batch.requests.iter().flat_map(|request| request.command.items()).chain(followed).collect();
-    let mut items: Vec<&Item> = items.into_iter().collect();
-    items.sort_unstable();
-    items
 }
 
 /// What a batch decides on, locked.
@@ -180,7 +175,7 @@ impl Locked {
 /// # Errors
 /// [`StoreError::LedgerBehind`] when one is below what the caller knows to be applied, else
 /// [`StoreError::PreviousNotCommitted`] when one is below what the batch goes on from.
-pub(super) fn find_positions(
+fn find_positions(
     mut found: HashMap<TopicPartition, NextOffset>,
     advances: &[Advance],
 ) -> Result<HashMap<TopicPartition, NextOffset>, StoreError> {

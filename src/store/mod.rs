@@ -43,7 +43,6 @@ mod offline;
 pub mod postgres;
 mod programs;
 mod queries;
-mod remembered;
 pub mod sqlite;
 mod stored_order;
 mod version;
@@ -112,8 +111,6 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// The newest level of each item that moved; sorted by item, each once.
     pub levels: Vec<(Item, Level)>,
-    /// Whether it was decided on levels that the session remembered: [`LedgerAdmin::remember_levels`].
-    pub on_remembered: bool,
 }
 
 /// Why a store could not do what was asked.

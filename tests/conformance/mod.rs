@@ -1,11 +1,11 @@
 //! One suite for every store: what the protocol rests on.
 
 mod in_memory;
+mod interleaved;
 mod model;
 mod offline;
 mod orders_life;
 mod reading;
-mod remembered;
 mod server;
 mod stock;
 
@@ -24,7 +24,7 @@ use stock_verifier::store::{Advance, CommandBatch, LedgerHistory, Position, Stor
 use crate::support::{
     TestDatabase, advance, at, batch, levels, order, partition, records, set, sku, word, words,
 };
-use crate::{on_every_database, on_every_way};
+use crate::{on_every_database, on_every_store};
 
 // Of tables, and of the migrations that made them.
 on_every_database![
@@ -33,7 +33,7 @@ on_every_database![
     a_newer_ledger_whose_migrations_all_let_this_program_run_is_used,
 ];
 
-on_every_way![
+on_every_store![
     an_empty_batch_changes_nothing,
     a_cart_takes_all_its_lines_or_none,
     an_unknown_sku_is_a_rejection_and_stays_unknown,

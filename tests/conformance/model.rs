@@ -13,21 +13,18 @@ use stock_verifier::ledger::{
 use stock_verifier::store::{CommandBatch, Store};
 
 use super::expect_no_findings;
-use crate::on_every_way;
+use crate::on_every_store;
 use crate::support::{
-    TestDatabase, adjusted, advance, at, batch, cancelled, confirmed, expired, extended, limits, order_on,
-    partition as partition_numbered, received, records, released, returned, set, word,
+    TestDatabase, adjusted, advance, at, cancelled, confirmed, expired, extended, limits, order_on, received,
+    released, returned, set, word,
 };
 
-on_every_way![
-    random_batches_are_decided_as_the_model_decides_them,
-    random_batches_of_two_instances_that_rest_on_levels_are_decided_as_the_model_decides_them,
-];
+on_every_store![random_batches_are_decided_as_the_model_decides_them];
 
 /// The store's contract in memory: everything but durability.
 #[derive(Default)]
-struct Model {
-    levels: Map<Item, Level>,
+pub(super) struct Model {
+    pub(super) levels: Map<Item, Level>,
     decisions: Map<CommandKey, Arc<Decision>>,
     /// Every accepted order.
     orders: Map<Id, OrderState>,
@@ -36,7 +33,7 @@ struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, batch: &CommandBatch) -> Vec<Outcome> {
+    pub(super) fn apply(&mut self, batch: &CommandBatch) -> Vec<Outcome> {
         for advance in &batch.advances {
             self.positions.entry(advance.at.clone()).or_insert(advance.expected);
         }
@@ -91,7 +88,7 @@ pub(super) fn timeless(detail: &str) -> String {
 }
 
 /// What two stores must agree on: all but ledger sequences and times.
-fn comparable(outcome: &Outcome) -> String {
+pub(super) fn comparable(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Decided(d) | Outcome::Republished(d) => {
             format!("{} {} {:?} {} {:?}", word(outcome), d.key, d.digest, timeless(&d.detail), d.source)
@@ -157,64 +154,6 @@ async fn random_batches_are_decided_as_the_model_decides_them(database: Arc<Test
     expect_the_models_state(&*store, &mut model).await;
     let unseen: Vec<_> = MUST_SEE.iter().filter(|what| !seen.contains(**what)).collect();
     assert!(unseen.is_empty(), "the commands are too tame, {unseen:?} never came up: {seen:?}");
-}
-
-/// Mostly such as can be decided on remembered levels, and mostly by one instance: so that these are what they are, and
-/// sometimes are not.
-async fn random_batches_of_two_instances_that_rest_on_levels_are_decided_as_the_model_decides_them(
-    database: Arc<TestDatabase>,
-) {
-    const SEED: u64 = 20_261_128;
-    let stores = [database.ledger().await, database.ledger().await];
-    let mut random = StdRng::seed_from_u64(SEED);
-    let mut model = Model::default();
-    let (mut on_remembered, mut unlike, mut next) = (0, 0, 0);
-    let mut stocked: Vec<Request> = Vec::new();
-    for sku in 0..4 {
-        for place in ["", "@BERLIN"] {
-            stocked.push(received(&format!("first-{sku}{place}"), &format!("SKU-{sku}{place}"), 20));
-        }
-    }
-    model.apply(&batch(stocked.clone()));
-    stores[0].apply(&batch(stocked)).await.unwrap();
-    for round in 0..300 {
-        let is_plain = random.random_ratio(9, 10);
-        let commands = random.random_range(1..8);
-        // Each number once, or most batches would be refused for an id.
-        let requests: Vec<Request> = (0..commands)
-            .map(|_| {
-                next += 1;
-                random_request(&mut random, next * 20)
-            })
-            .filter(|request| !is_plain || request.command.rests_on_levels())
-            .collect();
-        let partition = i32::from(random.random_ratio(1, 12));
-        let by = usize::from(partition == 1);
-        let first = model.positions.get(&partition_numbered(partition)).map_or(0, |next| next.0);
-        let is_plain = is_plain && !requests.is_empty();
-        let batch = records(partition, first, requests);
-        let expected: Vec<_> = model.apply(&batch).iter().map(comparable).collect();
-        let applied = stores[by].apply(&batch).await.unwrap();
-        let found: Vec<_> = applied.outcomes.iter().map(comparable).collect();
-        assert_eq!(found, expected, "round {round}, seed {SEED}");
-        on_remembered += usize::from(applied.on_remembered);
-        if is_plain && !applied.on_remembered {
-            unlike += 1;
-            // Or for a hundred batches nothing would be tried.
-            for store in &stores {
-                store.remember_levels(database.remembers());
-            }
-        }
-    }
-    expect_the_models_state(&*stores[0], &mut model).await;
-    if database.remembers() {
-        assert!(
-            on_remembered > 100 && unlike > 20,
-            "too tame: {on_remembered} on remembered levels, {unlike} not"
-        );
-    } else {
-        assert_eq!(on_remembered, 0);
-    }
 }
 
 /// What the random commands must have met, or they prove too little.

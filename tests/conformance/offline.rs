@@ -7,13 +7,13 @@ use stock_verifier::store::{CommandBatch, Store};
 
 use super::reading::Contents;
 use super::{apply_one, expect_no_findings, published};
-use crate::on_every_way;
+use crate::on_every_store;
 use crate::support::{
     TestDatabase, at, batch, cancelled, confirmed, extended, hold, levels, limits, order, partial, records,
     returned, set, words,
 };
 
-on_every_way![
+on_every_store![
     a_ledger_restored_at_its_sequences_is_the_same_and_goes_on_after_them,
     restoring_what_is_there_changes_nothing,
     repairing_a_whole_ledger_does_no_more_than_applying_the_batch,

@@ -14,11 +14,11 @@ use crate::support::{
     TestDatabase, batch, cancelled, confirmed, expired, extended, hold, levels, order, partition, received,
     records, released, returned, set, sku, word, words,
 };
-use crate::{on_every_database, on_every_way};
+use crate::{on_every_database, on_every_store};
 
 on_every_database![a_hold_asked_for_by_a_clock_that_was_ahead_is_asked_for_again];
 
-on_every_way![
+on_every_store![
     a_cancelled_order_gives_back_everything_once,
     an_order_cancelled_before_it_was_created_takes_nothing,
     a_cancelled_order_that_was_rejected_gives_back_nothing,

@@ -11,13 +11,13 @@ use stock_verifier::store::{
 };
 
 use super::{expect_no_findings, published};
-use crate::on_every_way;
+use crate::on_every_store;
 use crate::support::{
     TestDatabase, batch, cancelled, extended, hold, item, levels, order, partition, records, returned, set,
     sku, word, words,
 };
 
-on_every_way![
+on_every_store![
     odd_texts_come_back_as_they_went_in,
     levels_are_sorted_and_named_ones_are_found,
     the_ledger_reads_the_same_in_pages_of_any_size,

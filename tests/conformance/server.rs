@@ -48,7 +48,7 @@ async fn set_defaults(database: &TestDatabase, settings: &[&str]) {
 }
 
 /// Waits until so many sessions wait for a lock.
-pub(super) async fn waiting(connection: &mut PgConnection, number: i64) {
+async fn waiting(connection: &mut PgConnection, number: i64) {
     let begun = std::time::Instant::now();
     loop {
         let now: i64 = sqlx::query_scalar(
@@ -153,7 +153,7 @@ async fn a_commit_is_durable_whatever_is_usual_there() {
 async fn a_database_of_another_encoding_is_refused_before_anything_is_made() {
     let database = TestDatabase::postgres().await;
     database.remove().await;
-    let TestDatabase::Postgres { server, name, .. } = &database else { unreachable!("made so") };
+    let TestDatabase::Postgres { server, name } = &database else { unreachable!("made so") };
     let mut connection = PgConnection::connect(server).await.unwrap();
     let create =
         format!("CREATE DATABASE {name} ENCODING 'WIN1252' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
@@ -542,5 +542,30 @@ async fn an_error_of_the_work_alone_does_not_cost_the_connection() {
     assert!(store.connection_epoch() > epoch);
     store.close().await;
     expect_no_findings(&*database.open().await).await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_refused_undoes_its_batch_and_does_not_cost_the_connection() {
+    let database = TestDatabase::postgres().await;
+    database.ledger().await.close().await;
+    let one = Connections { batches: 1, readers: 1, others: 1 };
+    let store = PostgresStore::open(&database.url(), one).await.unwrap();
+    let mug = |id: &str| batch(vec![order(id, &[("MUG", 1)])]);
+    store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
+    store.apply(&mug("o-1")).await.unwrap();
+    // Looked at by the commit, which fails then.
+    database
+        .execute("ALTER TABLE decisions ADD CONSTRAINT once UNIQUE (digest) DEFERRABLE INITIALLY DEFERRED")
+        .await;
+    let epoch = store.connection_epoch();
+    let refused = store.apply(&mug("o-2")).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Database { doing: "committing a batch", .. }), "{refused:?}");
+    database.execute("ALTER TABLE decisions DROP CONSTRAINT once").await;
+    assert_eq!(words(&store.apply(&mug("o-2")).await.unwrap().outcomes), ["accepted"]);
+    assert_eq!(store.connection_epoch(), epoch);
+    assert_eq!(levels(&store).await, [("MUG".into(), 8, 3)]);
+    expect_no_findings(&store).await;
+    store.close().await;
     database.remove().await;
 }

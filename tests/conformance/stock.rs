@@ -7,13 +7,13 @@ use stock_verifier::ledger::{Item, Level, Limits, OrderTaken, Outcome, Reason};
 use stock_verifier::store::Store;
 
 use super::{apply_one, back, expect_no_findings, published, reasons};
-use crate::on_every_way;
+use crate::on_every_store;
 use crate::support::{
     TestDatabase, adjusted, batch, cancelled, item, levels, limits, location, order, partial, received,
     records, set, sku, word, words,
 };
 
-on_every_way![
+on_every_store![
     a_partial_order_takes_what_there_is_and_says_what_was_short,
     backorders_go_below_zero_to_the_limit_and_not_further,
     an_order_limit_rejects_and_bounds_a_partial_order,

@@ -34,36 +34,6 @@ fn ends_well(scene: &Scene, verifier: Verifier, records: usize) {
 /// Runs with PostgreSQL behind a proxy that acts on the nth, 2nth, … request holding these bytes.
 fn with_postgres_behind(bytes: &'static [u8], every: u64, act: Act) {
     let (scene, records) = scene_of(7, 4_000);
-    run_behind(&scene, records, bytes, every, act, &[]);
-}
-
-/// The same on remembered levels: with orders that can be decided on them, more than there is stock for.
-fn with_postgres_behind_on_remembered_levels(bytes: &'static [u8], every: u64, act: Act) {
-    let scene = Scene::new(PARTITIONS);
-    scene.stock(&(0..20).map(|number| (stream::sku(number), 100)).collect::<Vec<_>>());
-    let mut random = StdRng::seed_from_u64(17);
-    let mut order_of = |number: i32| {
-        let lines = [random.random_range(0..20), random.random_range(0..20)].map(stream::sku);
-        let pieces = random.random_range(1..3);
-        order(&format!("o-{number}"), &[(&*lines[0], pieces), (&*lines[1], 1)]).to(number % PARTITIONS)
-    };
-    let orders: Vec<_> = (0..2_000).map(&mut order_of).collect();
-    scene.produce(&orders);
-    let more = ["--remember-levels", "true", "--log", "info,stock_verifier=debug"];
-    let log = run_behind(&scene, orders.len(), bytes, every, act, &more);
-    let on_remembered = log.matches("on_remembered=true").count();
-    assert!(on_remembered > 5, "{on_remembered} batches were decided on remembered levels");
-}
-
-/// Returns the verifier's log.
-fn run_behind(
-    scene: &Scene,
-    records: usize,
-    bytes: &'static [u8],
-    every: u64,
-    act: Act,
-    more: &[&str],
-) -> String {
     let mut url = url::Url::parse(&scene.database.url()).expect("a URL");
     let upstream = format!("{}:{}", url.host_str().expect("a host"), url.port().unwrap_or(5432));
     let seen = Mutex::new(0_u64);
@@ -79,23 +49,16 @@ fn run_behind(
     url.set_host(Some("127.0.0.1")).expect("a host");
     // The later --database-url would be refused as a repetition, so by the environment.
     let mut command = scene.command_without_database("a", &["--batch-max-orders", "50"]);
-    command.args(more).env("STOCK_VERIFIER_DATABASE_URL", url.as_str());
+    command.env("STOCK_VERIFIER_DATABASE_URL", url.as_str());
     let verifier = scene.launch(command, "behind-a-proxy");
     scene.done(LONG);
     assert!(proxy.acted() > 5, "the proxy acted only {} times", proxy.acted());
-    let log = verifier.log();
-    ends_well(scene, verifier, records);
-    log
+    ends_well(&scene, verifier, records);
 }
 
 #[test]
 fn a_commit_whose_answer_is_lost_is_run_again_and_changes_nothing() {
     with_postgres_behind(b"COMMIT\0", 5, Act::LoseAnswer);
-}
-
-#[test]
-fn a_commit_on_remembered_levels_whose_answer_is_lost_is_run_again_and_changes_nothing() {
-    with_postgres_behind_on_remembered_levels(b"COMMIT\0", 4, Act::LoseAnswer);
 }
 
 #[test]

@@ -27,9 +27,8 @@ pub enum TestDatabase {
     Memory(MemoryStore),
     /// A file that goes with its folder.
     Sqlite { folder: tempfile::TempDir },
-    /// A database on the server `DATABASE_URL` names. Stores on it may remember levels, and then have one connection that
-    /// applies batches.
-    Postgres { server: String, name: String, remembers: bool },
+    /// A database on the server `DATABASE_URL` names.
+    Postgres { server: String, name: String },
     /// A database on the cluster whose coordinator `CITUS_URL` names: the coordinator, then the other nodes.
     Citus { nodes: Vec<String>, name: String },
 }
@@ -59,20 +58,7 @@ impl TestDatabase {
         let name = format!("sv_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         execute_postgres(&server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         execute_postgres(&server, &format!("CREATE DATABASE {name}")).await;
-        Self::Postgres { server, name, remembers: false }
-    }
-
-    /// The same whose stores decide on remembered levels where they can.
-    pub async fn remembering() -> Self {
-        let Self::Postgres { server, name, .. } = Self::postgres().await else {
-            unreachable!("just made so")
-        };
-        Self::Postgres { server, name, remembers: true }
-    }
-
-    /// Whether its stores do.
-    pub fn remembers(&self) -> bool {
-        matches!(self, Self::Postgres { remembers: true, .. })
+        Self::Postgres { server, name }
     }
 
     /// A new database on every node of the cluster whose coordinator `CITUS_URL` names: a database of it, where
@@ -118,7 +104,6 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => Self::memory(),
             Self::Sqlite { .. } => Self::sqlite(),
-            Self::Postgres { remembers: true, .. } => Self::remembering().await,
             Self::Postgres { .. } => Self::postgres().await,
             Self::Citus { .. } => Self::citus().await,
         }
@@ -129,7 +114,7 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => panic!("a ledger in memory has no URL: this is a test for databases alone"),
             Self::Sqlite { folder } => format!("sqlite://{}/ledger.db", folder.path().display()),
-            Self::Postgres { server, name, .. } => in_database(server, name),
+            Self::Postgres { server, name } => in_database(server, name),
             Self::Citus { nodes, name } => in_database(&nodes[0], name),
         }
     }
@@ -139,12 +124,7 @@ impl TestDatabase {
         match self {
             Self::Memory(store) => Arc::new(store.connect()),
             Self::Sqlite { .. } => Arc::new(SqliteStore::open(&self.url()).await.expect("opens")),
-            Self::Postgres { remembers, .. } => {
-                let store = self.open_postgres(if *remembers { 1 } else { CONNECTIONS }).await;
-                store.remember_levels(*remembers);
-                Arc::new(store)
-            }
-            Self::Citus { .. } => Arc::new(self.open_postgres(CONNECTIONS).await),
+            Self::Postgres { .. } | Self::Citus { .. } => Arc::new(self.open_postgres(CONNECTIONS).await),
         }
     }
 
@@ -191,7 +171,7 @@ impl TestDatabase {
     /// Removes the database. Not reached when a test fails, so that one can look.
     pub async fn remove(&self) {
         let (nodes, name) = match self {
-            Self::Postgres { server, name, .. } => (std::slice::from_ref(server), name),
+            Self::Postgres { server, name } => (std::slice::from_ref(server), name),
             Self::Citus { nodes, name } => (nodes.as_slice(), name),
             Self::Memory(_) | Self::Sqlite { .. } => return,
         };
@@ -254,20 +234,6 @@ macro_rules! on_every_store {
             #[ignore = "needs a Citus cluster: CITUS_URL=… tests/run --all"]
             async fn $case() {
                 $crate::support::on(super::$case, $crate::support::TestDatabase::citus().await).await;
-            })+
-        }
-    };
-}
-
-/// The same, and once more on PostgreSQL with levels that are remembered: for what batches are decided to be.
-#[macro_export]
-macro_rules! on_every_way {
-    ($($case:ident),+ $(,)?) => {
-        $crate::on_every_store![$($case),+];
-        mod remembering {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                $crate::support::on(super::$case, $crate::support::TestDatabase::remembering().await).await;
             })+
         }
     };

@@ -24,12 +24,8 @@ use crate::usage::{self, Usage};
 pub enum Contestant {
     /// 1: this verifier, records in Kafka to results readable
     EndToEnd,
-    /// 1: the same on remembered levels
-    EndToEndRemembering,
     /// 2: this verifier's store alone, one connection
     Store,
-    /// 2: the same on remembered levels
-    StoreRemembering,
     /// 2: the same, two connections
     Store2,
     /// 3: SQL, one transaction an order, at its best number of clients
@@ -93,9 +89,7 @@ impl Contestant {
     pub fn name(self) -> &'static str {
         match self {
             Self::EndToEnd => "1 verifier, end to end",
-            Self::EndToEndRemembering => "1 verifier, on remembered levels",
             Self::Store => "2 store alone",
-            Self::StoreRemembering => "2 store, on remembered levels",
             Self::Store2 => "2 store, two connections",
             Self::Sql => "3 SQL per order (pgbench)",
             Self::Procedure => "4 stored procedure",
@@ -112,26 +106,15 @@ impl Contestant {
     /// Whether it can do what is asked in a shape.
     pub fn knows(self, shape: Shape) -> bool {
         shape != Shape::Mixed
-            || matches!(
-                self,
-                Self::EndToEnd
-                    | Self::EndToEndRemembering
-                    | Self::Store
-                    | Self::StoreRemembering
-                    | Self::Store2
-                    | Self::Copy
-                    | Self::Copy2
-            )
+            || matches!(self, Self::EndToEnd | Self::Store | Self::Store2 | Self::Copy | Self::Copy2)
     }
 
     /// Measures once.
     pub fn run(self, bench: &mut Bench, shape: Shape) -> Result<Run> {
         match self {
-            Self::EndToEnd => verifier::run(bench, shape, false),
-            Self::EndToEndRemembering => verifier::run(bench, shape, true),
-            Self::Store => store::run(bench, shape, 1, false),
-            Self::StoreRemembering => store::run(bench, shape, 1, true),
-            Self::Store2 => store::run(bench, shape, 2, false),
+            Self::EndToEnd => verifier::run(bench, shape),
+            Self::Store => store::run(bench, shape, 1),
+            Self::Store2 => store::run(bench, shape, 2),
             Self::Sql => sql::per_order(bench, shape),
             Self::Procedure => sql::procedure(bench, shape),
             Self::RedisEverysec => redis::run(bench, shape, redis::Sync::EverySecond, redis::Way::OneByOne),

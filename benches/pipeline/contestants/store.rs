@@ -16,22 +16,14 @@ use crate::database::Tables;
 use crate::kafka::PARTITIONS;
 use crate::shapes::{Asks, Line, Order, Shape, sku_name};
 
-/// Measures once, with levels remembered or not.
-pub fn run(bench: &mut Bench, shape: Shape, connections: usize, remembers: bool) -> Result<Run> {
+pub fn run(bench: &mut Bench, shape: Shape, connections: usize) -> Result<Run> {
     let orders = bench.orders(shape);
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
     let before = bench.used();
-    let store = bench.block(open(&scratch.url, connections))?;
-    store.remember_levels(remembers);
-    let run = bench.block(apply_to(store, "orders", &orders, bench.batch(), connections))?;
+    let run = bench.block(apply(&scratch.url, "orders", &orders, bench.batch(), connections))?;
     let run = run.using(&before, &bench.used(), orders.len());
     bench.drop_scratch(scratch)?;
     Ok(run)
-}
-
-async fn open(url: &str, connections: usize) -> Result<PostgresStore> {
-    let connections = Connections { batches: u32::try_from(connections)?, readers: 1, others: 1 };
-    Ok(PostgresStore::open(url, connections).await?)
 }
 
 /// Applies the orders in batches over so many connections and measures.
@@ -42,18 +34,11 @@ pub async fn apply(
     batch: usize,
     connections: usize,
 ) -> Result<Run> {
-    apply_to(open(url, connections).await?, topic, orders, batch, connections).await
-}
-
-async fn apply_to(
-    store: PostgresStore,
-    topic: &str,
-    orders: &[Order],
-    batch: usize,
-    connections: usize,
-) -> Result<Run> {
     let shares = shares(topic, orders, batch, connections)?;
-    let store = Arc::new(store);
+    let store = Arc::new(
+        PostgresStore::open(url, Connections { batches: u32::try_from(connections)?, readers: 1, others: 1 })
+            .await?,
+    );
     // Connections are made before the clock starts.
     for _ in 0..connections {
         store.positions(&[]).await?;
@@ -63,25 +48,21 @@ async fn apply_to(
     for share in shares {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
-            let (mut outcomes, mut on_remembered) = (0, 0_u32);
+            let mut outcomes = 0;
             for batch in share {
-                let applied = store.apply(&batch).await?;
-                outcomes += applied.outcomes.len();
-                on_remembered += u32::from(applied.on_remembered);
+                outcomes += store.apply(&batch).await?.outcomes.len();
             }
-            anyhow::Ok((outcomes, on_remembered))
+            anyhow::Ok(outcomes)
         });
     }
-    let (mut outcomes, mut on_remembered) = (0, 0);
+    let mut outcomes = 0;
     while let Some(done) = tasks.join_next().await {
-        let (more, more_on_remembered) = done??;
-        outcomes += more;
-        on_remembered += more_on_remembered;
+        outcomes += done??;
     }
     let time = start.elapsed();
     store.close().await;
     anyhow::ensure!(outcomes == orders.len(), "{outcomes} outcomes of {} orders", orders.len());
-    Ok(Run::new(outcomes, time).note("batches on remembered levels", f64::from(on_remembered)))
+    Ok(Run::new(outcomes, time))
 }
 
 /// The batches of each connection. A partition belongs to one connection, as it does to one worker.

@@ -71,13 +71,11 @@ impl Verifier {
     }
 }
 
-/// Measures once, with levels remembered or not.
-pub fn run(bench: &mut Bench, shape: Shape, remembers: bool) -> Result<Run> {
+pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     let orders = bench.args.orders;
     let backlog = bench.backlog(shape)?;
     let scratch = bench.scratch(Tables::Ledger, shape.skus())?;
-    let more = ["--remember-levels".to_owned(), remembers.to_string()];
-    let run = drain_with(bench, &scratch.url, &backlog, (orders, shape.rejected(orders)), &more)?;
+    let run = drain(bench, &scratch.url, &backlog, orders, shape.rejected(orders))?;
     bench.drop_scratch(scratch)?;
     Ok(run)
 }
@@ -90,17 +88,6 @@ pub fn drain(
     orders: usize,
     rejected: usize,
 ) -> Result<Run> {
-    drain_with(bench, database_url, backlog, (orders, rejected), &[])
-}
-
-/// The same with more arguments.
-fn drain_with(
-    bench: &mut Bench,
-    database_url: &str,
-    backlog: &str,
-    (orders, rejected): (usize, usize),
-    more: &[String],
-) -> Result<Run> {
     let name = bench.kafka.new_name("verifier");
     let (names, group) = (Kafka::topics(backlog, &name), Kafka::group(&name));
     let results = [&*names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic];
@@ -110,7 +97,7 @@ fn drain_with(
 
     let before = bench.used();
     let start = Instant::now();
-    let mut verifier = Verifier::start_with(bench, database_url, &names, &group, more)?;
+    let mut verifier = Verifier::start(bench, database_url, &names, &group)?;
     let progress = bench.kafka.await_published(&names, &group.group, orders, start, || verifier.check())?;
     let after = bench.used();
     let peak = usage::peak_memory_mib(verifier.pid()).unwrap_or(f64::NAN);

@@ -3,7 +3,6 @@
 
 mod generate;
 mod model;
-mod placed;
 mod properties;
 mod replay_state;
 mod rules;

@@ -38,11 +38,6 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// Connects with this password from here on; connections that there are stay. Nothing to a store without one.
     fn set_password(&self, _password: &SecretString) {}
 
-    /// Whether batches are decided on remembered levels from here on, where they can be: those that this session committed
-    /// or read last, each compared with what is there before anything rests on it. Nothing to a store that reads at no cost.
-    /// For the only one who applies batches: where others move the same levels, it is done in vain.
-    fn remember_levels(&self, _remembers: bool) {}
-
     /// Ends every connection.
     async fn close(&self);
 }

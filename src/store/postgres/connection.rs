@@ -91,16 +91,11 @@ impl Pool {
         &self.servers
     }
 
-    /// Most connections it has at once.
-    pub(super) fn most(&self) -> u32 {
-        self.connections.options().get_max_connections()
-    }
-
     /// How it is used now.
     pub(super) fn usage(&self, name: &'static str) -> PoolUse {
         let idle = u32::try_from(self.connections.num_idle()).unwrap_or(u32::MAX);
         let used = self.connections.size().saturating_sub(idle);
-        PoolUse { name, used, idle, most: self.most() }
+        PoolUse { name, used, idle, most: self.connections.options().get_max_connections() }
     }
 
     /// What its sessions are like, for one beside the pool.

@@ -91,17 +91,14 @@ pub(super) fn numbered(row: &PgRow) -> Result<(usize, Level), sqlx::Error> {
     Ok((usize::try_from(number - 1).expect("a number from 1"), level))
 }
 
-/// Writes the new levels, whose rows were locked for these items, and positions; positions alone where there are no rows.
-/// Every row meant must be written, or the batch fails whole.
+/// Writes the new levels, whose rows were locked for these items, and positions. Every row meant must be written, or the
+/// batch fails whole.
 pub(super) async fn write_with_positions(
     connection: &mut PgConnection,
-    locked: Option<(&[&Item], &LevelRows)>,
+    (items, rows): (&[&Item], &LevelRows),
     changes: &Changes,
     advances: &[Advance],
 ) -> Result<(), StoreError> {
-    let Some((items, rows)) = locked else {
-        return move_levels(connection, (Vec::new(), LevelColumns::default()), advances).await;
-    };
     let (mut moved, mut limited, mut new) =
         ((Vec::new(), LevelColumns::default()), (Vec::new(), LevelColumns::default()), Vec::new());
     // Both in item order: one walk finds each level's row.

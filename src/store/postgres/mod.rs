@@ -19,10 +19,8 @@
 //! | 18 | note which levels an operator's commands changed | |
 //! | 19 | `COMMIT` | |
 //!
-//! Steps with nothing to do are left out: a batch of plain orders has ten. One that is decided on remembered levels
-//! has a guard (`guard.rs`) in place of 3, which writes the levels too: see `store/remembered`.
-//! Two batches that share an item
-//! run one after the other from step 3 on. Two that share only a command id
+//! Steps with nothing to do are left out: a batch of plain orders has ten.
+//! Two batches that share an item run one after the other from step 3 on. Two that share only a command id
 //! (the same id on two partitions, with other SKUs) meet at the primary key
 //! of `decisions` in step 12: the later one fails, is tried again, and then
 //! reads the earlier one's decision in step 5. So does a batch whose ids were
@@ -39,7 +37,6 @@ mod distributed;
 mod examine;
 mod followers;
 mod gate;
-mod guard;
 mod levels;
 mod orders;
 mod peers;
@@ -76,7 +73,6 @@ use session::ACQUIRE_TIMEOUT;
 use tx::PostgresTx;
 
 use super::apply::{self, IdLookup};
-use super::remembered::SessionMemory;
 use super::{
     Applied, Audit, CommandBatch, DueHold, Examination, Followers, ItemLevel, LedgerAdmin, LedgerExaminer,
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, PoolUse, Position, Snapshot, StoreError,
@@ -116,8 +112,6 @@ pub struct PostgresStore {
     full_lookup_batches: Arc<AtomicUsize>,
     /// Where the tables are, once that is known.
     layout: Arc<Mutex<Option<Layout>>>,
-    /// What is remembered of levels, where the only connection that applies batches committed or read them.
-    memory: Arc<SessionMemory>,
 }
 
 impl PostgresStore {
@@ -157,7 +151,6 @@ impl PostgresStore {
             opened,
             full_lookup_batches: Arc::default(),
             layout: Arc::default(),
-            memory: Arc::default(),
         })
     }
 
@@ -182,16 +175,11 @@ impl PostgresStore {
         let layout = self.layout().await?;
         let apply = async |connection: &mut PgConnection| {
             self.check_epoch(batch)?;
-            if layout == Layout::Distributed {
-                return apply::apply::<DistributedTx<'_>>(connection, batch, ids).await;
+            match layout {
+                Layout::Plain => apply::apply::<PostgresTx<'_>>(connection, batch, ids),
+                Layout::Distributed => apply::apply::<DistributedTx<'_>>(connection, batch, ids),
             }
-            let mut remembered = self.memory.take(self.connection_epoch());
-            if let Some(applied) = remembered.apply::<PostgresTx<'_>>(connection, batch, ids).await? {
-                return Ok(applied);
-            }
-            let applied = apply::apply::<PostgresTx<'_>>(connection, batch, ids).await?;
-            remembered.after(&applied);
-            Ok(applied)
+            .await
         };
         let applied = connection::with_connection(&self.batches, Patience::Usual, apply).await;
         self.settle_after(layout, &applied).await;
@@ -576,7 +564,6 @@ impl LedgerAdmin for PostgresStore {
         let repair = || {
             let repair = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
-                self.memory.forget();
                 match layout {
                     Layout::Plain => offline::repair::<PostgresTx<'_>>(connection, batch),
                     Layout::Distributed => offline::repair::<DistributedTx<'_>>(connection, batch),
@@ -593,7 +580,6 @@ impl LedgerAdmin for PostgresStore {
         let restore = || {
             let restore = async |connection: &mut PgConnection| {
                 self.check_epoch(batch)?;
-                self.memory.forget();
                 match layout {
                     Layout::Plain => offline::restore::<PostgresTx<'_>>(connection, batch, sequences),
                     Layout::Distributed => {
@@ -613,11 +599,6 @@ impl LedgerAdmin for PostgresStore {
         for pool in [&self.pool, &self.batches, &self.readers] {
             pool.connect_anew();
         }
-    }
-
-    fn remember_levels(&self, remembers: bool) {
-        // Where several connections apply batches, each is to the others what another instance would be.
-        self.memory.turn(remembers && self.batches.most() == 1);
     }
 
     async fn close(&self) {

@@ -9,14 +9,13 @@ use sqlx::{Connection as _, PgConnection, Postgres, Row, Transaction};
 use super::copy::CopyRows;
 use super::levels::LevelRows;
 use super::rows::location_column;
-use super::{DECISIONS_KEY, broke, failed, gate, guard, levels, orders, rows};
+use super::{DECISIONS_KEY, broke, failed, gate, levels, orders, rows};
 use crate::ledger::{
     Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Movement, NextOffset, OrderState, Seq,
     Sequenced, Stamp, TopicPartition,
 };
 use crate::store::apply::{IdLookup, LedgerTx};
 use crate::store::offline::OfflineTx;
-use crate::store::remembered::{ExpectedLevel, GuardedTx};
 use crate::store::{Advance, CommandBatch, StoreError};
 
 /// Whether a batch was refused because one of its ids was decided before.
@@ -42,15 +41,14 @@ macro_rules! decisions_where {
 /// A batch's transaction.
 pub(super) struct PostgresTx<'c> {
     transaction: Transaction<'c, Postgres>,
-    /// Where the levels' rows are that were locked last, in the order of their items; `None` where levels are written
-    /// already.
-    rows: Option<LevelRows>,
+    /// Where the levels' rows are that were locked last, in the order of their items.
+    rows: LevelRows,
 }
 
 impl<'c> PostgresTx<'c> {
     /// One that was begun.
     pub(super) fn begun(transaction: Transaction<'c, Postgres>) -> Self {
-        Self { transaction, rows: Some(LevelRows::new()) }
+        Self { transaction, rows: LevelRows::new() }
     }
 
     /// What it is on.
@@ -77,7 +75,7 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
 
     async fn lock_levels(&mut self, items: &[&Item]) -> Result<Map<Item, Level>, StoreError> {
         let (levels, rows) = levels::lock(&mut self.transaction, items).await?;
-        self.rows = Some(rows);
+        self.rows = rows;
         Ok(levels)
     }
 
@@ -144,28 +142,12 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
         changes: &Changes,
     ) -> Result<(), StoreError> {
         let connection = &mut *self.transaction;
-        let rows = self.rows.as_ref().map(|rows| (items, rows));
-        levels::write_with_positions(connection, rows, changes, &batch.advances).await?;
+        levels::write_with_positions(connection, (items, &self.rows), changes, &batch.advances).await?;
         write_decided(connection, changes).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
         self.transaction.commit().await.map_err(failed("committing a batch"))
-    }
-}
-
-#[async_trait]
-impl<'c> GuardedTx<'c> for PostgresTx<'c> {
-    async fn read_levels(
-        connection: &mut PgConnection,
-        items: &[&Item],
-    ) -> Result<Map<Item, Level>, StoreError> {
-        guard::read(connection, items).await
-    }
-
-    async fn move_levels(&mut self, levels: &[ExpectedLevel<'_>]) -> Result<bool, StoreError> {
-        self.rows = None;
-        guard::move_levels(&mut self.transaction, levels).await
     }
 }
 

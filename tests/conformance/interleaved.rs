@@ -1,31 +1,34 @@
 //! Two instances whose statements come in every order.
 //!
 //! A batch has four parts: it begins; its levels are locked; it reads its positions and is given its place in the ledger's
-//! order; it is written and committed. Two batches' parts come in 70 orders; each is tried, on an item of its own.
+//! order; it is written and committed. Two batches' parts come in 70 orders; each is tried, on items of its own, and must
+//! end as if the batches had come one after the other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection as _, Executor as _, PgConnection};
-use stock_verifier::ledger::Request;
+use sqlx::{Connection as _, PgConnection};
+use stock_verifier::ledger::{Item, Level, Request};
+use stock_verifier::replay::Progress;
+use stock_verifier::replay::decision_verifier::ledger_alone;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
-use stock_verifier::store::{Applied, CommandBatch, LedgerAdmin as _, LedgerWriter as _, StoreError};
+use stock_verifier::store::{Applied, CommandBatch, LedgerAdmin as _, LedgerWriter as _, Store, StoreError};
 use tokio::task::JoinHandle;
 
-use super::super::server::waiting;
-use super::{expect_justified, warmed};
+use super::expect_no_findings;
+use super::model::{Model, comparable};
 use crate::support::turns::Turns;
-use crate::support::{TestDatabase, batch, order, received, records, set, word};
+use crate::support::{TestDatabase, batch, item, order, received, records, set, sku};
 
 /// Longest wait for what takes milliseconds.
 const SOON: Duration = Duration::from_secs(20);
 
 /// Statements of each part, but of the last, which has all that are left.
 type Parts = [usize; 3];
-/// Begin; the guard; positions, and the place.
-const REMEMBERING: Parts = [1, 1, 2];
-/// Look whether an item begins, and begin; lock; positions, and the place.
-const USUAL: Parts = [2, 1, 2];
+/// Begin; lock; positions, and the place.
+const SELLING: Parts = [1, 1, 2];
+/// The same, and first it looks whether an item begins.
+const RESTOCKING: Parts = [2, 1, 2];
 /// The same, but levels are locked, repaired, and locked again.
 const REPAIRING: Parts = [2, 3, 2];
 
@@ -47,11 +50,12 @@ struct Player<'i> {
 }
 
 impl Instance {
-    async fn on(database: &TestDatabase, remembers: bool) -> Self {
+    async fn on(database: &TestDatabase) -> Self {
         let turns = Turns::before(&database.url());
         let one = Connections { batches: 1, readers: 1, others: 1 };
         let store = PostgresStore::open(&turns.url(&database.url()), one).await.expect("opens");
-        store.remember_levels(remembers);
+        // What is asked once only comes before the turns.
+        store.apply(&CommandBatch::default()).await.expect("applied");
         Self { store: Arc::new(store), turns }
     }
 
@@ -142,8 +146,8 @@ enum Other {
     Restocks,
     /// It does so, and repairs the level, which is as it should be: it is written, and stays what it was.
     Repairs,
-    /// It sells, on remembered levels too, and rejects for one of the items that the first sells.
-    Remembers,
+    /// It sells too: there is enough for one of them.
+    Sells,
 }
 
 /// One order of parts, on items of its own.
@@ -151,6 +155,13 @@ struct Round {
     mug: String,
     hat: String,
     number: i64,
+}
+
+/// What a round leaves: what each instance answers, and the levels.
+#[derive(Debug, PartialEq)]
+struct Left {
+    answers: [Vec<String>; 2],
+    levels: Vec<(Item, Level)>,
 }
 
 impl Round {
@@ -164,10 +175,22 @@ impl Round {
         records(partition, self.number * each, requests)
     }
 
-    /// What the first sells: more mugs than there are, and a hat.
+    fn stock(&self) -> CommandBatch {
+        let pieces = |name: &str| set(&format!("stock-{name}"), name, 3, None);
+        batch(vec![pieces(&self.mug), pieces(&self.hat)])
+    }
+
+    /// What the first sells: more mugs than there are unless they are restocked before, some of them, and a hat.
     fn sales(&self) -> CommandBatch {
         let id = |what: &str| format!("{what}-{}", self.number);
-        self.records(0, vec![order(&id("o"), &[(&self.mug, 5)]), order(&id("p"), &[(&self.hat, 1)])])
+        self.records(
+            0,
+            vec![
+                order(&id("o"), &[(&self.mug, 5)]),
+                order(&id("p"), &[(&self.mug, 2)]),
+                order(&id("q"), &[(&self.hat, 1)]),
+            ],
+        )
     }
 
     /// What the other does.
@@ -177,51 +200,57 @@ impl Round {
             1,
             match other {
                 Other::Restocks | Other::Repairs => vec![received(&id("a"), &self.mug, 10)],
-                Other::Remembers => {
-                    vec![order(&id("q"), &[(&self.mug, 2)]), order(&id("r"), &[(&self.hat, 100)])]
+                Other::Sells => {
+                    vec![order(&id("r"), &[(&self.mug, 2)]), order(&id("s"), &[(&self.hat, 100)])]
                 }
             },
         )
     }
-}
 
-async fn expect_no_deadlock(looker: &mut PgConnection) {
-    let deadlocks: i64 =
-        sqlx::query_scalar("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-            .fetch_one(looker)
-            .await
-            .unwrap();
-    assert_eq!(deadlocks, 0);
+    /// What both would leave one after the other.
+    fn one_after_the_other(&self, sales: &CommandBatch, others: &CommandBatch, sells_first: bool) -> Left {
+        let mut model = Model::default();
+        model.apply(&self.stock());
+        let mut apply =
+            |batch: &CommandBatch| -> Vec<String> { model.apply(batch).iter().map(comparable).collect() };
+        let answers = if sells_first {
+            [apply(sales), apply(others)]
+        } else {
+            let other = apply(others);
+            [apply(sales), other]
+        };
+        let level = |name: &str| (item(name), model.levels[&item(name)]);
+        Left { answers, levels: vec![level(&self.hat), level(&self.mug)] }
+    }
+
+    /// What they left.
+    async fn left(&self, store: &dyn Store, applied: &[Applied; 2]) -> Left {
+        let answers = applied.each_ref().map(|applied| applied.outcomes.iter().map(comparable).collect());
+        let found = store.levels(Some(&[sku(&self.hat), sku(&self.mug)])).await.expect("levels");
+        Left { answers, levels: found.into_iter().map(|level| (level.item, level.level)).collect() }
+    }
 }
 
 async fn in_every_order(other: Other) {
     let database = TestDatabase::postgres().await;
     let plain = database.ledger().await;
-    let one = Instance::on(&database, true).await;
-    let two = Instance::on(&database, other == Other::Remembers).await;
+    let one = Instance::on(&database).await;
+    let two = Instance::on(&database).await;
     let mut looker = PgConnection::connect(&database.url()).await.unwrap();
-    let (mut accepted, mut rejected, mut on_remembered, mut usual) = (0, 0, 0, 0);
+    let (mut sold_first, mut sold_last) = (0, 0);
     for (number, order_of_parts) in orders().iter().enumerate() {
         let round = Round::of(number);
-        let stock = [(&round.mug, 3), (&round.hat, 3)]
-            .map(|(name, pieces)| set(&format!("stock-{name}"), name, pieces, None));
-        plain.apply(&batch(stock.to_vec())).await.unwrap();
-        // Whatever the last order led to.
-        one.store.remember_levels(true);
-        two.store.remember_levels(other == Other::Remembers);
-        let names = [round.mug.as_str(), round.hat.as_str()];
-        warmed(&*one.store, &format!("warm-{number}"), &names).await;
-        if other == Other::Remembers {
-            warmed(&*two.store, &format!("warm-too-{number}"), &names).await;
-        }
+        plain.apply(&round.stock()).await.unwrap();
         let (sales, others) = (round.sales(), round.others(other));
+        let [first, last] = [true, false].map(|first| round.one_after_the_other(&sales, &others, first));
+        assert_ne!(first, last, "too tame");
         let parts = match other {
-            Other::Restocks => USUAL,
+            Other::Restocks => RESTOCKING,
             Other::Repairs => REPAIRING,
-            Other::Remembers => REMEMBERING,
+            Other::Sells => SELLING,
         };
         let players = [
-            one.play(REMEMBERING, |store| tokio::spawn(async move { store.apply(&sales).await })),
+            one.play(SELLING, |store| tokio::spawn(async move { store.apply(&sales).await })),
             two.play(parts, |store| {
                 tokio::spawn(async move {
                     if other == Other::Repairs {
@@ -232,74 +261,45 @@ async fn in_every_order(other: Other) {
                 })
             }),
         ];
-        for applied in play(&mut looker, players, order_of_parts).await {
-            on_remembered += usize::from(applied.on_remembered);
-            usual += usize::from(!applied.on_remembered);
-            for outcome in &applied.outcomes {
-                match word(outcome) {
-                    "accepted" => accepted += 1,
-                    "rejected" => rejected += 1,
-                    other => panic!("{other}"),
-                }
-            }
+        let applied = play(&mut looker, players, order_of_parts).await;
+        let left = round.left(&*plain, &applied).await;
+        if left == first {
+            sold_first += 1;
+        } else {
+            assert_eq!(left, last, "in the order {order_of_parts:?}, which is not {first:?} either");
+            sold_last += 1;
         }
     }
-    assert!(accepted > 70 && rejected > 10, "too tame: {accepted} accepted, {rejected} rejected");
-    assert!(on_remembered > 10 && usual > 10, "too tame: {on_remembered} on remembered levels, {usual} not");
-    expect_justified(&*plain).await;
+    assert!(sold_first > 10 && sold_last > 10, "too tame: {sold_first} and {sold_last}");
+    expect_no_findings(&*plain).await;
+    // Each rejection was justified, and each acceptance possible, at its place in the ledger's order.
+    let again = ledger_alone(&*plain, None, &Progress::default()).await.expect("decided again");
+    assert_eq!(again.findings, []);
     // What sessions counted is known once they are over.
     one.store.close().await;
     two.store.close().await;
     plain.close().await;
-    expect_no_deadlock(&mut looker).await;
+    let deadlocks: i64 =
+        sqlx::query_scalar("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+            .fetch_one(&mut looker)
+            .await
+            .unwrap();
+    assert_eq!(deadlocks, 0);
     drop(looker);
     database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_restocks_while_one_rejects_on_what_it_remembers_in_every_order() {
+async fn one_sells_while_one_restocks_in_every_order() {
     in_every_order(Other::Restocks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_repairs_while_one_rejects_on_what_it_remembers_in_every_order() {
+async fn one_sells_while_one_repairs_in_every_order() {
     in_every_order(Other::Repairs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_decide_on_what_they_remember_and_one_fails_its_guard_in_every_order() {
-    in_every_order(Other::Remembers).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_guard_and_the_usual_way_lock_in_one_order() {
-    let database = TestDatabase::remembering().await;
-    let store = database.ledger().await;
-    let usual = database.open().await;
-    usual.remember_levels(false);
-    usual.apply(&batch(vec![set("a-1", "MUG", 9, None), set("a-2", "HAT", 9, None)])).await.unwrap();
-    warmed(&*store, "warm", &["MUG", "HAT"]).await;
-    let mut looker = PgConnection::connect(&database.url()).await.unwrap();
-    let mut holder = PgConnection::connect(&database.url()).await.unwrap();
-    holder.execute("BEGIN; SELECT 1 FROM levels WHERE sku = 'HAT' FOR UPDATE").await.unwrap();
-    let both = |id: &str| batch(vec![order(id, &[("MUG", 1), ("HAT", 1)])]);
-    let (one, other) = (both("o-1"), both("o-2"));
-    // Who comes second would have the mugs already, were it the other way round, while the first is given the hats.
-    let locking = tokio::spawn(async move {
-        usual.apply(&one).await.expect("applied");
-        usual.close().await;
-    });
-    waiting(&mut looker, 1).await;
-    let guarding = tokio::spawn(async move {
-        let applied = store.apply(&other).await.expect("applied");
-        store.close().await;
-        applied.on_remembered
-    });
-    waiting(&mut looker, 2).await;
-    holder.execute("ROLLBACK").await.unwrap();
-    locking.await.unwrap();
-    assert!(!guarding.await.unwrap(), "the other moved what it remembers");
-    expect_no_deadlock(&mut looker).await;
-    drop((looker, holder));
-    database.remove().await;
+async fn two_sell_what_is_enough_for_one_in_every_order() {
+    in_every_order(Other::Sells).await;
 }
