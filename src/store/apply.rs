@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::{Advance, Applied, CommandBatch, StoreError};
 use crate::ledger::{
-    Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, OrderState, Request,
-    Sequenced, Sequences, Set, TopicPartition, View, decide,
+    Action, Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, NextOffset, OrderState,
+    Request, Sequenced, Sequences, Set, TopicPartition, View, decide,
 };
 
 /// What is thought of a batch's command ids before they are looked up.
@@ -21,6 +21,35 @@ pub(super) enum IdLookup {
     New,
     /// Some may have been decided before: all are looked up.
     Any,
+}
+
+/// Items of a batch that have no level yet.
+pub(super) struct UnknownItems<'a> {
+    /// Which, sorted.
+    pub(super) items: Vec<&'a Item>,
+    /// Whether the batch may state the first level of one of them.
+    pub(super) may_begin: bool,
+}
+
+impl<'a> UnknownItems<'a> {
+    /// Those of a batch's items that were not found.
+    fn of(batch: &CommandBatch, items: &[&'a Item], found: &Map<Item, Level>) -> Option<Self> {
+        let begins = |request: &Request| match &request.command.action {
+            Action::Receive { item, .. } | Action::Set { item, .. } => !found.contains_key(item),
+            _ => false,
+        };
+        let unknown = Self::to_begin(items, found)?;
+        Some(Self { may_begin: batch.requests.iter().any(begins), ..unknown })
+    }
+
+    /// Those of the items that were not found, all to be given a level.
+    pub(super) fn to_begin(items: &[&'a Item], found: &Map<Item, Level>) -> Option<Self> {
+        if items.len() == found.len() {
+            return None;
+        }
+        let items = items.iter().copied().filter(|item| !found.contains_key(*item)).collect();
+        Some(Self { items, may_begin: true })
+    }
 }
 
 /// What applying a batch needs of a database: one transaction. Its methods are called in the order they stand in. What
@@ -41,6 +70,13 @@ pub(super) trait LedgerTx<'c>: Sized + Send {
 
     /// Locks the levels of these items, sorted and each once, and reads them; unknown ones are absent.
     async fn lock_levels(&mut self, items: &[&Item]) -> Result<Map<Item, Level>, StoreError>;
+
+    /// Meets all who have items without a level, where there are other writers. Such items have nothing to lock, yet who
+    /// found none must draw its ledger sequences before who states the first: so each waits here for the other's end.
+    /// Answers with the levels of those that have one by now, locked.
+    async fn meet_at_items(&mut self, _: UnknownItems<'_>) -> Result<Map<Item, Level>, StoreError> {
+        Ok(Map::default())
+    }
 
     /// Locks the positions of these partitions and reads them; one that the ledger never saw is absent.
     async fn lock_positions(
@@ -148,7 +184,10 @@ impl Locked {
         lookup: IdLookup,
     ) -> Result<Self, StoreError> {
         let followed = &begun.followed;
-        let levels = tx.lock_levels(items).await?;
+        let mut levels = tx.lock_levels(items).await?;
+        if let Some(unknown) = UnknownItems::of(batch, items, &levels) {
+            levels.extend(tx.meet_at_items(unknown).await?);
+        }
         let positions = find_positions(tx.lock_positions(&batch.advances).await?, &batch.advances)?;
         let below = |request: &_| is_below(&positions, request);
         let lookup =

@@ -27,10 +27,10 @@ const SOON: Duration = Duration::from_secs(20);
 type Parts = [usize; 3];
 /// Begin; lock; positions, and the place.
 const SELLING: Parts = [1, 1, 2];
-/// The same, and first it looks whether an item begins.
-const RESTOCKING: Parts = [2, 1, 2];
 /// The same, but levels are locked, repaired, and locked again.
-const REPAIRING: Parts = [2, 3, 2];
+const REPAIRING: Parts = [1, 3, 2];
+/// The same, but where an item has no level the items' gate is passed, and the levels are looked for again.
+const MEETING: Parts = [1, 1, 4];
 
 /// An instance whose statements take turns.
 struct Instance {
@@ -146,6 +146,8 @@ enum Other {
     Restocks,
     /// It does so, and repairs the level, which is as it should be: it is written, and stays what it was.
     Repairs,
+    /// It brings the first pieces there are.
+    Begins,
     /// It sells too: there is enough for one of them.
     Sells,
 }
@@ -175,9 +177,14 @@ impl Round {
         records(partition, self.number * each, requests)
     }
 
-    fn stock(&self) -> CommandBatch {
+    /// What is there before: no mugs where the other brings the first.
+    fn stock(&self, other: Other) -> CommandBatch {
         let pieces = |name: &str| set(&format!("stock-{name}"), name, 3, None);
-        batch(vec![pieces(&self.mug), pieces(&self.hat)])
+        let mut stock = vec![pieces(&self.hat)];
+        if other != Other::Begins {
+            stock.push(pieces(&self.mug));
+        }
+        batch(stock)
     }
 
     /// What the first sells: more mugs than there are unless they are restocked before, some of them, and a hat.
@@ -199,7 +206,7 @@ impl Round {
         self.records(
             1,
             match other {
-                Other::Restocks | Other::Repairs => vec![received(&id("a"), &self.mug, 10)],
+                Other::Restocks | Other::Repairs | Other::Begins => vec![received(&id("a"), &self.mug, 10)],
                 Other::Sells => {
                     vec![order(&id("r"), &[(&self.mug, 2)]), order(&id("s"), &[(&self.hat, 100)])]
                 }
@@ -208,16 +215,17 @@ impl Round {
     }
 
     /// What both would leave one after the other.
-    fn one_after_the_other(&self, sales: &CommandBatch, others: &CommandBatch, sells_first: bool) -> Left {
+    fn one_after_the_other(&self, other: Other, batches: [&CommandBatch; 2], sells_first: bool) -> Left {
+        let [sales, others] = batches;
         let mut model = Model::default();
-        model.apply(&self.stock());
+        model.apply(&self.stock(other));
         let mut apply =
             |batch: &CommandBatch| -> Vec<String> { model.apply(batch).iter().map(comparable).collect() };
         let answers = if sells_first {
             [apply(sales), apply(others)]
         } else {
-            let other = apply(others);
-            [apply(sales), other]
+            let others = apply(others);
+            [apply(sales), others]
         };
         let level = |name: &str| (item(name), model.levels[&item(name)]);
         Left { answers, levels: vec![level(&self.hat), level(&self.mug)] }
@@ -240,17 +248,19 @@ async fn in_every_order(other: Other) {
     let (mut sold_first, mut sold_last) = (0, 0);
     for (number, order_of_parts) in orders().iter().enumerate() {
         let round = Round::of(number);
-        plain.apply(&round.stock()).await.unwrap();
+        plain.apply(&round.stock(other)).await.unwrap();
         let (sales, others) = (round.sales(), round.others(other));
-        let [first, last] = [true, false].map(|first| round.one_after_the_other(&sales, &others, first));
+        let [first, last] =
+            [true, false].map(|first| round.one_after_the_other(other, [&sales, &others], first));
         assert_ne!(first, last, "too tame");
         let parts = match other {
-            Other::Restocks => RESTOCKING,
+            Other::Restocks | Other::Sells => SELLING,
             Other::Repairs => REPAIRING,
-            Other::Sells => SELLING,
+            Other::Begins => MEETING,
         };
+        let selling = if other == Other::Begins { MEETING } else { SELLING };
         let players = [
-            one.play(SELLING, |store| tokio::spawn(async move { store.apply(&sales).await })),
+            one.play(selling, |store| tokio::spawn(async move { store.apply(&sales).await })),
             two.play(parts, |store| {
                 tokio::spawn(async move {
                     if other == Other::Repairs {
@@ -297,6 +307,11 @@ async fn one_sells_while_one_restocks_in_every_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_sells_while_one_repairs_in_every_order() {
     in_every_order(Other::Repairs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sells_while_one_brings_the_first_pieces_in_every_order() {
+    in_every_order(Other::Begins).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

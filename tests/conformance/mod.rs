@@ -1,5 +1,6 @@
 //! One suite for every store: what the protocol rests on.
 
+mod first_levels;
 mod in_memory;
 mod interleaved;
 mod model;

@@ -48,7 +48,7 @@ async fn set_defaults(database: &TestDatabase, settings: &[&str]) {
 }
 
 /// Waits until so many sessions wait for a lock.
-async fn waiting(connection: &mut PgConnection, number: i64) {
+pub(super) async fn waiting(connection: &mut PgConnection, number: i64) {
     let begun = std::time::Instant::now();
     loop {
         let now: i64 = sqlx::query_scalar(

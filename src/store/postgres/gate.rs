@@ -1,18 +1,26 @@
-//! The gate that batches pass, and how their transactions begin.
+//! The gates that batches pass, and how their transactions begin.
+//!
+//! Two batches meet at the levels' locks. Where there is no level to meet at, they meet at a gate, an advisory lock.
 //!
 //! Commands of one order are on one partition, and so never in two batches at once. A producer that does not key its
 //! records breaks that: an order and its cancellation may then be decided by two instances at the same time, and
-//! neither sees the other. Every other pair meets at the levels' locks; this one has none, since a cancellation does
-//! not know the SKUs of an order that is not decided yet. So every batch passes a gate that it shares with all others,
-//! and a batch that is about to remember such a cancellation has it for itself. So has one that states the first level
-//! of an item, which orders for it cannot meet either.
+//! neither sees the other, since a cancellation does not know the SKUs of an order that is not decided yet. So every batch
+//! passes a gate that it shares with all others, and a batch that is about to remember such a cancellation has it for
+//! itself.
+//!
+//! An item that has no level is the other case: an order for it is rejected, and must stand before the item's first level
+//! in the ledger's order. So a batch that found no level for one of its items passes a second gate, the items'. It shares
+//! it with all that found none, and has it for itself where it may state a first level. ARCHITECTURE.md says why that keeps
+//! the order, and why nobody waits there in a circle.
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 
-use super::{failed, rows};
-use crate::ledger::{Action, CommandKey, CommandKind, Decision, Id, Item, Map, Set};
+use super::failed;
+use super::levels::{self, LevelRows};
+use crate::ledger::{Action, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Set};
+use crate::store::apply::UnknownItems;
 use crate::store::{CommandBatch, StoreError};
 
 /// The gate's number, this program's own among advisory locks.
@@ -44,14 +52,35 @@ pub(super) const BEGIN: &str = begin!();
 pub(super) const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
      SELECT pg_advisory_xact_lock_shared(7309940776305091937)";
 
+/// Through the items' gate, whose number is the next one: shared with all that found no level for an item,
+const MEET_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(7309940776305091938)";
+/// or alone until the batch ends.
+const MEET_ALONE: &str = "SELECT pg_advisory_xact_lock(7309940776305091938)";
+
 /// How a batch's transaction begins, by what the orders that its commands follow are decided to be.
-pub(super) async fn begin_of(
+pub(super) fn begin_of(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decision>>) -> &'static str {
+    if remembers_cancellation(batch, decided) { BEGIN_ALONE } else { BEGIN_SHARED }
+}
+
+/// Passes the items' gate, after the levels that there are were locked and before ledger sequences are drawn. Locks the
+/// levels that items have by now, as [`levels::lock`] does.
+///
+/// # Errors
+/// [`StoreError::ConcurrentChange`] when somebody else has one of these: who does may wait at this gate.
+pub(super) async fn meet_at_items(
     connection: &mut PgConnection,
-    batch: &CommandBatch,
-    decided: &Map<CommandKey, Arc<Decision>>,
-) -> Result<&'static str, StoreError> {
-    let alone = remembers_cancellation(batch, decided) || begins_items(connection, batch).await?;
-    Ok(if alone { BEGIN_ALONE } else { BEGIN_SHARED })
+    unknown: &UnknownItems<'_>,
+) -> Result<(Map<Item, Level>, LevelRows), StoreError> {
+    let meet = if unknown.may_begin { MEET_ALONE } else { MEET_SHARED };
+    connection.execute(meet).await.map_err(failed("waiting for who states first levels"))?;
+    // A statement of its own, whose snapshot holds what was committed while the batch waited. Nothing is added to that while
+    // the batch has the gate.
+    let begun = levels::count(connection, &unknown.items).await?;
+    if begun == 0 {
+        return Ok((Map::default(), vec![None; unknown.items.len()]));
+    }
+    let (found, rows) = levels::lock_free(connection, &unknown.items).await?;
+    if found.len() == begun { Ok((found, rows)) } else { Err(StoreError::ConcurrentChange) }
 }
 
 /// Whether the batch cancels an order that is neither decided yet nor in the batch itself: with the latter another
@@ -73,41 +102,17 @@ fn remembers_cancellation(batch: &CommandBatch, decided: &Map<CommandKey, Arc<De
     !unknown.is_empty()
 }
 
-/// Whether the batch states the first level of an item. There is no level yet that would make batches meet: an order for
-/// it could be rejected at a later ledger sequence than this, without having seen it.
-async fn begins_items(connection: &mut PgConnection, batch: &CommandBatch) -> Result<bool, StoreError> {
-    let begun: Set<&Item> = batch
-        .requests
-        .iter()
-        .filter_map(|request| match &request.command.action {
-            Action::Receive { item, .. } | Action::Set { item, .. } => Some(item),
-            _ => None,
-        })
-        .collect();
-    if begun.is_empty() {
-        return Ok(false);
-    }
-    let (skus, locations) = rows::item_columns(begun.iter().copied());
-    let known: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
-                              JOIN levels USING (sku, location)",
-    )
-    .bind(skus)
-    .bind(locations)
-    .fetch_one(connection)
-    .await
-    .map_err(failed("looking up items"))?;
-    Ok(usize::try_from(known) != Ok(begun.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_gate_has_one_number() {
+    fn each_gate_has_one_number() {
         for begin in [BEGIN_SHARED, BEGIN_ALONE, BEGIN_READING] {
             assert!(begin.contains(&format!("({GATE})")), "{begin}");
+        }
+        for meet in [MEET_SHARED, MEET_ALONE] {
+            assert!(meet.contains(&format!("({})", GATE + 1)), "{meet}");
         }
     }
 }

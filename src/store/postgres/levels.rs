@@ -42,10 +42,8 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     items: &[&Item],
 ) -> Result<(Map<Item, Level>, LevelRows), StoreError> {
-    let mut levels = Map::default();
-    let mut rows: LevelRows = vec![None; items.len()];
     if items.is_empty() {
-        return Ok((levels, rows));
+        return Ok((Map::default(), LevelRows::new()));
     }
     let doing = failed("locking the levels");
     let (skus, locations) = rows::item_columns(items.iter().copied());
@@ -72,11 +70,56 @@ pub(super) async fn lock(
     .fetch_all(connection)
     .await
     .map_err(&doing)?;
+    read(&locked, items).map_err(doing)
+}
+
+/// The same of levels that nobody else has: it waits for nobody, and passes over the others.
+pub(super) async fn lock_free(
+    connection: &mut PgConnection,
+    items: &[&Item],
+) -> Result<(Map<Item, Level>, LevelRows), StoreError> {
+    let doing = failed("locking the levels of items that began");
+    let (skus, locations) = rows::item_columns(items.iter().copied());
+    let locked = sqlx::query(
+        "SELECT wanted.number, available, version, backorder_limit, order_limit, levels.ctid
+         FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (sku, location, number)
+              JOIN levels ON levels.sku = wanted.sku AND levels.location = wanted.location
+         FOR NO KEY UPDATE OF levels SKIP LOCKED",
+    )
+    .bind(skus)
+    .bind(locations)
+    .fetch_all(connection)
+    .await
+    .map_err(&doing)?;
+    read(&locked, items).map_err(doing)
+}
+
+/// How many of these items have a level.
+pub(super) async fn count(connection: &mut PgConnection, items: &[&Item]) -> Result<usize, StoreError> {
+    let doing = failed("looking for items that began");
+    let (skus, locations) = rows::item_columns(items.iter().copied());
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM UNNEST($1::text[], $2::text[]) AS wanted (sku, location)
+                              JOIN levels USING (sku, location)",
+    )
+    .bind(skus)
+    .bind(locations)
+    .fetch_one(connection)
+    .await
+    .map_err(doing)?;
+    // Holds because it is no more than there are items.
+    Ok(usize::try_from(count).expect("a count of items"))
+}
+
+/// Levels that were locked for these items, and where their rows are.
+fn read(locked: &[PgRow], items: &[&Item]) -> Result<(Map<Item, Level>, LevelRows), sqlx::Error> {
+    let mut levels = Map::default();
     levels.reserve(locked.len());
-    for found in &locked {
-        let (index, level) = numbered(found).map_err(&doing)?;
+    let mut rows: LevelRows = vec![None; items.len()];
+    for found in locked {
+        let (index, level) = numbered(found)?;
         levels.insert(items[index].clone(), level);
-        rows[index] = Some((found.try_get(5).map_err(&doing)?, level.limits));
+        rows[index] = Some((found.try_get(5)?, level.limits));
     }
     Ok((levels, rows))
 }
@@ -205,7 +248,7 @@ async fn state_levels(
     Ok(())
 }
 
-/// Writes the levels of items that had none. Another batch that does the same makes this one fail, and try again.
+/// Writes the levels of items that had none.
 pub(super) async fn insert_levels(
     connection: &mut PgConnection,
     new: &[(&Item, Level)],

@@ -5,9 +5,9 @@
 //! | # | statement | why |
 //! |---|---|---|
 //! | 1 | look up the orders that commands follow | to know which levels to lock |
-//! | – | look up the items that are received or set | whether one begins here; only with such commands |
 //! | 2 | `BEGIN`, and pass the gate | so that an order and its cancellation never miss each other; see `gate.rs` |
 //! | 3 | lock and read the levels, in item order | one order for all, so no two batches deadlock |
+//! | – | pass the items' gate; look whether one has a level by now, and lock those | only where an item had none: see `gate.rs` |
 //! | 4 | lock and read the positions | where the batch stands in its partitions |
 //! | 5 | read decisions by command id; draw the batch's ledger sequences | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
 //! | 6, 7 | read what followed orders gave back, and their holds | |
@@ -336,8 +336,8 @@ fn is_transient(error: &sqlx::Error) -> bool {
             | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006"
             // The database lets nobody in, which an operator has said (ALLOW_CONNECTIONS) and will take back.
             | "55000") => true,
-            // Another instance decided one of the batch's command ids, or stated the first level of one of its SKUs,
-            // meanwhile: it will be read next time.
+            // Another instance decided one of the batch's command ids meanwhile; or one of a version that does not know the
+            // items' gate stated the first level of one of its SKUs. It will be read next time.
             Some("23505") => broke(&**database, DECISIONS_KEY) || broke(&**database, "levels_pkey"),
             // The connection broke; too little of something for now: disk, memory, connections.
             Some(code) => {

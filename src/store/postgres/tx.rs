@@ -14,7 +14,7 @@ use crate::ledger::{
     Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Movement, NextOffset, OrderState, Seq,
     Sequenced, Stamp, TopicPartition,
 };
-use crate::store::apply::{IdLookup, LedgerTx};
+use crate::store::apply::{IdLookup, LedgerTx, UnknownItems};
 use crate::store::offline::OfflineTx;
 use crate::store::{Advance, CommandBatch, StoreError};
 
@@ -68,7 +68,7 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
     ) -> Result<(Self, Map<CommandKey, Arc<Decision>>), StoreError> {
         // Before the gate: a batch that is about to have it for itself must know so.
         let decided = look_up(connection, followed).await?;
-        let begin = gate::begin_of(connection, batch, &decided).await?;
+        let begin = gate::begin_of(batch, &decided);
         let transaction = connection.begin_with(begin).await.map_err(failed("beginning a transaction"))?;
         Ok((Self::begun(transaction), decided))
     }
@@ -77,6 +77,14 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
         let (levels, rows) = levels::lock(&mut self.transaction, items).await?;
         self.rows = rows;
         Ok(levels)
+    }
+
+    async fn meet_at_items(&mut self, unknown: UnknownItems<'_>) -> Result<Map<Item, Level>, StoreError> {
+        let (begun, rows) = gate::meet_at_items(&mut self.transaction, &unknown).await?;
+        // The unknown items are those without a row, in the same order.
+        let missing = self.rows.iter_mut().filter(|row| row.is_none());
+        missing.zip(rows).for_each(|(missing, row)| *missing = row);
+        Ok(begun)
     }
 
     async fn lock_positions(
@@ -154,7 +162,10 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
 #[async_trait]
 impl<'c> OfflineTx<'c> for PostgresTx<'c> {
     async fn repair_levels(&mut self, items: &[&Item]) -> Result<(), StoreError> {
-        self.lock_levels(items).await?;
+        let found = self.lock_levels(items).await?;
+        if let Some(missing) = UnknownItems::to_begin(items, &found) {
+            self.meet_at_items(missing).await?;
+        }
         levels::repair(&mut self.transaction, items).await
     }
 
