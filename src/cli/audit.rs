@@ -144,10 +144,20 @@ async fn audit_and_report(args: &AuditArgs) -> Result<AuditStatus> {
     let store = open_ledger(&args.database, FEW_CONNECTIONS, access).await?;
     let begun = Instant::now();
     let shown = Shown::new("auditing");
-    let outcome = audit(args, &store, &shown).await;
+    let mut repairs = Vec::new();
+    let outcome = audit(args, &store, &shown, &mut repairs).await;
     drop(shown);
     store.close().await;
-    let outcome = outcome?;
+    let outcome = match outcome {
+        Ok(outcome) => AuditOutcome { repairs, ..outcome },
+        Err(error) => {
+            // There is no report that would say so, and the ledger is another one than before.
+            for repair in &repairs {
+                console::say(&format!("Repaired: {repair}"));
+            }
+            return Err(error);
+        }
+    };
     if args.json {
         let text = serde_json::to_string_pretty(&outcome).context("the report cannot be written")?;
         console::print(&(text + "\n"))?;
@@ -160,10 +170,15 @@ async fn audit_and_report(args: &AuditArgs) -> Result<AuditStatus> {
     Ok(verdict)
 }
 
-async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Result<AuditOutcome> {
-    let mut repairs = Vec::new();
+/// Audits. What was repaired is added to `repairs`, also where it ends with an error.
+async fn audit(
+    args: &AuditArgs,
+    store: &Arc<dyn Store>,
+    shown: &Shown,
+    repairs: &mut Vec<String>,
+) -> Result<AuditOutcome> {
     if args.repair {
-        repairs = repair::levels(&**store).await?;
+        repair::levels(&**store, repairs).await?;
     }
     let filter = RecordFilter::all();
     let scope = Scope {
@@ -204,9 +219,9 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     // Side by side: the database answers its questions while the rules decide again.
     let (ledger, again) = tokio::try_join!(async { Ok(store.audit().await?) }, again)?;
     let mut outcome =
-        AuditOutcome { ledger, again, with_topics: args.with_topics, apart: None, cache: None, repairs };
+        AuditOutcome { ledger, again, with_topics: args.with_topics, ..AuditOutcome::default() };
     if args.cache {
-        look_at_cache(args, store, &mut outcome).await?;
+        outcome.cache = Some(look_at_cache(args, store, repairs).await?);
     }
     outcome.again.notes.extend(store.overdue_holds(OVERDUE).await?.as_ref().map(overdue_note));
     if let Some((running, committed)) = kafka {
@@ -215,8 +230,12 @@ async fn audit(args: &AuditArgs, store: &Arc<dyn Store>, shown: &Shown) -> Resul
     Ok(outcome)
 }
 
-/// Compares the gates' cache with the ledger, and puts it right where that was asked for.
-async fn look_at_cache(args: &AuditArgs, store: &Arc<dyn Store>, outcome: &mut AuditOutcome) -> Result<()> {
+/// Compares the gates' cache with the ledger, and puts it right where that was asked for. Answers with what is left.
+async fn look_at_cache(
+    args: &AuditArgs,
+    store: &Arc<dyn Store>,
+    repairs: &mut Vec<String>,
+) -> Result<Vec<String>> {
     let cache = RedisCache::new(&redis_settings(&args.redis)?).context("--redis-url names no Redis")?;
     let away = "the cache cannot be compared (check --redis-url, and --redis-password-file)";
     let mut found = cache_audit::compare(&cache, &**store).await.context(away)?;
@@ -224,11 +243,10 @@ async fn look_at_cache(args: &AuditArgs, store: &Arc<dyn Store>, outcome: &mut A
         cache_audit::repair(&cache, &**store, &found).await.context(away)?;
         let left = cache_audit::compare(&cache, &**store).await.context(away)?;
         let repaired = found.iter().filter(|difference| !left.contains(difference));
-        outcome.repairs.extend(repaired.map(|difference| format!("in the cache, {difference}")));
+        repairs.extend(repaired.map(|difference| format!("in the cache, {difference}")));
         found = left;
     }
-    outcome.cache = Some(found.iter().map(ToString::to_string).collect());
-    Ok(())
+    Ok(found.iter().map(ToString::to_string).collect())
 }
 
 /// No invariant is broken by it: the ledger is right, and what it waits for was not decided yet.

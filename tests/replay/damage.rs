@@ -395,6 +395,14 @@ fn a_level_changed_by_hand_is_mended_with_a_ledger_line_and_a_broken_chain_is_le
     let found = report(&scene, 0, &["audit"]);
     assert_eq!(found["findings"], serde_json::json!([]), "{found:#}");
 
+    // It is said too where what comes after it cannot be done.
+    scene.database.run("UPDATE levels SET available = 77 WHERE sku = 'SKU-NEW'");
+    let mut without_cache = scene.tool(&["audit", "--repair", "--cache", "--json"]);
+    without_cache.args(["--redis-url", "redis://127.0.0.1:1"]);
+    let (status, out, log) = run(without_cache);
+    assert_eq!((status, out.as_str()), (2, ""), "{log}");
+    assert!(log.contains("Repaired: SKU SKU-NEW: its level is 3 again"), "{log}");
+
     // What is promised and not there stays promised.
     scene.produce(&[order("below", &[("SKU-001", 4)])]);
     let verifier = scene.start("a", &[]);

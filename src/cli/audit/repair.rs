@@ -14,9 +14,9 @@ use crate::store::{CommandBatch, LedgerAdmin, LedgerHistory};
 const PAGE: usize = 1_000;
 
 /// Makes each level that is not what its movements say follow from them, and leaves a ledger line that says so. Items
-/// whose movements are themselves not one chain are left alone: nothing tells which of them is wrong.
-pub(super) async fn levels(store: &dyn LedgerAdmin) -> Result<Vec<String>> {
-    let mut repaired = Vec::new();
+/// whose movements are themselves not one chain are left alone: nothing tells which of them is wrong. What was repaired is
+/// added to `repaired`, also where it ends with an error.
+pub(super) async fn levels(store: &dyn LedgerAdmin, repaired: &mut Vec<String>) -> Result<()> {
     let wrong = store.repairable_levels().await?;
     let now = jiff::Timestamp::now().as_microsecond();
     for (page, items) in wrong.chunks(PAGE).enumerate() {
@@ -47,7 +47,7 @@ pub(super) async fn levels(store: &dyn LedgerAdmin) -> Result<Vec<String>> {
             ));
         }
     }
-    Ok(repaired)
+    Ok(())
 }
 
 /// Republishes results that were never published.
