@@ -12,14 +12,18 @@ use super::incarnations::check_same;
 use super::join::Join;
 use super::replay_state::{Entry, Pages};
 use super::scope::{LedgerView, Scope, check_schema};
-use crate::event::read_mapped_as_decided;
+use crate::event::{Record, read_mapped_as_decided};
 use crate::kafka::reader::OffsetRange;
 use crate::ledger::{
     Action, Command, CommandKind, Decision, Id, Item, Level, Limits, Outcome, Request, Seq, Sequenced, Stamp,
     reconstruct,
 };
+use crate::mapping::Programs;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{CommandBatch, LedgerAdmin as _, LedgerHistory};
+
+/// Unreadable commands that are named; the rest is only counted.
+const MOST_FAULTS: usize = 100;
 
 /// Levels stated at once.
 const LEVELS_PAGE: usize = 10_000;
@@ -53,6 +57,43 @@ pub struct SimulationReport {
     /// What each SKU sold, where it differs or the file names it.
     #[serde(serialize_with = "by_name")]
     pub sold: BTreeMap<Item, Sold>,
+    /// What was not asked again, from the first chosen record on.
+    pub left_out: LeftOut,
+}
+
+/// Commands that a simulation passed over, by why.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LeftOut {
+    /// Chosen ones that cannot be read any more: with these it says less than it was asked for.
+    pub unreadable: u64,
+    /// The first of them, each with why.
+    pub faults: Vec<String>,
+    /// Stock commands for items whose levels the file states.
+    pub stated: u64,
+    /// Those of records that were not chosen, decided between two that were.
+    pub not_chosen: u64,
+    /// Operators' own that were rejected then: what they asked for is not kept.
+    pub rejected_own: u64,
+}
+
+impl LeftOut {
+    fn unreadable(&mut self, entry: &Entry, why: &str) {
+        self.unreadable += 1;
+        if self.faults.len() < MOST_FAULTS {
+            let key = &entry.decision.key;
+            self.faults.push(match &entry.decision.source {
+                Some(source) => format!("{key}, {source}: {why}"),
+                None => format!("{key}: {why}"),
+            });
+        }
+    }
+}
+
+/// Why a command is not asked again.
+enum PassedOver {
+    Unreadable(String),
+    NotChosen,
+    RejectedOwn,
 }
 
 fn by_name<S: serde::Serializer>(sold: &BTreeMap<Item, Sold>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -101,6 +142,7 @@ pub async fn simulate(
     };
     let reader = block_in_place(|| topics.read(&ranges))?;
     let mut join = Join::new(Pages::after(&mut *snapshot, Seq::START), reader, &ranges, &incarnations);
+    let mut not_chosen = 0;
     while let Some(page) = join.next().await? {
         let done = page.decided.len() + page.others.len();
         let mut steps = Vec::with_capacity(page.decided.len());
@@ -110,31 +152,15 @@ pub async fn simulate(
                 simulation.pass(&entry);
                 continue;
             }
-            let command = match &record {
-                Some(record) => {
-                    let mapping = programs.reading(&record.source);
-                    let read = read_mapped_as_decided(record, &entry.decision, mapping).command().ok();
-                    if read.is_none() {
-                        check_schema(record)?;
-                    }
-                    read
+            match asked(&entry, record.as_ref(), within, &programs)? {
+                Ok(command) => {
+                    simulation.report.left_out.not_chosen += std::mem::take(&mut not_chosen);
+                    steps.push((command, entry.decision));
                 }
-                None => None,
-            };
-            // An operator's own command, which is in no topic.
-            let own = || {
-                (entry.decision.source.is_none() && entry.decision.accepted)
-                    .then(|| reconstruct(&entry.decision, None, |_| 0))
-                    .flatten()
-                    .map(|action| Command {
-                        key: entry.decision.key.clone(),
-                        digest: entry.decision.digest,
-                        action,
-                        refused_as: None,
-                    })
-            };
-            if let Some(command) = command.or_else(own) {
-                steps.push((command, entry.decision));
+                Err(PassedOver::Unreadable(why)) => simulation.report.left_out.unreadable(&entry, &why),
+                // Those after the last chosen one are none of the simulation's.
+                Err(PassedOver::NotChosen) => not_chosen += 1,
+                Err(PassedOver::RejectedOwn) => simulation.report.left_out.rejected_own += 1,
             }
         }
         simulation.go_on(steps).await?;
@@ -143,6 +169,43 @@ pub async fn simulate(
     let Simulation { ledger, report, .. } = simulation;
     ledger.close().await;
     Ok(report)
+}
+
+/// What a decision's command asked for.
+fn asked(
+    entry: &Entry,
+    record: Option<&Record>,
+    within: bool,
+    programs: &Programs,
+) -> Result<Result<Command, PassedOver>> {
+    let decision = &entry.decision;
+    if decision.source.is_none() {
+        if !decision.accepted {
+            return Ok(Err(PassedOver::RejectedOwn));
+        }
+        let action = reconstruct(decision, None, |_| 0);
+        return Ok(action
+            .map(|action| Command {
+                key: decision.key.clone(),
+                digest: decision.digest,
+                action,
+                refused_as: None,
+            })
+            .ok_or_else(|| {
+                PassedOver::Unreadable("its decision is not what this program writes".to_owned())
+            }));
+    }
+    if !within {
+        return Ok(Err(PassedOver::NotChosen));
+    }
+    let Some(record) = record else {
+        return Ok(Err(PassedOver::Unreadable("its record is not there any more".to_owned())));
+    };
+    let read = read_mapped_as_decided(record, decision, programs.reading(&record.source)).command();
+    if read.is_err() {
+        check_schema(record)?;
+    }
+    Ok(read.map_err(PassedOver::Unreadable))
 }
 
 struct Simulation<'a> {
@@ -163,7 +226,9 @@ impl Simulation<'_> {
             self.begun = true;
             self.begin().await?;
         }
-        let steps: Vec<_> = steps.into_iter().filter(|(command, _)| !self.is_stated(command)).collect();
+        let (stated, steps): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|(command, _)| self.is_stated(command));
+        self.report.left_out.stated += stated.len() as u64;
         let sequences: Vec<Sequenced> =
             steps.iter().map(|(_, then)| Sequenced { seq: then.seq, at: then.decided_at }).collect();
         let requests = steps

@@ -6,7 +6,8 @@ use serde_json::json;
 use stock_verifier::event::{Header, Record};
 
 use super::{SOON, lived, report, run};
-use crate::support::kafka::{header, sent};
+use crate::support::kafka::{header, order, sent};
+use crate::support::process::program;
 use crate::support::scene::Scene;
 
 /// What a reader sees of results: key, value and headers by event id; trace contexts as well.
@@ -224,6 +225,48 @@ fn with_other_levels_it_is_said_what_would_have_been_sold() {
         run(scene.tool(&["replay", "simulate", "--levels", levels.to_str().expect("a path")]));
     assert_eq!(status, 0);
     assert!(out.contains("would have sold"), "{out}");
+}
+
+#[test]
+fn a_simulation_says_what_it_left_out() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 10), ("HAT", 10)]);
+    let mug = |id: &str| order(id, &[("MUG", 1)]);
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.produce(&[mug("o-1"), sent("broken", "{"), mug("o-2")]);
+    scene.done(SOON);
+    let received = json!({"type": "stock.received", "adjustment_id": "a-1", "sku": "HAT", "quantity": 1});
+    scene.kafka.produce(&scene.topic("adjustments"), &[sent("HAT", received.to_string())]);
+    scene.adjusted(SOON);
+    scene.stock(&[("MUG", 9)]);
+    scene.produce(&[mug("o-3")]);
+    scene.done(SOON);
+    verifier.stop();
+    let mut adjust = program();
+    adjust.args(["stock", "--database-url", &scene.database.url(), "adjust", "NO-SUCH", "1"]);
+    assert_eq!(run(adjust).0, 1, "it is rejected");
+    let levels = scene.file("levels.csv");
+    std::fs::write(&levels, "sku,available\nMUG,5\n").expect("a file");
+    let words = ["replay", "simulate", "--levels", levels.to_str().expect("a path")];
+
+    let found = report(&scene, 0, &words);
+    let left_out = json!({"unreadable": 0, "faults": [], "stated": 1, "not_chosen": 0, "rejected_own": 1});
+    assert_eq!((&found["orders"], &found["left_out"]), (&json!(3), &left_out), "{found:#}");
+
+    // The hats came in by a record before the chosen ones, and between these.
+    let found = report(&scene, 0, &[&words[..], &["--from", "1"]].concat());
+    let left_out = json!({"unreadable": 0, "faults": [], "stated": 1, "not_chosen": 1, "rejected_own": 1});
+    assert_eq!((&found["orders"], &found["left_out"]), (&json!(2), &left_out), "{found:#}");
+
+    // Of a record that nobody can read.
+    scene.database.run(r#"UPDATE decisions SET "offset" = 1 WHERE id = 'o-2'"#);
+    let found = report(&scene, 1, &words);
+    assert_eq!((&found["orders"], &found["left_out"]["unreadable"]), (&json!(2), &json!(1)), "{found:#}");
+    let (status, out, _) = run(scene.tool(&words));
+    assert_eq!(status, 1, "{out}");
+    assert!(out.contains("Left out: 1 stock commands for SKUs in the file."), "{out}");
+    let unreadable = "Left out: 1 chosen commands that cannot be read any more.\n  order.created/o-2, ";
+    assert!(out.contains(unreadable), "{out}");
 }
 
 #[test]

@@ -64,8 +64,9 @@ struct NoRegistryArgs {
 
 /// The commands of `replay`.
 ///
-/// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs, or nothing is known of
-/// an id or SKU that was named; 2 it could not be done; 130 stopped by Ctrl-C, with nothing half done.
+/// Nothing changes without --execute. Exit status: 0 done, and nothing differs; 1 something differs, nothing is known of an id
+/// or SKU that was named, or a simulation could not read a command; 2 it could not be done; 130 stopped by Ctrl-C, with nothing
+/// half done.
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
     /// Decide the chosen records again, and compare with what is stored and what was published
@@ -335,5 +336,5 @@ async fn simulate(args: SimulateArgs) -> Result<ExitCode> {
     store.close().await;
     let report = report?;
     args.common.print(&report, report::simulate)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if report.left_out.unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

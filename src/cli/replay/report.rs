@@ -133,5 +133,22 @@ pub(super) fn simulate(report: &simulate::SimulationReport) -> String {
     if rows.len() > MOST_SKUS {
         let _ = writeln!(out, "… and {} more SKUs; --json has all.", rows.len() - MOST_SKUS);
     }
+    left_out(&mut out, &report.left_out);
     out
+}
+
+/// What a simulation did not ask again.
+fn left_out(out: &mut String, left_out: &simulate::LeftOut) {
+    let kinds = [
+        (left_out.stated, "stock commands for SKUs in the file"),
+        (left_out.not_chosen, "commands of records that were not chosen, decided between those that were"),
+        (left_out.rejected_own, "of operators' own commands, rejected then: what they asked for is not kept"),
+        (left_out.unreadable, "chosen commands that cannot be read any more"),
+    ];
+    for (count, what) in kinds.iter().filter(|(count, _)| *count > 0) {
+        let _ = writeln!(out, "Left out: {count} {what}.");
+    }
+    for fault in &left_out.faults {
+        let _ = writeln!(out, "  {fault}");
+    }
 }
