@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context as _, Result, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
 use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
@@ -111,13 +112,14 @@ impl Source {
 }
 
 impl Reads {
-    /// Listens and serves, where an address is given.
+    /// Listens and serves, where an address is given. It says that it is not ready from when `stopping` is cancelled.
     pub(super) async fn start(
         http: &HttpArgs,
         database: &DatabaseArgs,
         settings: &Settings,
         stopped: StoppedPartitions,
         observed: &Observed,
+        stopping: CancellationToken,
     ) -> Result<Option<Self>> {
         let Some(listen) = http.http_listen else { return Ok(None) };
         let token = http.token()?.map(|token| Token::new(token.expose_secret()));
@@ -151,6 +153,7 @@ impl Reads {
             stopped: Box::new(move || {
                 stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()
             }),
+            stopping,
             metrics: Some(http::Metrics {
                 render: Arc::new(move || metrics.render()),
                 content_type: CONTENT_TYPE,

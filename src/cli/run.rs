@@ -160,7 +160,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let hangups = hangup::listen()?;
     let kafka = settings.kafka.clone();
     let mut ledger = observed.ledger(store.clone());
-    let reads = Reads::start(&args.http, &args.database, &settings, stopped.clone(), &observed).await?;
+    let reads =
+        Reads::start(&args.http, &args.database, &settings, stopped.clone(), &observed, stop.clone()).await?;
     if let Some(reads) = &reads {
         ledger = reads.server.ledger(ledger);
     }

@@ -54,9 +54,9 @@ impl Stage {
         let stopped = StoppedPartitions::default();
         let metrics = Metrics::new(&settings.group.group, stopped.clone());
         let readers: Arc<dyn Store> = Arc::new(SqliteStore::open_for(&url(file), FileAccess::Read).await?);
-        let api = api(&readers, &settings, stopped.clone(), metrics.clone())?;
-        let server = Server::start(listen, api).await?;
         let done = CancellationToken::new();
+        let api = api(&readers, &settings, stopped.clone(), metrics.clone(), done.clone())?;
+        let server = Server::start(listen, api).await?;
         let ledger = server.ledger(metrics.ledger(store.clone()));
         let verifier = pipeline::run(settings, ledger, stopped, metrics.clone(), done.clone());
         let verifying = Some(tokio::spawn(verifier));
@@ -131,6 +131,7 @@ fn api(
     settings: &Settings,
     stopped: StoppedPartitions,
     metrics: Metrics,
+    stopping: CancellationToken,
 ) -> Result<Api> {
     Ok(Api {
         queries: readers.clone(),
@@ -139,6 +140,7 @@ fn api(
         stopped: Box::new(move || {
             stopped.all().into_iter().map(|(at, stopped)| (at, stopped.since)).collect()
         }),
+        stopping,
         live: Some(Live {
             watched: Arc::new(metrics.clone()),
             instance: settings.group.instance().to_owned(),

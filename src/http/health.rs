@@ -50,8 +50,10 @@ pub(super) struct StoppedView {
 /// Whether it is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// Whether all dependencies are up and no partition is stopped.
+    /// Whether all dependencies are up, no partition is stopped, and the process goes on.
     pub(super) ready: bool,
+    /// Whether the process was told to stop: it finishes what it has in hand, and ends.
+    stopping: bool,
     /// What it depends on.
     dependencies: Vec<Dependency>,
     /// Partitions that were stopped.
@@ -65,17 +67,23 @@ pub type Stopped = dyn Fn() -> Vec<(TopicPartition, SystemTime)> + Send + Sync;
 pub(super) struct Health {
     dependencies: Mutex<Vec<Dependency>>,
     stopped: Box<Stopped>,
+    /// Cancelled once the process was told to stop.
+    stopping: CancellationToken,
 }
 
 impl Health {
     /// Nothing is known of these dependencies yet.
-    pub(super) fn new(dependencies: &[&'static str], stopped: Box<Stopped>) -> Self {
+    pub(super) fn new(
+        dependencies: &[&'static str],
+        stopped: Box<Stopped>,
+        stopping: CancellationToken,
+    ) -> Self {
         let unknown = dependencies.iter().map(|name| Dependency {
             name,
             state: DependencyState::Unknown,
             since: written(SystemTime::now()),
         });
-        Self { dependencies: Mutex::new(unknown.collect()), stopped }
+        Self { dependencies: Mutex::new(unknown.collect()), stopped, stopping }
     }
 
     fn dependencies(&self) -> MutexGuard<'_, Vec<Dependency>> {
@@ -106,7 +114,13 @@ impl Health {
             })
             .collect();
         let all_up = dependencies.iter().all(|known| known.state == DependencyState::Up);
-        Readiness { ready: all_up && stopped.is_empty(), dependencies, stopped_partitions: stopped }
+        let stopping = self.stopping.is_cancelled();
+        Readiness {
+            ready: all_up && stopped.is_empty() && !stopping,
+            stopping,
+            dependencies,
+            stopped_partitions: stopped,
+        }
     }
 
     /// Asks a dependency how it is, again and again, until stopped.
@@ -155,7 +169,8 @@ mod tests {
     fn since_moves_only_when_the_state_does_and_a_stopped_partition_is_not_ready() {
         let stopped = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&stopped);
-        let health = Health::new(&["database", "kafka"], Box::new(move || seen.lock().unwrap().clone()));
+        let seen = Box::new(move || seen.lock().unwrap().clone());
+        let health = Health::new(&["database", "kafka"], seen, CancellationToken::new());
         assert!(!health.readiness().ready);
         health.note("database", true);
         assert!(!health.readiness().ready);

@@ -83,6 +83,8 @@ pub struct Api {
     pub kafka: Probe,
     /// Names the partitions that are stopped.
     pub stopped: Box<Stopped>,
+    /// Cancelled once the process was told to stop: it is not ready from then on, and answers until [`Server::stop`].
+    pub stopping: CancellationToken,
     /// The metrics, where any are kept.
     pub metrics: Option<Metrics>,
     /// What the live page shows, where something is watched.
@@ -144,7 +146,7 @@ impl Server {
         let waiters = Arc::new(Waiters::new(stop.clone()));
         let mut names = vec![DATABASE, KAFKA];
         names.extend(extra.dependencies.iter().map(|(name, _)| *name));
-        let health = Arc::new(Health::new(&names, api.stopped));
+        let health = Arc::new(Health::new(&names, api.stopped, api.stopping));
         let (asked, kafka) = (Arc::clone(&api.queries), api.kafka);
         let database = move || {
             let asked = Arc::clone(&asked);
@@ -297,7 +299,7 @@ mod tests {
 
     fn addresses(panics: bool) -> Router {
         let waiters = Arc::new(Waiters::new(CancellationToken::new()));
-        let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new)));
+        let health = Arc::new(Health::new(&[DATABASE], Box::new(Vec::new), CancellationToken::new()));
         let state = ApiState::new(Arc::new(Silent { panics }), None, waiters, health, None, None);
         let served = Served { routes: Router::new(), page: &page::VERIFIER, document: openapi::document };
         router(Arc::new(state), Required::default(), served, None)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use stock_verifier::http::{Api, Metrics, Server, Token};
 use stock_verifier::store::{LedgerQueries, Store};
+use tokio_util::sync::CancellationToken;
 
 use client::Client;
 
@@ -22,6 +23,7 @@ fn api(queries: Arc<dyn LedgerQueries>) -> Api {
         queries,
         kafka: Box::new(|| Box::pin(async { Ok(()) })),
         stopped: Box::new(Vec::new),
+        stopping: CancellationToken::new(),
         metrics: None,
         live: None,
         token: None,

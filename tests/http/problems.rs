@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use stock_verifier::http::bounds::{MAX_BODY_BYTES, MAX_ITEMS};
 use stock_verifier::store::Store;
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Client, document};
 use super::{Metrics, Token, api, ask, serve, start};
@@ -181,6 +182,30 @@ async fn readiness_names_each_dependency_and_liveness_depends_on_none() {
         let named: Vec<&Value> =
             ready.body["dependencies"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
         assert_eq!(named, ["database", "kafka"]);
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_to_stop_is_not_ready_and_answers_all_the_same() {
+    let stopping = CancellationToken::new();
+    let store = memory().await;
+    let (server, client) = start(super::Api { stopping: stopping.clone(), ..api(store.clone()) }).await;
+    ask(&client, |client: Client| {
+        let ready = crate::support::wait::value("it is ready", LIMIT, || {
+            Some(client.get("/readyz")).filter(|answer| answer.status == 200)
+        });
+        assert_eq!(ready.body["stopping"], false);
+    })
+    .await;
+    stopping.cancel();
+    ask(&client, |client: Client| {
+        let answer = client.get("/readyz");
+        assert_eq!((answer.status, &answer.body["stopping"]), (503, &json!(true)), "{}", answer.text);
+        assert_eq!(answer.body["dependencies"][0]["state"], "up");
+        assert_eq!(client.get("/livez").status, 200);
+        assert_eq!(client.get("/v1/movements?sku=MUG").status, 200);
     })
     .await;
     server.stop().await;

@@ -318,6 +318,29 @@ fn a_partition_that_is_stopped_makes_it_unready_and_is_named() {
 }
 
 #[test]
+fn an_instance_that_was_told_to_stop_is_not_ready_while_it_finishes_what_is_in_hand() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 120)]);
+    let mut verifier = scene.start("a", &[LISTEN[0], LISTEN[1], "--stop-timeout", "60s"]);
+    let client = client(&mut verifier);
+    ready(&client, true);
+    scene.database.holding("LOCK TABLE decisions IN SHARE MODE", || {
+        scene.produce(&[order("o-1", &[("MUG", 1)])]);
+        wait::until("a batch waits for the lock", SOON, || {
+            scene.database.number(
+                "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database
+                 WHERE NOT granted AND d.datname = current_database()",
+            ) > 0
+        });
+        verifier.signal("TERM");
+        let stopping = ready(&client, false);
+        assert_eq!(stopping["stopping"], true, "{stopping}");
+        assert_eq!(stopping["dependencies"][0]["state"], "up", "{stopping}");
+    });
+    assert_eq!(verifier.wait(SOON).code(), Some(0));
+}
+
+#[test]
 fn a_token_from_a_file_is_required_and_is_shown_nowhere() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 120)]);

@@ -133,6 +133,7 @@ async fn let_in(args: RunArgs) -> Result<ExitCode> {
     let store = open_ledger(&args.database, CONNECTIONS, Access::Read).await?;
     check_topics(&args).await?;
     let source = Source::open(&args.http, &args.database).await?;
+    let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let metrics = GateMetrics::new();
     let rendered = metrics.clone();
     let api = Api {
@@ -141,6 +142,7 @@ async fn let_in(args: RunArgs) -> Result<ExitCode> {
         queries: source.queries(),
         kafka: Box::new(probe(&args.kafka, &args.topics.orders_topic)?),
         stopped: Box::new(Vec::new),
+        stopping: stop.clone(),
         metrics: Some(Metrics { render: Arc::new(move || rendered.render()), content_type: CONTENT_TYPE }),
         token,
         watch: None,
@@ -157,7 +159,6 @@ async fn let_in(args: RunArgs) -> Result<ExitCode> {
         entry_bound: args.entry_bound,
         most_orders: usize::try_from(args.most_orders).unwrap_or(usize::MAX),
     };
-    let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let signals = Signals::listen().context("signals cannot be heard")?;
     tokio::spawn(stop_on_signal(signals, stop.clone(), args.stop_timeout));
     let hangups = hangup::listen()?;

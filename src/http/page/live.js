@@ -258,11 +258,11 @@ function group(snapshot) {
 }
 
 function readiness(snapshot) {
-  const { ready, dependencies, stopped_partitions: stopped } = snapshot.readiness;
+  const { ready, stopping, dependencies, stopped_partitions: stopped } = snapshot.readiness;
   const state = byId("ready");
   const down = dependencies.filter((one) => one.state !== "up");
   state.hidden = ready;
-  say(state, ready ? "" : down.length > 0 ? `Not ready: ${down.map((one) => `${one.name} ${one.state}`).join(", ")}` : "Not ready: a partition is stopped");
+  say(state, ready ? "" : stopping ? "Stopping" : down.length > 0 ? `Not ready: ${down.map((one) => `${one.name} ${one.state}`).join(", ")}` : "Not ready: a partition is stopped");
   state.className = "state unready";
   byId("stopped").replaceChildren(
     ...stopped.map((one) => el("p", { class: "note bad" }, el("bdi", { class: "mono" }, `${one.topic}[${one.partition}]`), " is stopped since ", time(one.since), ": a person must look (the log says why).")),
