@@ -24,6 +24,8 @@ use crate::store::{Gathered, LedgerQueries, Store};
 /// Connections to PostgreSQL for reads: look-ups by index take a fraction of a millisecond each, so few answer thousands
 /// a second. Their own, so that who reads never waits with who decides, nor the other way round.
 const CONNECTIONS: Connections = Connections { batches: 1, readers: 4, others: 1 };
+/// How many that is. Where replicas are read, the primary has as many.
+pub(super) const CONNECTIONS_READS: u32 = CONNECTIONS.batches + CONNECTIONS.readers + CONNECTIONS.others;
 
 /// How much reads stand back where processors are short: a third of the share that a deciding thread gets. Not further, since
 /// probes are to be answered too.

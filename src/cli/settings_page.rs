@@ -127,7 +127,7 @@ is warned of at the start.
 PgBouncer and other poolers: with `pool_mode = session` they are as good as the server. `transaction` and `statement` are
 refused at the start, since time-outs and prepared statements are a session's; so give the ledger's user or database in
 PgBouncer `pool_mode = session`, or name PostgreSQL itself. It needs a pool of a session for each worker and five more for
-each instance. Let PgBouncer notice a host that vanished, whose locks stay else: `tcp_keepidle = 10`, `tcp_keepintvl = 5`,
+each instance, with `--http-listen` eleven. Let PgBouncer notice a host that vanished, whose locks stay else: `tcp_keepidle = 10`, `tcp_keepintvl = 5`,
 `tcp_keepcnt = 3`. `options` in the URL are not for PgBouncer: use `ALTER ROLE … SET` instead.
 
 ## The flags

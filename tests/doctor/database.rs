@@ -36,6 +36,13 @@ fn settings_of_the_database_are_judged_each_with_what_to_do() {
         &format!("ALTER DATABASE {name} RESET ALL; ALTER DATABASE {name} CONNECTION LIMIT 5"),
     );
     doctor(&scene).finds("warning", "database.connections", &["opens up to 6", "Raise max_connections"]);
+    // Reads have connections of their own.
+    let reads = ["doctor", "--http-listen", "127.0.0.1:0", "--workers", "2"];
+    Report::of(scene.tool_on(&reads, &scene.database.url())).finds(
+        "warning",
+        "database.connections",
+        &["opens up to 13"],
+    );
 }
 
 #[test]

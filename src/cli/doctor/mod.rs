@@ -13,6 +13,7 @@ mod report;
 mod topics;
 mod transactions;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+use super::reads;
 use super::run::{CONNECTIONS_BACKGROUND, CONNECTIONS_READERS};
 use crate::config::{DatabaseArgs, DatabaseUrl, GroupArgs, KafkaArgs, TopicArgs};
 use crate::console;
@@ -62,6 +64,11 @@ pub struct DoctorArgs {
     #[arg(long, env = "STOCK_VERIFIER_ACCEPT_COMPACTED_TOPICS")]
     accept_compacted_topics: bool,
 
+    /// Answer reads, probes and metrics over HTTP at this address; without it nothing listens. It is not encrypted: beyond
+    /// this machine let a proxy do that
+    #[arg(long, env = "STOCK_VERIFIER_HTTP_LISTEN", value_name = "IP:PORT")]
+    http_listen: Option<SocketAddr>,
+
     /// Print JSON instead of a list for people
     #[arg(long)]
     json: bool,
@@ -79,7 +86,8 @@ pub struct DoctorArgs {
 impl DoctorArgs {
     /// How many connections to PostgreSQL a `run` with these settings opens at most.
     fn connections_of_run(&self) -> u32 {
-        u32::from(self.workers) + CONNECTIONS_READERS + CONNECTIONS_BACKGROUND
+        let reads = if self.http_listen.is_some() { reads::CONNECTIONS_READS } else { 0 };
+        u32::from(self.workers) + CONNECTIONS_READERS + CONNECTIONS_BACKGROUND + reads
     }
 
     /// The topics that must be there.
