@@ -182,7 +182,7 @@ pub(super) async fn submit(
     let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID, None))?;
     let (id, digest, lines) = (order.asked.id.clone(), order.asked.digest, order.asked.lines.clone());
     match api.door.enter(order, place).await {
-        Entrance::LetIn { undecided } => {
+        Entrance::LetIn { undecided, .. } => {
             if !wait.is_zero()
                 && let Some(known) = api.orders.wait(&id, wait).await.ok().flatten()
                 && known.verdict().is_some()

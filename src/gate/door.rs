@@ -52,6 +52,8 @@ pub(super) enum Entrance {
     /// It is in Kafka.
     LetIn {
         undecided: bool,
+        /// Whether it was there before, sent with the same content.
+        repeated: bool,
     },
     /// The ledger has decided it.
     Decided,
@@ -84,9 +86,10 @@ pub(super) enum Entrance {
 
 impl Entrance {
     /// All that [`Entrance::name`] says.
-    pub(super) const NAMES: [&'static str; 13] = [
+    pub(super) const NAMES: [&'static str; 14] = [
         "admitted",
         "undecided",
+        "repeated",
         "decided",
         "not_enough",
         "conflict",
@@ -103,8 +106,9 @@ impl Entrance {
     /// What it is called in a label.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::LetIn { undecided: false } => "admitted",
-            Self::LetIn { undecided: true } => "undecided",
+            Self::LetIn { repeated: true, .. } => "repeated",
+            Self::LetIn { undecided: false, .. } => "admitted",
+            Self::LetIn { undecided: true, .. } => "undecided",
             Self::Decided => "decided",
             Self::Short(_) => "not_enough",
             Self::Conflict => "conflict",
@@ -175,7 +179,7 @@ impl Door {
                 self.send(order, undecided, Some(at)).await
             }
             Admission::Resend { undecided } => self.send(order, undecided, None).await,
-            Admission::Sent { undecided } => Entrance::LetIn { undecided },
+            Admission::Sent { undecided } => Entrance::LetIn { undecided, repeated: true },
             Admission::Sending => Entrance::Sending,
             Admission::Decided => Entrance::Decided,
             Admission::Conflict => Entrance::Conflict,
@@ -205,7 +209,7 @@ impl Door {
             Delivery::Written => {
                 let Asked { id, digest, .. } = &order.asked;
                 let _ = self.sent.try_send((id.clone(), *digest));
-                Entrance::LetIn { undecided }
+                Entrance::LetIn { undecided, repeated: false }
             }
             Delivery::NotWritten(error) => {
                 tracing::debug!(%error, "an order was not sent");

@@ -53,6 +53,7 @@ fn a_gate_sells_what_there_is_and_tells_every_buyer_what_became_of_the_order() {
         "stock_verifier_gate_answers_total{answer=\"admitted\"} 2",
         "stock_verifier_gate_answers_total{answer=\"not_enough\"} 2",
         "stock_verifier_gate_answers_total{answer=\"conflict\"} 1",
+        "stock_verifier_gate_answers_total{answer=\"decided\"} 1",
         "stock_verifier_gate_drift_pieces 0",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
@@ -71,6 +72,14 @@ fn what_cannot_be_judged_passes_and_says_so_and_its_pieces_are_subtracted_meanwh
     for passes in [&partial, &unknown] {
         let passed = shopper.order(passes);
         assert_eq!((passed.status, &passed.body["estimate"]), (202, &json!("undecided")), "{passed:?}");
+    }
+    // The same again is not one more that was let in.
+    let again = shopper.order(&unknown);
+    assert_eq!((again.status, &again.body["estimate"]), (202, &json!("undecided")), "{again:?}");
+    let metrics = shopper.get("/metrics").body.as_str().unwrap().to_owned();
+    for (answer, times) in [("undecided", 2), ("repeated", 1)] {
+        let line = format!("stock_verifier_gate_answers_total{{answer=\"{answer}\"}} {times}\n");
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
     }
     // No verifier runs yet, and still nobody is promised what the first may take.
     let refused = shopper.order(&order(&fresh(), &[("MUG", 2)]));

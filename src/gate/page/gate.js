@@ -8,11 +8,12 @@ const EVERY_MS = 1_000;
 const ANSWER_MS = 5_000;
 /** What of the answers is an order let in; of the others those that are no refusal of a shopper's order. */
 const LET_IN = new Set(["admitted", "undecided"]);
-const NO_REFUSAL = new Set(["decided", "sending"]);
+const NO_REFUSAL = new Set(["repeated", "decided", "sending"]);
 /** Better words than the name's own. */
 const WORDS = {
   admitted: "admitted",
   undecided: "admitted without a judgement",
+  repeated: "asked again, in Kafka already",
   decided: "asked again, decided before",
   sending: "asked again, on its way",
   invalid: "no order",
