@@ -132,7 +132,8 @@ each instance, with `--http-listen` eleven. Let PgBouncer notice a host that van
 
 ## The flags
 
-The headings below name the commands that have the flags; `replay` stands for all commands of `replay`. A dash says that
+The headings below name the commands that have the flags. `replay` stands for all commands of `replay`, and so do `topics`,
+`stock` and `orders` for theirs; `gate` is the gate itself, and `gate …` stands for all commands of `gate`. A dash says that
 there is none.
 
 These environment variables have no flag:
@@ -173,7 +174,7 @@ impl Setting<'_> {
             if parent.inner.iter().all(|inner| commands.contains(&inner.as_str())) {
                 let first = commands.iter().position(|command| *command == parent.inner[0]);
                 // Holds because all of them are there, and a parent has at least two.
-                commands[first.expect("the first is there")] = &parent.path;
+                commands[first.expect("the first is there")] = &parent.title;
                 commands.retain(|command| !parent.inner.iter().any(|inner| inner == command));
             }
         }
@@ -197,7 +198,8 @@ impl Setting<'_> {
 
 /// A command with several below it.
 struct Parent {
-    path: String,
+    /// What stands for all of those.
+    title: String,
     inner: Vec<String>,
 }
 
@@ -229,8 +231,9 @@ fn default(arg: &Arg, long: &str) -> String {
     if arg.is_required_set() {
         return "must be given".to_owned();
     }
-    let values: Vec<_> =
-        arg.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
+    // An empty one is none.
+    let values = arg.get_default_values().iter().filter(|value| !value.is_empty());
+    let values: Vec<_> = values.map(|value| format!("`{}`", value.to_string_lossy())).collect();
     if values.is_empty() { none() } else { values.join(", ") }
 }
 
@@ -277,7 +280,10 @@ fn gather<'a>(command: &'a Command, path: &str, settings: &mut Vec<Setting<'a>>,
         inner.push(path);
     }
     if inner.len() > 1 {
-        parents.push(Parent { path: path.to_owned(), inner });
+        // Where it does something by itself too, its name alone is that.
+        let itself = !command.is_subcommand_required_set();
+        let title = if itself { format!("{path} …") } else { path.to_owned() };
+        parents.push(Parent { title, inner });
     }
 }
 
@@ -339,6 +345,20 @@ mod tests {
             });
             assert!(named, "--{long} is not on the page");
         }
+    }
+
+    #[test]
+    fn a_heading_names_each_command_once_and_a_command_apart_from_those_below_it() {
+        let page = page(&super::super::Cli::command());
+        for heading in page.lines().filter(|line| line.starts_with("## `")) {
+            let mut names: Vec<&str> = heading["## ".len()..].split(", ").collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{heading}");
+        }
+        assert!(page.contains("\n## `gate`, `gate …`, `audit`\n"), "{page}");
+        assert!(page.contains("\n## `run`, `audit`, `replay`\n"), "{page}");
     }
 
     #[test]
