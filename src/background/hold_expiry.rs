@@ -134,11 +134,10 @@ mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
     use crate::config::{KafkaArgs, TopicArgs};
+    use crate::kafka::in_process::MockBroker;
     use crate::ledger::{Id, Item};
     use crate::store::{OverdueHolds, StoreError};
 
@@ -165,12 +164,12 @@ mod tests {
     #[tokio::test]
     async fn questions_that_kafka_refuses_hold_up_no_later_page() {
         const HOLDS: usize = PAGE + 5;
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("o", 2, 1).unwrap();
+        let broker = MockBroker::start().unwrap();
+        broker.create("o", 2).unwrap();
         // The first request: one of the two partitions, or a part of it.
-        cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+        broker.refuse_next_records();
         let kafka = KafkaArgs {
-            brokers: cluster.bootstrap_servers(),
+            brokers: broker.bootstrap_servers(),
             kafka_password_file: None,
             properties: Vec::new(),
         };

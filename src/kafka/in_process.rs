@@ -15,7 +15,6 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{
     BaseRecord, DefaultProducerContext, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
 };
-
 use super::consumer::own;
 use super::offsets::list_at;
 use crate::config::KafkaArgs;
@@ -47,6 +46,15 @@ impl MockBroker {
     /// When it is refused.
     pub fn create(&self, topic: &str, partitions: i32) -> Result<()> {
         self.0.create_topic(topic, partitions, 1).with_context(|| format!("cannot create the topic {topic}"))
+    }
+
+    /// Refuses the next request of a producer: its records are taken for bad.
+    #[cfg(test)]
+    pub(crate) fn refuse_next_records(&self) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+        let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD];
+        self.0.request_errors(RDKafkaApiKey::Produce, &refused);
     }
 
     /// Where it listens.

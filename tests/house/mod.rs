@@ -200,6 +200,16 @@ fn each_library_with_a_room_of_its_own_is_used_there_alone() {
 }
 
 #[test]
+fn kafkas_mock_and_its_faults_are_made_in_kafkas_room_alone_for_tests_too() {
+    for source in sources().iter().filter(|source| source.room() != "kafka") {
+        let text = fs::read_to_string(&source.path).expect("a source file");
+        for word in ["rdkafka::mocking", "rdkafka::types", "request_errors"] {
+            assert!(!text.contains(word), "{} has {word}", source.path.display());
+        }
+    }
+}
+
+#[test]
 fn no_two_files_of_a_room_use_each_other() {
     let sources = sources();
     let modules: BTreeSet<String> = sources.iter().map(Source::module).collect();
