@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{SecretParser, read_secret, read_secret_of};
+use super::secret::{SecretParser, read_secret, read_secret_of};
 
 /// Where schemas are looked up that values are written by.
 #[derive(Debug, Clone, Default, Args)]

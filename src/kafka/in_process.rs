@@ -7,6 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::consumer::own;
+use super::offsets::list_at;
+use crate::config::KafkaArgs;
+use crate::event::Record;
+use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 use anyhow::{Context as _, Result, bail};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -15,11 +20,6 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{
     BaseRecord, DefaultProducerContext, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
 };
-use super::consumer::own;
-use super::offsets::list_at;
-use crate::config::KafkaArgs;
-use crate::event::Record;
-use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
 
 /// Longest wait for a partition's end.
 const WATERMARK_LIMIT: Duration = Duration::from_secs(5);
