@@ -23,7 +23,6 @@ pub(crate) use self::database::parse_database_url;
 pub use self::database::{DatabaseArgs, DatabaseUrl};
 pub use self::group::{GroupArgs, GroupProtocol};
 pub use self::http::{HttpArgs, PrecheckSource};
-pub(crate) use self::kafka::ALIASES;
 pub use self::kafka::{KafkaArgs, Property};
 pub use self::levels::LevelsArgs;
 pub(crate) use self::mapping::parse_program;
@@ -32,3 +31,7 @@ pub use self::redis::{RedisArgs, RedisUrl};
 pub use self::registry::{RegistryArgs, RegistryLogin};
 pub(crate) use self::secret::SecretParser;
 pub use self::topics::TopicArgs;
+
+// For a test of the clients, which compares them with what librdkafka itself has.
+#[cfg(test)]
+pub(crate) use self::kafka::ALIASES;

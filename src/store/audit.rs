@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::ledger::{NextOffset, TopicPartition};
+use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
 
 /// Most findings one check reports: enough to see a pattern, and a ledger damaged everywhere stays readable.
 pub(super) const MOST_FINDINGS: u8 = 20;
@@ -62,6 +62,17 @@ pub(super) struct Check {
 
 /// What to bind to a [`Check`]: one more than is reported, to know whether there are more.
 pub(super) const LIMIT: i64 = MOST_FINDINGS as i64 + 1;
+
+/// What is said of a decision whose detail cannot be read; nothing of one that can.
+pub(super) fn unreadable_decision(id: &str, kind: i16, accepted: bool, detail: &str) -> Option<String> {
+    let Some(kind) = CommandKind::from_number(kind) else {
+        return Some(format!(
+            "command {id}: its decision is of kind {kind}, which this program does not know"
+        ));
+    };
+    let error = check_detail(kind, accepted, detail).err()?;
+    Some(format!("command {id}: its decision is not readable JSON: {error}"))
+}
 
 impl Audit {
     /// Adds what one check found.

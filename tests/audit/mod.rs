@@ -1,6 +1,7 @@
 //! The audit against ledgers damaged by hand: every damage is named.
 
 mod orders;
+mod sentences;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ const LONG: i64 = 86_400;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An order for each way to give back and each way a hold goes but by its time, named after it.
-async fn ledger(database: &TestDatabase) -> Arc<dyn Store> {
+pub(super) async fn ledger(database: &TestDatabase) -> Arc<dyn Store> {
     let store = database.ledger().await;
     let taken = vec![
         set("a-1", "MUG", 20, None),

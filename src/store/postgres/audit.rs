@@ -8,8 +8,8 @@ use sqlx::{Connection, Executor, PgConnection, Postgres, Transaction};
 use super::distributed::{self, Layout, Moment, Placements};
 use super::session::Session;
 use super::{failed, read_levels};
-use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
-use crate::store::audit::{Audit, Check, LIMIT};
+use crate::ledger::{NextOffset, TopicPartition};
+use crate::store::audit::{Audit, Check, LIMIT, unreadable_decision};
 use crate::store::{ItemLevel, MOST_REPAIRED, StoreError};
 
 /// For this transaction alone: an audit of many millions of rows takes longer than any batch may, and sorts and
@@ -41,7 +41,8 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         // Whoever asks for a hold's end has it for a moment.
-        sql: "SELECT format('order %s: the end of its hold is somebody''s to ask for until %s, longer than anybody has it', order_id, asked_until)
+        sql: "SELECT format('order %s: the end of its hold is somebody''s to ask for until %s, longer than anybody has it', order_id,
+                            to_char(asked_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
               FROM holds WHERE asked_until > now() + interval '1 hour' LIMIT $1",
     },
     Check {
@@ -404,15 +405,7 @@ async fn find_unreadable(connection: &mut PgConnection) -> Result<Vec<String>, s
         let Some((id, kind, ..)) = page.last() else { return Ok(found) };
         (last_id, last_kind) = (id.clone(), *kind);
         for (id, kind, accepted, detail) in page {
-            let Some(kind) = CommandKind::from_number(kind) else {
-                found.push(format!(
-                    "command {id}: its decision is of kind {kind}, which this program does not know"
-                ));
-                continue;
-            };
-            if let Err(error) = check_detail(kind, accepted, &detail) {
-                found.push(format!("command {id}: its decision is not readable JSON: {error}"));
-            }
+            found.extend(unreadable_decision(&id, kind, accepted, &detail));
             if found.len() >= usize::from(crate::store::audit::MOST_FINDINGS) {
                 return Ok(found);
             }

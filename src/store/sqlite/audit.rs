@@ -10,7 +10,7 @@ use sqlx::{Connection, SqliteConnection};
 use super::database;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::StoreError;
-use crate::store::audit::{Audit, Check, LIMIT};
+use crate::store::audit::{Audit, Check, LIMIT, unreadable_decision};
 
 /// How an item is named: its SKU, and its location where that is not the default one.
 macro_rules! item {
@@ -52,11 +52,14 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 1,
         // The limit may have been higher before. All limits ever stated are looked up only where today's does not do.
+        // Of each item its lowest: `version` beside one min() is that row's.
         sql: concat!(
             "WITH below AS MATERIALIZED (
-                 SELECT m.sku, m.location, m.version, m.balance, coalesce(l.backorder_limit, 0) AS most
+                 SELECT m.sku, m.location, m.version, min(m.balance) AS balance,
+                        coalesce(l.backorder_limit, 0) AS most
                  FROM movements AS m LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
-                 WHERE m.balance < 0 AND m.balance < -coalesce(l.backorder_limit, 0)),
+                 WHERE m.balance < 0 AND m.balance < -coalesce(l.backorder_limit, 0)
+                 GROUP BY m.sku, m.location),
              stated AS MATERIALIZED (
                  SELECT line.value ->> 'sku' AS sku, coalesce(line.value ->> 'location', '') AS location,
                         max(CAST(", detail!(), " ->> '$.limits.backorder_limit' AS INTEGER)) AS most
@@ -122,49 +125,61 @@ const CHECKS: &[Check] = &[
         invariant: 3,
         sql: concat!(
             "SELECT CASE
-                 WHEN d.seq IS NULL
-                     THEN format('SKU %s: movement %d is of command %s, which has no decision at ledger sequence %d',
-                                 ", item!("m."), ", m.version, m.id, m.seq)
-                 WHEN d.id <> m.id OR d.kind <> m.kind
-                     THEN format('SKU %s: movement %d is of command %s, but ledger sequence %d decided command %s',
-                                 ", item!("m."), ", m.version, m.id, m.seq, d.id)
-                 WHEN NOT d.accepted
-                     THEN format('command %s was rejected, yet movement %d of SKU %s took effect', m.id, m.version,
-                                 ", item!("m."), ")
-                 WHEN m.partition IS NOT d.partition OR m.\"offset\" IS NOT d.\"offset\"
-                     THEN format('command %s: movement %d of SKU %s says that it came by record %s, its decision %s', m.id,
-                                 m.version, ", item!("m."), ", coalesce(m.partition || '@' || m.\"offset\", 'none'),
-                                 coalesce(d.partition || '@' || d.\"offset\", 'none'))
+                 WHEN own.id IS NULL
+                     THEN format('SKU %s: movement %d is of command %s, which has no decision', ", item!("odd."), ",
+                                 odd.version, odd.id)
+                 WHEN own.seq <> odd.seq
+                     THEN format('SKU %s: movement %d of command %s has ledger sequence %d, its decision %d',
+                                 ", item!("odd."), ", odd.version, odd.id, odd.seq, own.seq)
+                 WHEN NOT own.accepted
+                     THEN format('command %s was rejected, yet movement %d of SKU %s took effect', odd.id, odd.version,
+                                 ", item!("odd."), ")
+                 WHEN odd.is_as_said
+                     THEN format('command %s: movement %d of SKU %s says that it came by record %s, its decision %s', odd.id,
+                                 odd.version, ", item!("odd."), ",
+                                 coalesce(odd.partition || '@' || odd.\"offset\", 'none'),
+                                 coalesce(odd.said_partition || '@' || odd.said_offset, 'none'))
                  ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision says: %s',
-                             m.id, m.version, ", item!("m."), ", m.quantity, m.balance, substr(d.detail, 1, 200)) END
-             FROM movements AS m
-             LEFT JOIN decisions AS d ON d.seq = m.seq
-             WHERE d.seq IS NULL OR d.id <> m.id OR d.kind <> m.kind OR NOT d.accepted
-                   OR m.partition IS NOT d.partition OR m.\"offset\" IS NOT d.\"offset\"
-                   OR NOT EXISTS (
-                       SELECT 1 FROM json_each(", detail!(), ", ", moved!(), ") AS line
-                       WHERE CASE line.type WHEN 'object' THEN
-                                 line.value ->> 'sku' = m.sku AND coalesce(line.value ->> 'location', '') = m.location
-                                 AND line.value ->> 'balance' = m.balance
-                                 AND line.value ->> 'quantity' = iif(m.kind = 1, -m.quantity, m.quantity) END)
+                             odd.id, odd.version, ", item!("odd."), ", odd.quantity, odd.balance,
+                             substr(own.detail, 1, 200)) END
+             FROM (SELECT m.*, d.partition AS said_partition, d.\"offset\" AS said_offset,
+                          d.accepted AND d.id = m.id AND d.kind = m.kind AND (
+                              SELECT count(*) = 1 AND max(line.value ->> 'balance') = m.balance
+                                     AND max(line.value ->> 'quantity') = iif(m.kind = 1, -m.quantity, m.quantity)
+                              FROM json_each(", detail!(), ", ", moved!(), ") AS line
+                              WHERE CASE line.type WHEN 'object' THEN
+                                        line.value ->> 'sku' = m.sku
+                                        AND coalesce(line.value ->> 'location', '') = m.location END) AS is_as_said
+                   FROM movements AS m LEFT JOIN decisions AS d ON d.seq = m.seq) AS odd
+             LEFT JOIN decisions AS own ON own.id = odd.id AND own.kind = odd.kind
+             WHERE odd.is_as_said IS NOT 1 OR odd.partition IS NOT odd.said_partition
+                   OR odd.\"offset\" IS NOT odd.said_offset
              LIMIT ?1"
         ),
     },
     Check {
         invariant: 3,
-        // With the check above, equal numbers mean that lines and movements match one to one. What is given back may
-        // be nothing; an order took something, and an adjustment names its one line even when it changed nothing.
+        // With the check above, lines and movements match one to one.
         sql: concat!(
-            "SELECT CASE WHEN lines IS NULL THEN format('command %s: its decision is not readable JSON', id)
-                 ELSE format('command %s: %d lines accepted, %d movements', id, lines, movements) END
-             FROM (SELECT d.id, d.kind, d.accepted,
-                          CASE WHEN json_valid(d.detail)
-                              THEN coalesce(json_array_length(d.detail, ", moved!(), "), 0) END AS lines,
-                          (SELECT count(*) FROM movements AS m WHERE m.seq = d.seq) AS movements
-                   FROM decisions AS d)
-             WHERE lines IS NULL OR accepted AND (lines <> movements OR lines = 0 AND kind IN (1, 10))
+            "SELECT format('command %s: it was accepted for SKU %s, but no movement took effect', id, ", item!(""), ")
+             FROM (SELECT DISTINCT d.seq, d.id, line.value ->> 'sku' AS sku,
+                          coalesce(line.value ->> 'location', '') AS location
+                   FROM decisions AS d, json_each(", detail!(), ", ", moved!(), ") AS line
+                   WHERE d.accepted AND line.type = 'object') AS said
+             WHERE NOT EXISTS (SELECT 1 FROM movements AS m
+                               WHERE m.seq = said.seq AND m.sku = said.sku AND m.location = said.location)
              LIMIT ?1"
         ),
+    },
+    Check {
+        invariant: 3,
+        // What is given back may be nothing; an order took something, and an adjustment names its one line even when it
+        // changed nothing.
+        sql: "SELECT format('command %s: it was accepted, and names no line', d.id)
+             FROM decisions AS d
+             WHERE d.accepted AND d.kind IN (1, 10) AND json_valid(d.detail)
+                   AND coalesce(json_array_length(d.detail, '$.lines'), 0) = 0
+             LIMIT ?1",
     },
     Check {
         invariant: 3,
@@ -263,6 +278,17 @@ pub(super) async fn audit(conn: &mut SqliteConnection) -> Result<Audit, StoreErr
         let found = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *tx).await;
         audit.add(check.invariant, found.map_err(database(doing))?);
     }
+    let unreadable: Vec<(String, i16, bool, String)> = sqlx::query_as(
+        "SELECT id, kind, accepted, detail FROM decisions WHERE NOT json_valid(detail) LIMIT ?1",
+    )
+    .bind(LIMIT)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(database(doing))?;
+    let named = unreadable
+        .iter()
+        .filter_map(|(id, kind, accepted, detail)| unreadable_decision(id, *kind, *accepted, detail));
+    audit.add(3, named.collect());
     tx.commit().await.map_err(database(doing))?;
     Ok(audit)
 }
