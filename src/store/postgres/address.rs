@@ -10,7 +10,8 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use super::{failed, warn_once};
+use super::failure::failed;
+use super::warn_once;
 use crate::store::StoreError;
 
 /// Parameters that sqlx knows; `options[NAME]` too.

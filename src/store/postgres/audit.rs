@@ -6,8 +6,9 @@
 use sqlx::{Connection, Executor, PgConnection, Postgres, Transaction};
 
 use super::distributed::{self, Layout, Moment, Placements};
+use super::failure::failed;
+use super::rows;
 use super::session::Session;
-use super::{failed, read_levels};
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::audit::{Audit, Check, LIMIT, unreadable_decision};
 use crate::store::{ItemLevel, MOST_REPAIRED, StoreError};
@@ -356,7 +357,7 @@ pub(super) async fn repairable_levels(
 ) -> Result<Vec<ItemLevel>, StoreError> {
     let (mut transaction, placements) = begin(connection, layout, session).await?;
     let found = sqlx::query(MENDABLE).bind(i64::from(MOST_REPAIRED)).fetch_all(&mut *transaction).await;
-    let levels = read_levels(found)?;
+    let levels = rows::levels(found)?;
     end(transaction, placements).await?;
     Ok(levels)
 }

@@ -2,8 +2,8 @@
 //! set on it is in `session.rs`.
 //!
 //! Everything goes through [`with_connection`]. After an error a connection is used again only where nothing but the
-//! work it was for failed ([`keeps_session`]): one that began while the database was read-only stays so, one that met a
-//! full disk or a shutdown is of no more use, and the state of one that broke is unknown.
+//! work it was for failed ([`failure::keeps_session`]): one that began while the database was read-only stays so, one
+//! that met a full disk or a shutdown is of no more use, and the state of one that broke is unknown.
 //!
 //! # Silence
 //!
@@ -27,9 +27,10 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{PgConnection, Postgres};
 use tokio::time::Instant;
 
+use super::failure::{self, failed};
+use super::peers;
 use super::servers::Servers;
 use super::session::{STATEMENT_TIMEOUT, Session, silent};
-use super::{failed, peers};
 use crate::store::{PoolUse, StoreError};
 
 /// Longest silence of a server that was asked something. Longer than [`STATEMENT_TIMEOUT`], after which a living
@@ -130,31 +131,13 @@ pub(super) async fn with_connection<T>(
         return Err(failed("waiting for an answer")(silent(SILENCE_LIMIT)));
     };
     match &talked {
-        Err(error) if !keeps_session(error) => lease.close(),
+        Err(error) if !failure::keeps_session(error) => lease.close(),
         _ => lease.give_back(),
     }
-    if talked.as_ref().is_err_and(peers::waited_in_vain) {
+    if talked.as_ref().is_err_and(failure::waited_in_vain) {
         peers::end_stuck(&pool.session()).await;
     }
     talked
-}
-
-/// Whether a session is as good as before, once what failed is rolled back: nothing but the work itself was refused.
-/// Another session costs not only its opening: with each, the whole ledger is compared anew.
-pub(super) fn keeps_session(error: &StoreError) -> bool {
-    match error {
-        StoreError::Database { source: sqlx::Error::Database(refused), .. } => {
-            // A key or a constraint; serialisation; a deadlock. sqlx rolls back when it drops a transaction. Not a lock
-            // that was waited for in vain: where that is the gate's, the transaction had begun, and sqlx knows none.
-            refused.code().is_some_and(|code| code.starts_with("23") || matches!(&*code, "40001" | "40P01"))
-        }
-        StoreError::Reconnected
-        | StoreError::ConcurrentChange
-        | StoreError::PositionChanged { .. }
-        | StoreError::LedgerBehind { .. }
-        | StoreError::PreviousNotCommitted { .. } => true,
-        _ => false,
-    }
 }
 
 /// A connection out of the pool. Neither given back nor closed, it was left in the middle of an answer: then its socket

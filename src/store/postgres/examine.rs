@@ -3,18 +3,21 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
+use super::admin::MIGRATIONS;
 use super::connection::CLOSE_LIMIT;
 use super::distributed::{self, Layout};
-use super::{MIGRATIONS, PostgresStore, failed, gate, settings};
+use super::failure::failed;
+use super::{PostgresStore, followers, gate, settings};
 use crate::ledger::Stamp;
 use crate::store::examination::Deadline;
 use crate::store::{
-    Answer, ClockReading, ClusterFacts, ConnectionCounts, DatabaseFacts, Examination, LedgerAdmin as _,
-    LedgerHistory as _, LockHolder, MissingGrant, OVERDUE, PostgresFacts, Standbys, StoreError,
-    TransactionOwner, UsualSettings, WorkQueue as _, version,
+    Answer, ClockReading, ClusterFacts, ConnectionCounts, DatabaseFacts, Examination, Followers,
+    LedgerAdmin as _, LedgerExaminer, LedgerHistory as _, LockHolder, MissingGrant, OVERDUE, PostgresFacts,
+    Standbys, StoreError, TransactionOwner, UsualSettings, WorkQueue as _, version,
 };
 
 /// What a verifier's role must be allowed, beside reading: the same as docs/permissions.md, whose test would fail too.
@@ -39,20 +42,28 @@ const SEQUENCE: (&str, &str) = ("ledger_seq", "USAGE");
 /// How long after the first look for locks the second is, where it is needed. A batch takes milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// All of it. What only catalogues know is asked on one connection, since none of that waits for a lock; each table on
-/// one of its own, since it may be locked.
-pub(super) async fn examine(store: &PostgresStore, limit: Duration) -> Examination {
-    let deadline = Deadline::after(limit);
-    let (catalogues, usual, tables, writable, group, overdue) = tokio::join!(
-        catalogues(store, deadline),
-        deadline.wait("asking what is usual for the role", usual(store)),
-        deadline.wait("reading the ledger's version", tables(store)),
-        deadline.wait("asking whether the database can be written", store.check_writable()),
-        deadline.wait("reading whose ledger it is", store.group()),
-        deadline.wait("looking for overdue holds", store.overdue_holds(OVERDUE)),
-    );
-    let database = DatabaseFacts::Postgres(Box::new(PostgresFacts { usual, ..catalogues }));
-    Examination { tables, writable, group, overdue, database }
+#[async_trait]
+impl LedgerExaminer for PostgresStore {
+    /// What only catalogues know is asked on one connection, since none of that waits for a lock; each table on one of its
+    /// own, since it may be locked.
+    async fn examine(&self, limit: Duration) -> Examination {
+        let deadline = Deadline::after(limit);
+        let (catalogues, usual, tables, writable, group, overdue) = tokio::join!(
+            catalogues(self, deadline),
+            deadline.wait("asking what is usual for the role", usual(self)),
+            deadline.wait("reading the ledger's version", tables(self)),
+            deadline.wait("asking whether the database can be written", self.check_writable()),
+            deadline.wait("reading whose ledger it is", self.group()),
+            deadline.wait("looking for overdue holds", self.overdue_holds(OVERDUE)),
+        );
+        let database = DatabaseFacts::Postgres(Box::new(PostgresFacts { usual, ..catalogues }));
+        Examination { tables, writable, group, overdue, database }
+    }
+
+    async fn followers(&self) -> Result<Followers, StoreError> {
+        let layout = self.layout().await?;
+        self.with(async |connection| followers::read(connection, layout).await).await
+    }
 }
 
 async fn tables(store: &PostgresStore) -> Answer<()> {

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::distributed::{self, Layout};
-use super::failed;
+use super::failure::failed;
 use crate::store::examination::{FollowerRow, MOST_FOLLOWERS_LOOKED_AT};
 use crate::store::{Answer, Followers};
 

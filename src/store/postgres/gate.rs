@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use sqlx::{Executor as _, PgConnection};
 
-use super::failed;
+use super::failure::failed;
 use super::levels::{self, LevelRows};
 use crate::ledger::{Action, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Set};
 use crate::store::apply::UnknownItems;

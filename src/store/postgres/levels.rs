@@ -3,8 +3,9 @@
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::failure::failed;
+use super::rows;
 use super::rows::{Ctid, LevelColumns};
-use super::{failed, rows};
 use crate::ledger::{Changes, Item, Level, Limits, Map};
 use crate::store::{Advance, StoreError};
 

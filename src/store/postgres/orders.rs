@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::failed;
+use super::failure::failed;
 use super::rows::{PgStamp, damaged, item, item_columns};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, TopicPartition};
 use crate::store::{DueHold, MOST_LEASE, OverdueHolds, StoreError};

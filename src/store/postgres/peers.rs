@@ -10,22 +10,14 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 
+use super::failure::failed;
+use super::gate;
 use super::session::{APPLICATION_NAME, IDLE_TIMEOUT, STATEMENT_TIMEOUT, Session};
-use super::{failed, gate};
 use crate::causes;
 use crate::store::StoreError;
 
 /// Longest time for looking: it is only worth it where the database answers.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
-
-/// SQLSTATE `lock_not_available`.
-pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
-
-/// Whether this was a wait for a lock that took too long.
-pub(super) fn waited_in_vain(error: &StoreError) -> bool {
-    matches!(error, StoreError::Database { source: sqlx::Error::Database(database), .. }
-        if database.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
-}
 
 /// Ends them. On a connection of its own: a pool may have none left. What fails is looked at again after the next wait.
 pub(super) async fn end_stuck(session: &Session) {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::{failed, gate, rows};
+use super::failure::failed;
+use super::{gate, rows};
 use crate::ledger::{Seq, TopicId, TopicPartition};
 use crate::store::{Position, StoreError, first_place_of};
 

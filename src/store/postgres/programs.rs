@@ -2,7 +2,8 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::{failed, gate};
+use super::failure::failed;
+use super::gate;
 use crate::ledger::{HeldProgram, NextOffset, TopicPartition};
 use crate::store::StoreError;
 use crate::store::programs::{ProgramChange, program_change, with_change};

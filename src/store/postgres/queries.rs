@@ -8,8 +8,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row};
 
 use super::distributed::{self, Layout};
+use super::failure::failed;
 use super::rows::{self, PgStamp};
-use super::{PostgresStore, failed, orders, read};
+use super::{PostgresStore, orders, read};
 use crate::ledger::{CommandKey, Decision, Id, Item, Location, Map, Sku, Stamp};
 use crate::store::queries::Lives;
 use crate::store::{

@@ -15,8 +15,9 @@ use sqlx::{Connection, Executor, PgConnection, Postgres, Row};
 
 use super::connection::Pool;
 use super::distributed::{self, Layout, Moment, Placements};
+use super::failure::failed;
 use super::rows::{PgStamp, damaged};
-use super::{failed, gate, orders, programs, read_levels, rows};
+use super::{gate, orders, programs, rows};
 use crate::ledger::{
     CommandKey, CommandKind, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq,
     TopicId, TopicPartition,
@@ -362,7 +363,7 @@ pub(super) async fn levels_after(
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await;
-    read_levels(found)
+    rows::levels(found)
 }
 
 fn order_id(row: &PgRow) -> Result<Id, StoreError> {

@@ -24,8 +24,9 @@ use sqlx::Row as _;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::failure::failed;
 use super::rows::PgStamp;
-use super::{Connections, PostgresStore, failed};
+use super::{Connections, PostgresStore};
 use crate::ledger::{Id, Item, Location, Map, Sku, Stamp};
 use crate::store::{
     AsOf, DatedMovement, ItemLevel, LedgerAdmin as _, LedgerQueries, MovementCursor, OrderLife, StoreError,

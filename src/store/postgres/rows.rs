@@ -6,12 +6,12 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Row, Type};
 
-use super::{StoreError, failed};
+use super::failure::failed;
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, NextOffset, Offset, Seq,
     Sku, Source, Stamp, TopicId, TopicPartition,
 };
-use crate::store::Position;
+use crate::store::{ItemLevel, Position, StoreError};
 
 /// The columns of partitions, for `UNNEST`.
 pub(super) fn partition_columns<'a>(
@@ -108,6 +108,12 @@ pub(super) fn level(row: &PgRow) -> Result<(Item, Level), StoreError> {
         },
     };
     Ok((item(row)?, level))
+}
+
+/// The levels that were read.
+pub(super) fn levels(found: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<ItemLevel>, StoreError> {
+    let found = found.map_err(failed("reading the levels"))?;
+    found.iter().map(|row| level(row).map(|(item, level)| ItemLevel { item, level })).collect()
 }
 
 /// The item of a row's `sku` and `location`.

@@ -12,8 +12,9 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{Connection as _, PgConnection};
 
 use super::address::{Address, Wanted};
+use super::failure::failed;
+use super::plaintext;
 use super::session::{self, ACQUIRE_TIMEOUT, Session};
-use super::{failed, plaintext};
 use crate::store::StoreError;
 
 /// Longest wait for one of several servers: the next one may answer.

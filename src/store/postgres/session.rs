@@ -6,7 +6,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use super::{failed, settings};
+use super::failure::{self, failed};
+use super::settings;
 use crate::store::StoreError;
 
 /// Longest a statement may run: a batch takes milliseconds, so past this the server is in trouble and a retry is due.
@@ -178,7 +179,7 @@ pub(super) async fn reach(options: PgConnectOptions) -> Result<(Session, PgConne
     let _ = second.close().await;
     // Who does not say in time, lets two of our sessions wait for each other, and shares none.
     if shared.unwrap_or(false) {
-        return Err(pooled_by_transaction());
+        return Err(failure::pooled_by_transaction());
     }
     Ok((session, first))
 }
@@ -218,25 +219,6 @@ async fn text(connection: &mut PgConnection, query: &str) -> Result<String, sqlx
 
 /// SQLSTATE `protocol_violation`.
 const PROTOCOL_VIOLATION: &str = "08P01";
-
-/// Whether a prepared statement is not where it should be, or is where it should not: another session has it.
-pub(super) fn is_of_another_session(error: &sqlx::Error) -> bool {
-    // duplicate_prepared_statement, invalid_sql_statement_name
-    matches!(error, sqlx::Error::Database(refused) if matches!(refused.code().as_deref(), Some("42P05" | "26000")))
-}
-
-/// The refusal of a pooler that lends a session for a transaction or less.
-pub(super) fn pooled_by_transaction() -> StoreError {
-    StoreError::Unsuitable {
-        setting: "pool_mode of the connection pooler",
-        found: "transaction, or statement,".to_owned(),
-        needed: "session",
-        why: "time-outs and other settings of a session must hold for all that it does, and its prepared statements must \
-              be there",
-        repair: "In PgBouncer set pool_mode = session for this database or user, or let the database URL name PostgreSQL \
-                 itself",
-    }
-}
 
 /// A connection outside of any pool.
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {

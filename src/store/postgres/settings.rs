@@ -3,7 +3,7 @@
 
 use sqlx::PgConnection;
 
-use super::failed;
+use super::failure::failed;
 use crate::store::{StoreError, UnmetSetting};
 
 /// One thing that correctness rests on.

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, PgConnection, Postgres, Row, Transaction};
 
 use super::copy::CopyRows;
+use super::failure::failed;
 use super::levels::LevelRows;
 use super::rows::location_column;
-use super::{DECISIONS_KEY, broke, failed, gate, levels, orders, rows};
+use super::{gate, levels, orders, rows};
 use crate::ledger::{
     Changes, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Movement, NextOffset, OrderState, Seq,
     Sequenced, Stamp, TopicPartition,
@@ -17,12 +18,6 @@ use crate::ledger::{
 use crate::store::apply::{IdLookup, LedgerTx, UnknownItems};
 use crate::store::offline::OfflineTx;
 use crate::store::{Advance, CommandBatch, StoreError};
-
-/// Whether a batch was refused because one of its ids was decided before.
-pub(super) fn met_known_id(error: &StoreError) -> bool {
-    matches!(error, StoreError::Database { source: sqlx::Error::Database(database), .. }
-        if broke(&**database, DECISIONS_KEY))
-}
 
 /// Draws the batch's ledger sequences, and reads the decisions for which this holds.
 macro_rules! decisions_where {

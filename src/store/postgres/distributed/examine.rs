@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row as _};
 
-use super::super::failed;
+use super::super::failure::failed;
 use crate::ledger::Stamp;
 use crate::store::cluster::{ClusterFacts, IN_DOUBT_SECONDS, NodeFacts, NodeReading};
 use crate::store::{Answer, ClockReading};

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::super::failed;
+use super::super::failure::failed;
 use super::{Layout, TABLES, layout};
 use crate::store::StoreError;
 

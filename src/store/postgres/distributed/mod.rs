@@ -31,8 +31,6 @@ mod turn;
 mod tx;
 
 use sqlx::PgConnection;
-use sqlx::error::DatabaseError;
-use sqlx::postgres::PgDatabaseError;
 
 pub(super) use audit::{LINES, TAKEN};
 pub(super) use examine::examine;
@@ -42,7 +40,7 @@ pub(super) use reading::{SUMMARISE, followers, following, movements, take_due_ho
 pub(super) use turn::settle;
 pub(super) use tx::DistributedTx;
 
-use super::failed;
+use super::failure::failed;
 use crate::store::StoreError;
 
 /// Where the ledger's tables are.
@@ -62,19 +60,6 @@ const TABLES: [(&str, &str); 5] = [
     ("order_lines", "order_id"),
     ("holds", "order_id"),
 ];
-
-/// SQLSTATE `internal_error`, which Citus has for what a node's connection says when it breaks.
-const INTERNAL_ERROR: &str = "XX000";
-
-/// Whether a node, or the way to it, failed and not the work: the same again may pass when it is back.
-pub(super) fn is_of_node(error: &dyn DatabaseError) -> bool {
-    let Some(error) = error.try_downcast_ref::<PgDatabaseError>() else { return false };
-    error.code() == INTERNAL_ERROR
-        && (error.r#where().is_some_and(|context| context.contains("while executing command on "))
-            || ["failure on connection marked as essential", "could not connect to any active placements"]
-                .iter()
-                .any(|words| error.message().starts_with(words)))
-}
 
 /// Where this database has the ledger's tables; `None` where it has none.
 ///

@@ -8,8 +8,9 @@ use std::time::Duration;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::time::Instant;
 
+use super::super::failure::failed;
+use super::super::gate;
 use super::super::session::Session;
-use super::super::{failed, gate};
 use super::settle;
 use crate::store::StoreError;
 

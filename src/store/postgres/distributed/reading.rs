@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 
+use super::super::failure::failed;
 use super::super::queries::limit_column;
 use super::super::rows::{self, PgStamp};
-use super::super::{failed, gate, orders, read};
+use super::super::{gate, orders, read};
 use super::turn;
 use crate::ledger::{CommandKey, Decision, Item, Map};
 use crate::store::examination::{FollowerRow, MOST_FOLLOWERS_LOOKED_AT};

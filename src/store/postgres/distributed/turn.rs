@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection, Postgres, Transaction};
 
+use super::super::failure::failed;
+use super::super::gate;
 use super::super::session::Session;
-use super::super::{failed, gate};
 use crate::causes;
 use crate::store::StoreError;
 

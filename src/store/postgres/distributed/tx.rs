@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{PgConnection, Row as _};
 
+use super::super::failure::failed;
+use super::super::levels;
 use super::super::rows::{self, LevelColumns};
 use super::super::tx::{self, PostgresTx};
-use super::super::{failed, levels};
 use super::turn;
 use crate::ledger::{
     Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced, Stamp,
