@@ -301,7 +301,7 @@ ensure_kubernetes_validate() {
 
 # The program of the version that landed before this one, which it must run beside. Built once per machine from its
 # commit, beside a copy of what is compiled here already: most dependencies are the same.
-LAST_LANDED=299143bd4a4404b3d788fe0843c0190413ef2f56
+LAST_LANDED=ce6793a141f206dcea15849a82c11cb37197866e
 ensure_last_landed() {
   local cache work
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/last-landed-$LAST_LANDED
