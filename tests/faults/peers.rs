@@ -1,12 +1,11 @@
 //! Sides that are there and do nothing: a server that vanished without a word, an instance that was stopped.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::kafka::order;
-use crate::support::process::Verifier;
+use crate::support::process::{self, Verifier};
 use crate::support::proxy::{Act, Proxy, Wire};
 use crate::support::scene::Scene;
 use crate::support::wait;
@@ -77,14 +76,12 @@ fn an_instance_stopped_in_mid_copy_holds_up_the_others_for_a_bounded_time() {
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 10_000)]);
     // Stopped by the proxy that sees its COPY pass: the server waits for rows, and nothing is there to send them.
-    let (seen, process) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(0)));
+    let (seen, id) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(0)));
     let (_proxy, url) = proxy(&scene, {
-        let (seen, process) = (Arc::clone(&seen), Arc::clone(&process));
+        let (seen, id) = (Arc::clone(&seen), Arc::clone(&id));
         move |request| {
             if copies(request) && seen.fetch_add(1, Ordering::SeqCst) == 2 {
-                let id = process.load(Ordering::SeqCst).to_string();
-                let stopped = Command::new("kill").args(["-s", "STOP", &id]).status();
-                assert!(stopped.expect("kill can be run").success());
+                process::freeze(id.load(Ordering::SeqCst));
             }
             Act::Pass
         }
@@ -92,7 +89,7 @@ fn an_instance_stopped_in_mid_copy_holds_up_the_others_for_a_bounded_time() {
     let mut command = scene.command_without_database("a", &["--batch-max-orders", "50"]);
     command.env("STOCK_VERIFIER_DATABASE_URL", &url);
     let mut frozen = scene.launch(command, "frozen");
-    process.store(frozen.id(), Ordering::SeqCst);
+    id.store(frozen.id(), Ordering::SeqCst);
     orders(&scene, "o", 400);
     // Not in one of the two before, which pass.
     let third = || seen.load(Ordering::SeqCst) > 2;

@@ -14,6 +14,8 @@ const SHOWN_LINES: usize = 60;
 const STOPPING: [(&str, u32); 2] = [("TERM", 15), ("INT", 2)];
 /// Longest wait until it listens to them: it does moments after it said that it runs.
 const LISTENS_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait until a process that was sent STOP stands still.
+const STANDS_LIMIT: Duration = Duration::from_secs(30);
 
 /// The program, with none of the test's own settings in its environment.
 pub fn program() -> Command {
@@ -120,9 +122,10 @@ impl Verifier {
             let what = format!("{} listens to {signal}", self.name);
             wait::until(&what, LISTENS_LIMIT, || self.listens_to(*number));
         }
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &id]).status().expect("kill can be run");
-        assert!(sent.success(), "no {signal} for {}", self.name);
+        match signal {
+            "STOP" => freeze(self.child.id()),
+            _ => send(signal, self.child.id()),
+        }
     }
 
     /// Its exit status, if it has ended.
@@ -171,6 +174,32 @@ impl Verifier {
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
     }
+}
+
+/// Sends a process a signal by its name.
+#[track_caller]
+fn send(signal: &str, id: u32) {
+    let sent = Command::new("kill").args(["-s", signal, &id.to_string()]).status().expect("kill can be run");
+    assert!(sent.success(), "no {signal} for {id}");
+}
+
+/// Stops a process, and returns when nothing of it goes on: STOP reaches one thread first, and on a busy machine the
+/// others go on until that one runs, in which time a batch is written to its end.
+#[track_caller]
+pub fn freeze(id: u32) {
+    send("STOP", id);
+    wait::until(&format!("{id} stands still"), STANDS_LIMIT, || stands_still(id));
+}
+
+/// Whether each thread of a process is stopped.
+fn stands_still(id: u32) -> bool {
+    let threads =
+        std::fs::read_dir(format!("/proc/{id}/task")).expect("Linux lists the threads of each process");
+    threads.flatten().all(|thread| {
+        // One that ended meanwhile does nothing.
+        let Ok(status) = std::fs::read_to_string(thread.path().join("status")) else { return true };
+        field(&status, "State:").starts_with('T')
+    })
 }
 
 /// A field of what the kernel says of a process.
