@@ -21,7 +21,7 @@ lint: ## what rustfmt and clippy find; warnings are errors
 	cargo clippy --release --all-targets -- -D warnings
 
 unit: ## the tests of the pure parts, seconds
-	cargo test --release --lib
+	cargo tests --lib
 
 test: ## all that needs real Kafka and PostgreSQL; a part of it: make test ONLY=pipeline::
 	tests/run $(ONLY)

@@ -2,10 +2,10 @@
 //! soon, and none takes more memory than it may.
 //!
 //! ```sh
-//! cargo test --release --test fuzz                      # some seconds, as in every run of the tests
-//! FUZZ_SECONDS=60 cargo test --release --test fuzz      # as CI does
-//! FUZZ_SECONDS=3600 cargo test --release --test fuzz    # by hand, before a release
-//! FUZZ_SEED=7 cargo test --release --test fuzz          # the same inputs once more
+//! cargo tests --test fuzz                      # some seconds, as in every run of the tests
+//! FUZZ_SECONDS=60 cargo tests --test fuzz      # as CI does
+//! FUZZ_SECONDS=3600 cargo tests --test fuzz    # by hand, before a release
+//! FUZZ_SEED=7 cargo tests --test fuzz          # the same inputs once more
 //! ```
 //!
 //! It runs on the stable compiler. cargo-fuzz wants a nightly one and all of the program built once more with sanitizers,
