@@ -54,7 +54,7 @@ use crate::kafka::order_producer::{DELIVERY_LIMIT, OrderProducer};
 use crate::store::Store;
 
 /// Longest that orders being let in are waited for when a gate stops: none takes longer than its delivery.
-const STOP_LIMIT: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 2);
+pub const STOP_LIMIT: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 2);
 /// What readiness calls the cache.
 const REDIS: &str = "redis";
 

@@ -44,6 +44,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use answer::AS_OF;
 pub(crate) use answer::id_schema;
+pub use bounds::STOP_LIMIT;
 pub use health::Stopped;
 pub use level_cache::LevelCache;
 pub use live::{AskMembers, Live, Member};

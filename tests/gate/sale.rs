@@ -188,10 +188,11 @@ impl Shopper {
             let (line, _) = log.split_once(SAID)?.1.split_once('\n')?;
             Some(line.trim().to_owned())
         });
-        Self::new(&address)
+        Self::at(&address)
     }
 
-    fn new(address: &str) -> Self {
+    /// Who asks the gate at this address.
+    pub fn at(address: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(SOON))
