@@ -329,6 +329,30 @@ fn a_gate_is_told_what_is_its_own_and_else_what_the_verifier_is_told() {
 }
 
 #[test]
+#[ignore = "needs Helm and Python: tests/run --all"]
+fn numbers_are_passed_on_as_they_are_written() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let values = "kafka: {brokers: 'kafka:9092', properties: {fetch.message.max.bytes: 2000000}}\n\
+                  database: {url: 'postgres://stock@db/stock'}\n\
+                  settings: {remembered-ids: 1000000, max-lag: 0.5, workers: 2, batch-max-age: 5ms}\n\
+                  keda: {enabled: true, metadata: {activationLagThreshold: 3000000}}\n";
+    std::fs::write(file.path(), values).expect("written");
+    let documents = documents(&rendered(&["--values", file.path().to_str().expect("UTF-8")]));
+    let verifier = of_kind(&documents, "StatefulSet");
+    for (name, value) in [
+        ("PROPERTY", "fetch.message.max.bytes=2000000"),
+        ("REMEMBERED_IDS", "1000000"),
+        ("MAX_LAG", "0.5"),
+        ("WORKERS", "2"),
+        ("BATCH_MAX_AGE", "5ms"),
+    ] {
+        assert_eq!(variable(verifier, &format!("STOCK_VERIFIER_{name}")), value);
+    }
+    let trigger = &of_kind(&documents, "ScaledObject")["spec"]["triggers"][0];
+    assert_eq!(trigger["metadata"]["activationLagThreshold"], "3000000");
+}
+
+#[test]
 #[ignore = "needs Helm: tests/run --all"]
 fn values_that_are_wrong_or_would_show_a_secret_are_refused() {
     let least = values()[0].to_str().expect("UTF-8").to_owned();

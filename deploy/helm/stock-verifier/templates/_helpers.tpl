@@ -33,6 +33,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.serviceAccount.create }}{{ default (include "stock-verifier.name" .) .Values.serviceAccount.name }}{{ else }}{{ default "default" .Values.serviceAccount.name }}{{ end }}
 {{- end }}
 
+{{/* A value as it was written. Helm reads every number as a float, and would say 1e+06 of a million. */}}
+{{- define "stock-verifier.plain" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "stock-verifier.image" -}}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end }}
@@ -106,7 +111,7 @@ topologySpreadConstraints:
 - name: STOCK_VERIFIER_PROPERTY
   value: |-
     {{- range $name, $value := .properties }}
-    {{ $name }}={{ $value }}
+    {{ $name }}={{ include "stock-verifier.plain" $value }}
     {{- end }}
 {{- end }}
 {{- if .readUrls }}
@@ -119,7 +124,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 {{- range $name, $value := .settings }}
-- {name: STOCK_VERIFIER_{{ $name | replace "-" "_" | upper }}, value: {{ $value | quote }}}
+- {name: STOCK_VERIFIER_{{ $name | replace "-" "_" | upper }}, value: {{ include "stock-verifier.plain" $value | quote }}}
 {{- end }}
 {{- end }}
 
