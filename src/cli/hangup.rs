@@ -1,14 +1,15 @@
-//! What `run` does at a SIGHUP: it reads again what may change while it runs.
+//! What `run` and `gate` do at a SIGHUP: they read again what may change while they run.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::reads::Rereads;
 use super::{log, settings_again};
 use crate::causes;
-use crate::config::{DatabaseArgs, HttpArgs, KafkaArgs};
+use crate::config::{DatabaseArgs, HttpArgs, KafkaArgs, RedisArgs};
 use crate::kafka::set_password;
 use crate::store::Store;
 
@@ -19,6 +20,13 @@ pub(super) struct Hangup {
     pub(super) http: HttpArgs,
     pub(super) store: Arc<dyn Store>,
     pub(super) reads: Option<Rereads>,
+    pub(super) redis: Option<RedisAgain>,
+}
+
+/// The password of Redis, and how it is changed.
+pub(super) struct RedisAgain {
+    pub(super) args: RedisArgs,
+    pub(super) change: Box<dyn Fn(&SecretString) -> Result<()> + Send + Sync>,
 }
 
 /// Hears SIGHUP from here on, instead of ending by it.
@@ -37,6 +45,7 @@ impl Hangup {
             say("the password of the database", self.database());
             say("the token of HTTP", self.token());
             say("the password of Kafka", self.kafka());
+            say("the password of Redis", self.redis());
             tracing::info!("read again at SIGHUP: the log's level and the password files");
         }
     }
@@ -60,6 +69,11 @@ impl Hangup {
 
     fn kafka(&self) -> Result<()> {
         self.kafka.password()?.map_or(Ok(()), |password| set_password(&self.kafka, &password))
+    }
+
+    fn redis(&self) -> Result<()> {
+        let Some(RedisAgain { args, change }) = &self.redis else { return Ok(()) };
+        args.password()?.map_or(Ok(()), |password| change(&password))
     }
 }
 

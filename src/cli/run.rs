@@ -171,6 +171,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         http: args.http,
         store: store.clone(),
         reads: reads.as_ref().map(Reads::rereads),
+        redis: None,
     };
     tokio::spawn(hangup.run(hangups));
     let ended = pipeline::run(settings, ledger, stopped.clone(), observed.clone(), stop).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use redis::aio::ConnectionManager;
 use redis::{FromRedisValue, Value};
+use secrecy::SecretString;
 
 use super::answers::{Answer, read_admission};
 use super::connection::RedisConnection;
@@ -65,6 +66,14 @@ impl RedisCache {
             prefix: settings.prefix.as_str().into(),
             remember_ms: u64::try_from(settings.remember.as_millis()).unwrap_or(u64::MAX).max(1),
         })
+    }
+
+    /// Connects with this password from here on.
+    ///
+    /// # Errors
+    /// When no connection can be made ready.
+    pub fn set_password(&self, password: &SecretString) -> Result<(), CacheError> {
+        self.connection.set_password(password)
     }
 
     /// A connection to send a command of one's own on.

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{ErrorKind, FromRedisValue, IntoConnectionInfo as _, ParsingError, RedisError, ServerErrorKind};
+use redis::{
+    ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo as _, ParsingError, RedisError,
+    ServerErrorKind,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// Longest wait for an answer of Redis: above it Redis is away, and a buyer waits.
@@ -66,6 +69,11 @@ impl Connected {
     }
 }
 
+fn with_password(info: ConnectionInfo, password: &SecretString) -> ConnectionInfo {
+    let redis = info.redis_settings().clone().set_password(password.expose_secret());
+    info.set_redis_settings(redis)
+}
+
 /// A connection; clones share it. What fails is told at once, and the next call connects anew.
 #[derive(Clone)]
 pub(super) struct RedisConnection(Arc<Mutex<Connected>>);
@@ -78,11 +86,21 @@ impl RedisConnection {
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, CacheError> {
         let mut info = settings.url.expose_secret().into_connection_info()?;
         if let Some(password) = &settings.password {
-            let redis = info.redis_settings().clone().set_password(password.expose_secret());
-            info = info.set_redis_settings(redis);
+            info = with_password(info, password);
         }
         let connected = Connected::new(redis::Client::open(info)?)?;
         Ok(Self(Arc::new(Mutex::new(connected))))
+    }
+
+    /// Connects with this password from here on; what is under way ends on the connection it began on.
+    ///
+    /// # Errors
+    /// When no connection can be made ready.
+    pub(super) fn set_password(&self, password: &SecretString) -> Result<(), CacheError> {
+        let mut connected = self.connected();
+        let info = connected.client.get_connection_info().clone();
+        *connected = Connected::new(redis::Client::open(with_password(info, password))?)?;
+        Ok(())
     }
 
     /// It, to send a command on.

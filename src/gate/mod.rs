@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -106,6 +107,7 @@ fn ping(cache: RedisCache) -> Probe {
 /// A gate that runs.
 pub struct Gate {
     server: Server,
+    cache: RedisCache,
     stop: CancellationToken,
     entering: TaskTracker,
     tasks: TaskTracker,
@@ -192,7 +194,7 @@ impl Gate {
         tasks.spawn(door::note_sent(cache.clone(), noted));
         tasks.spawn(filling.run(stop.clone()));
         tasks.spawn(level_reads::run(cache.clone(), store.clone(), wanted, stop.clone()));
-        tasks.spawn(level_reads::go_round(cache, store, observer, stop.clone()));
+        tasks.spawn(level_reads::go_round(cache.clone(), store, observer, stop.clone()));
         tasks.spawn(endings.run(stop.clone()));
         tasks.spawn({
             let stop = stop.clone();
@@ -203,7 +205,7 @@ impl Gate {
                 }
             }
         });
-        Ok(Self { server, stop, entering, tasks })
+        Ok(Self { server, cache, stop, entering, tasks })
     }
 
     /// Where it listens.
@@ -215,6 +217,12 @@ impl Gate {
     /// How the token is changed that requests must bring.
     pub fn change_token(&self) -> impl Fn(Token) + Send + Sync + 'static {
         self.server.change_token()
+    }
+
+    /// How the password of Redis is changed. It fails when no connection can be made ready.
+    pub fn change_redis_password(&self) -> impl Fn(&SecretString) -> Result<()> + Send + Sync + 'static {
+        let cache = self.cache.clone();
+        move |password| Ok(cache.set_password(password)?)
     }
 
     /// Finishes what is under way, within a bound.

@@ -111,3 +111,29 @@ fn a_sentinel_is_refused_with_what_to_name_instead() {
     let status = refused.wait(SOON);
     assert!(!status.success() && refused.log().contains("this is a Sentinel"), "{}", refused.log());
 }
+
+#[test]
+fn a_new_password_of_redis_is_used_after_a_sighup() {
+    let mut sale = Sale::new(&[("MUG", 10)]);
+    let file = sale.scene.file("redis-password");
+    let set = |sale: &Sale, password: &str| {
+        let given = format!(">{password}");
+        let words = ["ACL", "SETUSER", "gate", "on", "resetpass", &given, "~*", "&*", "+@all"];
+        assert_eq!(sale.redis.command(&words).as_deref(), Some("OK"));
+        std::fs::write(&file, password).expect("written");
+    };
+    set(&sale, "first");
+    sale.redis_url = format!("redis://gate@{}/", sale.redis.address());
+    let (mut gate, shopper) = sale.gate("gate", &["--redis-password-file", file.to_str().expect("UTF-8")]);
+    assert_eq!(shopper.order(&order(&fresh(), &[("MUG", 1)])).status, 202);
+
+    set(&sale, "second");
+    gate.signal("HUP");
+    gate.said("read again at SIGHUP", SOON);
+    // Every connection from here on needs the new password.
+    assert!(sale.redis.command(&["CLIENT", "KILL", "USER", "gate"]).is_some());
+    wait::until("it connects with the new password", SOON, || {
+        shopper.order(&order(&fresh(), &[("MUG", 1)])).status == 202
+    });
+    gate.stop();
+}

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use self::sale::SaleCommand;
-use super::hangup::{self, Hangup};
+use super::hangup::{self, Hangup, RedisAgain};
 use super::reads::{Rereads, Source};
 use super::run::stop_on_signal;
 use super::signals::Signals;
@@ -171,6 +171,7 @@ async fn let_in(args: RunArgs) -> Result<ExitCode> {
         http: args.http,
         store: store.clone(),
         reads: Some(rereads),
+        redis: Some(RedisAgain { args: args.redis, change: Box::new(gate.change_redis_password()) }),
     };
     tokio::spawn(hangup.run(hangups));
     let failed = tokio::select! {
