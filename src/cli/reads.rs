@@ -13,7 +13,7 @@ use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
 use crate::event::{TraceContext, read_level};
 use crate::http::{self, Api, AskMembers, LevelCache, Live, Member, Server, Token};
 use crate::kafka::following::topic::{Told, TopicFollower};
-use crate::kafka::groups::GroupMember;
+use crate::kafka::groups::MemberDescription;
 use crate::kafka::probe::{members, probe};
 use crate::ledger::Stamp;
 use crate::observe::{CONTENT_TYPE, Observed, Traces};
@@ -199,7 +199,7 @@ fn ask_members(settings: &Settings) -> Result<AskMembers> {
     Ok(Box::new(move || {
         let members = ask();
         Box::pin(async move {
-            let shown = |member: GroupMember| Member {
+            let shown = |member: MemberDescription| Member {
                 client_id: member.client_id,
                 host: member.host,
                 partitions: member

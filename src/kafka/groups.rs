@@ -21,14 +21,14 @@ pub struct GroupDescription {
     /// What Kafka calls its state.
     pub state: String,
     /// Who is in it.
-    pub members: Vec<GroupMember>,
+    pub members: Vec<MemberDescription>,
     /// What this user may do with it; `None` where Kafka does not say.
     pub operations: Option<Operations>,
 }
 
 /// Who is in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupMember {
+pub struct MemberDescription {
     /// What it calls itself.
     pub client_id: String,
     /// Where it comes from.
@@ -118,7 +118,7 @@ unsafe fn read(
 ///
 /// # Safety
 /// `member` is a description in a result that lives as long as this call.
-unsafe fn read_member(member: *const native::rd_kafka_MemberDescription_t) -> GroupMember {
+unsafe fn read_member(member: *const native::rd_kafka_MemberDescription_t) -> MemberDescription {
     // SAFETY: the description lives, and with it its texts and its assignment, whose list has as many elements as it says.
     unsafe {
         let mut given: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
@@ -133,7 +133,7 @@ unsafe fn read_member(member: *const native::rd_kafka_MemberDescription_t) -> Gr
                 }
             }
         }
-        GroupMember {
+        MemberDescription {
             client_id: text(native::rd_kafka_MemberDescription_client_id(member)),
             host: text(native::rd_kafka_MemberDescription_host(member)),
             partitions: given,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 
 use super::asker::Asker;
-use super::groups::GroupMember;
+use super::groups::MemberDescription;
 use crate::config::KafkaArgs;
 
 /// The client id that asks whether it answers.
@@ -37,7 +37,7 @@ pub fn probe(
 const MEMBERS_CLIENT_ID: &str = "stock-verifier-members";
 
 /// Who is in a group, once Kafka answers.
-pub type MembersAnswer = Pin<Box<dyn Future<Output = Result<Vec<GroupMember>>> + Send>>;
+pub type MembersAnswer = Pin<Box<dyn Future<Output = Result<Vec<MemberDescription>>> + Send>>;
 
 /// Asks each time it is called who is in this group, and which partitions each has.
 ///

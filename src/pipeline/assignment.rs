@@ -26,7 +26,7 @@ const POSTPONED_SAY: Duration = Duration::from_secs(5);
 
 /// A partition being read.
 #[derive(Debug)]
-struct Reading {
+struct ReadPartition {
     at: TopicPartition,
     generation: Generation,
     /// The least epoch of its records.
@@ -45,7 +45,7 @@ pub(super) struct Assignment<M> {
     level_changes: LevelChanges,
     assigned: Vec<TopicPartition>,
     /// Those of them that are read.
-    reading: Vec<Reading>,
+    reading: Vec<ReadPartition>,
     /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
     topics: HashMap<Arc<str>, Option<TopicId>>,
     /// Which programs read the records of what was begun.
@@ -123,7 +123,7 @@ impl<M: GroupMember> Assignment<M> {
     pub(super) fn admit(&mut self, fetched: &FetchedRecord) -> Option<Slice> {
         let source = &fetched.record.source;
         // The number first: comparing texts for each record would be work for nothing.
-        let is_of = |reading: &&mut Reading| {
+        let is_of = |reading: &&mut ReadPartition| {
             reading.at.partition == source.at.partition && reading.at.topic == source.at.topic
         };
         let reading = self.reading.iter_mut().find(is_of)?;
@@ -277,6 +277,6 @@ impl<M: GroupMember> Assignment<M> {
         let known = Known { topic_id, applied: start.ledger, published: start.from };
         self.progress.begin(&at, known);
         let generation = self.ownership.begin(&at);
-        self.reading.push(Reading { at, generation, epoch, expected: start.ledger });
+        self.reading.push(ReadPartition { at, generation, epoch, expected: start.ledger });
     }
 }

@@ -81,7 +81,7 @@ impl Gathering {
         Self { bounds, slices: Vec::new(), items: Vec::new(), bytes: 0, since: None }
     }
 
-    /// Adds a record read at `now`; the slice is the stretch of owning it was read under.
+    /// Adds a record read at `now`; its slice says which range of its partition it is of.
     pub fn push(&mut self, item: ReadRecord, bytes: usize, slice: Slice, now: Instant) {
         self.since.get_or_insert(now);
         self.bytes += bytes;

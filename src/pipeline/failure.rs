@@ -5,7 +5,7 @@ use crate::ledger::TopicPartition;
 use crate::mapping::NotCompiled;
 use crate::store::StoreError;
 
-use super::recovery::Refusal;
+use super::recovery::UnsafeStart;
 
 /// Why partitions could not be taken over, or a batch not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Failure {
         at: TopicPartition,
         /// Why.
         #[source]
-        refusal: Refusal,
+        why: UnsafeStart,
     },
     /// A topic that commands come by is gone.
     #[error(

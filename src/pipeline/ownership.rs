@@ -11,7 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::ledger::TopicPartition;
 
-/// One stretch of owning a partition. A partition that is lost, or read again
+/// A range of a partition that is owned, and read without a break. A partition that is lost, or read again
 /// from an earlier offset, gets a new one; what was read under the old one is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);

@@ -43,9 +43,9 @@ pub struct Start {
     pub set_position: bool,
 }
 
-/// Why not to begin.
+/// Why not to begin: going on could lose or repeat a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UnsafeStart {
     /// The database went back in time, or it is another one.
     #[error(
         "Kafka has committed offset {committed}, but the ledger is only at {}: the database went back in time \
@@ -106,8 +106,8 @@ impl std::fmt::Display for Shown {
 /// Decides where to begin.
 ///
 /// # Errors
-/// [`Refusal`] when going on could lose or repeat a result.
-pub fn start_offset(positions: KnownOffsets, accept_data_loss: bool) -> Result<Start, Refusal> {
+/// [`UnsafeStart`] when going on could lose or repeat a result.
+pub fn start_offset(positions: KnownOffsets, accept_data_loss: bool) -> Result<Start, UnsafeStart> {
     let KnownOffsets { committed, ledger, published, low, high, replaced } = positions;
     if replaced {
         // What the group committed may be of either topic: Kafka forgets offsets with their topic, but not those that
@@ -115,14 +115,14 @@ pub fn start_offset(positions: KnownOffsets, accept_data_loss: bool) -> Result<S
         return if accept_data_loss {
             Ok(Start { from: low, ledger: low, set_position: true })
         } else {
-            Err(Refusal::TopicReplaced { ledger, low, high })
+            Err(UnsafeStart::TopicReplaced { ledger, low, high })
         };
     }
     let (from, expected) = match (committed, ledger) {
         (Some(committed), Some(ledger)) if committed <= ledger => (committed, ledger),
         // A group that committed the very beginning has published nothing.
         (Some(NextOffset(0)), None) => (NextOffset(0), NextOffset(0)),
-        (Some(committed), _) => return Err(Refusal::LedgerBehind { committed, ledger }),
+        (Some(committed), _) => return Err(UnsafeStart::LedgerBehind { committed, ledger }),
         // The group's offsets are gone. Publishing twice is better than never: whoever reads drops repeated ids.
         (None, Some(ledger)) => (published.map_or(ledger, |published| published.min(ledger)), ledger),
         (None, None) => (low, low),
@@ -131,7 +131,7 @@ pub fn start_offset(positions: KnownOffsets, accept_data_loss: bool) -> Result<S
     if (low..=high).contains(&from) {
         Ok(Start { from, ledger: expected, set_position })
     } else if !accept_data_loss {
-        Err(Refusal::OutOfRange { from, low, high })
+        Err(UnsafeStart::OutOfRange { from, low, high })
     } else if from < low && low <= expected {
         // What is gone was decided already; only its result may be lost.
         Ok(Start { from: low, ledger: expected, set_position })
@@ -178,15 +178,15 @@ mod tests {
     #[test]
     fn a_ledger_behind_is_refused_even_when_data_loss_is_accepted() {
         for accept in [false, true] {
-            let refusal = start_offset(at(Some(51), Some(50)), accept).unwrap_err();
-            assert!(matches!(refusal, Refusal::LedgerBehind { .. }));
+            let why = start_offset(at(Some(51), Some(50)), accept).unwrap_err();
+            assert!(matches!(why, UnsafeStart::LedgerBehind { .. }));
         }
     }
 
     #[test]
     fn a_ledger_that_never_saw_a_committed_partition_is_refused() {
-        let refusal = start_offset(at(Some(51), None), false).unwrap_err();
-        assert!(refusal.to_string().contains("no position at all"), "{refusal}");
+        let why = start_offset(at(Some(51), None), false).unwrap_err();
+        assert!(why.to_string().contains("no position at all"), "{why}");
     }
 
     #[test]
@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn deleted_records_need_accepted_data_loss() {
-        let refusal = start_offset(at(Some(5), Some(5)), false).unwrap_err();
-        assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
+        let why = start_offset(at(Some(5), Some(5)), false).unwrap_err();
+        assert!(why.to_string().contains("--accept-data-loss"), "{why}");
         assert_eq!(start_offset(at(Some(5), Some(5)), true), Ok(start(10, 10, true)));
     }
 
@@ -228,9 +228,9 @@ mod tests {
         for committed in [None, Some(0), Some(5), Some(50), Some(51), Some(500)] {
             for ledger in [None, Some(0), Some(5), Some(10), Some(50), Some(100), Some(500)] {
                 let positions = replaced(committed, ledger);
-                let refusal = start_offset(positions, false).unwrap_err();
-                assert!(matches!(refusal, Refusal::TopicReplaced { .. }), "{positions:?}: {refusal}");
-                assert!(refusal.to_string().contains("--accept-data-loss"), "{refusal}");
+                let why = start_offset(positions, false).unwrap_err();
+                assert!(matches!(why, UnsafeStart::TopicReplaced { .. }), "{positions:?}: {why}");
+                assert!(why.to_string().contains("--accept-data-loss"), "{why}");
                 // And then all of it is new, whatever of the old one was decided or committed.
                 assert_eq!(start_offset(positions, true), Ok(start(10, 10, true)), "{positions:?}");
             }
@@ -239,8 +239,8 @@ mod tests {
 
     #[test]
     fn a_topic_made_anew_that_is_too_short_is_noticed_without_an_id_too() {
-        let refusal = start_offset(at(Some(500), Some(500)), false).unwrap_err();
-        assert!(refusal.to_string().contains("made anew"), "{refusal}");
+        let why = start_offset(at(Some(500), Some(500)), false).unwrap_err();
+        assert!(why.to_string().contains("made anew"), "{why}");
         assert_eq!(start_offset(at(Some(500), Some(500)), true), Ok(start(10, 10, true)));
     }
 }

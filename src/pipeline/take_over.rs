@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::failure::Failure;
 use super::ownership::Ownership;
 use super::ports::GroupMember;
-use super::recovery::{self, KnownOffsets, Refusal, Start};
+use super::recovery::{self, KnownOffsets, Start, UnsafeStart};
 use crate::kafka;
 use crate::kafka::consumer::{JoinedAnew, Watermarks};
 use crate::kafka::topic_ids::Described;
@@ -108,18 +108,18 @@ impl TakeOver {
                     self.ownership.stopped().resume(&at);
                     begun.push(Begun { at, start, known, topic_id: topic_id.cloned() });
                 }
-                Err(refusal @ Refusal::LedgerBehind { .. }) => {
-                    return Err(Failure::Refused { at, refusal });
+                Err(why @ UnsafeStart::LedgerBehind { .. }) => {
+                    return Err(Failure::Refused { at, why });
                 }
-                Err(refusal @ Refusal::OutOfRange { .. }) => {
-                    tracing::error!(partition = %at, "stopped: {refusal}");
-                    self.ownership.stopped().stop_for_now(&at, refusal.to_string());
+                Err(why @ UnsafeStart::OutOfRange { .. }) => {
+                    tracing::error!(partition = %at, "stopped: {why}");
+                    self.ownership.stopped().stop_for_now(&at, why.to_string());
                 }
-                Err(refusal @ Refusal::TopicReplaced { .. }) => {
+                Err(why @ UnsafeStart::TopicReplaced { .. }) => {
                     let was = ledger.get(&at).and_then(|was| was.topic_id.as_ref()).map(TopicId::as_str);
                     let now = topic_id.map(TopicId::as_str);
-                    tracing::error!(partition = %at, was, now, "stopped: {refusal}");
-                    self.ownership.stopped().stop_for_now(&at, refusal.to_string());
+                    tracing::error!(partition = %at, was, now, "stopped: {why}");
+                    self.ownership.stopped().stop_for_now(&at, why.to_string());
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::config::TopicArgs;
 use crate::kafka::Operation;
 use crate::kafka::admin::Lag;
 use crate::kafka::examiner::LogOffsets;
-use crate::kafka::groups::{GroupDescription, GroupMember};
+use crate::kafka::groups::{GroupDescription, MemberDescription};
 use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::Position;
@@ -131,7 +131,7 @@ fn members(found: &Answer<GroupDescription>, group: &str) -> Finding {
 }
 
 /// A client id that is in use on several hosts, and those. Workers of one instance share one.
-fn shared_name(members: &[GroupMember]) -> Option<(&str, String)> {
+fn shared_name(members: &[MemberDescription]) -> Option<(&str, String)> {
     let mut hosts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for member in members {
         hosts.entry(&member.client_id).or_default().insert(&member.host);
@@ -428,7 +428,7 @@ mod tests {
     use crate::ledger::TopicId;
 
     fn group(name: &str, client_id: &str, topic: &str) -> GroupDescription {
-        let member = GroupMember {
+        let member = MemberDescription {
             client_id: client_id.to_owned(),
             host: "/10.0.0.1".to_owned(),
             partitions: BTreeMap::from([(topic.to_owned(), BTreeSet::from([0]))]),
