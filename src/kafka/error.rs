@@ -3,7 +3,6 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::admin_request::NoAnswer;
-use super::consumer::JoinedAnew;
 
 /// What was asked of Kafka, and why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +48,14 @@ impl From<JoinedAnew> for Error {
         Self { what: "cannot go on as this member of the group".to_owned(), cause: why.into() }
     }
 }
+
+/// The group gave this member up, and it joined anew. librdkafka (2.12, `JoinGroup` answered by `UNKNOWN_MEMBER_ID`) keeps
+/// the partitions it had, and so may the group; but another instance had them in between.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the group had given this member up, and has it as another now: its partitions may have been another's meanwhile"
+)]
+pub struct JoinedAnew;
 
 /// Says what was being done when it failed.
 pub(super) trait Doing<T> {

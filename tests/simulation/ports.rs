@@ -175,7 +175,7 @@ impl GroupMember for Member {
     fn name(&self) -> Result<u64, NotSpeaking> {
         let member = self.world.lock().member;
         if !self.was_taken_as(&member.to_string()) {
-            return Err(kafka::consumer::JoinedAnew.into());
+            return Err(kafka::JoinedAnew.into());
         }
         Ok(member)
     }

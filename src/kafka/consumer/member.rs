@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMe
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::context::Context;
-use crate::kafka::error::{Doing as _, Error};
+use crate::kafka::error::{Doing as _, Error, JoinedAnew};
 use crate::kafka::member_id::member_id;
 use crate::kafka::offsets::{CommittedOffsets, list, list_at, partitions};
 use crate::kafka::topic_ids::{Described, describe};
@@ -34,14 +34,6 @@ pub struct Watermarks {
     /// Its end.
     pub high: NextOffset,
 }
-
-/// The group gave this member up, and it joined anew. librdkafka (2.12, `JoinGroup` answered by `UNKNOWN_MEMBER_ID`) keeps
-/// the partitions it had, and so may the group; but another instance had them in between.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the group had given this member up, and has it as another now: its partitions may have been another's meanwhile"
-)]
-pub struct JoinedAnew;
 
 /// A member of the group, for whoever decides what becomes of its partitions.
 #[derive(Clone, Copy)]

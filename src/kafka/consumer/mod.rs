@@ -19,7 +19,7 @@ use self::config::make_static;
 pub use self::config::{Role, client_id, consumer_config};
 use self::context::Context;
 pub use self::context::{Assigned, LogEnd, Notice, Revoked, StartOffsets};
-pub use self::member::{JoinedAnew, Member, MemberName, NotSpeaking, Watermarks};
+pub use self::member::{Member, MemberName, NotSpeaking, Watermarks};
 pub use self::polling::{FetchedRecord, Incoming, Memberships};
 use super::password::WithPassword;
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
