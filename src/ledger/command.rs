@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Decision, HoldSeconds, Id, Item, Limits, Location, MAX_QUANTITY, Quantity, Reason};
+use super::{HoldSeconds, Id, Item, Limits, Location, MAX_QUANTITY, Quantity, Reason};
 
 /// What a command is about. Its number is stored: never reuse or change one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -343,13 +343,6 @@ impl Command {
     #[must_use]
     pub fn refused_before(self, value: &[u8]) -> Self {
         Self { refused_as: Some(Digest::of_invalid(value)), ..self }
-    }
-
-    /// Whether this decision is of the same content: made of it as it is read now, or a refusal of this very value by a
-    /// version that did not read it yet.
-    #[must_use]
-    pub fn is_of(&self, decision: &Decision) -> bool {
-        self.digest == decision.digest || self.refused_as == Some(decision.digest)
     }
 
     /// Pieces that came in.

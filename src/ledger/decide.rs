@@ -151,7 +151,7 @@ pub(super) fn order_state(created: &Decision) -> OrderState {
 fn meet_again(first: &Arc<Decision>, request: &Request) -> Outcome {
     if first.source.is_some() && first.source == request.source {
         Outcome::Republished(Arc::clone(first))
-    } else if request.command.is_of(first) {
+    } else if first.is_of(&request.command) {
         Outcome::Repeated
     } else {
         Outcome::Conflict { first: first.source.clone() }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AcceptedLine, Adjusted, CommandKey, CommandKind, Confirmed, Digest, Extended, GivenBack, Id, Item,
-    OrderTaken, Reason, Rejected, ReturnedLine, Source, TopicPartition,
+    AcceptedLine, Adjusted, Command, CommandKey, CommandKind, Confirmed, Digest, Extended, GivenBack, Id,
+    Item, OrderTaken, Reason, Rejected, ReturnedLine, Source, TopicPartition,
 };
 
 /// A ledger sequence: where a decision stands in the ledger's order.
@@ -103,6 +103,13 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Whether it is of this command's content: made of it as it is read now, or a refusal of this very value by a version
+    /// that did not read it yet.
+    #[must_use]
+    pub fn is_of(&self, command: &Command) -> bool {
+        self.digest == command.digest || command.refused_as == Some(self.digest)
+    }
+
     /// The lines of an accepted order; of an adjustment without the version.
     ///
     /// # Errors

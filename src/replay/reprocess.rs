@@ -287,7 +287,7 @@ async fn commands_of(
     let mut sent = Vec::new();
     for (record, origin, command) in commands {
         match known.get(&command.key) {
-            Some(first) if command.is_of(first) => report.decided += 1,
+            Some(first) if first.is_of(&command) => report.decided += 1,
             Some(_) => refuse(
                 report,
                 &record.source,

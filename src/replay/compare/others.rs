@@ -75,7 +75,7 @@ impl<R: Reconciler> Comparison<'_, R> {
                     _ if let Err(fault) = record.check_key() => {
                         self.expect_letter(verifier, record, &fault, "read");
                     }
-                    Some(first) if command.is_of(first) => {
+                    Some(first) if first.is_of(&command) => {
                         verifier.report.absorbed += 1;
                         self.allow_letter(&record, None);
                     }
