@@ -12,14 +12,15 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, BrokenInvariant};
+pub use clock_reading::ClockReading;
 pub use cluster::{ClusterFacts, IN_DOUBT_SECONDS, NodeFacts, NodeReading};
 pub use contract::{
     ExaminedStore, LedgerAdmin, LedgerExaminer, LedgerHistory, LedgerQueries, LedgerReader, LedgerWriter,
     Snapshot, Store, VerifierStore, WorkQueue,
 };
 pub use examination::{
-    Answer, ClockReading, ConnectionCounts, DatabaseFacts, Examination, FollowerApart, Followers, LockHolder,
-    MissingGrant, PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
+    Answer, ConnectionCounts, DatabaseFacts, Examination, FollowerApart, Followers, LockHolder, MissingGrant,
+    PostgresFacts, SqliteFacts, Standbys, TransactionOwner, UnmetSetting, UsualSettings,
 };
 pub use gathered::Gathered;
 pub use layered::{Layer, Layered};
@@ -33,6 +34,7 @@ use crate::ledger::{
 
 mod apply;
 mod audit;
+mod clock_reading;
 mod cluster;
 mod contract;
 mod examination;
