@@ -23,7 +23,7 @@
 //! * [`replay`]: what was decided, looked at again.
 //! * [`demo`]: all of it at work with nothing installed, and the proof that it worked.
 
-// `kafka::admin_request`, `kafka::topic_ids`, `kafka::groups` and `kafka::member_id` alone may, and say why.
+// But for the files that `tests/house` lists, which each say why.
 #![deny(unsafe_code)]
 // A closed pipe must end nothing badly: `console` prints.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
