@@ -22,6 +22,24 @@ pub struct Slice {
     pub next: NextOffset,
 }
 
+/// What one walk through the stages carries: of each record first what was read from it, then what waits for its answer, and
+/// last what it came to.
+#[derive(Debug)]
+pub struct Batch<R> {
+    /// One for each partition.
+    pub slices: Vec<Slice>,
+    /// The records, each partition's in offset order.
+    pub records: Vec<R>,
+    /// Counts the batch as under way.
+    pub ticket: Ticket,
+}
+
+/// What a stage has of one record.
+pub trait OfRecord {
+    /// Where the record stands.
+    fn source(&self) -> &Source;
+}
+
 /// A record with what was read from it.
 #[derive(Debug)]
 pub struct ReadRecord {
@@ -42,15 +60,27 @@ pub enum NoCommand {
     Ignored,
 }
 
-/// What one walk through the stages carries.
+/// A record that waits for its answer.
 #[derive(Debug)]
-pub struct ReadBatch {
-    /// One for each partition.
-    pub slices: Vec<Slice>,
-    /// The records, each partition's in offset order.
-    pub items: Vec<ReadRecord>,
-    /// Counts the batch as under way.
-    pub ticket: Ticket,
+pub struct PendingRecord {
+    /// The record.
+    pub record: Record,
+    /// Why it asks nothing, if it does not.
+    pub no_command: Option<NoCommand>,
+    /// Whether a mapping read it.
+    pub is_mapped: bool,
+}
+
+impl OfRecord for ReadRecord {
+    fn source(&self) -> &Source {
+        &self.record.source
+    }
+}
+
+impl OfRecord for PendingRecord {
+    fn source(&self) -> &Source {
+        &self.record.source
+    }
 }
 
 /// What closes a batch; the first bound reached does.
@@ -69,7 +99,7 @@ pub struct Bounds {
 pub struct Gathering {
     bounds: Bounds,
     slices: Vec<Slice>,
-    items: Vec<ReadRecord>,
+    records: Vec<ReadRecord>,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -78,30 +108,30 @@ impl Gathering {
     /// Nothing gathered yet.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, slices: Vec::new(), items: Vec::new(), bytes: 0, since: None }
+        Self { bounds, slices: Vec::new(), records: Vec::new(), bytes: 0, since: None }
     }
 
     /// Adds a record read at `now`; its slice says which range of its partition it is of.
-    pub fn push(&mut self, item: ReadRecord, bytes: usize, slice: Slice, now: Instant) {
+    pub fn push(&mut self, record: ReadRecord, bytes: usize, slice: Slice, now: Instant) {
         self.since.get_or_insert(now);
         self.bytes += bytes;
         match self.slices.iter_mut().rfind(|known| known.at == slice.at) {
             Some(known) => known.next = slice.next,
             None => self.slices.push(slice),
         }
-        self.items.push(item);
+        self.records.push(record);
     }
 
     /// Whether nothing is gathered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.records.is_empty()
     }
 
     /// Whether it must grow no more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.items.len() >= self.bounds.records || self.bytes >= self.bounds.bytes
+        self.records.len() >= self.bounds.records || self.bytes >= self.bounds.bytes
     }
 
     /// How long it may still wait for company; zero when it is full or old enough, `None` when it is empty.
@@ -117,73 +147,50 @@ impl Gathering {
 
     /// Drops what was read from partitions that are no longer owned, or are read again from elsewhere.
     pub fn drop_ended(&mut self, ownership: &Ownership) {
-        drop_ended(&mut self.slices, &mut self.items, |item| &item.record.source, ownership);
-        if self.items.is_empty() {
+        drop_ended(&mut self.slices, &mut self.records, ownership);
+        if self.records.is_empty() {
             self.clear();
         }
     }
 
     /// Takes what was gathered.
-    pub fn take(&mut self, ticket: Ticket) -> ReadBatch {
-        let items = std::mem::replace(&mut self.items, Vec::with_capacity(self.bounds.records.min(4096)));
+    pub fn take(&mut self, ticket: Ticket) -> Batch<ReadRecord> {
+        let records = std::mem::replace(&mut self.records, Vec::with_capacity(self.bounds.records.min(4096)));
         let slices = std::mem::take(&mut self.slices);
         self.clear();
-        ReadBatch { slices, items, ticket }
+        Batch { slices, records, ticket }
     }
 
     /// Drops everything.
     pub fn clear(&mut self) {
         self.slices.clear();
-        self.items.clear();
+        self.records.clear();
         self.bytes = 0;
         self.since = None;
     }
 }
 
-/// A record that waits for its answer.
-#[derive(Debug)]
-pub struct PendingRecord {
-    /// The record.
-    pub record: Record,
-    /// Why it asks nothing, if it does not.
-    pub no_command: Option<NoCommand>,
-    /// Whether a mapping read it.
-    pub is_mapped: bool,
-}
-
-/// What waits for its answers while the store decides.
-#[derive(Debug)]
-pub struct PendingBatch {
-    /// One for each partition.
-    pub slices: Vec<Slice>,
-    /// The records, in the batch's order.
-    pub records: Vec<PendingRecord>,
-    /// Counts the batch as under way.
-    pub ticket: Ticket,
-}
-
-impl ReadBatch {
+impl<R: OfRecord> Batch<R> {
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
     pub fn drop_ended(&mut self, ownership: &Ownership) -> bool {
-        drop_ended(&mut self.slices, &mut self.items, |item| &item.record.source, ownership);
+        drop_ended(&mut self.slices, &mut self.records, ownership);
         !self.slices.is_empty()
     }
 
+    /// The same batch at its next stage.
+    #[must_use]
+    pub fn map<S>(self, next: impl FnMut(R) -> S) -> Batch<S> {
+        // Not collected, which would keep the room that the larger records before them had.
+        let mut records = Vec::with_capacity(self.records.len());
+        records.extend(self.records.into_iter().map(next));
+        Batch { slices: self.slices, records, ticket: self.ticket }
+    }
+}
+
+impl Batch<ReadRecord> {
     /// Parts the questions for the store from the records that wait for the answers.
     #[must_use]
-    pub fn split(self) -> (store::CommandBatch, PendingBatch) {
-        let mut requests = Vec::with_capacity(self.items.len());
-        let mut records = Vec::with_capacity(self.items.len());
-        for ReadRecord { record, command, is_mapped } in self.items {
-            let no_command = match command {
-                Ok(command) => {
-                    requests.push(Request { command, source: Some(record.source.clone()) });
-                    None
-                }
-                Err(no_command) => Some(no_command),
-            };
-            records.push(PendingRecord { record, no_command, is_mapped });
-        }
+    pub fn split(self) -> (store::CommandBatch, Batch<PendingRecord>) {
         let advances = self
             .slices
             .iter()
@@ -195,22 +202,27 @@ impl ReadBatch {
                 published: None,
             })
             .collect();
-        let pending = PendingBatch { slices: self.slices, records, ticket: self.ticket };
+        let mut requests = Vec::with_capacity(self.records.len());
+        let pending = self.map(|ReadRecord { record, command, is_mapped }| {
+            let no_command = match command {
+                Ok(command) => {
+                    requests.push(Request { command, source: Some(record.source.clone()) });
+                    None
+                }
+                Err(no_command) => Some(no_command),
+            };
+            PendingRecord { record, no_command, is_mapped }
+        });
         (store::CommandBatch { advances, requests, epoch: None }, pending)
     }
 }
 
 /// Drops slices of ended generations, and the records that came with them.
-pub fn drop_ended<T>(
-    slices: &mut Vec<Slice>,
-    items: &mut Vec<T>,
-    source: impl Fn(&T) -> &Source,
-    ownership: &Ownership,
-) {
+fn drop_ended<R: OfRecord>(slices: &mut Vec<Slice>, records: &mut Vec<R>, ownership: &Ownership) {
     let (current, ended): (Vec<Slice>, Vec<Slice>) =
         slices.drain(..).partition(|slice| ownership.is_current(&slice.at, slice.generation));
     *slices = current;
     if !ended.is_empty() {
-        items.retain(|item| ended.iter().all(|slice| slice.at != source(item).at));
+        records.retain(|record| ended.iter().all(|slice| slice.at != record.source().at));
     }
 }

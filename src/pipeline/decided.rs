@@ -1,7 +1,7 @@
 //! A decided batch: what it publishes, in portions, and what it counts.
 
-use super::batch::{NoCommand, PendingBatch, PendingRecord, Slice, drop_ended};
-use super::ownership::{Ownership, Ticket};
+use super::batch::{Batch, NoCommand, OfRecord, PendingRecord};
+use super::ownership::Ownership;
 use crate::event::{Channel, Fault, FaultCode, Outgoing, Record, dead_letter, read_strictly, result};
 use crate::kafka::transactional::{Refusal, RefusalCode};
 use crate::ledger::{NextOffset, Outcome, Source, TopicPartition};
@@ -49,14 +49,10 @@ pub struct EndedRecord {
 /// A batch whose records all have their answer.
 #[derive(Debug)]
 pub struct Decided {
-    /// How far each partition is published once all is.
-    slices: Vec<Slice>,
-    /// In the batch's order; each partition's by offset.
-    ends: Vec<EndedRecord>,
+    /// What of it is not published yet; its slices say how far each partition is once all is.
+    batch: Batch<EndedRecord>,
     /// The connection epoch it was applied in.
     epoch: u64,
-    /// Counts the batch as under way until it is published.
-    _ticket: Ticket,
 }
 
 /// As much of a batch as is published in one transaction.
@@ -82,30 +78,31 @@ pub struct Stuck {
     pub why: RefusalCode,
 }
 
+impl OfRecord for EndedRecord {
+    fn source(&self) -> &Source {
+        &self.source
+    }
+}
+
 impl Decided {
     /// Joins the records with their answers, given over a connection of this epoch.
     #[must_use]
-    pub fn new(pending: PendingBatch, applied: Applied, epoch: u64) -> Self {
+    pub fn new(pending: Batch<PendingRecord>, applied: Applied, epoch: u64) -> Self {
         let mut outcomes = applied.outcomes.into_iter();
-        let ends = pending
-            .records
-            .into_iter()
-            .map(|PendingRecord { record, no_command, is_mapped }| {
-                let answer = match no_command {
-                    Some(no_command) => Answer::NoCommand(no_command),
-                    // Holds because a store answers every request, in their order.
-                    None => Answer::Outcome(outcomes.next().expect("one outcome for each request")),
-                };
-                end(record, answer, is_mapped)
-            })
-            .collect();
-        Self { slices: pending.slices, ends, epoch, _ticket: pending.ticket }
+        let batch = pending.map(|PendingRecord { record, no_command, is_mapped }| {
+            let answer = match no_command {
+                Some(no_command) => Answer::NoCommand(no_command),
+                // Holds because a store answers every request, in their order.
+                None => Answer::Outcome(outcomes.next().expect("one outcome for each request")),
+            };
+            end(record, answer, is_mapped)
+        });
+        Self { batch, epoch }
     }
 
     /// Drops what was read from partitions that changed hands meanwhile; `false` when nothing is left.
     pub fn drop_ended(&mut self, ownership: &Ownership) -> bool {
-        drop_ended(&mut self.slices, &mut self.ends, |end| &end.source, ownership);
-        !self.slices.is_empty()
+        self.batch.drop_ended(ownership)
     }
 
     /// The connection epoch in which it was applied.
@@ -117,24 +114,24 @@ impl Decided {
     /// How far each partition is published by this batch.
     #[must_use]
     pub fn offsets(&self) -> Vec<(TopicPartition, NextOffset)> {
-        self.slices.iter().map(|slice| (slice.at.clone(), slice.next)).collect()
+        self.batch.slices.iter().map(|slice| (slice.at.clone(), slice.next)).collect()
     }
 
     /// Whether all of it was published.
     #[must_use]
     pub fn is_published(&self) -> bool {
-        self.ends.is_empty()
+        self.batch.records.is_empty()
     }
 
     /// The next so many records, with offsets that cover them and nothing after them.
     #[must_use]
     pub fn portion(&self, most: usize) -> Portion<'_> {
-        let ends = &self.ends[..most.min(self.ends.len())];
-        let offsets = if ends.len() == self.ends.len() {
+        let ends = &self.batch.records[..most.min(self.batch.records.len())];
+        let offsets = if ends.len() == self.batch.records.len() {
             self.offsets()
         } else {
             let published = |at: &TopicPartition| ends.iter().rfind(|end| end.source.at == *at);
-            let published = self.slices.iter().filter_map(|slice| Some((slice, published(&slice.at)?)));
+            let published = self.batch.slices.iter().filter_map(|slice| Some((slice, published(&slice.at)?)));
             published.map(|(slice, end)| (slice.at.clone(), end.source.offset.next())).collect()
         };
         let events = ends.iter().filter_map(|end| end.event.as_ref()).collect();
@@ -143,9 +140,9 @@ impl Decided {
 
     /// Forgets so many records: they are published.
     pub fn published(&mut self, records: usize) {
-        self.ends.drain(..records);
+        self.batch.records.drain(..records);
         if self.is_published() {
-            self.slices.clear();
+            self.batch.slices.clear();
         }
     }
 
@@ -153,7 +150,8 @@ impl Decided {
     /// made smaller. What cannot be published at all is left out, with everything after it in its partition.
     pub fn handle_refusals(&mut self, refusals: Vec<Refusal>) -> Vec<Stuck> {
         let with_event: Vec<usize> = self
-            .ends
+            .batch
+            .records
             .iter()
             .enumerate()
             .filter(|(_, end)| end.event.is_some())
@@ -161,7 +159,7 @@ impl Decided {
             .collect();
         let mut stuck: Vec<Stuck> = Vec::new();
         for refusal in refusals {
-            let EndedRecord { source, event, .. } = &mut self.ends[with_event[refusal.index]];
+            let EndedRecord { source, event, .. } = &mut self.batch.records[with_event[refusal.index]];
             let Some(event) = event else { continue };
             let bytes = event.size();
             if refusal.is_for_size() && event.channel == Channel::DeadLetter && event.shorten() {
@@ -180,8 +178,8 @@ impl Decided {
             }
         }
         for Stuck { source, .. } in &stuck {
-            self.ends.retain(|end| end.source.at != source.at || end.source.offset < source.offset);
-            for slice in self.slices.iter_mut().filter(|slice| slice.at == source.at) {
+            self.batch.records.retain(|end| end.source.at != source.at || end.source.offset < source.offset);
+            for slice in self.batch.slices.iter_mut().filter(|slice| slice.at == source.at) {
                 slice.next = NextOffset(source.offset.0);
             }
         }
@@ -236,6 +234,7 @@ mod tests {
     use super::*;
     use crate::event::{FaultCode, OMITTED_VALUE_SHA256};
     use crate::ledger::Offset;
+    use crate::pipeline::batch::Slice;
     use crate::pipeline::ownership::InFlight;
 
     fn at(partition: i32) -> TopicPartition {
@@ -266,7 +265,7 @@ mod tests {
             records.push(PendingRecord { record, no_command, is_mapped: false });
         }
         let ticket = InFlight::default().enter();
-        Decided::new(PendingBatch { slices, records, ticket }, Applied::default(), 0)
+        Decided::new(Batch { slices, records, ticket }, Applied::default(), 0)
     }
 
     fn offsets(portion: &Portion<'_>) -> Vec<(i32, i64)> {

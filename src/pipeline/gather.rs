@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::TopicNews;
 use super::assignment::Assignment;
-use super::batch::{Bounds, Gathering, NoCommand, ReadBatch, ReadRecord};
+use super::batch::{Batch, Bounds, Gathering, NoCommand, ReadRecord};
 use super::decoding::Decoding;
 use super::ownership::{InFlight, Ownership};
 use super::ports::{GroupMember, RecordSource};
@@ -87,7 +87,7 @@ impl<S: RecordSource> Gather<S> {
     /// When Kafka refuses a member for good, or a partition may not be taken over (see [`super::recovery`]).
     pub(super) async fn run(
         mut self,
-        batches: mpsc::Sender<ReadBatch>,
+        batches: mpsc::Sender<Batch<ReadRecord>>,
         permits: Arc<Semaphore>,
         stop: CancellationToken,
     ) -> (Result<()>, S) {
@@ -104,7 +104,7 @@ impl<S: RecordSource> Gather<S> {
     /// Gathers until stopped, or until the next stage has ended.
     async fn gather(
         &mut self,
-        batches: &mpsc::Sender<ReadBatch>,
+        batches: &mpsc::Sender<Batch<ReadRecord>>,
         permits: &Semaphore,
         stop: &CancellationToken,
     ) -> Result<()> {
@@ -260,7 +260,7 @@ impl<S: RecordSource> Gather<S> {
     }
 
     /// Hands over what is gathered, waits until it is published, and leaves the group.
-    async fn leave(&mut self, batches: mpsc::Sender<ReadBatch>) -> Result<()> {
+    async fn leave(&mut self, batches: mpsc::Sender<Batch<ReadRecord>>) -> Result<()> {
         self.gathering.drop_ended(&self.ownership);
         if !self.gathering.is_empty() {
             // The stages may have ended already; then the records are read again by whoever comes next.

@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use assignment::Assignment;
-use batch::{Bounds, ReadBatch};
+use batch::{Batch, Bounds, ReadRecord};
 pub use batch_publisher::{BatchPublisher, Unfinished};
 pub use comparison::Comparison;
 pub use decided::{Decided, EndedRecord, Portion, RecordEnd, Stuck};
@@ -165,7 +165,7 @@ fn graver(first: Result<()>, next: Result<()>) -> Result<()> {
 async fn decide(
     pipeline: &Pipeline,
     ownership: &Ownership,
-    mut batches: mpsc::Receiver<ReadBatch>,
+    mut batches: mpsc::Receiver<Batch<ReadRecord>>,
     decided: mpsc::Sender<Decided>,
     permits: &Semaphore,
     stop: &CancellationToken,
