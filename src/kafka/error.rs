@@ -1,4 +1,4 @@
-//! Why Kafka did not do what was asked, and whether it may when asked again.
+//! Why Kafka did not do what was asked, and whether it may when asked again. Other rooms know no more of it.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -56,6 +56,21 @@ impl From<JoinedAnew> for Error {
     "the group had given this member up, and has it as another now: its partitions may have been another's meanwhile"
 )]
 pub struct JoinedAnew;
+
+/// Why the client did not do something, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct ClientError(#[from] pub(super) KafkaError);
+
+impl ClientError {
+    /// It was not done, since who should do it is closed.
+    pub const CLOSED: Self = Self(KafkaError::Canceled);
+
+    /// Kafka's code for it, where it has one.
+    pub(super) fn code(&self) -> Option<RDKafkaErrorCode> {
+        self.0.rdkafka_error_code()
+    }
+}
 
 /// Says what was being done when it failed.
 pub(super) trait Doing<T> {

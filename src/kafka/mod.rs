@@ -26,5 +26,5 @@ pub mod topics;
 pub mod transactional;
 
 pub use admin_request::{Operation, Operations};
-pub use error::{Error, JoinedAnew};
+pub use error::{ClientError, Error, JoinedAnew};
 pub use password::set_password;

@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio::sync::oneshot;
 
+use super::error::ClientError;
 use super::record::marked;
 use super::renewed::RenewedProducer;
 use crate::config::KafkaArgs;
@@ -32,17 +33,16 @@ pub enum Delivery {
     /// Kafka has it.
     Written,
     /// Kafka does not have it, and will not: it was never handed over, or refused by itself.
-    NotWritten(KafkaError),
+    NotWritten(ClientError),
     /// Kafka may have it.
-    Unknown(KafkaError),
+    Unknown(ClientError),
 }
 
 impl Delivery {
     /// Whether it is too large for its topic.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::NotWritten(error)
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
+        matches!(self, Self::NotWritten(error) if error.code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
     }
 }
 
@@ -61,8 +61,8 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, asker: Self::DeliveryOpaque) {
         let delivery = match result {
             Ok(_) => Delivery::Written,
-            Err((error, _)) if is_refusal(error) => Delivery::NotWritten(error.clone()),
-            Err((error, _)) => Delivery::Unknown(error.clone()),
+            Err((error, _)) if is_refusal(error) => Delivery::NotWritten(error.clone().into()),
+            Err((error, _)) => Delivery::Unknown(error.clone().into()),
         };
         // Who asked may have gone.
         let _ = asker.send(delivery);
@@ -121,15 +121,17 @@ impl OrderProducer {
                 Ok(producer) => producer,
                 Err(error) => {
                     tracing::debug!("{error:#}");
-                    return Delivery::NotWritten(KafkaError::MessageProduction(RDKafkaErrorCode::Fatal));
+                    return Delivery::NotWritten(
+                        KafkaError::MessageProduction(RDKafkaErrorCode::Fatal).into(),
+                    );
                 }
             };
             if let Err((error, _)) = producer.send(marked(order, &self.topic, Box::new(asker))) {
-                return Delivery::NotWritten(error);
+                return Delivery::NotWritten(error.into());
             }
         }
         // Dropped without a word only with the producer.
-        answer.await.unwrap_or(Delivery::Unknown(KafkaError::Canceled))
+        answer.await.unwrap_or(Delivery::Unknown(ClientError::CLOSED))
     }
 }
 

@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
+use super::error::ClientError;
 use super::record::{record, topic};
 use super::renewed::RenewedProducer;
 use crate::config::{KafkaArgs, TopicArgs};
@@ -43,17 +44,17 @@ pub(crate) struct Lost {
     /// Its index among those sent with it.
     pub(crate) index: usize,
     /// Why.
-    pub(crate) error: KafkaError,
+    pub(crate) error: ClientError,
 }
 
 impl Lost {
     /// Whether Kafka refuses this very record, now and later.
     pub(crate) fn for_good(&self) -> bool {
-        self.is_too_large() || self.error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidRecord)
+        self.is_too_large() || self.error.code() == Some(RDKafkaErrorCode::InvalidRecord)
     }
 
     fn is_too_large(&self) -> bool {
-        self.error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+        self.error.code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
     }
 }
 
@@ -81,7 +82,7 @@ impl Arrivals {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut known.reported[index], true) {
             known.missing -= 1;
-            known.lost.extend(result.err().map(|error| Lost { index, error }));
+            known.lost.extend(result.err().map(|error| Lost { index, error: error.into() }));
             if known.missing == 0 {
                 self.all_known.notify_all();
             }
@@ -99,7 +100,7 @@ impl Arrivals {
         let silent = known.reported.iter().enumerate().filter(|(_, reported)| !**reported);
         lost.extend(silent.map(|(index, _)| Lost {
             index,
-            error: KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut),
+            error: KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut).into(),
         }));
         lost
     }

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng as _;
-use rdkafka::error::KafkaError;
-use stock_verifier::kafka;
 use stock_verifier::kafka::consumer::{
     Assigned, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets, Watermarks,
 };
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
 use stock_verifier::kafka::transactional::PublishError;
+use stock_verifier::kafka::{self, ClientError};
 use stock_verifier::ledger::{HeldProgram, NextOffset, Outcome, TopicPartition};
 use stock_verifier::pipeline::Portion;
 use stock_verifier::pipeline::ports::{GroupCommitted, GroupMember, GroupOffsets, RecordSource, ResultSink};
@@ -263,13 +262,13 @@ impl ResultSink for Sink {
             self.0.step().await;
         }
         if self.0.happens("aborted", |faults| faults.aborted) {
-            return Err(PublishError::Aborted(KafkaError::Canceled));
+            return Err(PublishError::Aborted(ClientError::CLOSED));
         }
         let is_unknown = self.0.happens("unknown", |faults| faults.unknown);
         {
             let mut world = self.0.lock();
             if names != [world.member] {
-                return Err(PublishError::Aborted(KafkaError::Canceled));
+                return Err(PublishError::Aborted(ClientError::CLOSED));
             }
             let values =
                 portion.events.iter().map(|event| event.value.clone().expect("a result has a value"));
@@ -277,7 +276,7 @@ impl ResultSink for Sink {
             world.committed.extend(portion.offsets.iter().cloned());
         }
         self.0.step().await;
-        if is_unknown { Err(PublishError::ProducerLost(KafkaError::Canceled)) } else { Ok(()) }
+        if is_unknown { Err(PublishError::ProducerLost(ClientError::CLOSED)) } else { Ok(()) }
     }
 }
 

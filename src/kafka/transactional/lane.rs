@@ -17,6 +17,7 @@ use super::refusal::{Care, Lesson};
 use super::{PublishError, PublishRequest, Watchdog};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
+use crate::kafka::error::ClientError;
 use crate::kafka::password::{WithPassword, renewed};
 use crate::kafka::record::{marked, topic};
 
@@ -68,8 +69,8 @@ const LARGEST_RECORD: &str = "1000000000";
 const HANG: KafkaError = KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut);
 
 /// Whether sending the offsets hung.
-pub(super) fn is_hang(error: &KafkaError) -> bool {
-    *error == HANG
+pub(super) fn is_hang(error: &ClientError) -> bool {
+    error.0 == HANG
 }
 
 type Producing = WithPassword<ThreadedProducer<Log>>;
@@ -218,7 +219,7 @@ impl Lane {
         loop {
             self.begun = Instant::now();
             let Some(producer) = &self.producer else {
-                return Err(PublishError::ProducerLost(KafkaError::Canceled));
+                return Err(PublishError::ProducerLost(ClientError::CLOSED));
             };
             drop(producer.context().take());
             self.call(|| producer.begin_transaction())?;
@@ -265,7 +266,7 @@ impl Lane {
                 // A refused record leaves a gap in its partition's sequence. librdkafka learns of it from the next
                 // transaction, and has closed it when that one is aborted.
                 Lesson::CanPass
-                    if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::OutOfOrderSequenceNumber)
+                    if cause.code() == Some(RDKafkaErrorCode::OutOfOrderSequenceNumber)
                         && narrowed < NARROWINGS => {}
                 Lesson::CanPass | Lesson::LookCloser => return Err(PublishError::Aborted(cause)),
             }
@@ -297,7 +298,7 @@ impl Lane {
                         let mut failed =
                             producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
                         failed.push((record.delivery_opaque, code));
-                        return Err(PublishError::Aborted(error));
+                        return Err(PublishError::Aborted(error.into()));
                     }
                 }
             }
@@ -316,7 +317,7 @@ impl Lane {
         match self.watchdog.guard(CALL_LIMIT + HUNG_AFTER, || producer.begin_transaction()) {
             Err(KafkaError::Transaction(error)) if error.code() == RDKafkaErrorCode::State => Ok(()),
             Err(error) => Err(self.judge(error)),
-            Ok(()) => Err(PublishError::ProducerLost(KafkaError::Canceled)),
+            Ok(()) => Err(PublishError::ProducerLost(ClientError::CLOSED)),
         }
     }
 
@@ -332,7 +333,7 @@ impl Lane {
             for (at, next) in share {
                 offsets
                     .add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
-                    .map_err(PublishError::Aborted)?;
+                    .map_err(|error| PublishError::Aborted(error.into()))?;
             }
             self.call(|| self.send_offsets(producer, &offsets, member))?;
             self.drain(producer, Instant::now() + CALL_LIMIT)?;
@@ -359,7 +360,7 @@ impl Lane {
     }
 
     /// Undoes the transaction; what remains is the error to report.
-    fn abort(&self, producer: &Producing, cause: KafkaError) -> PublishError {
+    fn abort(&self, producer: &Producing, cause: ClientError) -> PublishError {
         let deadline = Instant::now() + ABORT_LIMIT;
         // What was never sent is not worth waiting for; what was is, since aborting with records in flight has gone wrong
         // before (librdkafka#4849).
@@ -409,7 +410,7 @@ impl Lane {
 
     /// What an error means for the producer.
     fn judge(&self, error: KafkaError) -> PublishError {
-        let KafkaError::Transaction(inner) = &error else { return PublishError::ProducerLost(error) };
+        let KafkaError::Transaction(inner) = &error else { return PublishError::ProducerLost(error.into()) };
         match inner.code() {
             RDKafkaErrorCode::Fenced
             | RDKafkaErrorCode::ProducerFenced
@@ -419,8 +420,8 @@ impl Lane {
             {
                 PublishError::Fenced(self.transactional_id.clone())
             }
-            _ if inner.txn_requires_abort() => PublishError::Aborted(error),
-            _ => PublishError::ProducerLost(error),
+            _ if inner.txn_requires_abort() => PublishError::Aborted(error.into()),
+            _ => PublishError::ProducerLost(error.into()),
         }
     }
 
@@ -439,7 +440,8 @@ fn settle(
 ) -> Result<(), PublishError> {
     while producer.in_flight_count() > 0 {
         if Instant::now() > deadline {
-            return Err(PublishError::ProducerLost(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            let late = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
+            return Err(PublishError::ProducerLost(late.into()));
         }
         check()?;
         flush(producer, FAILED_LOOK.min(deadline.saturating_duration_since(Instant::now())));

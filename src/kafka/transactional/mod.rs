@@ -30,16 +30,16 @@ const LANES: [&str; 2] = ["", "-b"];
 pub enum PublishError {
     /// The transaction was aborted; the same producer can go on.
     #[error("the transaction was aborted: {0}")]
-    Aborted(KafkaError),
+    Aborted(ClientError),
     /// The transaction was aborted, since Kafka refuses these records and always will; nothing else stands in the way.
     #[error("Kafka refuses {} of its records, the first for {}: {}", .0.len(), .0[0].topic, .0[0].why)]
     Refused(Vec<Refusal>),
     /// The transaction was aborted, and the same again would fare no better: fewer records must be published at once.
     #[error("the transaction was aborted, and fewer records must be published at once: {0}")]
-    TooMany(KafkaError),
+    TooMany(ClientError),
     /// What became of the transaction is unknown, or the producer is broken: it must be made anew before anything else.
     #[error("the producer must be made anew: {0}")]
-    ProducerLost(KafkaError),
+    ProducerLost(ClientError),
     /// Another instance took over this transactional id.
     #[error(
         "another instance uses transactional id {0:?} now: if it is not this one's successor, give each instance \

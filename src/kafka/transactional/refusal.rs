@@ -10,10 +10,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::config::TopicArgs;
 use crate::event::{Channel, Outgoing};
+use crate::kafka::error::ClientError;
 use crate::kafka::record::topic;
 
 /// Most records sent each alone in one transaction: at a few milliseconds each it ends well within its time.
@@ -146,7 +147,7 @@ impl Care {
     /// Learns from a failed transaction: its error, the reports of its records, and the group sent last.
     pub(super) fn learn(
         &mut self,
-        cause: &KafkaError,
+        cause: &ClientError,
         failed: &[(usize, RDKafkaErrorCode)],
         group: &[usize],
         events: &[&Outgoing],
@@ -188,9 +189,7 @@ impl Care {
             return if self.alone.len() > ALONE_MAX { Lesson::TooMany } else { Lesson::LookCloser };
         }
         // No record was refused by name: it may not even be sent.
-        let Some(why) =
-            cause.rdkafka_error_code().filter(|code| RefusalKind::of(*code) == Some(RefusalKind::Topic))
-        else {
+        let Some(why) = cause.code().filter(|code| RefusalKind::of(*code) == Some(RefusalKind::Topic)) else {
             return Lesson::CanPass;
         };
         let Some(first) = group.first() else { return Lesson::CanPass };
@@ -205,6 +204,7 @@ impl Care {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::error::KafkaError;
     use rdkafka::error::RDKafkaErrorCode::{
         InvalidRecord, MessageSizeTooLarge, NotEnoughReplicas, PurgeQueue, TopicAuthorizationFailed,
     };
@@ -237,7 +237,7 @@ mod tests {
     ) -> Lesson {
         let events = [Channel::Accepted, Channel::Rejected, Channel::DeadLetter].map(event);
         let events: Vec<&Outgoing> = events.iter().collect();
-        care.learn(&KafkaError::Flush(cause), failed, group, &events, &topics())
+        care.learn(&KafkaError::Flush(cause).into(), failed, group, &events, &topics())
     }
 
     fn groups(care: &Care) -> Vec<Vec<usize>> {
