@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use self::source::{Source, is_comment, sources, src};
+use self::source::{Source, is_comment, sources, sources_in, src, tests};
 
 /// The rooms of src/, each with those that it may use. A room stands below all that use it, so there are no circles.
 const ALLOWED: [(&str, &[&str]); 20] = [
@@ -78,6 +78,9 @@ const LIBRARIES: [(&str, &[&str]); 20] = [
     ("jaq_json", &["mapping"]),
 ];
 
+/// Tests that do without a library: they stand on seams that know nothing of it.
+const WITHOUT: [(&str, &[&str]); 1] = [("simulation", &["rdkafka"])];
+
 /// The files that may have unsafe code: what rdkafka has no safe call for, and the allocator's settings.
 const UNSAFE: [&str; 9] = [
     "kafka/admin_request.rs",
@@ -139,6 +142,19 @@ fn each_library_with_a_room_of_its_own_is_used_there_alone() {
                 "{} uses {library}, which {rooms:?} alone may",
                 source.path.display()
             );
+        }
+    }
+}
+
+#[test]
+fn tests_on_a_seam_do_without_the_libraries_behind_it() {
+    for (folder, libraries) in WITHOUT {
+        let sources = sources_in(&tests().join(folder));
+        assert!(sources.len() > 2, "{folder} is not where it was");
+        for source in sources {
+            for library in libraries {
+                assert!(source.after(library).is_empty(), "{} uses {library}", source.path.display());
+            }
         }
     }
 }

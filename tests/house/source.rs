@@ -137,8 +137,19 @@ pub(super) fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
+pub(super) fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
 pub(super) fn sources() -> Vec<Source> {
-    let (mut found, mut folders) = (Vec::new(), vec![src()]);
+    let found = sources_in(&src());
+    assert!(found.len() > 100, "the sources are not where they were");
+    found
+}
+
+/// The files below a folder.
+pub(super) fn sources_in(folder: &Path) -> Vec<Source> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("an entry").path();
@@ -149,6 +160,5 @@ pub(super) fn sources() -> Vec<Source> {
             }
         }
     }
-    assert!(found.len() > 100, "the sources are not where they were");
     found
 }
