@@ -20,7 +20,7 @@ use crate::config::{
 };
 use crate::ledger::TopicPartition;
 use crate::observe::{Metrics, Observed, Totals, Traces};
-use crate::pipeline::{self, Settings, Stopped, StoppedPartitions, Unfinished};
+use crate::pipeline::{self, PipelineError, Settings, Stopped, StoppedPartitions};
 use crate::store::postgres::Connections;
 
 /// How often the log says how far it is, while there is something to say.
@@ -193,8 +193,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         "stopped"
     );
     let unfinished = match ended {
-        Err(error) if error.is::<Unfinished>() => {
-            tracing::warn!("{}", causes::of(error.as_ref()));
+        Err(unfinished @ PipelineError::Unfinished(_)) => {
+            tracing::warn!("{}", causes::of(&unfinished));
             true
         }
         ended => ended.map(|()| false)?,

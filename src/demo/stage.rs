@@ -18,7 +18,7 @@ use crate::kafka::probe::probe;
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::mapping::Mappings;
 use crate::observe::{CONTENT_TYPE, Metrics, Totals};
-use crate::pipeline::{self, Settings, StoppedPartitions};
+use crate::pipeline::{self, PipelineError, Settings, StoppedPartitions};
 use crate::store::sqlite::{FileAccess, SqliteStore};
 use crate::store::{CommandBatch, LedgerAdmin as _, Store};
 
@@ -41,7 +41,7 @@ pub(super) struct Stage {
     readers: Arc<dyn Store>,
     server: Server,
     /// `None` once it has ended by itself, and said why.
-    verifying: Option<JoinHandle<Result<()>>>,
+    verifying: Option<JoinHandle<Result<(), PipelineError>>>,
     _done: DropGuard,
 }
 
@@ -111,7 +111,7 @@ impl Stage {
     pub(super) async fn end(self) -> Result<(Arc<dyn Store>, Broker)> {
         self.done.cancel();
         let verified = match self.verifying {
-            Some(verifying) => verifying.await.context("the verifier panicked").flatten(),
+            Some(verifying) => verifying.await.context("the verifier panicked").and_then(|ended| Ok(ended?)),
             None => Ok(()),
         };
         self.server.stop().await;

@@ -66,6 +66,21 @@ impl ClientError {
     /// It was not done, since who should do it is closed.
     pub const CLOSED: Self = Self(KafkaError::Canceled);
 
+    /// Whether it refuses a transactional producer, which the next try would meet again.
+    #[must_use]
+    pub fn is_final_for_producer(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::InvalidTransactionTimeout
+                    | RDKafkaErrorCode::UnsupportedVersion
+                    | RDKafkaErrorCode::SaslAuthenticationFailed
+            )
+        )
+    }
+
     /// Kafka's code for it, where it has one.
     pub(super) fn code(&self) -> Option<RDKafkaErrorCode> {
         self.0.rdkafka_error_code()

@@ -16,6 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin_request::Operations;
 use super::coordinator::wait_for_coordinator;
+use super::error::ClientError;
 use super::groups::{self, GroupDescription};
 use super::offsets::{CommittedOffsets, list};
 use super::topic_ids::{Described, allowed, describe};
@@ -296,17 +297,18 @@ impl Examiner {
         Ok(None)
     }
 
-    /// Tries whether this user may use a transactional id, which nobody may use for anything else: who does is fenced.
+    /// Tries whether this user may use a transactional id, which nobody may use for anything else: who does is fenced. Why
+    /// not, where Kafka refuses it or does not answer; [`ClientError::is_final_for_producer`] tells them apart.
     ///
     /// # Errors
-    /// When Kafka refuses it or does not answer; [`super::transactional::is_final`] tells them apart.
-    pub fn try_transactional_id(&self, id: &str) -> Result<()> {
+    /// When it cannot be tried with these settings.
+    pub fn try_transactional_id(&self, id: &str) -> Result<Result<(), ClientError>> {
         let mut config = self.kafka.client()?;
         config.set("client.id", id).set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
         self.kafka.overlay(&mut config);
         config.set("transactional.id", id);
         let producer: BaseProducer = config.create().context("the Kafka configuration is refused")?;
-        Ok(producer.init_transactions(self.limit)?)
+        Ok(producer.init_transactions(self.limit).map_err(ClientError::from))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
@@ -10,7 +9,7 @@ use super::lag::now_ms;
 use super::metrics::number;
 use super::names::end_name;
 use crate::event::{ERROR_HEADERS, Outgoing};
-use crate::kafka::transactional::PublishError;
+use crate::kafka::transactional::{InitError, PublishError};
 use crate::live::{DeadLetter, Recorder};
 use crate::pipeline::ports::ResultSink;
 use crate::pipeline::{EndedRecord, Portion, RecordEnd};
@@ -23,7 +22,7 @@ pub(super) struct MeasuredSink<K> {
 impl<K: ResultSink> ResultSink for MeasuredSink<K> {
     type Name = K::Name;
 
-    async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
+    async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<(), InitError> {
         let made = self.inner.init_transactions(stop).await;
         self.metrics.counters.producers_made(made.is_ok());
         made

@@ -8,12 +8,13 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::error::PipelineError;
 use super::ownership::Ownership;
 use super::ports::{GroupMember, ResultSink};
 use super::{Comparison, Decided, Stuck};
 use crate::causes;
 use crate::kafka::consumer::NotSpeaking;
-use crate::kafka::transactional::{PublishError, Refusal, is_final};
+use crate::kafka::transactional::{PublishError, Refusal};
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// The pause before reading again what could not be published.
@@ -36,11 +37,6 @@ const SLOW: Duration = Duration::from_secs(8);
 const TOPIC_REFUSAL_WAIT: Duration = Duration::from_secs(10);
 /// After so long without a refusal the next one counts as the first.
 const TOPIC_FORGET: Duration = Duration::from_secs(60);
-
-/// A stop that leaves something to the next start, which finishes it. Nothing is lost.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped before everything in hand was decided and published; the next start goes on there: {}", causes::of(.0.as_ref()))]
-pub struct Unfinished(pub anyhow::Error);
 
 /// Publishes decided batches, one after the other.
 pub struct BatchPublisher<'a, K, M> {
@@ -88,13 +84,13 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
     /// No batch comes any more.
     ///
     /// # Errors
-    /// [`Unfinished`] when the last one waits to be read again, and is this instance's still.
-    pub fn end(self) -> Result<()> {
+    /// [`PipelineError::Unfinished`] when the last one waits to be read again, and is this instance's still.
+    pub fn end(self) -> Result<(), PipelineError> {
         match self.unpublished {
             Some(why)
                 if self.comparison.progress().unpublished().iter().any(|at| self.ownership.is_owned(at)) =>
             {
-                Err(Unfinished(why.into()).into())
+                Err(PipelineError::Unfinished(why.into()))
             }
             _ => Ok(()),
         }
@@ -104,7 +100,7 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
     ///
     /// # Errors
     /// When another instance has this one's id, Kafka refuses the producers for good, or a stop cuts it short.
-    pub async fn publish(&mut self, mut batch: Decided) -> Result<()> {
+    pub async fn publish(&mut self, mut batch: Decided) -> Result<(), PipelineError> {
         let mut stuck = Vec::new();
         loop {
             // The membership first: partitions that change hands from here on make Kafka refuse the offsets.
@@ -115,7 +111,7 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
                     self.ownership.request_rewind();
                     break;
                 }
-                Err(no_member) => return Err(no_member.into()),
+                Err(no_member) => return Err(PipelineError::Failed(no_member.into())),
             };
             if !batch.drop_ended(self.ownership) || batch.is_published() {
                 break;
@@ -148,21 +144,25 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
                     let records = portion.ended.len();
                     self.publish_fewer(records, &error);
                 }
-                Err(fenced @ PublishError::Fenced(_)) => return Err(fenced.into()),
+                Err(fenced @ PublishError::Fenced(_)) => return Err(PipelineError::Failed(fenced.into())),
                 Err(error) => {
                     if begun.elapsed() > SLOW {
                         let records = portion.ended.len();
                         self.publish_fewer(records, &error);
                     }
                     if self.stop.is_cancelled() {
-                        return Err(Unfinished(error.into()).into());
+                        return Err(PipelineError::Unfinished(error.into()));
                     }
                     tracing::warn!(%error, "a batch could not be published; it is read again and published from the ledger");
                     self.ownership.request_rewind();
                     tokio::time::sleep(REPUBLISH_PAUSE).await;
                     // Those that are missing, if any is.
                     renew(&mut self.sink, self.stop).await.map_err(|refused| {
-                        if self.stop.is_cancelled() { Unfinished(refused).into() } else { refused }
+                        if self.stop.is_cancelled() {
+                            PipelineError::Unfinished(refused)
+                        } else {
+                            PipelineError::Failed(refused)
+                        }
                     })?;
                     self.unpublished = Some(error);
                     break;
@@ -228,10 +228,10 @@ pub(super) async fn renew<K: ResultSink>(sink: &mut K, stop: &CancellationToken)
             Err(error) => error,
         };
         if stop.is_cancelled() {
-            return Err(error);
+            return Err(error.into());
         }
-        if is_final(&error) {
-            return Err(error.context(
+        if error.is_final() {
+            return Err(anyhow::Error::from(error).context(
                 "Kafka refuses this instance's producers, and will as long as nothing changes there: allow this user to \
                  use their transactional ids (ACLs Write and Describe; each worker has two, the second with -b at its \
                  end)",
@@ -239,7 +239,7 @@ pub(super) async fn renew<K: ResultSink>(sink: &mut K, stop: &CancellationToken)
         }
         // Holds because there is no last time.
         let pause = pauses.next().unwrap_or(RENEW_PAUSE_MAX);
-        tracing::warn!(?pause, "the producer could not be made anew: {}", causes::of(error.as_ref()));
+        tracing::warn!(?pause, "the producer could not be made anew: {}", causes::of(&error));
         let _ = tokio::time::timeout(pause, stop.cancelled()).await;
     }
 }

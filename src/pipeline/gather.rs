@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::anyhow;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::block_in_place;
@@ -14,6 +14,7 @@ use super::TopicNews;
 use super::assignment::Assignment;
 use super::batch::{Batch, Bounds, Gathering, NoCommand, ReadRecord};
 use super::decoding::Decoding;
+use super::error::PipelineError;
 use super::ownership::{InFlight, Ownership};
 use super::ports::{GroupMember, RecordSource};
 use crate::event::{Reading, read_record};
@@ -90,7 +91,7 @@ impl<S: RecordSource> Gather<S> {
         batches: mpsc::Sender<Batch<ReadRecord>>,
         permits: Arc<Semaphore>,
         stop: CancellationToken,
-    ) -> (Result<()>, S) {
+    ) -> (Result<(), PipelineError>, S) {
         let gathered = self.gather(&batches, &permits, &stop).await;
         if gathered.is_err() {
             // What may not be read may not be decided either.
@@ -107,7 +108,7 @@ impl<S: RecordSource> Gather<S> {
         batches: &mpsc::Sender<Batch<ReadRecord>>,
         permits: &Semaphore,
         stop: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<(), PipelineError> {
         while !stop.is_cancelled() {
             if self.ownership.rewind_is_due() {
                 self.rewind(stop).await?;
@@ -141,7 +142,7 @@ impl<S: RecordSource> Gather<S> {
 
     /// Reads all partitions again once nothing is under way, and not too soon after the last time. What comes meanwhile is
     /// dropped: it is read again.
-    async fn rewind(&mut self, stop: &CancellationToken) -> Result<()> {
+    async fn rewind(&mut self, stop: &CancellationToken) -> Result<(), PipelineError> {
         self.gathering.clear();
         self.decoding.drop_records();
         self.fetched = Vec::new().into_iter();
@@ -159,7 +160,7 @@ impl<S: RecordSource> Gather<S> {
     }
 
     /// Handles what comes of the source.
-    async fn handle(&mut self, incoming: Incoming) -> Result<()> {
+    async fn handle(&mut self, incoming: Incoming) -> Result<(), PipelineError> {
         match incoming {
             Incoming::Records(_) if self.ownership.rewind_is_due() => {}
             Incoming::Records(records) => self.fetched = records.into_iter(),
@@ -176,7 +177,7 @@ impl<S: RecordSource> Gather<S> {
             Incoming::Notice(_, Notice::NotDone(error)) => return Err(error.into()),
             // For who measures the source.
             Incoming::Notice(_, Notice::LogEnds(_) | Notice::Paused) => {}
-            Incoming::Ended => bail!("no records come any more"),
+            Incoming::Ended => return Err(anyhow!("no records come any more").into()),
         }
         Ok(())
     }
@@ -222,45 +223,46 @@ impl<S: RecordSource> Gather<S> {
     }
 
     /// What to do about an error that is not about one record.
-    fn handle_error(&self, number: usize, error: ConsumerError) -> Result<()> {
+    fn handle_error(&self, number: usize, error: ConsumerError) -> Result<(), PipelineError> {
         let topics = |and: &str| self.assignment.members()[number].topics().join(and);
-        match error {
+        let failed = match error {
             ConsumerError::OutOfRange(error) => {
                 tracing::warn!(%error, "a position is outside its partition; looking at all of them again");
                 self.ownership.request_rewind();
-                Ok(())
+                return Ok(());
             }
-            ConsumerError::UnknownTopic(_) => bail!(
+            ConsumerError::UnknownTopic(_) => anyhow!(
                 "topic {} does not exist: create it with `stock-verifier topics create`, or name another with \
                  --orders-topic or --adjustments-topic",
                 topics(" or ")
             ),
             ConsumerError::NotPermitted(error) => {
-                bail!("Kafka does not allow this user to read {} in this group: {error}", topics(" or "))
+                anyhow!("Kafka does not allow this user to read {} in this group: {error}", topics(" or "))
             }
             ConsumerError::Fenced(_) if self.assignment.lost_within(FENCED_BY_ITSELF) => {
-                Err(FencedByItself.into())
+                return Err(PipelineError::FencedByItself);
             }
-            ConsumerError::Fenced(_) => Err(anyhow!(
+            ConsumerError::Fenced(_) => anyhow!(
                 "another instance reads {} under this instance's id now: if it is not this one's successor, give each \
                  instance its own --instance-id (or group.instance.id, where it is set with -X)",
                 topics(" and ")
-            )),
-            ConsumerError::Unreleased(_) => Err(anyhow!(
+            ),
+            ConsumerError::Unreleased(_) => anyhow!(
                 "the group still has a member under this group.instance.id, which was killed or runs elsewhere: with \
                  --group-protocol consumer Kafka refuses a successor until that member's session has ended. Start again \
                  then, or set no group.instance.id"
-            )),
-            ConsumerError::Fatal(why) => bail!("Kafka refused this group member for good: {why}"),
+            ),
+            ConsumerError::Fatal(why) => anyhow!("Kafka refused this group member for good: {why}"),
             ConsumerError::Passing(error) => {
                 tracing::warn!(%error, "Kafka consumer");
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        Err(failed.into())
     }
 
     /// Hands over what is gathered, waits until it is published, and leaves the group.
-    async fn leave(&mut self, batches: mpsc::Sender<Batch<ReadRecord>>) -> Result<()> {
+    async fn leave(&mut self, batches: mpsc::Sender<Batch<ReadRecord>>) -> Result<(), PipelineError> {
         self.gathering.drop_ended(&self.ownership);
         if !self.gathering.is_empty() {
             // The stages may have ended already; then the records are read again by whoever comes next.
@@ -288,7 +290,7 @@ impl<S: RecordSource> Gather<S> {
     }
 
     /// Does what the group asks until it is so of all memberships; `false` when that takes too long or cannot be any more.
-    async fn serve(&mut self, until: Until, deadline: Instant) -> Result<bool> {
+    async fn serve(&mut self, until: Until, deadline: Instant) -> Result<bool, PipelineError> {
         for number in 0..self.assignment.members().len() {
             loop {
                 // One's rebalance waits for the other's. What comes else is not for this instance any more.
@@ -315,9 +317,3 @@ impl<S: RecordSource> Gather<S> {
         Ok(true)
     }
 }
-
-/// A static member was silent past its session and joined again, and librdkafka took the answer to a question under its
-/// old name for another instance's doing. Its successor, made by the same process, goes on.
-#[derive(Debug, thiserror::Error)]
-#[error("this member was silent for too long and is fenced by its own successor in the group")]
-pub struct FencedByItself;

@@ -12,6 +12,7 @@ mod batch_publisher;
 mod comparison;
 mod decided;
 mod decoding;
+mod error;
 mod failure;
 mod gather;
 mod on_kafka;
@@ -27,19 +28,19 @@ mod verifier;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use assignment::Assignment;
 use batch::{Batch, Bounds, ReadRecord};
-pub use batch_publisher::{BatchPublisher, Unfinished};
+pub use batch_publisher::BatchPublisher;
 pub use comparison::Comparison;
 pub use decided::{Decided, EndedRecord, Portion, RecordEnd, Stuck};
 use decoding::Decoding;
+pub use error::PipelineError;
 pub use failure::Failure;
-pub use gather::FencedByItself;
 use gather::Gather;
 use ownership::{InFlight, Ownership};
 pub use ownership::{Stopped, StoppedPartitions};
@@ -91,8 +92,8 @@ impl Pipeline {
     /// Three stages, joined by bounded queues, until `stop`; then what is in hand is finished.
     ///
     /// # Errors
-    /// When a stage cannot go on; [`Unfinished`] where the next start goes on.
-    pub async fn run<S, K>(self, source: S, sink: K, stop: CancellationToken) -> Result<()>
+    /// When a stage cannot go on; [`PipelineError::Unfinished`] where the next start goes on.
+    pub async fn run<S, K>(self, source: S, sink: K, stop: CancellationToken) -> Result<(), PipelineError>
     where
         S: RecordSource,
         S::Member: GroupMember<Name = K::Name>,
@@ -141,22 +142,26 @@ impl Pipeline {
         permits.close();
         stop.cancel();
 
-        let publishing = publishing.await.context("the publishing stage panicked").flatten();
+        let publishing = publishing
+            .await
+            .context("the publishing stage panicked")
+            .map_err(PipelineError::Failed)
+            .flatten();
         let gathering = match gathering.await.context("the gathering stage panicked") {
             Ok((gathered, source)) => {
                 source.close().await;
                 gathered
             }
-            Err(panicked) => Err(panicked),
+            Err(panicked) => Err(panicked.into()),
         };
         graver(graver(publishing, deciding), gathering)
     }
 }
 
 /// The first failure, but one that a stop explains only where there is no other.
-fn graver(first: Result<()>, next: Result<()>) -> Result<()> {
+fn graver(first: Result<(), PipelineError>, next: Result<(), PipelineError>) -> Result<(), PipelineError> {
     match (&first, &next) {
-        (Err(error), Err(_)) if error.is::<Unfinished>() => next,
+        (Err(PipelineError::Unfinished(_)), Err(_)) => next,
         _ => first.and(next),
     }
 }
@@ -169,7 +174,7 @@ async fn decide(
     decided: mpsc::Sender<Decided>,
     permits: &Semaphore,
     stop: &CancellationToken,
-) -> Result<()> {
+) -> Result<(), PipelineError> {
     let Pipeline { store, level_changes, comparison, .. } = pipeline;
     while let Some(mut batch) = batches.recv().await {
         if batch.drop_ended(ownership) {
@@ -177,7 +182,7 @@ async fn decide(
             let begun = Instant::now();
             let (mut applied, epoch) =
                 match apply_with_retries(&**store, comparison, &mut to_apply, stop).await {
-                    Err(error) if error.may_pass() => return Err(Unfinished(error.into()).into()),
+                    Err(error) if error.may_pass() => return Err(PipelineError::Unfinished(error.into())),
                     done => done?,
                 };
             level_changes.mark(std::mem::take(&mut applied.levels));
@@ -243,7 +248,7 @@ async fn apply_compared(
 async fn publish<K: ResultSink, M: GroupMember<Name = K::Name>>(
     mut publisher: BatchPublisher<'_, K, M>,
     mut batches: mpsc::Receiver<Decided>,
-) -> Result<()> {
+) -> Result<(), PipelineError> {
     while let Some(batch) = batches.recv().await {
         publisher.publish(batch).await?;
     }

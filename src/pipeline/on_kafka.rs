@@ -20,7 +20,7 @@ use crate::kafka::consumer::{
 };
 use crate::kafka::offsets::CommittedOffsets;
 use crate::kafka::topic_ids::Described;
-use crate::kafka::transactional::{PublishError, PublishRequest, Publisher};
+use crate::kafka::transactional::{InitError, PublishError, PublishRequest, Publisher};
 use crate::ledger::{NextOffset, TopicPartition};
 
 impl RecordSource for Memberships {
@@ -108,7 +108,7 @@ impl super::ports::GroupMember for Arc<Consumer> {
 impl ResultSink for Publisher {
     type Name = MemberName;
 
-    async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
+    async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<(), InitError> {
         block_in_place(|| Self::init_transactions(self, stop))
     }
 

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::Result;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use crate::kafka;
 use crate::kafka::consumer::{Incoming, NotSpeaking, StartOffsets, Watermarks};
 use crate::kafka::offsets::CommittedOffsets;
 use crate::kafka::topic_ids::Described;
-use crate::kafka::transactional::PublishError;
+use crate::kafka::transactional::{InitError, PublishError};
 use crate::ledger::{NextOffset, TopicId, TopicPartition};
 
 /// Where a pipeline's records come from: its memberships of the group.
@@ -128,8 +127,11 @@ pub trait ResultSink: Send + 'static {
     /// Makes what is missing to publish, and ends whatever a predecessor left open.
     ///
     /// # Errors
-    /// When Kafka cannot be reached in time or refuses it, or at a stop.
-    fn init_transactions(&mut self, stop: &CancellationToken) -> impl Future<Output = Result<()>> + Send;
+    /// [`InitError`] says whether the next try would meet the same. A stop ends it too.
+    fn init_transactions(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> impl Future<Output = Result<(), InitError>> + Send;
 
     /// Publishes a portion's results and dead letters in one transaction, with how far each partition is published by
     /// them, sent under the names of the memberships that own them.

@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Bounds;
-use super::batch_publisher::{Unfinished, renew};
-use super::gather::FencedByItself;
+use super::batch_publisher::renew;
+use super::error::PipelineError;
 use super::on_kafka::AskedGroup;
 use super::ports::Observer;
 use super::progress::Progress;
@@ -67,7 +67,7 @@ pub async fn run<O: Observer>(
     stopped: StoppedPartitions,
     observer: O,
     stop: CancellationToken,
-) -> Result<()> {
+) -> Result<(), PipelineError> {
     let progress = Arc::new(Progress::default());
     let writer: Arc<dyn LedgerWriter> = store.clone();
     let comparison = Arc::new(Comparison::new(
@@ -103,7 +103,7 @@ pub async fn run<O: Observer>(
     let topics = tokio::spawn(topics.run(background_stop.clone()));
     let mut first = Ok(());
     while let Some(ended) = workers.join_next().await {
-        let ended = ended.context("a worker panicked").flatten();
+        let ended = ended.context("a worker panicked").map_err(PipelineError::Failed).flatten();
         stop.cancel();
         first = graver(first, ended);
     }
@@ -115,7 +115,8 @@ pub async fn run<O: Observer>(
     // Last, so that what the workers moved last is published too.
     background_stop.cancel();
     let watched = topics.await.context("watching the topics panicked");
-    first.and(background.await.context("publishing levels panicked")).and(watched)
+    let published = background.await.context("publishing levels panicked");
+    first.and(published.and(watched).map_err(PipelineError::Failed))
 }
 
 /// What one worker works with.
@@ -133,7 +134,7 @@ struct Worker<O> {
 }
 
 /// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
-async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result<()> {
+async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result<(), PipelineError> {
     let Worker { number, settings, .. } = &worker;
     let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
     let mut fenced: Option<Instant> = None;
@@ -158,20 +159,18 @@ async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result
             Ok(()) if sharing == Sharing::EachTopic => break,
             Ok(()) => {}
             // What it left in hand to join anew it reads again itself.
-            Err(error) if error.is::<Unfinished>() && !stop.is_cancelled() => {
-                tracing::info!("{}", causes::of(error.as_ref()));
+            Err(unfinished @ PipelineError::Unfinished(_)) if !stop.is_cancelled() => {
+                tracing::info!("{}", causes::of(&unfinished));
             }
-            Err(error)
-                if error.is::<FencedByItself>()
-                    && !stop.is_cancelled()
-                    && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
+            Err(by_itself @ PipelineError::FencedByItself)
+                if !stop.is_cancelled() && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
             {
-                tracing::warn!(worker = number, "joining the group anew: {}", causes::of(error.as_ref()));
+                tracing::warn!(worker = number, "joining the group anew: {}", causes::of(&by_itself));
                 fenced = Some(Instant::now());
             }
             // Told to stop meanwhile: what it had in hand is the next start's, and nothing is wrong with it.
-            Err(error) if error.is::<FencedByItself>() && stop.is_cancelled() => {
-                return Err(Unfinished(error).into());
+            Err(by_itself @ PipelineError::FencedByItself) if stop.is_cancelled() => {
+                return Err(PipelineError::Unfinished(by_itself.into()));
             }
             Err(error) => return Err(error),
         }
@@ -202,7 +201,11 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 }
 
 /// A pipeline on Kafka.
-async fn pipeline<O: Observer>(worker: &Worker<O>, sharing: Sharing, stop: CancellationToken) -> Result<()> {
+async fn pipeline<O: Observer>(
+    worker: &Worker<O>,
+    sharing: Sharing,
+    stop: CancellationToken,
+) -> Result<(), PipelineError> {
     let Settings { kafka, group, topics, batch, accept_data_loss, mappings, .. } = &worker.settings;
     // Init first: only then do the committed offsets hold all that a predecessor published.
     let publisher = Publisher::new(kafka, topics, &group.transactional_id(worker.number))?;
@@ -211,7 +214,7 @@ async fn pipeline<O: Observer>(worker: &Worker<O>, sharing: Sharing, stop: Cance
         Ok(()) => {}
         // It has nothing in hand yet.
         Err(_) if stop.is_cancelled() => return Ok(()),
-        Err(refused) => return Err(refused),
+        Err(refused) => return Err(refused.into()),
     }
     let memberships = Memberships::join(kafka, group, topics, worker.number, sharing.roles())?;
     let pipeline = Pipeline {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::background::LevelChanges;
+use stock_verifier::causes;
 use stock_verifier::ledger::NextOffset;
 use stock_verifier::mapping::Mappings;
 use stock_verifier::observe::Metrics;
 use stock_verifier::pipeline::batch::Bounds;
 use stock_verifier::pipeline::ports::Observer as _;
 use stock_verifier::pipeline::progress::Progress;
-use stock_verifier::pipeline::{Comparison, Pipeline, StoppedPartitions, TopicNews, Unfinished};
+use stock_verifier::pipeline::{Comparison, Pipeline, PipelineError, StoppedPartitions, TopicNews};
 use stock_verifier::store::{CommandBatch, LedgerHistory as _, LedgerReader as _, LedgerWriter as _};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -125,8 +126,8 @@ fn run(world: &World, batch: usize, fate: Fate) -> Ended {
             () = world.killed() => Ended::Killed,
             ended = running => {
                 match ended.expect("no stage panics") {
-                    Err(error) if !error.is::<Unfinished>() => panic!("{error:#}"),
-                    Ok(()) | Err(_) => Ended::Done,
+                    Ok(()) | Err(PipelineError::Unfinished(_)) => Ended::Done,
+                    Err(error) => panic!("{}", causes::of(&error)),
                 }
             }
         }

@@ -12,7 +12,7 @@ use stock_verifier::kafka::consumer::{
 };
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
-use stock_verifier::kafka::transactional::PublishError;
+use stock_verifier::kafka::transactional::{InitError, PublishError};
 use stock_verifier::kafka::{self, ClientError};
 use stock_verifier::ledger::{HeldProgram, NextOffset, Outcome, TopicPartition};
 use stock_verifier::pipeline::Portion;
@@ -250,7 +250,7 @@ pub struct Sink(pub World);
 impl ResultSink for Sink {
     type Name = u64;
 
-    async fn init_transactions(&mut self, _: &CancellationToken) -> anyhow::Result<()> {
+    async fn init_transactions(&mut self, _: &CancellationToken) -> Result<(), InitError> {
         // What is open is ended by it; nobody has seen anything of that.
         self.0.step().await;
         Ok(())

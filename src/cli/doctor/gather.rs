@@ -12,7 +12,6 @@ use super::facts::{Answer, KafkaFacts, OpenTransaction, TrialFailure};
 use crate::cli::retention::Kept;
 use crate::kafka::admin::{Settings, broker_settings, settings_within};
 use crate::kafka::examiner::{Cluster, Examiner, LogOffsets};
-use crate::kafka::transactional::is_final;
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// What is added to a transactional id of this instance for the trial. Those in use end with a worker's number, or with
@@ -197,13 +196,13 @@ fn pending(examiner: &Examiner, partitions: &[TopicPartition]) -> Result<Vec<Top
 
 async fn trial(limit: Duration, examiner: &Arc<Examiner>, id: String) -> Result<(), TrialFailure> {
     let tried = id.clone();
-    let answer = ask(limit, examiner, move |examiner| {
-        // An answer either way: a refusal is one too.
-        Ok(examiner.try_transactional_id(&tried).map_err(|error| (is_final(&error), format!("{error:#}"))))
-    });
+    let answer = ask(limit, examiner, move |examiner| examiner.try_transactional_id(&tried));
     match answer.await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err((refused, why))) => Err(TrialFailure { id, refused, why }),
+        Ok(Err(error)) => {
+            let refused = error.is_final_for_producer();
+            Err(TrialFailure { id, refused, why: format!("{:#}", anyhow::Error::from(error)) })
+        }
         Err(why) => Err(TrialFailure { id, refused: false, why }),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rdkafka::bindings as native;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::{Care, Lesson};
-use super::{PublishError, PublishRequest, Watchdog};
+use super::{InitError, PublishError, PublishRequest, Watchdog};
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 use crate::kafka::error::ClientError;
@@ -179,16 +179,16 @@ impl Lane {
     ///
     /// # Errors
     /// When Kafka cannot be reached in time or refuses the id, or at a stop.
-    pub(super) fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
+    pub(super) fn init_transactions(&mut self, stop: &CancellationToken) -> Result<(), InitError> {
         self.give_up();
         let producer = renewed(&self.config).create_with_context(Log::default());
-        let producer = WithPassword::producer(producer.context("the producer's configuration is refused")?);
+        let producer = producer.map_err(|refused| InitError::Configuration(refused.into()))?;
+        let producer = WithPassword::producer(producer);
         match self.init(&producer, stop) {
             Ok(()) => self.producer = Some(producer),
             Err(error) => {
                 self.let_go(producer);
-                return Err(anyhow::Error::new(error)
-                    .context(format!("cannot begin as transactional id {:?}", self.transactional_id)));
+                return Err(InitError::NotBegun { id: self.transactional_id.clone(), why: error.into() });
             }
         }
         Ok(())

@@ -9,7 +9,6 @@ mod watchdog;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use lane::TRANSACTION_TIMEOUT_MS;
@@ -18,6 +17,7 @@ pub use refusal::{Refusal, RefusalCode};
 pub use watchdog::{EXIT_HUNG, Watchdog};
 
 use super::consumer::MemberName;
+use super::error::ClientError;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Outgoing;
 use crate::ledger::{NextOffset, TopicPartition};
@@ -48,20 +48,30 @@ pub enum PublishError {
     Fenced(String),
 }
 
-/// Whether a failure to make a producer is a refusal, which the next try would meet again.
-#[must_use]
-pub fn is_final(error: &anyhow::Error) -> bool {
-    let code = error.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
-    matches!(
-        code,
-        Some(
-            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed
-                | RDKafkaErrorCode::InvalidTransactionTimeout
-                | RDKafkaErrorCode::UnsupportedVersion
-                | RDKafkaErrorCode::SaslAuthenticationFailed
-        )
-    )
+/// Why a producer cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// It cannot be made of its settings.
+    #[error("the producer's configuration is refused")]
+    Configuration(#[source] ClientError),
+    /// Kafka cannot be reached in time or refuses its id, or it was stopped.
+    #[error("cannot begin as transactional id {id:?}")]
+    NotBegun {
+        /// The id.
+        id: String,
+        /// Why not.
+        #[source]
+        why: ClientError,
+    },
+}
+
+impl InitError {
+    /// Whether it is a refusal, which the next try would meet again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let (Self::Configuration(why) | Self::NotBegun { why, .. }) = self;
+        why.is_final_for_producer()
+    }
 }
 
 /// What one transaction publishes.
@@ -102,7 +112,7 @@ impl Publisher {
     ///
     /// # Errors
     /// When Kafka cannot be reached in time or refuses an id, or at a stop.
-    pub fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
+    pub fn init_transactions(&mut self, stop: &CancellationToken) -> Result<(), InitError> {
         self.lanes
             .iter_mut()
             .filter(|lane| !lane.is_ready())

@@ -1,6 +1,5 @@
 //! Where results go, traced.
 
-use anyhow::Result;
 use opentelemetry::trace::{SpanKind, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::Span;
@@ -8,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DESTINATION, MESSAGE_COUNT, Traces, under_way};
 use crate::event::Channel;
-use crate::kafka::transactional::PublishError;
+use crate::kafka::transactional::{InitError, PublishError};
 use crate::observe::names::end_name;
 use crate::pipeline::Portion;
 use crate::pipeline::ports::ResultSink;
@@ -47,7 +46,7 @@ impl Traces {
 impl<K: ResultSink> ResultSink for TracedSink<K> {
     type Name = K::Name;
 
-    async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<()> {
+    async fn init_transactions(&mut self, stop: &CancellationToken) -> Result<(), InitError> {
         self.inner.init_transactions(stop).await
     }
 
