@@ -158,21 +158,31 @@ async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result
         match ended {
             Ok(()) if sharing == Sharing::EachTopic => break,
             Ok(()) => {}
-            // What it left in hand to join anew it reads again itself.
-            Err(unfinished @ PipelineError::Unfinished(_)) if !stop.is_cancelled() => {
-                tracing::info!("{}", causes::of(&unfinished));
-            }
-            Err(by_itself @ PipelineError::FencedByItself)
-                if !stop.is_cancelled() && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
-            {
-                tracing::warn!(worker = number, "joining the group anew: {}", causes::of(&by_itself));
-                fenced = Some(Instant::now());
-            }
-            // Told to stop meanwhile: what it had in hand is the next start's, and nothing is wrong with it.
-            Err(by_itself @ PipelineError::FencedByItself) if stop.is_cancelled() => {
-                return Err(PipelineError::Unfinished(by_itself.into()));
-            }
-            Err(error) => return Err(error),
+            Err(error) => go_on_after(error, *number, &mut fenced, stop.is_cancelled())?,
+        }
+    }
+    Ok(())
+}
+
+/// What a worker does whose pipeline ended by an error: it makes another one, or ends by the error that is returned.
+/// `fenced` is when it was fenced by itself last.
+fn go_on_after(
+    error: PipelineError,
+    worker: usize,
+    fenced: &mut Option<Instant>,
+    is_stopping: bool,
+) -> Result<(), PipelineError> {
+    match error {
+        // What it left in hand to join anew it reads again itself.
+        PipelineError::Unfinished(_) if !is_stopping => tracing::info!("{}", causes::of(&error)),
+        // Told to stop meanwhile: what it had in hand is the next start's, and nothing is wrong with it.
+        PipelineError::FencedByItself if is_stopping => return Err(PipelineError::Unfinished(error.into())),
+        PipelineError::FencedByItself if fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) => {
+            tracing::warn!(worker, "joining the group anew: {}", causes::of(&error));
+            *fenced = Some(Instant::now());
+        }
+        PipelineError::Unfinished(_) | PipelineError::FencedByItself | PipelineError::Failed(_) => {
+            return Err(error);
         }
     }
     Ok(())
@@ -238,5 +248,56 @@ impl From<BatchArgs> for Bounds {
             bytes: usize::try_from(batch.batch_max_bytes.as_u64()).unwrap_or(usize::MAX),
             age: batch.batch_max_age,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    /// What becomes of a worker that was fenced by itself so long ago, if ever.
+    fn after(
+        error: PipelineError,
+        fenced_ago: Option<Duration>,
+        is_stopping: bool,
+    ) -> Result<(), PipelineError> {
+        let at = fenced_ago.map(|ago| Instant::now().checked_sub(ago).expect("up for a minute"));
+        let mut fenced = at;
+        let ended = go_on_after(error, 0, &mut fenced, is_stopping);
+        assert!(ended.is_err() || fenced >= at, "when it was fenced is not forgotten");
+        ended
+    }
+
+    fn unfinished() -> PipelineError {
+        PipelineError::Unfinished(anyhow!("the database is away"))
+    }
+
+    #[test]
+    fn a_worker_goes_on_with_what_it_left_in_hand_unless_it_is_stopped() {
+        assert!(after(unfinished(), None, false).is_ok());
+        assert!(matches!(after(unfinished(), None, true), Err(PipelineError::Unfinished(_))));
+    }
+
+    #[test]
+    fn a_worker_that_is_fenced_by_itself_joins_anew_but_not_again_and_again() {
+        let fenced = || PipelineError::FencedByItself;
+        assert!(after(fenced(), None, false).is_ok());
+        assert!(matches!(after(fenced(), Some(Duration::ZERO), false), Err(PipelineError::FencedByItself)));
+        assert!(after(fenced(), Some(FENCED_AGAIN + Duration::from_secs(1)), false).is_ok());
+        assert!(matches!(after(fenced(), None, true), Err(PipelineError::Unfinished(_))));
+    }
+
+    #[test]
+    fn a_worker_that_failed_ends_and_a_failure_counts_before_what_is_left_in_hand() {
+        let failed = || PipelineError::Failed(anyhow!("the ledger went back in time"));
+        for is_stopping in [false, true] {
+            assert!(matches!(after(failed(), None, is_stopping), Err(PipelineError::Failed(_))));
+        }
+        for (first, next) in [(failed(), unfinished()), (unfinished(), failed())] {
+            assert!(matches!(graver(Err(first), Err(next)), Err(PipelineError::Failed(_))));
+        }
+        assert!(matches!(graver(Err(unfinished()), Ok(())), Err(PipelineError::Unfinished(_))));
     }
 }

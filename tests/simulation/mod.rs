@@ -73,6 +73,22 @@ enum Fate {
     StoppedAt(u64),
 }
 
+/// The real pipeline, on this world.
+fn pipeline(world: &World, batch: usize) -> Pipeline {
+    let store = Arc::new(world.clone());
+    Pipeline {
+        store: store.clone(),
+        comparison: Arc::new(Comparison::new(store, Box::new(world.clone()), Arc::new(Progress::default()))),
+        level_changes: LevelChanges::ignored(),
+        news: TopicNews::none(),
+        registry: None,
+        stopped: StoppedPartitions::default(),
+        bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
+        accept_data_loss: false,
+        mappings: Mappings::default(),
+    }
+}
+
 /// Runs a process until it is killed or told to stop, or everything is published.
 fn run(world: &World, batch: usize, fate: Fate) -> Ended {
     {
@@ -87,22 +103,7 @@ fn run(world: &World, batch: usize, fate: Fate) -> Ended {
     let world = &world.for_another_process();
     let runtime = runtime();
     let ended = runtime.block_on(async {
-        let store = Arc::new(world.clone());
-        let pipeline = Pipeline {
-            store: store.clone(),
-            comparison: Arc::new(Comparison::new(
-                store,
-                Box::new(world.clone()),
-                Arc::new(Progress::default()),
-            )),
-            level_changes: LevelChanges::ignored(),
-            news: TopicNews::none(),
-            registry: None,
-            stopped: StoppedPartitions::default(),
-            bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
-            accept_data_loss: false,
-            mappings: Mappings::default(),
-        };
+        let pipeline = pipeline(world, batch);
         let stop = CancellationToken::new();
         // Watched, as in the program: whoever watches must change nothing.
         let metrics = Metrics::new("group", StoppedPartitions::default());
@@ -298,5 +299,38 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
     }
     for what in ["killed", "aborted", "unknown", "moved", "lost", "disconnected", "unanswered", "unsaid"] {
         assert!(happened.get(what).is_some_and(|times| *times > 20), "{what} hardly happened: {happened:?}");
+    }
+}
+
+/// How a pipeline ends whose member is fenced, so long after it lost a partition; `None` where it lost none.
+fn fenced(lost_before: Option<Duration>) -> PipelineError {
+    let world = world(7, Faults::default(), 9, 12, 2);
+    runtime().block_on(async {
+        let member = Member::join(&world);
+        let running = tokio::spawn(pipeline(&world, 4).run(
+            member.clone(),
+            Sink(world.clone()),
+            CancellationToken::new(),
+        ));
+        while !world.is_done() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if let Some(ago) = lost_before {
+            member.take(true);
+            tokio::time::sleep(ago).await;
+        }
+        member.fence();
+        running.await.expect("no stage panics").expect_err("it is fenced")
+    })
+}
+
+#[test]
+fn a_member_fenced_soon_after_it_lost_its_partitions_is_fenced_by_itself_and_else_by_another_instance() {
+    let by_itself = fenced(Some(Duration::from_secs(5)));
+    assert!(matches!(by_itself, PipelineError::FencedByItself), "{by_itself:?}");
+    for lost_before in [None, Some(Duration::from_secs(90))] {
+        let by_another = fenced(lost_before);
+        assert!(matches!(by_another, PipelineError::Failed(_)), "{by_another:?}");
+        assert!(by_another.to_string().contains("another instance reads orders"), "{by_another}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::Rng as _;
 use stock_verifier::kafka::consumer::{
-    Assigned, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets, Watermarks,
+    Assigned, ConsumerError, FetchedRecord, Incoming, NotSpeaking, Notice, Revoked, StartOffsets, Watermarks,
 };
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
@@ -77,7 +77,7 @@ impl Member {
     }
 
     /// The group takes a partition, and gives it back when it was let go. When it is lost, this is another member after.
-    fn take(&self, are_lost: bool) {
+    pub fn take(&self, are_lost: bool) {
         let mut membership = self.lock();
         let Some(at) = membership.reading.keys().min_by_key(|at| at.partition).cloned() else { return };
         membership.epoch += 1;
@@ -90,6 +90,11 @@ impl Member {
             membership.reading.remove(&gone);
             membership.taken = Some(gone);
         })));
+    }
+
+    /// The group says that somebody else has this member's id.
+    pub fn fence(&self) {
+        self.lock().notices.push(Notice::Failed(ConsumerError::Fenced("fenced".to_owned())));
     }
 
     /// What is fetched now.
