@@ -14,8 +14,8 @@ use tokio::task::block_in_place;
 
 use super::findings::{mismatch, mismatches_as_json, report_as_json, subject, what};
 use super::gate::redis_settings;
+use super::open::{Access, FEW_CONNECTIONS, open_ledger};
 use super::progress::Shown;
-use super::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::{DatabaseArgs, KafkaArgs, RedisArgs, RegistryArgs, TopicArgs};
 use crate::console;
 use crate::gate::audit as cache_audit;

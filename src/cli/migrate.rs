@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{Access, FEW_CONNECTIONS, check_or_migrate, open_ledger};
+use super::open::{Access, FEW_CONNECTIONS, check_or_migrate, open_ledger};
 use crate::config::DatabaseArgs;
 use crate::console;
 use crate::store::LedgerAdmin as _;

@@ -12,6 +12,7 @@ mod log;
 pub mod mapping;
 mod mappings;
 pub mod migrate;
+mod open;
 pub mod orders;
 mod progress;
 mod reads;
@@ -27,23 +28,14 @@ pub mod stock;
 pub mod topics;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::causes;
-use crate::config::{DatabaseArgs, DatabaseUrl};
 use crate::console;
 use crate::replay::Stopped;
-use crate::store::postgres::{Connections, PostgresStore};
-use crate::store::sqlite::{FileAccess, SqliteStore};
-use crate::store::{LedgerAdmin as _, Store, StoreError};
-
-/// Connections to PostgreSQL for a command that does one thing at a time.
-const FEW_CONNECTIONS: Connections = Connections { batches: 1, readers: 1, others: 2 };
 
 /// Verifies stock for orders from Kafka: never oversold, each order decided once, every deduction in a ledger.
 #[derive(Debug, Parser)]
@@ -232,158 +224,14 @@ fn status_of(done: Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// How often a database that is read-only is looked at again: it costs a connection.
-const READ_ONLY_LOOK: Duration = Duration::from_secs(1);
-/// How often the log says that it still is.
-const READ_ONLY_SAY: Duration = Duration::from_secs(10);
-
-/// [`open_ledger`] for who writes to it until stopped: waits while the database is read-only, as it is after a failover
-/// or when its disk is nearly full. Where it was once reached, being away is waited for too.
-async fn open_for_writing(
-    args: &DatabaseArgs,
-    connections: Connections,
-    access: Access,
-) -> Result<Arc<dyn Store>> {
-    let mut said: Option<Instant> = None;
-    loop {
-        let error = match open_writable(args, connections, access).await {
-            Ok(store) => return Ok(store),
-            Err(error) => error,
-        };
-        match error.downcast_ref::<StoreError>() {
-            Some(StoreError::ReadOnly { .. }) => {}
-            Some(away) if away.is_transient() && said.is_some() => {}
-            _ => return Err(error),
-        }
-        if said.is_none_or(|at| at.elapsed() >= READ_ONLY_SAY) {
-            tracing::warn!("waiting until the ledger can be written: {}", causes::of(error.as_ref()));
-            said = Some(Instant::now());
-        }
-        tokio::time::sleep(READ_ONLY_LOOK).await;
-    }
-}
-
-async fn open_writable(
-    args: &DatabaseArgs,
-    connections: Connections,
-    access: Access,
-) -> Result<Arc<dyn Store>> {
-    let store = open_ledger(args, connections, access).await?;
-    if let Err(refused) = store.check_writable().await {
-        store.close().await;
-        return Err(refused.into());
-    }
-    Ok(store)
-}
-
-/// What a command does to the ledger that it opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// It reads: nothing is created, migrated or written.
-    Read,
-    /// It writes to a ledger that is there, with the tables of this program.
-    Write,
-    /// The same, and a SQLite file that is not there is created: nobody else could, and PostgreSQL has an administrator.
-    WriteOrCreate,
-    /// It creates or updates the tables first, and a SQLite file.
-    Migrate,
-}
-
-impl Access {
-    /// For who migrates when asked to.
-    fn migrating(asked: bool) -> Self {
-        if asked { Self::Migrate } else { Self::Write }
-    }
-}
-
-/// Opens the ledger that the settings name, ready for use.
-async fn open_ledger(
-    args: &DatabaseArgs,
-    connections: Connections,
-    access: Access,
-) -> Result<Arc<dyn Store>> {
-    open_url(&args.url()?, connections, access).await
-}
-
-/// The same of a URL.
-async fn open_url(url: &DatabaseUrl, connections: Connections, access: Access) -> Result<Arc<dyn Store>> {
-    let (url, password) = (url.expose(), url.password());
-    if url.starts_with("sqlite:") {
-        return open_sqlite(url, access).await;
-    }
-    let cannot = "cannot open the ledger that --database-url names (check it, and --database-password-file)";
-    let store: Arc<dyn Store> =
-        Arc::new(PostgresStore::open_with_password(url, password, connections).await.context(cannot)?);
-    prepare(&*store, access == Access::Migrate, access == Access::Migrate).await?;
-    Ok(store)
-}
-
-async fn open_sqlite(url: &str, access: Access) -> Result<Arc<dyn Store>> {
-    let file_access = match access {
-        Access::Read => FileAccess::Read,
-        Access::Write => FileAccess::Write,
-        Access::WriteOrCreate | Access::Migrate => FileAccess::Create,
-    };
-    // No secret is in the URL of a file.
-    let store =
-        SqliteStore::open_for(url, file_access).await.with_context(|| format!("cannot open {url}"))?;
-    let file = store.file().display().to_string();
-    let prepared = prepare(&store, file_access == FileAccess::Create, access == Access::Migrate).await;
-    if prepared.with_context(|| format!("the ledger {file}"))? {
-        tracing::info!("created the ledger {file}");
-    }
-    Ok(Arc::new(store))
-}
-
-/// Makes a ledger ready for use, as far as that is allowed: with tables where there are none, and with the newest.
-/// Whether there were none. One that cannot be used is closed, so that SQLite leaves no files beside it.
-async fn prepare(store: &dyn Store, may_create: bool, may_update: bool) -> Result<bool, StoreError> {
-    let prepared = check_or_migrate(store, may_create, may_update).await;
-    if prepared.is_err() {
-        store.close().await;
-    }
-    prepared
-}
-
-async fn check_or_migrate(store: &dyn Store, may_create: bool, may_update: bool) -> Result<bool, StoreError> {
-    let is_new = match store.check().await {
-        Err(StoreError::Unmigrated) if may_create => true,
-        Err(StoreError::Outdated { .. }) if may_update => false,
-        checked => return checked.map(|()| false),
-    };
-    store.migrate().await?;
-    store.check().await?;
-    Ok(is_new)
-}
-
-/// Opens a ledger to look at what would be done to it. Where there is none yet, an empty one stands in, in a directory
-/// that goes with it, so that looking creates nothing.
-async fn open_or_stand_in(
-    url: &DatabaseUrl,
-    connections: Connections,
-) -> Result<(Arc<dyn Store>, Option<tempfile::TempDir>)> {
-    let error = match open_url(url, connections, Access::Read).await {
-        Ok(store) => return Ok((store, None)),
-        Err(error) => error,
-    };
-    if !matches!(error.downcast_ref(), Some(StoreError::Missing { .. } | StoreError::Unmigrated)) {
-        return Err(error);
-    }
-    let directory = tempfile::tempdir().context("cannot make a directory for an empty ledger")?;
-    let store =
-        SqliteStore::open(&format!("sqlite://{}", directory.path().join("empty.db").display())).await?;
-    store.migrate().await?;
-    Ok((Arc::new(store), Some(directory)))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Args as _;
 
     use super::*;
     use crate::config::{
-        BatchArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, MappingArgs, RedisArgs, RegistryArgs,
-        TopicArgs,
+        BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, MappingArgs, RedisArgs,
+        RegistryArgs, TopicArgs,
     };
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Access, FEW_CONNECTIONS, open_ledger};
+use super::open::{Access, FEW_CONNECTIONS, open_ledger};
 use crate::config::DatabaseArgs;
 use crate::console;
 use crate::event::{Channel, Outgoing, TraceContext, result};

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, open_ledger};
+use super::open::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, PrecheckSource};
 use crate::event::{TraceContext, read_level};
 use crate::http::{self, Api, AskMembers, LevelCache, Live, Member, Server, Token};

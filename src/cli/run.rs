@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::hangup::{self, Hangup};
 use super::instance;
+use super::open::{Access, open_for_writing};
 use super::reads::Reads;
 use super::signals::Signals;
 use super::start_checks::TopicsToCheck;
-use super::{Access, mappings, open_for_writing, retention, start_checks};
+use super::{mappings, retention, start_checks};
 use crate::causes;
 use crate::config::{
     BatchArgs, DatabaseArgs, GroupArgs, HttpArgs, KafkaArgs, LevelsArgs, MappingArgs, RegistryArgs, TopicArgs,

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::sale::SaleCommand;
 use super::hangup::{self, Hangup, RedisAgain};
+use super::open::{Access, open_ledger};
 use super::reads::{Rereads, Source};
 use super::run::stop_on_signal;
 use super::signals::Signals;
-use super::{Access, open_ledger};
 use crate::config::{DatabaseArgs, HttpArgs, KafkaArgs, RedisArgs, TopicArgs};
 use crate::gate::cache::RedisSettings;
 use crate::gate::{CLIENT_ID, Gate, Settings, WhenCacheIsAway};

@@ -17,9 +17,10 @@ use serde::Serialize;
 use self::patches::PatchArgs;
 use self::record_filter::{ChoiceArgs, RangeArgs};
 use super::findings::ReportJson;
+use super::open::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in, open_url};
 use super::progress::Shown;
 use super::stock::read_levels_file;
-use super::{Access, EXIT_INTERRUPTED, FEW_CONNECTIONS, mappings, open_ledger, open_or_stand_in, open_url};
+use super::{EXIT_INTERRUPTED, mappings};
 use crate::config::{
     DatabaseArgs, DatabaseUrl, KafkaArgs, MappingArgs, RegistryArgs, SecretParser, TopicArgs,
     parse_database_url,
@@ -214,7 +215,7 @@ impl Common {
     }
 
     async fn ledger(&self) -> Result<Arc<dyn Store>> {
-        open_ledger(&self.database, FEW_CONNECTIONS, Access::Read).await
+        Ok(open_ledger(&self.database, FEW_CONNECTIONS, Access::Read).await?)
     }
 
     /// Prints a report: for machines as JSON, else for people.

@@ -22,7 +22,7 @@ pub use import::{FeedArgs, ImportArgs};
 pub use state::{LimitsArgs, SetArgs};
 pub use watch::WatchArgs;
 
-use super::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in};
+use super::open::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in};
 use crate::config::DatabaseArgs;
 use crate::console;
 use crate::ledger::{Item, Location, Outcome, Reason, Sku};
@@ -100,7 +100,7 @@ async fn open(
     let url = database.url()?;
     // An import would create a SQLite ledger.
     if matches!(command, Prepared::DryRun(_)) && url.expose().starts_with("sqlite:") {
-        return open_or_stand_in(&url, FEW_CONNECTIONS).await;
+        return Ok(open_or_stand_in(&url, FEW_CONNECTIONS).await?);
     }
     Ok((open_ledger(database, FEW_CONNECTIONS, command.access()).await?, None))
 }
