@@ -26,7 +26,7 @@ use super::client::Source;
 use super::text::{Json, MOST_DEPTH};
 use crate::event::{decimal_text, write_guid};
 
-/// A part of a schema; others are named by their place.
+/// A part of a schema; others are named by their number.
 enum Node {
     Null,
     Boolean,
@@ -42,6 +42,13 @@ enum Node {
     Record(Vec<(String, usize)>),
     Enum(Vec<String>),
     Fixed(usize),
+    Logical(Logical),
+    /// What has this name.
+    Named(String),
+}
+
+/// What is written as something simpler and means more.
+enum Logical {
     /// With a size where it is fixed.
     Decimal(Option<usize>, i32),
     BigDecimal,
@@ -53,8 +60,6 @@ enum Node {
     Timestamp(i64),
     LocalTimestamp(i64),
     Duration,
-    /// What has this name.
-    Named(String),
 }
 
 /// A schema, ready to decode by.
@@ -89,7 +94,7 @@ impl Schema {
         }
     }
 
-    /// Adds a part with all parts of it; its place.
+    /// Adds a part with all parts of it; its number.
     fn add(&mut self, schema: &apache_avro::Schema, namespace: NamespaceRef<'_>) -> Result<usize, String> {
         use apache_avro::Schema as Avro;
         let node = match schema {
@@ -109,64 +114,65 @@ impl Schema {
             }
             Avro::Record(record) => {
                 let name = record.name.fully_qualified_name(namespace).into_owned();
-                let place = self.place(Node::Record(Vec::new()));
                 // Known before its fields, which may hold it.
-                self.by_name.insert(name.fullname(None), place);
+                let number = self.keep_named(name.fullname(None), Node::Record(Vec::new()));
                 let fields = record
                     .fields
                     .iter()
                     .map(|field| Ok((field.name.clone(), self.add(&field.schema, name.namespace())?)));
-                self.nodes[place] = Node::Record(fields.collect::<Result<_, String>>()?);
-                return Ok(place);
+                self.nodes[number] = Node::Record(fields.collect::<Result<_, String>>()?);
+                return Ok(number);
             }
             Avro::Enum(symbols) => {
                 let name = symbols.name.fullname(namespace);
-                return Ok(self.place_named(name, Node::Enum(symbols.symbols.clone())));
+                return Ok(self.keep_named(name, Node::Enum(symbols.symbols.clone())));
             }
             Avro::Fixed(fixed) => {
-                return Ok(self.place_named(fixed.name.fullname(namespace), Node::Fixed(fixed.size)));
+                return Ok(self.keep_named(fixed.name.fullname(namespace), Node::Fixed(fixed.size)));
             }
             Avro::Decimal(decimal) => {
                 let scale = i32::try_from(decimal.scale).map_err(|_| "a decimal's scale is too large")?;
                 match &decimal.inner {
-                    InnerDecimalSchema::Bytes => Node::Decimal(None, scale),
+                    InnerDecimalSchema::Bytes => Node::Logical(Logical::Decimal(None, scale)),
                     InnerDecimalSchema::Fixed(fixed) => {
-                        let node = Node::Decimal(Some(fixed.size), scale);
-                        return Ok(self.place_named(fixed.name.fullname(namespace), node));
+                        let node = Node::Logical(Logical::Decimal(Some(fixed.size), scale));
+                        return Ok(self.keep_named(fixed.name.fullname(namespace), node));
                     }
                 }
             }
-            Avro::BigDecimal => Node::BigDecimal,
-            Avro::Uuid(UuidSchema::Bytes) => Node::Uuid(false),
+            Avro::BigDecimal => Node::Logical(Logical::BigDecimal),
+            Avro::Uuid(UuidSchema::Bytes) => Node::Logical(Logical::Uuid(false)),
             Avro::Uuid(UuidSchema::Fixed(fixed)) => {
-                return Ok(self.place_named(fixed.name.fullname(namespace), Node::Uuid(true)));
+                let node = Node::Logical(Logical::Uuid(true));
+                return Ok(self.keep_named(fixed.name.fullname(namespace), node));
             }
-            Avro::Date => Node::Date,
-            Avro::TimeMillis => Node::Time(MILLIS),
-            Avro::TimeMicros => Node::Time(MICROS),
-            Avro::TimestampMillis => Node::Timestamp(MILLIS),
-            Avro::TimestampMicros => Node::Timestamp(MICROS),
-            Avro::TimestampNanos => Node::Timestamp(NANOS),
-            Avro::LocalTimestampMillis => Node::LocalTimestamp(MILLIS),
-            Avro::LocalTimestampMicros => Node::LocalTimestamp(MICROS),
-            Avro::LocalTimestampNanos => Node::LocalTimestamp(NANOS),
+            Avro::Date => Node::Logical(Logical::Date),
+            Avro::TimeMillis => Node::Logical(Logical::Time(MILLIS)),
+            Avro::TimeMicros => Node::Logical(Logical::Time(MICROS)),
+            Avro::TimestampMillis => Node::Logical(Logical::Timestamp(MILLIS)),
+            Avro::TimestampMicros => Node::Logical(Logical::Timestamp(MICROS)),
+            Avro::TimestampNanos => Node::Logical(Logical::Timestamp(NANOS)),
+            Avro::LocalTimestampMillis => Node::Logical(Logical::LocalTimestamp(MILLIS)),
+            Avro::LocalTimestampMicros => Node::Logical(Logical::LocalTimestamp(MICROS)),
+            Avro::LocalTimestampNanos => Node::Logical(Logical::LocalTimestamp(NANOS)),
             Avro::Duration(fixed) => {
-                return Ok(self.place_named(fixed.name.fullname(namespace), Node::Duration));
+                let node = Node::Logical(Logical::Duration);
+                return Ok(self.keep_named(fixed.name.fullname(namespace), node));
             }
             Avro::Ref { name } => Node::Named(name.fullname(namespace)),
         };
-        Ok(self.place(node))
+        Ok(self.keep(node))
     }
 
-    fn place(&mut self, node: Node) -> usize {
+    fn keep(&mut self, node: Node) -> usize {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
 
-    fn place_named(&mut self, name: String, node: Node) -> usize {
-        let place = self.place(node);
-        self.by_name.insert(name, place);
-        place
+    fn keep_named(&mut self, name: String, node: Node) -> usize {
+        let number = self.keep(node);
+        self.by_name.insert(name, number);
+        number
     }
 
     /// What a value says, as JSON.
@@ -188,18 +194,14 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn value(&mut self, place: usize, depth: usize) -> Result<(), String> {
+    fn value(&mut self, number: usize, depth: usize) -> Result<(), String> {
         if depth > MOST_DEPTH {
             return Err(format!("it is nested deeper than {MOST_DEPTH} levels"));
         }
         let schema = self.schema;
-        match &schema.nodes[place] {
+        match &schema.nodes[number] {
             Node::Null => self.json.raw("null"),
-            Node::Boolean => match self.bytes(1)? {
-                [0] => self.json.raw("false"),
-                [1] => self.json.raw("true"),
-                _ => Err("a boolean is neither 0 nor 1".to_owned()),
-            },
+            Node::Boolean => self.boolean(),
             Node::Int => {
                 let int = self.int()?;
                 self.json.value(&int)
@@ -208,11 +210,7 @@ impl<'a> Walk<'a> {
                 let long = self.long()?;
                 self.json.value(&long)
             }
-            Node::Float => {
-                let float = f32::from_le_bytes(self.array()?);
-                // By its own shortest digits, which those of the double are not.
-                if float.is_finite() { self.json.value(&float) } else { self.json.float(float.into()) }
-            }
+            Node::Float => self.float(),
             Node::Double => {
                 let double = f64::from_le_bytes(self.array()?);
                 self.json.float(double)
@@ -251,58 +249,72 @@ impl<'a> Walk<'a> {
                     .ok_or_else(|| format!("it is number {number} of a union of {}", variants.len()))?;
                 self.value(*variant, depth + 1)
             }
-            Node::Record(fields) => {
-                self.json.raw("{")?;
-                for (number, (name, field)) in fields.iter().enumerate() {
-                    self.json.raw(if number == 0 { "" } else { "," })?;
-                    self.json.value(name.as_str())?;
-                    self.json.raw(":")?;
-                    self.value(*field, depth + 1).map_err(|why| format!("{name}: {why}"))?;
-                }
-                self.json.raw("}")
-            }
-            Node::Enum(symbols) => {
-                let number = self.int()?;
-                let symbol = usize::try_from(number).ok().and_then(|number| symbols.get(number));
-                let symbol =
-                    symbol.ok_or_else(|| format!("it is number {number} of {} symbols", symbols.len()))?;
-                self.json.value(symbol.as_str())
-            }
-            Node::Named(name) => {
-                // Holds because parsing found every name.
-                let place = schema.by_name[name];
-                self.value(place, depth + 1)
-            }
-            logical => self.logical(logical),
+            Node::Record(fields) => self.record(fields, depth),
+            Node::Enum(symbols) => self.symbol(symbols),
+            Node::Logical(logical) => self.logical(logical),
+            // Holds because parsing found every name.
+            Node::Named(name) => self.value(schema.by_name[name], depth + 1),
         }
     }
 
-    /// What is written as something simpler and means more.
-    fn logical(&mut self, node: &Node) -> Result<(), String> {
-        let text = match node {
-            Node::Decimal(size, scale) => {
+    fn boolean(&mut self) -> Result<(), String> {
+        match self.bytes(1)? {
+            [0] => self.json.raw("false"),
+            [1] => self.json.raw("true"),
+            _ => Err("a boolean is neither 0 nor 1".to_owned()),
+        }
+    }
+
+    fn float(&mut self) -> Result<(), String> {
+        let float = f32::from_le_bytes(self.array()?);
+        // By its own shortest digits, which those of the double are not.
+        if float.is_finite() { self.json.value(&float) } else { self.json.float(float.into()) }
+    }
+
+    fn record(&mut self, fields: &[(String, usize)], depth: usize) -> Result<(), String> {
+        self.json.raw("{")?;
+        for (number, (name, field)) in fields.iter().enumerate() {
+            self.json.raw(if number == 0 { "" } else { "," })?;
+            self.json.value(name.as_str())?;
+            self.json.raw(":")?;
+            self.value(*field, depth + 1).map_err(|why| format!("{name}: {why}"))?;
+        }
+        self.json.raw("}")
+    }
+
+    /// One of an enum's symbols.
+    fn symbol(&mut self, symbols: &[String]) -> Result<(), String> {
+        let number = self.int()?;
+        let symbol = usize::try_from(number).ok().and_then(|number| symbols.get(number));
+        let symbol = symbol.ok_or_else(|| format!("it is number {number} of {} symbols", symbols.len()))?;
+        self.json.value(symbol.as_str())
+    }
+
+    fn logical(&mut self, logical: &Logical) -> Result<(), String> {
+        let text = match logical {
+            Logical::Decimal(size, scale) => {
                 let bytes = match size {
                     Some(size) => self.bytes(*size)?,
                     None => self.sized()?,
                 };
                 return self.decimal(bytes, *scale);
             }
-            Node::BigDecimal => {
+            Logical::BigDecimal => {
                 // Its own little value: the bytes and the scale.
                 let mut inner = Walk { schema: self.schema, rest: self.sized()?, json: Json::default() };
                 let (bytes, scale) = (inner.sized()?, inner.long()?);
                 let scale = i32::try_from(scale).map_err(|_| "a decimal's scale is too large".to_owned())?;
                 return self.decimal(bytes, scale);
             }
-            Node::Uuid(is_fixed) => {
+            Logical::Uuid(is_fixed) => {
                 let bytes = if *is_fixed { self.bytes(16)? } else { self.sized()? };
                 let guid = bytes.try_into().map_err(|_| format!("a UUID has {} bytes", bytes.len()))?;
                 let mut text = String::with_capacity(36);
                 write_guid(&mut text, guid).map_err(|error| error.to_string())?;
                 text
             }
-            Node::Date => at(i64::from(self.int()?), 1, DAY)?.date().to_string(),
-            Node::Time(in_a_second) => {
+            Logical::Date => at(i64::from(self.int()?), 1, DAY)?.date().to_string(),
+            Logical::Time(in_a_second) => {
                 let since = if *in_a_second == MILLIS { i64::from(self.int()?) } else { self.long()? };
                 let time = at(since, *in_a_second, 1)?;
                 if time.date() != EPOCH.date() {
@@ -310,17 +322,15 @@ impl<'a> Walk<'a> {
                 }
                 time.time().to_string()
             }
-            Node::Timestamp(in_a_second) => format!("{}Z", at(self.long()?, *in_a_second, 1)?),
-            Node::LocalTimestamp(in_a_second) => at(self.long()?, *in_a_second, 1)?.to_string(),
-            Node::Duration => {
+            Logical::Timestamp(in_a_second) => format!("{}Z", at(self.long()?, *in_a_second, 1)?),
+            Logical::LocalTimestamp(in_a_second) => at(self.long()?, *in_a_second, 1)?.to_string(),
+            Logical::Duration => {
                 let [months, days, millis] =
                     [self.array()?, self.array()?, self.array()?].map(u32::from_le_bytes);
                 return self
                     .json
                     .raw(&format!(r#"{{"months":{months},"days":{days},"milliseconds":{millis}}}"#));
             }
-            // Holds because all others are handled where this is called.
-            _ => unreachable!("not a logical type"),
         };
         self.json.value(&text)
     }
