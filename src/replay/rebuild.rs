@@ -60,7 +60,7 @@ pub async fn rebuild(
     let topics = block_in_place(|| scope.connect())?;
     let mut report = RebuildReport { executed: execute, ..RebuildReport::default() };
     let mut found = into.snapshot().await?;
-    let last = found.last_place().await?;
+    let last = found.last_seq().await?;
     report.found = found.count().await?;
     let positions = found.positions().await?;
     drop(found);

@@ -76,7 +76,7 @@ async fn a_ledger_restored_at_its_sequences_is_the_same_and_goes_on_after_them(d
     assert_eq!((restored.lines.len(), restored.holds.len()), (3, 1));
     expect_no_findings(&*again).await;
 
-    let last = again.snapshot().await.unwrap().last_place().await.unwrap().expect("decisions");
+    let last = again.snapshot().await.unwrap().last_seq().await.unwrap().expect("decisions");
     assert_eq!(last, lived.last().expect("batches").1.last().expect("decisions").seq);
     let next = again.apply(&records(0, 10, vec![cancelled("o-3")])).await.unwrap();
     assert!(published(&next.outcomes[0]).seq > last);

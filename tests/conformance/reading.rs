@@ -67,7 +67,7 @@ impl Contents {
             positions: snapshot.positions().await.unwrap(),
             incarnations: snapshot.incarnations().await.unwrap(),
             count: snapshot.count().await.unwrap(),
-            last: snapshot.last_place().await.unwrap(),
+            last: snapshot.last_seq().await.unwrap(),
             decisions,
             levels,
             lines,

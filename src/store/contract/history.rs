@@ -31,7 +31,7 @@ pub trait Snapshot: Send {
     async fn count(&mut self) -> Result<u64, StoreError>;
 
     /// The last ledger sequence a decision has; `None` in an empty ledger.
-    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError>;
+    async fn last_seq(&mut self) -> Result<Option<Seq>, StoreError>;
 
     /// The position of every partition.
     async fn positions(&mut self) -> Result<HashMap<TopicPartition, NextOffset>, StoreError>;

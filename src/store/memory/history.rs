@@ -37,7 +37,7 @@ impl Snapshot for MemorySnapshot {
         Ok(self.0.decisions.len() as u64)
     }
 
-    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
+    async fn last_seq(&mut self) -> Result<Option<Seq>, StoreError> {
         Ok(self.0.decisions.last_key_value().map(|(seq, _)| *seq))
     }
 

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::failure::failed;
-use super::rows::{PgStamp, damaged, item, item_columns};
+use super::rows::{PgStamp, damaged, item, item_columns, limit_column};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, TopicPartition};
 use crate::store::{DueHold, MOST_LEASE, OverdueHolds, StoreError};
 
@@ -181,7 +181,7 @@ pub(super) async fn take_unannounced(
          WHERE (sku, location) IN (SELECT sku, location FROM unannounced_levels LIMIT $1 FOR UPDATE SKIP LOCKED)
          RETURNING sku, location",
     )
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(limit_column(limit))
     .fetch_all(connection)
     .await
     .map_err(failed("taking levels to announce"))?
@@ -207,7 +207,7 @@ pub(super) async fn take_due_holds(
          WHERE holds.order_id = due.order_id
          RETURNING holds.order_id, holds.topic, holds.partition",
     )
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(limit_column(limit))
     .bind(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX))
     .bind(i64::try_from(MOST_LEASE.as_secs()).unwrap_or(i64::MAX))
     .fetch_all(connection)

@@ -9,8 +9,8 @@ use sqlx::{Connection as _, PgConnection, Row};
 
 use super::distributed::{self, Layout};
 use super::failure::failed;
-use super::rows::{self, PgStamp};
-use super::{PostgresStore, orders, read};
+use super::rows::{self, PgStamp, limit_column};
+use super::{PostgresStore, orders};
 use crate::ledger::{CommandKey, Decision, Id, Item, Location, Map, Sku, Stamp};
 use crate::store::queries::Lives;
 use crate::store::{
@@ -58,10 +58,6 @@ pub const MOVEMENTS: &str = r#"SELECT clock.at, found.*, decisions.decided_at, d
          ORDER BY version DESC, location DESC LIMIT $5::bigint) AS found ON true
      LEFT JOIN decisions ON decisions.id = found.id AND decisions.kind = found.kind
      ORDER BY found.version DESC, found.location DESC"#;
-
-pub(super) fn limit_column(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
 
 /// The moment of the answer that these rows are; there is always one.
 fn moment(rows: &[PgRow]) -> Result<Stamp, StoreError> {
@@ -216,7 +212,7 @@ impl LedgerQueries for PostgresStore {
                     let topic: Option<&str> = row.try_get("topic").map_err(&doing)?;
                     let decided_at: Option<PgStamp> = row.try_get("decided_at").map_err(&doing)?;
                     value.push(DatedMovement {
-                        movement: read::movement(row, 1)?,
+                        movement: rows::movement(row, 1)?,
                         decided_at: decided_at.map(|at| at.0),
                         topic: topic.map(Arc::from),
                     });

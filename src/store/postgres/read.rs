@@ -16,22 +16,16 @@ use sqlx::{Connection, Executor, PgConnection, Postgres, Row};
 use super::connection::Pool;
 use super::distributed::{self, Layout, Moment, Placements};
 use super::failure::failed;
-use super::rows::{PgStamp, damaged};
+use super::rows::{BATCH_SEQUENCES, PgStamp, damaged, limit_column};
 use super::{gate, orders, programs, rows};
 use crate::ledger::{
-    CommandKey, CommandKind, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, Offset, OrderStock, Seq,
-    TopicId, TopicPartition,
+    CommandKey, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicId,
+    TopicPartition,
 };
-use crate::store::{
-    Incarnation, ItemLevel, MAX_BATCH, Snapshot, StoreError, StoredMovement, StoredOrder, stored_order,
-};
-
-/// Sequences between the first one of a batch and that of the next, as `ledger_seq` draws them.
-pub(super) const BATCH_PLACES: i64 = 100_000;
-const _: () = assert!(MAX_BATCH == 100_000, "ledger_seq is incremented by MAX_BATCH");
+use crate::store::{Incarnation, ItemLevel, Snapshot, StoreError, StoredMovement, StoredOrder, stored_order};
 
 /// Most sequences looked through at once: a thousand batches, for ledgers whose batches are small.
-const LONGEST_STRETCH: i64 = 1_000 * BATCH_PLACES;
+const LONGEST_RANGE: i64 = 1_000 * BATCH_SEQUENCES;
 
 /// A read-only transaction that sees the ledger as it was when it began.
 pub(super) struct PostgresSnapshot {
@@ -63,7 +57,7 @@ impl PostgresSnapshot {
             None => None,
             Some(moment) => Some(moment.seen_by(&mut connection).await?),
         };
-        Ok(Self { connection, range: BATCH_PLACES, placements })
+        Ok(Self { connection, range: BATCH_SEQUENCES, placements })
     }
 
     /// Refuses what was read of shards that moved. Asked where most is read.
@@ -85,7 +79,7 @@ impl Snapshot for PostgresSnapshot {
         Ok(count.unsigned_abs())
     }
 
-    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
+    async fn last_seq(&mut self) -> Result<Option<Seq>, StoreError> {
         let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
             .fetch_one(&mut *self.connection)
             .await
@@ -132,12 +126,12 @@ impl Snapshot for PostgresSnapshot {
             let found = decisions_between(&mut self.connection, after, through, limit).await?;
             self.check_placements().await?;
             if found.len() >= limit {
-                self.range = (self.range / 2).max(BATCH_PLACES);
+                self.range = (self.range / 2).max(BATCH_SEQUENCES);
             } else if found.len() < limit / 4 {
-                self.range = (self.range * 2).min(LONGEST_STRETCH);
+                self.range = (self.range * 2).min(LONGEST_RANGE);
             }
             // A range may be empty: batches that failed drew their sequences all the same.
-            if !found.is_empty() || last_place(&mut self.connection).await? <= through {
+            if !found.is_empty() || last_drawn(&mut self.connection).await? <= through {
                 return Ok(found);
             }
             after = through;
@@ -159,7 +153,7 @@ impl Snapshot for PostgresSnapshot {
         .await
         .map_err(failed("reading the movements"))?
         .iter()
-        .map(|row| movement(row, 0))
+        .map(|row| rows::movement(row, 0))
         .collect()
     }
 
@@ -191,7 +185,7 @@ impl Snapshot for PostgresSnapshot {
         .bind(after.map_or("", |(id, _)| id.as_str()))
         .bind(after.map_or("", |(_, item)| item.sku.as_str()))
         .bind(after.map_or("", |(_, item)| rows::location_column(item)))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(limit_column(limit))
         .fetch_all(&mut *self.connection)
         .await
         .map_err(&doing)?
@@ -214,7 +208,7 @@ impl Snapshot for PostgresSnapshot {
              FROM holds WHERE order_id > $1 ORDER BY order_id LIMIT $2",
         )
         .bind(after.map_or("", Id::as_str))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(limit_column(limit))
         .fetch_all(&mut *self.connection)
         .await
         .map_err(&doing)?
@@ -310,7 +304,7 @@ pub(super) async fn order(
     .await
     .map_err(&doing)?
     .iter()
-    .map(|row| movement(row, 0))
+    .map(|row| rows::movement(row, 0))
     .collect::<Result<_, _>>()?;
     moment.rollback().await.map_err(&doing)?;
     Ok(Some(StoredOrder { decisions, state: state.remove(id), movements }))
@@ -329,7 +323,7 @@ async fn decisions_between(
     )
     .bind(after)
     .bind(through)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(limit_column(limit))
     .fetch_all(connection)
     .await
     .map_err(failed("reading the decisions"))?
@@ -339,12 +333,12 @@ async fn decisions_between(
 }
 
 /// The last ledger sequence any batch can have drawn.
-async fn last_place(connection: &mut PgConnection) -> Result<i64, StoreError> {
+async fn last_drawn(connection: &mut PgConnection) -> Result<i64, StoreError> {
     let last_batch: i64 = sqlx::query_scalar("SELECT last_value FROM ledger_seq")
         .fetch_one(connection)
         .await
         .map_err(failed("reading the ledger's last sequence"))?;
-    Ok(last_batch.saturating_add(BATCH_PLACES))
+    Ok(last_batch.saturating_add(BATCH_SEQUENCES))
 }
 
 /// The next levels, sorted by item.
@@ -360,7 +354,7 @@ pub(super) async fn levels_after(
     // No SKU is empty, so this is before every one.
     .bind(after.map_or("", |item| item.sku.as_str()))
     .bind(after.map_or("", rows::location_column))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(limit_column(limit))
     .fetch_all(connection)
     .await;
     rows::levels(found)
@@ -369,29 +363,4 @@ pub(super) async fn levels_after(
 fn order_id(row: &PgRow) -> Result<Id, StoreError> {
     let id: &str = row.try_get("order_id").map_err(failed("reading an order's id"))?;
     Id::new(id).map_err(|error| damaged(format!("an order whose id {error}")))
-}
-
-/// A movement of a row whose columns are, from `first` on: seq, sku, location, version, quantity, balance, kind, id,
-/// partition, offset.
-pub(super) fn movement(row: &PgRow, first: usize) -> Result<StoredMovement, StoreError> {
-    let doing = failed("reading the movements");
-    let item =
-        rows::item_of(row.try_get(first + 1).map_err(&doing)?, row.try_get(first + 2).map_err(&doing)?)?;
-    let id: &str = row.try_get(first + 7).map_err(&doing)?;
-    let id =
-        Id::new(id).map_err(|error| damaged(format!("a movement of {item} whose command id {error}")))?;
-    let number: i16 = row.try_get(first + 6).map_err(&doing)?;
-    let kind = CommandKind::from_number(number)
-        .ok_or_else(|| damaged(format!("a movement of {item} by a command of kind {number}")))?;
-    let partition: Option<i32> = row.try_get(first + 8).map_err(&doing)?;
-    let offset: Option<i64> = row.try_get(first + 9).map_err(&doing)?;
-    Ok(StoredMovement {
-        item,
-        version: row.try_get(first + 3).map_err(&doing)?,
-        quantity: row.try_get(first + 4).map_err(&doing)?,
-        balance: row.try_get(first + 5).map_err(&doing)?,
-        cause: CommandKey { id, kind },
-        seq: Seq(row.try_get(first).map_err(&doing)?),
-        record: partition.zip(offset.map(Offset)),
-    })
 }

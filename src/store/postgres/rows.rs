@@ -11,7 +11,16 @@ use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Level, Limits, Location, NextOffset, Offset, Seq,
     Sku, Source, Stamp, TopicId, TopicPartition,
 };
-use crate::store::{ItemLevel, Position, StoreError};
+use crate::store::{ItemLevel, MAX_BATCH, Position, StoreError, StoredMovement};
+
+/// Sequences between the first one of a batch and that of the next, as `ledger_seq` draws them.
+pub(super) const BATCH_SEQUENCES: i64 = 100_000;
+const _: () = assert!(MAX_BATCH == 100_000, "ledger_seq is incremented by MAX_BATCH");
+
+/// So many rows at most.
+pub(super) fn limit_column(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
 
 /// The columns of partitions, for `UNNEST`.
 pub(super) fn partition_columns<'a>(
@@ -163,6 +172,30 @@ pub(super) fn decision(row: &PgRow, first: usize) -> Result<Decision, StoreError
         detail: row.try_get(first + 5).map_err(&doing)?,
         source,
         decided_at: row.try_get::<PgStamp, _>(first + 9).map_err(&doing)?.0,
+    })
+}
+
+/// A movement of a row whose columns are, from `first` on: seq, sku, location, version, quantity, balance, kind, id,
+/// partition, offset.
+pub(super) fn movement(row: &PgRow, first: usize) -> Result<StoredMovement, StoreError> {
+    let doing = failed("reading the movements");
+    let item = item_of(row.try_get(first + 1).map_err(&doing)?, row.try_get(first + 2).map_err(&doing)?)?;
+    let id: &str = row.try_get(first + 7).map_err(&doing)?;
+    let id =
+        Id::new(id).map_err(|error| damaged(format!("a movement of {item} whose command id {error}")))?;
+    let number: i16 = row.try_get(first + 6).map_err(&doing)?;
+    let kind = CommandKind::from_number(number)
+        .ok_or_else(|| damaged(format!("a movement of {item} by a command of kind {number}")))?;
+    let partition: Option<i32> = row.try_get(first + 8).map_err(&doing)?;
+    let offset: Option<i64> = row.try_get(first + 9).map_err(&doing)?;
+    Ok(StoredMovement {
+        item,
+        version: row.try_get(first + 3).map_err(&doing)?,
+        quantity: row.try_get(first + 4).map_err(&doing)?,
+        balance: row.try_get(first + 5).map_err(&doing)?,
+        cause: CommandKey { id, kind },
+        seq: Seq(row.try_get(first).map_err(&doing)?),
+        record: partition.zip(offset.map(Offset)),
     })
 }
 

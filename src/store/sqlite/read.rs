@@ -25,7 +25,7 @@ impl Snapshot for SqliteSnapshot {
         Ok(count.unsigned_abs())
     }
 
-    async fn last_place(&mut self) -> Result<Option<Seq>, StoreError> {
+    async fn last_seq(&mut self) -> Result<Option<Seq>, StoreError> {
         let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM decisions")
             .fetch_one(&mut *self.0)
             .await

@@ -7,9 +7,8 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::super::failure::failed;
-use super::super::queries::limit_column;
-use super::super::rows::{self, PgStamp};
-use super::super::{gate, orders, read};
+use super::super::rows::{self, BATCH_SEQUENCES, PgStamp, limit_column};
+use super::super::{gate, orders};
 use super::turn;
 use crate::ledger::{CommandKey, Decision, Item, Map};
 use crate::store::examination::{FollowerRow, MOST_FOLLOWERS_LOOKED_AT};
@@ -134,7 +133,7 @@ pub(in super::super) async fn followers(connection: &mut PgConnection) -> Result
                                         AND created.topic = follower.topic
            ORDER BY follower.seq DESC"#,
     )
-    .bind(last - LAST_BATCHES * read::BATCH_PLACES)
+    .bind(last - LAST_BATCHES * BATCH_SEQUENCES)
     .bind(MOST_FOLLOWERS_LOOKED_AT)
     .fetch_all(connection)
     .await?;
@@ -194,7 +193,7 @@ pub(in super::super) async fn movements(
     .await
     .map_err(&doing)?
     .iter()
-    .map(|row| read::movement(row, 0))
+    .map(|row| rows::movement(row, 0))
     .collect::<Result<_, _>>()?;
     let ids: Vec<&str> = page.iter().map(|movement| movement.cause.id.as_str()).collect();
     let decided = sqlx::query("SELECT id, kind, decided_at, topic FROM decisions WHERE id = ANY($1)")
