@@ -53,7 +53,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "WHEN", value_parser = parse_since)]
     since: Option<Stamp>,
 
-    /// Mend what can be derived: levels from their movements, each with a ledger line that says so; with --topics,
+    /// Repair what can be derived: levels from their movements, each with a ledger line that says so; with --topics,
     /// results that were never published; with --cache, what is in Redis
     #[arg(long)]
     repair: bool,

@@ -170,7 +170,7 @@ pub(super) async fn submit(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?.unwrap_or_default();
-    let Ok(place) = Arc::clone(&api.at_the_door).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&api.at_the_door).try_acquire_owned() else {
         api.door.observer.answered(TOO_MANY, None);
         let most = api.bounds.orders;
         return Err(Problem::new(
@@ -181,7 +181,7 @@ pub(super) async fn submit(
     };
     let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID, None))?;
     let (id, digest, lines) = (order.asked.id.clone(), order.asked.digest, order.asked.lines.clone());
-    match api.door.enter(order, place).await {
+    match api.door.enter(order, permit).await {
         Entrance::LetIn { undecided, .. } => {
             if !wait.is_zero()
                 && let Some(known) = api.orders.wait(&id, wait).await.ok().flatten()

@@ -139,13 +139,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Lets an order in, or says why not. It keeps its place at the door until then, whoever waits for it.
-    pub(super) async fn enter(self: &Arc<Self>, order: Order, place: OwnedSemaphorePermit) -> Entrance {
+    /// Lets an order in, or says why not. It keeps its permit until then, whoever waits for it.
+    pub(super) async fn enter(self: &Arc<Self>, order: Order, permit: OwnedSemaphorePermit) -> Entrance {
         let door = Arc::clone(self);
         let begun = Instant::now();
         let entering = self.under_way.spawn(async move {
             let entrance = door.let_in(&order).await;
-            drop(place);
+            drop(permit);
             door.observer.answered(entrance.name(), Some(begun.elapsed()));
             entrance
         });

@@ -2,7 +2,7 @@
 //! people. It writes nothing: orders and adjustments go by Kafka.
 //!
 //! It is given what it reads ([`LedgerQueries`], on connections of its own) and how to ask how Kafka is. Who waits for a
-//! verdict is told by the ledger that the pipeline writes to, wrapped ([`Server::ledger`]); no room knows of it. Bounds on
+//! verdict is notified by the ledger that the pipeline writes to, wrapped ([`Server::ledger`]); no room knows of it. Bounds on
 //! everything are in [`bounds`]; every error is a problem document (RFC 9457); the document that describes all of it is
 //! [`openapi`]'s.
 
@@ -12,6 +12,7 @@ mod health;
 mod level_cache;
 mod live;
 mod movements;
+mod notifying;
 pub mod openapi;
 mod orders;
 mod page;
@@ -21,7 +22,6 @@ mod problem;
 mod server;
 mod state;
 mod stock;
-mod telling;
 mod token;
 mod waiters;
 mod watched;
@@ -60,8 +60,8 @@ pub use watched::{Answered, Begun, Watch};
 use bounds::{MAX_BODY_BYTES, MAX_WAIT, REQUEST_LIMIT};
 use health::Health;
 use live::Hub;
+use notifying::Notifying;
 use state::ApiState;
-use telling::Telling;
 use token::Required;
 use waiters::Waiters;
 
@@ -191,10 +191,10 @@ impl Server {
         move |token| required.set(token)
     }
 
-    /// A ledger that tells who waits here what it decided.
+    /// A ledger that notifies who waits here of what it decided.
     #[must_use]
     pub fn ledger(&self, store: Arc<dyn VerifierStore>) -> Arc<dyn VerifierStore> {
-        Arc::new(Layered(Telling { inner: store, waiters: Arc::clone(&self.waiters) }))
+        Arc::new(Layered(Notifying { inner: store, waiters: Arc::clone(&self.waiters) }))
     }
 
     /// Finishes what is under way, within a bound.
@@ -351,6 +351,6 @@ mod tests {
             assert_eq!(one.await.unwrap().status(), 504);
         }
         let after = kind(get(&silent, "/v1/stock/MUG").await).await;
-        assert_eq!(after, (504, "timed-out".to_owned()), "places are free again");
+        assert_eq!(after, (504, "timed-out".to_owned()), "permits are free again");
     }
 }

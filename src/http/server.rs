@@ -28,16 +28,16 @@ fn most_connections() -> usize {
 /// Serves until stopped; then what is under way is finished, within a bound. HTTP/1.1, which all probes, scrapers and
 /// proxies speak.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(most_connections()));
+    let permits = Arc::new(Semaphore::new(most_connections()));
     let connections = GracefulShutdown::new();
     loop {
-        // The next one waits in the kernel until a place is free.
+        // The next one waits in the kernel until one of them ends.
         let next = async {
             // Holds because nobody closes it.
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is open");
-            (place, listener.accept().await)
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is open");
+            (permit, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             () = stop.cancelled() => break,
             next = next => next,
         };
@@ -61,7 +61,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended");
             }
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);

@@ -13,14 +13,14 @@ const HALF_LIFE: Duration = Duration::from_secs(10);
 
 struct Counter {
     item: Item,
-    /// Pieces, faded. Too high by what the item had whose place this one took.
+    /// Pieces, faded. Too high by what the item had that this one took over from.
     pieces: f64,
 }
 
 /// The counters.
 pub(super) struct HotItems {
     counters: Vec<Counter>,
-    places: Map<Item, usize>,
+    indexes: Map<Item, usize>,
     since: Instant,
     faded: Instant,
 }
@@ -28,7 +28,7 @@ pub(super) struct HotItems {
 impl HotItems {
     /// Nothing was asked for yet, at this moment.
     pub(super) fn new(now: Instant) -> Self {
-        Self { counters: Vec::new(), places: Map::default(), since: now, faded: now }
+        Self { counters: Vec::new(), indexes: Map::default(), since: now, faded: now }
     }
 
     /// Lets what was counted fade until now.
@@ -43,12 +43,12 @@ impl HotItems {
 
     /// So many pieces of an item are asked for.
     pub(super) fn add(&mut self, item: &Item, pieces: f64) {
-        if let Some(place) = self.places.get(item) {
-            self.counters[*place].pieces += pieces;
+        if let Some(index) = self.indexes.get(item) {
+            self.counters[*index].pieces += pieces;
             return;
         }
         if self.counters.len() < COUNTERS {
-            self.places.insert(item.clone(), self.counters.len());
+            self.indexes.insert(item.clone(), self.counters.len());
             self.counters.push(Counter { item: item.clone(), pieces });
             return;
         }
@@ -57,10 +57,10 @@ impl HotItems {
             .iter()
             .enumerate()
             .min_by(|(_, one), (_, other)| one.pieces.total_cmp(&other.pieces));
-        let Some((place, _)) = least else { return };
-        let counter = &mut self.counters[place];
-        self.places.remove(&counter.item);
-        self.places.insert(item.clone(), place);
+        let Some((index, _)) = least else { return };
+        let counter = &mut self.counters[index];
+        self.indexes.remove(&counter.item);
+        self.indexes.insert(item.clone(), index);
         counter.item = item.clone();
         counter.pieces += pieces;
     }
@@ -121,13 +121,13 @@ mod tests {
                 *exact.entry(item).or_default() += f64::from(pieces);
             }
             let share = exact.values().sum::<f64>() / f64::from(u32::try_from(COUNTERS).unwrap());
-            prop_assert!(hot.counters.len() <= COUNTERS && hot.counters.len() == hot.places.len());
+            prop_assert!(hot.counters.len() <= COUNTERS && hot.counters.len() == hot.indexes.len());
             for counter in &hot.counters {
                 let known = exact[&counter.item];
                 prop_assert!(counter.pieces >= known && counter.pieces <= known + share);
             }
             for (item, known) in &exact {
-                prop_assert!(*known <= share || hot.places.contains_key(item));
+                prop_assert!(*known <= share || hot.indexes.contains_key(item));
             }
         }
     }

@@ -166,11 +166,11 @@ impl RecordFilter {
     /// Whether nothing is left out.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        let by_place = self.from != Bound::Earliest
+        let by_position = self.from != Bound::Earliest
             || self.to != Bound::Latest
             || self.positions.is_some()
             || !self.partitions.is_empty();
-        !by_place && !self.looks_inside()
+        !by_position && !self.looks_inside()
     }
 
     /// Whether records are chosen by what they say, and not only by where they stand.

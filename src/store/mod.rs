@@ -395,7 +395,7 @@ async fn retry_when<T, F: Future<Output = Result<T, StoreError>>>(
 
 /// From which ledger sequence on a partition's decisions are of a topic whose id is stated now: all of them, where the position
 /// that `was` knew no id, since then the topic was never known to be another; else those still to come.
-fn first_place_of(was: Option<&Position>, next: Seq) -> Seq {
+fn first_seq_of(was: Option<&Position>, next: Seq) -> Seq {
     match was {
         Some(Position { topic_id: Some(_), .. }) => next,
         _ => Seq::START,

@@ -374,7 +374,7 @@ fn dead_letters_that_retention_deleted_are_a_note_and_no_finding() {
 }
 
 #[test]
-fn a_level_changed_by_hand_is_mended_with_a_ledger_line_and_a_broken_chain_is_left_alone() {
+fn a_level_changed_by_hand_is_repaired_with_a_ledger_line_and_a_broken_chain_is_left_alone() {
     let scene = lived(100);
     scene
         .database

@@ -50,7 +50,7 @@ fn decisions_republished_are_the_same_events_byte_for_byte() {
 }
 
 #[test]
-fn a_dead_letter_mended_by_a_patch_is_decided_and_keeps_its_origin() {
+fn a_dead_letter_repaired_by_a_patch_is_decided_and_keeps_its_origin() {
     let scene = lived(100);
     let broken = json!({"type": "order.craeted", "order_id": "repaired", "lines": [{"sku": "SKU-NEW", "quantity": 1}]});
     scene.produce(&[sent("repaired", broken.to_string()).header("shop", b"7")]);

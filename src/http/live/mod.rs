@@ -64,7 +64,7 @@ pub(super) struct Hub {
     viewers: AtomicUsize,
     arrived: Notify,
     group: Mutex<GroupView>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -88,7 +88,7 @@ impl Hub {
             viewers: AtomicUsize::new(0),
             arrived: Notify::new(),
             group: Mutex::new(group),
-            places: Arc::new(Semaphore::new(MAX_STREAMS)),
+            permits: Arc::new(Semaphore::new(MAX_STREAMS)),
             stop,
         }
     }
@@ -190,14 +190,14 @@ impl Hub {
 
     /// Lets one in who looks.
     pub(super) fn enter(self: &Arc<Self>) -> Result<Viewer, Problem> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             Problem::new(Kind::Busy, format!("{MAX_STREAMS} look already: close a page that is not needed"))
         })?;
         let mut newest = self.newest.subscribe();
         newest.mark_changed();
         self.viewers.fetch_add(1, Ordering::SeqCst);
         self.arrived.notify_one();
-        Ok(Viewer { hub: Arc::clone(self), newest, _place: place })
+        Ok(Viewer { hub: Arc::clone(self), newest, _permit: permit })
     }
 }
 
@@ -205,7 +205,7 @@ impl Hub {
 pub(super) struct Viewer {
     hub: Arc<Hub>,
     newest: watch::Receiver<Arc<str>>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Viewer {

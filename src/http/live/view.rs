@@ -360,15 +360,15 @@ impl LiveView {
         let mut decided: Vec<KindCount> = Vec::new();
         for counted in &glance.decisions {
             let kind = counted.kind.name();
-            let place = decided.iter().position(|known| known.kind == kind).unwrap_or_else(|| {
+            let index = decided.iter().position(|known| known.kind == kind).unwrap_or_else(|| {
                 decided.push(KindCount { kind, accepted: 0, rejected: 0 });
                 decided.len() - 1
             });
             let Some(reason) = counted.reason else {
-                decided[place].accepted += counted.count;
+                decided[index].accepted += counted.count;
                 continue;
             };
-            decided[place].rejected += counted.count;
+            decided[index].rejected += counted.count;
             match rejected_by.iter_mut().find(|known| known.reason == reason) {
                 Some(known) => known.count += counted.count,
                 None => rejected_by.push(ReasonCount { reason, count: counted.count }),

@@ -183,8 +183,8 @@ impl Batch {
     fn begin(traces: &Traces, advances: &[Advance], since: SystemTime, links: Vec<Link>) -> Self {
         let begin = |name: &'static str, operation: &'static str, kind: SpanKind| {
             let mut attributes = traces.attributes(name, operation);
-            let place = place(advances, &mut attributes);
-            let name = place.map_or_else(|| name.to_owned(), |topic| format!("{name} {topic}"));
+            let topic = destination(advances, &mut attributes);
+            let name = topic.map_or_else(|| name.to_owned(), |topic| format!("{name} {topic}"));
             traces
                 .tracer
                 .span_builder(name)
@@ -235,7 +235,7 @@ impl Batch {
 }
 
 /// Where a span's messages stand, where that is one topic, and one partition. Returns the topic.
-fn place<'a>(advances: &'a [Advance], attributes: &mut Vec<KeyValue>) -> Option<&'a str> {
+fn destination<'a>(advances: &'a [Advance], attributes: &mut Vec<KeyValue>) -> Option<&'a str> {
     let first = &advances.first()?.at;
     if let [only] = advances {
         attributes.push(KeyValue::new(PARTITION, only.at.partition.to_string()));

@@ -93,7 +93,7 @@ impl<R: Reconciler> Comparison<'_, R> {
             }
         }
         if is_of_last {
-            self.check_place(verifier, &decision);
+            self.check_position(verifier, &decision);
         } else {
             self.of_an_earlier_topic(verifier, &decision);
         }
@@ -194,7 +194,7 @@ impl<R: Reconciler> Comparison<'_, R> {
     }
 
     /// What is decided lies below the partition's position.
-    fn check_place(&mut self, verifier: &mut DecisionVerifier, decision: &Decision) {
+    fn check_position(&mut self, verifier: &mut DecisionVerifier, decision: &Decision) {
         let Some(source) = &decision.source else { return };
         if let Some(position) = self.over.positions.get(&source.at)
             && !position.covers(source.offset)

@@ -10,7 +10,7 @@ use crate::ledger::{
 use crate::store::programs::with_change;
 use crate::store::{
     Advance, DueHold, Incarnation, ItemLevel, MAX_BATCH, Position, StoreError, StoredMovement, StoredOrder,
-    first_place_of, stored_order,
+    first_seq_of, stored_order,
 };
 
 /// What is committed.
@@ -126,7 +126,7 @@ impl Ledger {
         if let Some(topic_id) = &now.topic_id
             && was.and_then(|was| was.topic_id.as_ref()) != Some(topic_id)
         {
-            let from = first_place_of(was, Seq(self.drawn + 1));
+            let from = first_seq_of(was, Seq(self.drawn + 1));
             self.incarnations.insert((at.clone(), from), topic_id.clone());
         }
         Ok(())

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::{Connection as _, PgConnection};
 
-use super::connection::{self, CLOSE_LIMIT, Patience};
+use super::connection::{self, AnswerLimit, CLOSE_LIMIT};
 use super::distributed::{self, DistributedTx, Layout};
 use super::failure::{self, failed};
 use super::tx::PostgresTx;
@@ -131,7 +131,7 @@ impl LedgerAdmin for PostgresStore {
                 }
                 .await
             };
-            connection::with_connection(&self.batches, Patience::Usual, repair)
+            connection::with_connection(&self.batches, AnswerLimit::Usual, repair)
         };
         store::retry("repairing levels", repair).await
     }
@@ -149,7 +149,7 @@ impl LedgerAdmin for PostgresStore {
                 }
                 .await
             };
-            connection::with_connection(&self.batches, Patience::Usual, restore)
+            connection::with_connection(&self.batches, AnswerLimit::Usual, restore)
         };
         store::retry("restoring a batch", restore).await
     }

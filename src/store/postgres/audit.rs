@@ -337,7 +337,7 @@ pub(super) async fn audit(
 }
 
 /// Items whose movements are one chain by themselves, and whose level is not where it ends.
-const MENDABLE: &str = "SELECT m.sku, m.location, m.total AS available, m.movements AS version,
+const REPAIRABLE: &str = "SELECT m.sku, m.location, m.total AS available, m.movements AS version,
             coalesce(l.backorder_limit, greatest(0, -m.total)) AS backorder_limit, l.order_limit
      FROM (SELECT sku, location, count(*) AS movements, max(version) AS newest, sum(quantity)::bigint AS total,
                   sum(hashint8extended(balance, version))
@@ -356,7 +356,7 @@ pub(super) async fn repairable_levels(
     session: &Session,
 ) -> Result<Vec<ItemLevel>, StoreError> {
     let (mut transaction, placements) = begin(connection, layout, session).await?;
-    let found = sqlx::query(MENDABLE).bind(i64::from(MOST_REPAIRED)).fetch_all(&mut *transaction).await;
+    let found = sqlx::query(REPAIRABLE).bind(i64::from(MOST_REPAIRED)).fetch_all(&mut *transaction).await;
     let levels = rows::levels(found)?;
     end(transaction, placements).await?;
     Ok(levels)

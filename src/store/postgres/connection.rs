@@ -44,7 +44,7 @@ pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long an answer is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum AnswerLimit {
     /// As long as PostgreSQL may take for a statement, and a little more.
     Usual,
     /// Without an end: for what sets its own limits aside, and has somebody at the keyboard.
@@ -113,13 +113,13 @@ impl Pool {
 /// Talks to the database: the one place where a connection is taken from a pool, and given back or given up.
 pub(super) async fn with_connection<T>(
     pool: &Pool,
-    patience: Patience,
+    limit: AnswerLimit,
     talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let mut lease = Lease::of(pool).await?;
-    let talked = match patience {
-        Patience::Usual => unless_silent(SILENCE_LIMIT, talk(lease.connection())).await,
-        Patience::Endless => Some(talk(lease.connection()).await),
+    let talked = match limit {
+        AnswerLimit::Usual => unless_silent(SILENCE_LIMIT, talk(lease.connection())).await,
+        AnswerLimit::Endless => Some(talk(lease.connection()).await),
     };
     let Some(talked) = talked else {
         // Dropped with its lease, the connection is closed hard.

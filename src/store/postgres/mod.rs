@@ -67,7 +67,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPoolOptions;
 
 use address::Address;
-use connection::{Patience, Pool};
+use connection::{AnswerLimit, Pool};
 use distributed::Layout;
 pub use replicas::{Answered, Replicas};
 use servers::Servers;
@@ -173,7 +173,7 @@ impl PostgresStore {
         &self,
         talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        connection::with_connection(&self.pool, Patience::Usual, talk).await
+        connection::with_connection(&self.pool, AnswerLimit::Usual, talk).await
     }
 
     /// The same for what is asked for by key.
@@ -181,7 +181,7 @@ impl PostgresStore {
         &self,
         talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        connection::with_connection(&self.readers, Patience::Usual, talk).await
+        connection::with_connection(&self.readers, AnswerLimit::Usual, talk).await
     }
 
     /// The same for what takes as long as it takes.
@@ -189,7 +189,7 @@ impl PostgresStore {
         &self,
         talk: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        connection::with_connection(&self.pool, Patience::Endless, talk).await
+        connection::with_connection(&self.pool, AnswerLimit::Endless, talk).await
     }
 }
 

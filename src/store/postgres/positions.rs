@@ -7,7 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::failure::failed;
 use super::{gate, rows};
 use crate::ledger::{Seq, TopicId, TopicPartition};
-use crate::store::{Position, StoreError, first_place_of};
+use crate::store::{Position, StoreError, first_seq_of};
 
 /// The position of every partition.
 pub(super) async fn all(
@@ -81,7 +81,7 @@ pub(super) async fn set(
         )
         .bind(at.topic.as_ref())
         .bind(at.partition)
-        .bind(first_place_of(was, Seq(next)).0)
+        .bind(first_seq_of(was, Seq(next)).0)
         .bind(topic_id.as_str())
         .execute(&mut *transaction)
         .await

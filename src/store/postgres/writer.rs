@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use sqlx::PgConnection;
 
-use super::connection::{self, Patience};
+use super::connection::{self, AnswerLimit};
 use super::distributed::{DistributedTx, Layout};
 use super::failure::{self, failed};
 use super::tx::PostgresTx;
@@ -47,7 +47,7 @@ impl PostgresStore {
             }
             .await
         };
-        let applied = connection::with_connection(&self.batches, Patience::Usual, apply).await;
+        let applied = connection::with_connection(&self.batches, AnswerLimit::Usual, apply).await;
         self.settle_after(layout, &applied).await;
         applied
     }
@@ -127,7 +127,7 @@ impl LedgerWriter for PostgresStore {
             let epoch = self.connection_epoch();
             Ok((epoch, positions::all(connection).await?))
         };
-        connection::with_connection(&self.batches, Patience::Usual, read).await
+        connection::with_connection(&self.batches, AnswerLimit::Usual, read).await
     }
 
     async fn apply(&self, batch: &CommandBatch) -> Result<Applied, StoreError> {

@@ -61,7 +61,7 @@ use super::apply::{self, IdLookup};
 use super::{
     Applied, Audit, CommandBatch, DueHold, Examination, Followers, ItemLevel, LedgerAdmin, LedgerExaminer,
     LedgerHistory, LedgerReader, LedgerWriter, OverdueHolds, Position, Snapshot, StoreError, StoredOrder,
-    WorkQueue, first_place_of, offline, stored_order, version,
+    WorkQueue, first_seq_of, offline, stored_order, version,
 };
 use crate::ledger::{
     CommandKey, Decision, HeldProgram, Id, Item, Level, Seq, Sequenced, Sku, Stamp, TopicPartition,
@@ -259,7 +259,7 @@ impl LedgerWriter for SqliteStore {
         if let Some(topic_id) = &now.topic_id
             && was.and_then(|was| was.topic_id.as_ref()) != Some(topic_id)
         {
-            let from = first_place_of(was, rows::next_seq(&mut tx).await.map_err(database(doing))?);
+            let from = first_seq_of(was, rows::next_seq(&mut tx).await.map_err(database(doing))?);
             positions::write_incarnation(&mut tx, at, topic_id, from).await.map_err(database(doing))?;
         }
         tx.commit().await.map_err(database(doing))

@@ -1,4 +1,4 @@
-//! Tells who waits for verdicts what a ledger decided.
+//! Notifies who waits for verdicts of what a ledger decided.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::waiters::Waiters;
 use crate::ledger::{CommandKind, Outcome};
 use crate::store::{Applied, CommandBatch, Layer, StoreError, VerifierStore};
 
-/// What a batch decided is told once it is committed.
-pub(super) struct Telling {
+/// Who waits is notified of what a batch decided once it is committed.
+pub(super) struct Notifying {
     pub(super) inner: Arc<dyn VerifierStore>,
     pub(super) waiters: Arc<Waiters>,
 }
 
 #[async_trait]
-impl Layer for Telling {
+impl Layer for Notifying {
     fn inner(&self) -> &dyn VerifierStore {
         &*self.inner
     }
