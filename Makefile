@@ -20,7 +20,7 @@ lint: ## what rustfmt and clippy find; warnings are errors
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 
-unit: ## the tests of the pure parts, seconds
+unit: ## the tests that need no server, seconds
 	cargo tests --lib
 
 test: ## all that needs real Kafka and PostgreSQL; a part of it: make test ONLY=pipeline::

@@ -229,8 +229,9 @@ pub enum StoreError {
         /// The group it is of.
         owner: String,
     },
-    /// What a batch was to lock changed while it waited. Passes when the same is done again.
-    #[error("an order was decided by another batch in the meantime")]
+    /// What a batch read or was to lock is another's, or was changed by another: an order that was decided meanwhile, a
+    /// level that somebody else holds, or one that was changed past the gate. Passes when the same is done again.
+    #[error("what the batch needs was changed by another meanwhile")]
     ConcurrentChange,
     /// On a distributed ledger a node does not say whether it did what was committed.
     #[error(

@@ -3,15 +3,15 @@
 //!
 //! | contract | users |
 //! |---|---|
-//! | [`LedgerWriter`] | the pipeline, which decides; `stock`, which states levels |
-//! | [`LedgerReader`] | the level feed; `stock get` |
+//! | [`LedgerWriter`] | the pipeline, which decides; `stock`, which states levels; the gate, for positions |
+//! | [`LedgerReader`] | the level feed; the gate; `stock get` and `stock export` |
+//! | [`WorkQueue`] | the level feed and the expiry of holds |
+//! | [`LedgerQueries`] | the read API over HTTP; `stock watch`, `orders show` |
 //! | [`LedgerHistory`] | replay and audit |
 //! | [`LedgerAdmin`] | the commands that make, check, repair and close a ledger |
-//! | [`WorkQueue`] | the level feed and the expiry of holds |
-//! | [`LedgerQueries`] | the read API over HTTP |
 //! | [`LedgerExaminer`] | `doctor` |
 //!
-//! So a running verifier needs the first two and the last: [`VerifierStore`].
+//! So a running verifier needs the first three: [`VerifierStore`].
 
 mod admin;
 mod examiner;

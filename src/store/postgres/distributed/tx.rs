@@ -181,7 +181,7 @@ async fn write_levels(
     (items, read): (&[&Item], &[Option<Level>]),
     changes: &Changes,
 ) -> Result<(), StoreError> {
-    let (mut moved, mut limited, mut new) = (Moved::default(), Moved::default(), Vec::new());
+    let (mut moved, mut limited, mut new) = (LevelUpdates::default(), LevelUpdates::default(), Vec::new());
     // Both in item order: one walk finds what each was.
     let mut read = items.iter().zip(read);
     for (item, level) in &changes.levels {
@@ -217,14 +217,14 @@ async fn write_levels(
 
 /// Levels to write over what was read.
 #[derive(Default)]
-struct Moved<'a> {
+struct LevelUpdates<'a> {
     items: Vec<&'a Item>,
     /// The versions read.
     were: Vec<i64>,
     levels: LevelColumns,
 }
 
-impl<'a> Moved<'a> {
+impl<'a> LevelUpdates<'a> {
     fn push(&mut self, item: &'a Item, was: Level, level: Level) {
         self.items.push(item);
         self.were.push(was.version);
