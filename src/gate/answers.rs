@@ -3,7 +3,7 @@
 use redis::{FromRedisValue as _, Value};
 
 use super::connection::CacheError;
-use super::rule::{Admission, Fault};
+use super::rule::{Admission, LineRefusal};
 use crate::ledger::Sku;
 
 /// What a script answers, part by part.
@@ -50,12 +50,12 @@ pub(super) fn read_admission(answer: Vec<Value>) -> Result<Admission, CacheError
         "decided" => Admission::Decided,
         "conflict" => Admission::Conflict,
         "short" => {
-            let faults: Vec<(usize, String, i64)> = Vec::from_redis_value(answer.next()?)?;
-            let faults = faults.into_iter().map(|(line, kind, number)| match &*kind {
-                "limit" => Fault::OverLimit { line, limit: number },
-                _ => Fault::Short { line, available: number },
+            let refusals: Vec<(usize, String, i64)> = Vec::from_redis_value(answer.next()?)?;
+            let refusals = refusals.into_iter().map(|(line, kind, number)| match &*kind {
+                "limit" => LineRefusal::OverLimit { line, limit: number },
+                _ => LineRefusal::Short { line, available: number },
             });
-            Admission::Short(faults.collect())
+            Admission::Short(refusals.collect())
         }
         "not_open" => Admission::NotOpen { sku: answer.sku()?, opens_at: answer.text()?.parse().ok() },
         "buyer_limit" => Admission::BuyerLimit { sku: answer.sku()?, left: answer.number()? },

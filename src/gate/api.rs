@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::door::{Door, Entrance, Order};
 use super::figures::{self, Shown};
-use super::rule::{Asked, Fault, Millis, stamp};
+use super::rule::{Asked, LineRefusal, Millis, stamp};
 use crate::event::types::ORDER_CREATED;
 use crate::event::{Header, Object, Record, TRACEPARENT, TRACESTATE, TraceContext, read_command, submitted};
 use crate::http::bounds::MAX_WAIT;
@@ -229,8 +229,8 @@ fn conflict(id: &Id) -> Problem {
 fn refusal(entrance: Entrance, id: &Id, lines: &[OrderLine]) -> Problem {
     let other = |kind: &'static OtherKind, detail: String| Problem::new(Kind::Other(kind), detail);
     match entrance {
-        Entrance::Short(faults) => {
-            let reasons: Vec<Reason> = faults.iter().filter_map(|fault| reason(fault, lines)).collect();
+        Entrance::Short(refusals) => {
+            let reasons: Vec<Reason> = refusals.iter().filter_map(|refusal| reason(refusal, lines)).collect();
             let detail = "an estimate, not a decision: the order was not sent, and may be asked for again";
             // Holds because reasons are text and numbers.
             let reasons = serde_json::to_value(reasons).expect("reasons are always JSON");
@@ -275,17 +275,17 @@ fn refusal(entrance: Entrance, id: &Id, lines: &[OrderLine]) -> Problem {
     }
 }
 
-fn reason(fault: &Fault, lines: &[OrderLine]) -> Option<Reason> {
+fn reason(refusal: &LineRefusal, lines: &[OrderLine]) -> Option<Reason> {
     let of = |line: usize| {
         let OrderLine { item, quantity } = lines.get(line)?;
         Some((item.sku.clone(), item.location.clone(), *quantity))
     };
-    Some(match *fault {
-        Fault::Short { line, available } => {
+    Some(match *refusal {
+        LineRefusal::Short { line, available } => {
             let (sku, location, requested) = of(line)?;
             Reason::InsufficientStock { sku, location, requested, available }
         }
-        Fault::OverLimit { line, limit } => {
+        LineRefusal::OverLimit { line, limit } => {
             let (sku, location, requested) = of(line)?;
             Reason::LimitExceeded { sku, location, requested, limit }
         }

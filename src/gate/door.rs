@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Observer;
 use super::cache::RedisCache;
 use super::level_reads::WantedLevels;
-use super::rule::{Admission, Asked, Fault, Millis};
+use super::rule::{Admission, Asked, LineRefusal, Millis};
 use crate::event::Outgoing;
 use crate::kafka::order_producer::{DELIVERY_LIMIT, Delivery, OrderProducer};
 use crate::ledger::{Digest, Id, Item, Sku};
@@ -58,7 +58,7 @@ pub(super) enum Entrance {
     /// The ledger has decided it.
     Decided,
     /// Not enough, by the estimate.
-    Short(Vec<Fault>),
+    Short(Vec<LineRefusal>),
     /// The id is taken by other content.
     Conflict,
     NotOpen {
@@ -183,7 +183,7 @@ impl Door {
             Admission::Sending => Entrance::Sending,
             Admission::Decided => Entrance::Decided,
             Admission::Conflict => Entrance::Conflict,
-            Admission::Short(faults) => Entrance::Short(faults),
+            Admission::Short(refusals) => Entrance::Short(refusals),
             Admission::NotOpen { sku, opens_at } => Entrance::NotOpen { sku, opens_at },
             Admission::BuyerLimit { sku, left } => Entrance::BuyerLimit { sku, left },
             Admission::BuyerMissing { sku } => Entrance::BuyerMissing { sku },

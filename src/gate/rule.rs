@@ -109,7 +109,7 @@ pub struct Asked {
 
 /// Why a line is not let in. An estimate, and never a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum LineRefusal {
     /// More than there is.
     Short {
         /// The line's index.
@@ -155,7 +155,7 @@ pub enum Admission {
     /// The id is taken by other content.
     Conflict,
     /// Not enough, by the estimate; nothing was changed.
-    Short(Vec<Fault>),
+    Short(Vec<LineRefusal>),
     /// A SKU of it is not sold now.
     NotOpen {
         /// Which.
@@ -302,9 +302,9 @@ impl CachedStock {
         if let Some(not_open) = pieces.keys().find_map(|sku| self.not_open(sku, now)) {
             return not_open;
         }
-        let (faults, undecided) = self.judge(asked);
-        if !faults.is_empty() {
-            return Admission::Short(faults);
+        let (refusals, undecided) = self.judge(asked);
+        if !refusals.is_empty() {
+            return Admission::Short(refusals);
         }
         for (sku, pieces) in &pieces {
             if let Some(refused) = self.beyond_buyer_limit(sku, *pieces, asked.buyer.as_ref(), now) {
@@ -332,8 +332,8 @@ impl CachedStock {
 
     /// What is wrong with the lines by the estimate, and whether anything of them cannot be judged: an item that is not
     /// known, one that is promised beyond what is there, an order that takes what there is.
-    fn judge(&self, asked: &Asked) -> (Vec<Fault>, bool) {
-        let (mut faults, mut undecided) = (Vec::new(), !asked.all_or_none);
+    fn judge(&self, asked: &Asked) -> (Vec<LineRefusal>, bool) {
+        let (mut refusals, mut undecided) = (Vec::new(), !asked.all_or_none);
         for (index, line) in asked.lines.iter().enumerate() {
             let Some(level) = self.levels.get(&line.item).filter(|level| level.limits.backorder == 0) else {
                 undecided = true;
@@ -344,14 +344,16 @@ impl CachedStock {
             }
             let amount = level.available - self.pending(&line.item);
             match level.limits.order {
-                Some(limit) if line.quantity > limit => faults.push(Fault::OverLimit { line: index, limit }),
+                Some(limit) if line.quantity > limit => {
+                    refusals.push(LineRefusal::OverLimit { line: index, limit });
+                }
                 _ if line.quantity > amount => {
-                    faults.push(Fault::Short { line: index, available: amount.max(0) });
+                    refusals.push(LineRefusal::Short { line: index, available: amount.max(0) });
                 }
                 _ => {}
             }
         }
-        (faults, undecided)
+        (refusals, undecided)
     }
 
     fn not_open(&self, sku: &Sku, now: Millis) -> Option<Admission> {

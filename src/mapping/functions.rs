@@ -3,7 +3,7 @@
 use jaq_core::load::parse::Def;
 use jaq_core::native::Fun;
 
-use super::watch::Kind;
+use super::watch::JqData;
 
 /// What a program may have heard of, and does not find here: each depends on a clock, the machine or other records, writes
 /// somewhere, or ends the process.
@@ -59,7 +59,7 @@ pub(super) fn definitions() -> impl Iterator<Item = Def<&'static str>> {
 }
 
 /// Functions that are written in Rust.
-pub(super) fn natives() -> impl Iterator<Item = Fun<Kind>> {
+pub(super) fn natives() -> impl Iterator<Item = Fun<JqData>> {
     let library = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
     library.filter(|(name, _, _)| !is_left_out(name) && *name != "range")
 }

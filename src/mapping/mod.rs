@@ -26,7 +26,7 @@ use jaq_json::Val;
 
 pub use presets::{NoPreset, PRESETS, Preset, preset};
 pub use programs::{Mappings, Programs};
-use watch::{Broken, Kind, Watch};
+use watch::{Broken, JqData, Watch};
 
 /// Longest text of a program, in bytes: each is kept in the ledger. The longest preset has a twentieth.
 pub const MAX_PROGRAM_BYTES: usize = 131_072;
@@ -40,7 +40,7 @@ const VARIABLES: [&str; 5] = ["$headers", "$key", "$topic", "$timestamp", "$type
 pub struct Mapping {
     name: String,
     text: String,
-    filter: jaq_core::Filter<Kind>,
+    filter: jaq_core::Filter<JqData>,
 }
 
 /// The text alone: what is compiled follows from it.
@@ -159,7 +159,7 @@ impl Mapping {
         let watch = Watch::new(&self.filter.lut, limit);
         // Nothing that is seen afterwards can be half done: all that the program changes is its own.
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let context = Ctx::<Kind>::new(&watch, Vars::new(variables(facts)));
+            let context = Ctx::<JqData>::new(&watch, Vars::new(variables(facts)));
             let mut outputs = self.filter.id.run((context, input)).map(unwrap_valr);
             let Some(first) = outputs.next() else { return Ok(Mapped::Nothing) };
             let first = first.map_err(|error| MapError::Failed(error_text(error)))?;

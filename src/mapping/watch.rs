@@ -18,9 +18,9 @@ const STACK_LIMIT: usize = 768 * 1024;
 const STEPS: u32 = 256;
 
 /// What programs work with: JSON, and somebody who watches.
-pub(super) struct Kind;
+pub(super) struct JqData;
 
-impl DataT for Kind {
+impl DataT for JqData {
     type V<'a> = Val;
     type Data<'a> = &'a Watch<'a>;
 }
@@ -36,7 +36,7 @@ pub(super) enum Broken {
 
 /// Watches one run of a program.
 pub(super) struct Watch<'a> {
-    program: &'a Lut<Kind>,
+    program: &'a Lut<JqData>,
     until: Instant,
     steps: Cell<u32>,
     /// Where the stack was when it began.
@@ -45,7 +45,7 @@ pub(super) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Begins to watch.
-    pub(super) fn new(program: &'a Lut<Kind>, limit: Duration) -> Self {
+    pub(super) fn new(program: &'a Lut<JqData>, limit: Duration) -> Self {
         Self { program, until: Instant::now() + limit, steps: Cell::new(0), stack: stack_position() }
     }
 
@@ -62,8 +62,8 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl<'a> HasLut<'a, Kind> for &'a Watch<'a> {
-    fn lut(&self) -> &'a Lut<Kind> {
+impl<'a> HasLut<'a, JqData> for &'a Watch<'a> {
+    fn lut(&self) -> &'a Lut<JqData> {
         self.look();
         self.program
     }

@@ -1,7 +1,7 @@
 //! What is wrong with the cluster that a ledger is distributed over.
 
 use super::database::unknown;
-use super::finding::Finding;
+use super::diagnosis::Diagnosis;
 use crate::store::{Answer, ClusterFacts, IN_DOUBT_SECONDS, NodeFacts, NodeReading};
 
 /// How far a node's clock may be from the coordinator's, in microseconds. No node's clock decides anything; but whoever
@@ -10,17 +10,17 @@ const SKEW: i64 = 1_000_000;
 
 /// All of it; nothing of a ledger that is not distributed. `needed` is how many connections a `run` with these settings opens
 /// to the coordinator; each opens one to every node.
-pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Finding> {
+pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Diagnosis> {
     let cluster = match found {
         Ok(None) => return Vec::new(),
         Ok(Some(cluster)) => cluster,
         Err(error) => return vec![unknown("cluster.nodes", "the nodes of the cluster", error)],
     };
-    let version = Finding::ok("cluster.version", format!("Citus {}", cluster.version));
+    let version = Diagnosis::ok("cluster.version", format!("Citus {}", cluster.version));
     let placements = if cluster.unplaced == 0 {
-        Finding::ok("cluster.placements", "every shard is where it should be")
+        Diagnosis::ok("cluster.placements", "every shard is where it should be")
     } else {
-        Finding::error(
+        Diagnosis::error(
             "cluster.placements",
             format!(
                 "{} placements of shards are not active: what is in them cannot be decided",
@@ -30,24 +30,24 @@ pub(super) fn judge(found: &Answer<Option<ClusterFacts>>, needed: u32) -> Vec<Fi
              off end (citus_cleanup_orphaned_resources), or bring their node back",
         )
     };
-    let mut findings = vec![version, placements];
-    let mut bad: Vec<Finding> = cluster.nodes.iter().flat_map(|found| node(found, needed)).collect();
+    let mut diagnoses = vec![version, placements];
+    let mut bad: Vec<Diagnosis> = cluster.nodes.iter().flat_map(|found| node(found, needed)).collect();
     if bad.is_empty() {
         let count = cluster.nodes.len();
-        bad.push(Finding::ok(
+        bad.push(Diagnosis::ok(
             "cluster.nodes",
             format!("{count} nodes answer, and nothing is in doubt on any"),
         ));
     }
-    findings.extend(bad);
-    findings
+    diagnoses.extend(bad);
+    diagnoses
 }
 
-fn node(NodeFacts { address, said }: &NodeFacts, needed: u32) -> Vec<Finding> {
+fn node(NodeFacts { address, said }: &NodeFacts, needed: u32) -> Vec<Diagnosis> {
     let said = match said {
         Ok(said) => said,
         Err(why) => {
-            return vec![Finding::error(
+            return vec![Diagnosis::error(
                 "cluster.nodes",
                 format!("node {address} does not answer: {}", why.trim()),
                 "No batch is decided until it is back: start it, or see to the network between it and the coordinator",
@@ -55,9 +55,9 @@ fn node(NodeFacts { address, said }: &NodeFacts, needed: u32) -> Vec<Finding> {
         }
     };
     let NodeReading { in_doubt, most_prepared, most_connections, connections, clock } = *said;
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     if in_doubt > 0 {
-        findings.push(Finding::error(
+        diagnoses.push(Diagnosis::error(
             "cluster.in_doubt",
             format!(
                 "{in_doubt} transactions on node {address} are prepared since more than {IN_DOUBT_SECONDS} s: no batch is \
@@ -68,14 +68,14 @@ fn node(NodeFacts { address, said }: &NodeFacts, needed: u32) -> Vec<Finding> {
         ));
     }
     if most_prepared < i64::from(needed) {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             "cluster.prepared",
             format!("max_prepared_transactions is {most_prepared} on node {address}, and `run` opens {needed} connections"),
             "Set it to max_connections in postgresql.conf of the node, and restart it",
         ));
     }
     if most_connections - connections < i64::from(needed) {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             "cluster.connections",
             format!(
                 "{connections} of {most_connections} connections are in use on node {address}, and `run` opens up to {needed}"
@@ -84,18 +84,18 @@ fn node(NodeFacts { address, said }: &NodeFacts, needed: u32) -> Vec<Finding> {
         ));
     }
     if clock.ahead().abs() > SKEW {
-        findings.push(Finding::note(
+        diagnoses.push(Diagnosis::note(
             "cluster.clocks",
             format!("the clock of node {address} is {} s from the coordinator's", clock.ahead() / 1_000_000),
             "Keep the clocks of all nodes by NTP; nothing is decided by this one's",
         ));
     }
-    findings
+    diagnoses
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Severity;
+    use super::super::diagnosis::Severity;
     use super::*;
     use crate::ledger::Stamp;
     use crate::store::ClockReading;
@@ -124,8 +124,8 @@ mod tests {
             (Ok(NodeReading { clock: late, ..well }), "cluster.clocks", Severity::Note),
         ];
         for (said, check, severity) in table {
-            let findings = judge(&Ok(Some(cluster(said.clone()))), 12);
-            let of_nodes = &findings[2..];
+            let diagnoses = judge(&Ok(Some(cluster(said.clone()))), 12);
+            let of_nodes = &diagnoses[2..];
             assert!(of_nodes.len() == 1 && of_nodes[0].check == check, "{said:?}: {of_nodes:?}");
             assert_eq!(of_nodes[0].severity, severity, "{said:?}");
         }

@@ -1,6 +1,6 @@
 //! What is wrong with the database, judged by what it says of itself.
 
-use super::finding::Finding;
+use super::diagnosis::Diagnosis;
 use crate::store::{
     Answer, ConnectionCounts, DatabaseFacts, Examination, LockHolder, OverdueHolds, PostgresFacts,
     SqliteFacts, Standbys, StoreError, TransactionOwner, UsualSettings,
@@ -16,80 +16,80 @@ const HELD_LONG: i64 = 5;
 const READ_LONG: i64 = 600;
 
 /// All of it. `needed` is how many connections a `run` with these settings opens.
-pub(super) fn judge(facts: &Examination, group: &str, needed: u32) -> Vec<Finding> {
-    let mut findings = match &facts.database {
+pub(super) fn judge(facts: &Examination, group: &str, needed: u32) -> Vec<Diagnosis> {
+    let mut diagnoses = match &facts.database {
         DatabaseFacts::Postgres(postgres) => server(postgres, needed),
         DatabaseFacts::Sqlite(sqlite) => file(sqlite),
     };
-    findings.push(tables(&facts.tables));
-    findings.push(writable(&facts.writable));
+    diagnoses.push(tables(&facts.tables));
+    diagnoses.push(writable(&facts.writable));
     // Without tables there is nothing to ask for.
     if facts.tables.is_ok() {
-        findings.push(owner(&facts.group, group));
-        findings.push(holds(&facts.overdue));
+        diagnoses.push(owner(&facts.group, group));
+        diagnoses.push(holds(&facts.overdue));
     }
-    findings
+    diagnoses
 }
 
-fn server(facts: &PostgresFacts, needed: u32) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    findings.push(match &facts.version {
-        Ok(version) => Finding::ok("database.version", format!("PostgreSQL {version}")),
+fn server(facts: &PostgresFacts, needed: u32) -> Vec<Diagnosis> {
+    let mut diagnoses = Vec::new();
+    diagnoses.push(match &facts.version {
+        Ok(version) => Diagnosis::ok("database.version", format!("PostgreSQL {version}")),
         Err(error) => unknown("database.version", "the server's version", error),
     });
-    settings(facts, &mut findings);
+    settings(facts, &mut diagnoses);
     match &facts.usual {
-        Ok(usual) => findings.push(isolation(usual)),
-        Err(error) => findings.push(unknown("database.isolation", "what is usual for the role", error)),
+        Ok(usual) => diagnoses.push(isolation(usual)),
+        Err(error) => diagnoses.push(unknown("database.isolation", "what is usual for the role", error)),
     }
-    findings.push(match &facts.standbys {
+    diagnoses.push(match &facts.standbys {
         Ok(standbys) => replication(standbys),
         Err(error) => unknown("database.standbys", "the server's standbys", error),
     });
-    findings.push(match &facts.connections {
+    diagnoses.push(match &facts.connections {
         Ok(counts) => connections(counts, needed),
         Err(error) => unknown("database.connections", "the number of connections", error),
     });
-    findings.push(match &facts.clock {
+    diagnoses.push(match &facts.clock {
         Ok(reading) => clock(reading.ahead()),
         Err(error) => unknown("database.clock", "the database's clock", error),
     });
     match &facts.missing_grants {
         Ok(missing) if missing.is_empty() => {
-            findings.push(Finding::ok("database.permissions", "the role may do all that `run` does"));
+            diagnoses.push(Diagnosis::ok("database.permissions", "the role may do all that `run` does"));
         }
         Ok(missing) => {
             let listed: Vec<String> =
                 missing.iter().map(|lacks| format!("{} on {}", lacks.privilege, lacks.object)).collect();
-            findings.push(Finding::error(
+            diagnoses.push(Diagnosis::error(
                 "database.permissions",
                 format!("the role lacks {}", listed.join(", ")),
                 "Grant it as docs/permissions.md has it for the verifier; or, if this is another role than the \
                  verifier's, run doctor with the settings of `run`",
             ));
         }
-        Err(error) => findings.push(unknown("database.permissions", "the role's privileges", error)),
+        Err(error) => diagnoses.push(unknown("database.permissions", "the role's privileges", error)),
     }
     match &facts.lock_holders {
         Ok(holders) => {
-            let held: Vec<Finding> = holders.iter().filter_map(lock_holder).collect();
+            let held: Vec<Diagnosis> = holders.iter().filter_map(lock_holder).collect();
             if held.is_empty() {
                 let what = "no transaction holds the ledger's locks for long";
-                findings.push(Finding::ok("database.locks", what));
+                diagnoses.push(Diagnosis::ok("database.locks", what));
             }
-            findings.extend(held);
+            diagnoses.extend(held);
         }
-        Err(error) => findings.push(unknown("database.locks", "who holds locks on the ledger", error)),
+        Err(error) => diagnoses.push(unknown("database.locks", "who holds locks on the ledger", error)),
     }
-    findings
+    diagnoses
 }
 
-fn file(facts: &SqliteFacts) -> Vec<Finding> {
+fn file(facts: &SqliteFacts) -> Vec<Diagnosis> {
     let journal = match &facts.journal_mode {
         Ok(mode) if mode.eq_ignore_ascii_case("wal") => {
-            Finding::ok("database.settings", "SQLite, with a write-ahead log")
+            Diagnosis::ok("database.settings", "SQLite, with a write-ahead log")
         }
-        Ok(mode) => Finding::note(
+        Ok(mode) => Diagnosis::note(
             "database.settings",
             format!("SQLite with journal_mode {mode}: readers and the writer wait for each other"),
             "The next command that writes sets it to wal. If it does not stay so, the file is on a file system that \
@@ -98,8 +98,8 @@ fn file(facts: &SqliteFacts) -> Vec<Finding> {
         Err(error) => unknown("database.settings", "the file's journal", error),
     };
     let lock = match &facts.write_lock {
-        Ok(()) => Finding::ok("database.locks", "nobody keeps the file's write lock"),
-        Err(error) => Finding::error(
+        Ok(()) => Diagnosis::ok("database.locks", "nobody keeps the file's write lock"),
+        Err(error) => Diagnosis::error(
             "database.locks",
             format!("the file's write lock cannot be had: {}", chain(error)),
             "Find the process that has the file open (fuser FILE) and end its transaction; check that this user may \
@@ -109,15 +109,15 @@ fn file(facts: &SqliteFacts) -> Vec<Finding> {
     vec![journal, lock]
 }
 
-fn settings(facts: &PostgresFacts, findings: &mut Vec<Finding>) {
+fn settings(facts: &PostgresFacts, diagnoses: &mut Vec<Diagnosis>) {
     let unmet = match &facts.settings {
         Ok(unmet) => unmet,
         Err(error) => {
-            return findings.push(unknown("database.settings", "the database's settings", error));
+            return diagnoses.push(unknown("database.settings", "the database's settings", error));
         }
     };
     if unmet.is_empty() {
-        findings.push(Finding::ok(
+        diagnoses.push(Diagnosis::ok(
             "database.settings",
             "encoding, durability and the other settings that correctness rests on",
         ));
@@ -126,18 +126,18 @@ fn settings(facts: &PostgresFacts, findings: &mut Vec<Finding>) {
         let must = if unmet.refused { "must" } else { "should" };
         let what =
             format!("{} is {}, but {must} be {}: {}", unmet.setting, unmet.found, unmet.needed, unmet.why);
-        let finding = if unmet.refused { Finding::error } else { Finding::warning };
-        findings.push(finding("database.settings", what, unmet.repair));
+        let judge = if unmet.refused { Diagnosis::error } else { Diagnosis::warning };
+        diagnoses.push(judge("database.settings", what, unmet.repair));
     }
 }
 
 /// Batches say their isolation by themselves, so this is for the others in the same database.
-fn isolation(usual: &UsualSettings) -> Finding {
+fn isolation(usual: &UsualSettings) -> Diagnosis {
     let UsualSettings { isolation } = usual;
     if isolation == "read committed" {
-        return Finding::ok("database.isolation", "read committed is usual for the role");
+        return Diagnosis::ok("database.isolation", "read committed is usual for the role");
     }
-    Finding::note(
+    Diagnosis::note(
         "database.isolation",
         format!(
             "default_transaction_isolation is {isolation} for this role: the verifier sets its own, but who writes to \
@@ -147,7 +147,7 @@ fn isolation(usual: &UsualSettings) -> Finding {
     )
 }
 
-fn replication(standbys: &Standbys) -> Finding {
+fn replication(standbys: &Standbys) -> Diagnosis {
     let check = "database.standbys";
     let waits_for = &standbys.synchronous_names;
     let known: Vec<&str> = standbys.connected.iter().flatten().map(String::as_str).collect();
@@ -155,9 +155,9 @@ fn replication(standbys: &Standbys) -> Finding {
     let synchronous = known.iter().filter(|state| matches!(**state, "sync" | "quorum")).count();
     if waits_for.is_empty() {
         return if standbys.connected.is_empty() {
-            Finding::ok(check, "no standby: what is committed is on this server alone")
+            Diagnosis::ok(check, "no standby: what is committed is on this server alone")
         } else {
-            Finding::warning(
+            Diagnosis::warning(
                 check,
                 format!(
                     "{} standbys follow, and no commit waits for one (synchronous_standby_names is empty): a failover \
@@ -170,10 +170,10 @@ fn replication(standbys: &Standbys) -> Finding {
         };
     }
     if synchronous > 0 {
-        return Finding::ok(check, format!("commits wait for standbys: {waits_for}"));
+        return Diagnosis::ok(check, format!("commits wait for standbys: {waits_for}"));
     }
     if hidden > 0 {
-        return Finding::note(
+        return Diagnosis::note(
             check,
             format!(
                 "commits wait for {waits_for}; whether one of the {hidden} standbys is it, this role may not see"
@@ -181,7 +181,7 @@ fn replication(standbys: &Standbys) -> Finding {
             "GRANT pg_monitor TO the role that doctor runs as",
         );
     }
-    Finding::error(
+    Diagnosis::error(
         check,
         format!(
             "every commit waits for {waits_for} (synchronous_standby_names), and no such standby is connected"
@@ -191,16 +191,16 @@ fn replication(standbys: &Standbys) -> Finding {
     )
 }
 
-fn connections(counts: &ConnectionCounts, needed: u32) -> Finding {
+fn connections(counts: &ConnectionCounts, needed: u32) -> Diagnosis {
     let check = "database.connections";
     let left = counts.left();
     if left >= i64::from(needed) {
-        return Finding::ok(
+        return Diagnosis::ok(
             check,
             format!("{left} connections are left; one more `run` opens up to {needed}"),
         );
     }
-    Finding::warning(
+    Diagnosis::warning(
         check,
         format!("{left} connections are left, and one more `run` opens up to {needed}"),
         "Raise max_connections (or the limit of the role or the database), end sessions that nobody needs, or start \
@@ -208,16 +208,16 @@ fn connections(counts: &ConnectionCounts, needed: u32) -> Finding {
     )
 }
 
-fn clock(ahead: i64) -> Finding {
+fn clock(ahead: i64) -> Diagnosis {
     let check = "database.clock";
     if ahead.abs() <= SKEW {
-        return Finding::ok(
+        return Diagnosis::ok(
             check,
             "the database's clock and this machine's agree (brokers do not say what theirs is)",
         );
     }
     let (seconds, which) = (ahead.abs() / 1_000_000, if ahead > 0 { "ahead of" } else { "behind" });
-    Finding::warning(
+    Diagnosis::warning(
         check,
         format!(
             "the database's clock is {seconds} s {which} this machine's: holds end by the database's, and times in \
@@ -227,7 +227,7 @@ fn clock(ahead: i64) -> Finding {
     )
 }
 
-fn lock_holder(holder: &LockHolder) -> Option<Finding> {
+fn lock_holder(holder: &LockHolder) -> Option<Diagnosis> {
     let check = "database.locks";
     let LockHolder { by, role, seconds, tables, writes, blocks } = holder;
     let seconds = *seconds;
@@ -248,7 +248,7 @@ fn lock_holder(holder: &LockHolder) -> Option<Finding> {
                  operator or its coordinator ends it"
             );
             let advice = format!("COMMIT PREPARED or ROLLBACK PREPARED '{gid}', as its coordinator would");
-            Some(Finding::error(check, what, advice))
+            Some(Diagnosis::error(check, what, advice))
         }
         TransactionOwner::Session { pid, application, address, idle } => {
             let does = match idle {
@@ -262,15 +262,15 @@ fn lock_holder(holder: &LockHolder) -> Option<Finding> {
                 "End it: SELECT pg_terminate_backend({pid}). If it is a verifier's, that instance is frozen or cut off"
             );
             match (idle, writes, seconds) {
-                _ if *blocks > 0 => Some(Finding::error(check, what, end)),
-                (Some(true), true, _) => Some(Finding::error(check, what, end)),
-                (_, true, Some(_)) => Some(Finding::warning(check, what, end)),
-                (None, true, None) => Some(Finding::note(
+                _ if *blocks > 0 => Some(Diagnosis::error(check, what, end)),
+                (Some(true), true, _) => Some(Diagnosis::error(check, what, end)),
+                (_, true, Some(_)) => Some(Diagnosis::warning(check, what, end)),
+                (None, true, None) => Some(Diagnosis::note(
                     check,
                     what,
                     "Look again: a batch takes milliseconds. To see since when, GRANT pg_monitor TO this role",
                 )),
-                (_, false, Some(seconds)) if seconds >= READ_LONG => Some(Finding::note(
+                (_, false, Some(seconds)) if seconds >= READ_LONG => Some(Diagnosis::note(
                     check,
                     format!(
                         "{who}, reads the ledger, {since}: what is changed meanwhile cannot be cleaned up"
@@ -283,38 +283,38 @@ fn lock_holder(holder: &LockHolder) -> Option<Finding> {
     }
 }
 
-fn tables(found: &Answer<()>) -> Finding {
+fn tables(found: &Answer<()>) -> Diagnosis {
     let check = "database.migrations";
     match found {
-        Ok(()) => Finding::ok(check, "the ledger's tables are such that this program may run on them"),
+        Ok(()) => Diagnosis::ok(check, "the ledger's tables are such that this program may run on them"),
         Err(error @ (StoreError::Unmigrated | StoreError::Outdated { .. })) => {
-            Finding::error(check, error.to_string(), "Run `stock-verifier migrate`")
+            Diagnosis::error(check, error.to_string(), "Run `stock-verifier migrate`")
         }
         Err(error @ StoreError::Newer { .. }) => {
-            Finding::error(check, error.to_string(), "Use the newer program for all that uses this ledger")
+            Diagnosis::error(check, error.to_string(), "Use the newer program for all that uses this ledger")
         }
         Err(error @ StoreError::Foreign { .. }) => {
-            Finding::error(check, error.to_string(), "Give the ledger a database or a schema of its own")
+            Diagnosis::error(check, error.to_string(), "Give the ledger a database or a schema of its own")
         }
         Err(error) => unknown(check, "the ledger's tables", error),
     }
 }
 
-fn writable(found: &Answer<()>) -> Finding {
+fn writable(found: &Answer<()>) -> Diagnosis {
     let check = "database.writable";
     match found {
-        Ok(()) => Finding::ok(check, "the database takes writes"),
+        Ok(()) => Diagnosis::ok(check, "the database takes writes"),
         Err(error @ StoreError::ReadOnly { .. }) => {
-            Finding::error(check, error.to_string(), "`run` waits until it is writable again")
+            Diagnosis::error(check, error.to_string(), "`run` waits until it is writable again")
         }
         Err(error) => unknown(check, "whether the database takes writes", error),
     }
 }
 
-fn owner(found: &Answer<Option<String>>, group: &str) -> Finding {
+fn owner(found: &Answer<Option<String>>, group: &str) -> Diagnosis {
     let check = "ledger.group";
     match found {
-        Ok(Some(owner)) if owner != group => Finding::error(
+        Ok(Some(owner)) if owner != group => Diagnosis::error(
             check,
             format!("the ledger is of consumer group {owner:?}, and --group is {group:?}: `run` refuses it"),
             format!(
@@ -322,17 +322,17 @@ fn owner(found: &Answer<Option<String>>, group: &str) -> Finding {
                  --take-over-ledger"
             ),
         ),
-        Ok(Some(owner)) => Finding::ok(check, format!("the ledger is of consumer group {owner:?}")),
-        Ok(None) => Finding::ok(check, "the ledger is of no consumer group yet"),
+        Ok(Some(owner)) => Diagnosis::ok(check, format!("the ledger is of consumer group {owner:?}")),
+        Ok(None) => Diagnosis::ok(check, "the ledger is of no consumer group yet"),
         Err(error) => unknown(check, "whose ledger it is", error),
     }
 }
 
-fn holds(found: &Answer<Option<OverdueHolds>>) -> Finding {
+fn holds(found: &Answer<Option<OverdueHolds>>) -> Diagnosis {
     let check = "ledger.holds";
     match found {
-        Ok(None) => Finding::ok(check, "no hold is overdue"),
-        Ok(Some(OverdueHolds { count, oldest, since })) => Finding::warning(
+        Ok(None) => Diagnosis::ok(check, "no hold is overdue"),
+        Ok(Some(OverdueHolds { count, oldest, since })) => Diagnosis::warning(
             check,
             format!(
                 "{count} holds should have ended and did not, the oldest of order {oldest}, since {}",
@@ -345,13 +345,13 @@ fn holds(found: &Answer<Option<OverdueHolds>>) -> Finding {
     }
 }
 
-pub(super) fn unknown(check: &'static str, what: &str, error: &StoreError) -> Finding {
+pub(super) fn unknown(check: &'static str, what: &str, error: &StoreError) -> Diagnosis {
     let advice = if error.is_transient() {
         "Look again; if it stays so, somebody may hold a lock, or the server is overloaded"
     } else {
         "Allow this role to read it, as docs/permissions.md has it"
     };
-    Finding::unknown(check, what, &chain(error), advice)
+    Diagnosis::unknown(check, what, &chain(error), advice)
 }
 
 /// An error with what it comes from.
@@ -362,7 +362,7 @@ pub(super) fn chain(error: &StoreError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Severity;
+    use super::super::diagnosis::Severity;
     use super::*;
 
     fn session(idle: Option<bool>, seconds: Option<i64>, writes: bool, blocks: i64) -> LockHolder {
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn who_holds_locks_is_judged_by_how_long_and_who_waits() {
-        let judged = |holder: LockHolder| lock_holder(&holder).map(|finding| finding.severity);
+        let judged = |holder: LockHolder| lock_holder(&holder).map(|diagnosis| diagnosis.severity);
         let table = [
             // A batch.
             (session(Some(false), Some(0), true, 3), None),
@@ -407,10 +407,10 @@ mod tests {
             by: TransactionOwner::Prepared { gid: "shop-7".to_owned() },
             ..session(None, Some(60), true, 2)
         };
-        let finding = lock_holder(&prepared).unwrap();
-        assert_eq!(finding.severity, Severity::Error);
-        assert!(finding.what.contains("2 sessions wait for it"), "{}", finding.what);
-        assert!(finding.advice.unwrap().contains("ROLLBACK PREPARED 'shop-7'"));
+        let diagnosis = lock_holder(&prepared).unwrap();
+        assert_eq!(diagnosis.severity, Severity::Error);
+        assert!(diagnosis.what.contains("2 sessions wait for it"), "{}", diagnosis.what);
+        assert!(diagnosis.advice.unwrap().contains("ROLLBACK PREPARED 'shop-7'"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::kafka::topic_ids::Described;
 use crate::ledger::{NextOffset, TopicPartition};
 
 /// An answer, or why there is none.
-pub(super) type Answer<T> = Result<T, String>;
+pub(super) type Known<T> = Result<T, String>;
 
 /// What was gathered of a cluster that answers.
 #[derive(Debug)]
@@ -20,23 +20,23 @@ pub(super) struct KafkaFacts {
     /// What each broker can do, by its name.
     pub(super) api_versions: BTreeMap<String, ApiVersions>,
     /// The settings of the verifier's topics, by name.
-    pub(super) settings: BTreeMap<String, Answer<TopicSettings>>,
+    pub(super) settings: BTreeMap<String, Known<TopicSettings>>,
     /// The settings of a broker.
-    pub(super) broker: Answer<Settings>,
+    pub(super) broker: Known<Settings>,
     /// Which topics the names of those that are read mean.
-    pub(super) described: Answer<BTreeMap<String, Described>>,
+    pub(super) described: Known<BTreeMap<String, Described>>,
     /// What this user may do with each topic; `None` where it may not know of it.
-    pub(super) allowed: Answer<BTreeMap<String, Option<Operations>>>,
+    pub(super) allowed: Known<BTreeMap<String, Option<Operations>>>,
     /// The verifier's group.
-    pub(super) group: Answer<GroupDescription>,
+    pub(super) group: Known<GroupDescription>,
     /// The other groups with members, and whether there are more.
-    pub(super) others: Answer<(Vec<GroupDescription>, bool)>,
+    pub(super) others: Known<(Vec<GroupDescription>, bool)>,
     /// What the group committed of the topics that are read, each by itself.
-    pub(super) committed: Answer<HashMap<TopicPartition, Answer<Option<NextOffset>>>>,
+    pub(super) committed: Known<HashMap<TopicPartition, Known<Option<NextOffset>>>>,
     /// Partitions whose committed offsets are in a transaction that stays open: the first of them.
-    pub(super) pending: Answer<Vec<TopicPartition>>,
+    pub(super) pending: Known<Vec<TopicPartition>>,
     /// Where the logs of the verifier's topics are.
-    pub(super) offsets: Answer<HashMap<TopicPartition, LogOffsets>>,
+    pub(super) offsets: Known<HashMap<TopicPartition, LogOffsets>>,
     /// Where transactions are open, and since when, in milliseconds since 1970; `None` where that is not known.
     pub(super) open: Vec<OpenTransaction>,
     /// Whether a transactional id of this instance may be used.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use tokio::task::spawn_blocking;
 
 use super::DoctorArgs;
-use super::facts::{Answer, KafkaFacts, OpenTransaction, TrialFailure};
+use super::facts::{KafkaFacts, Known, OpenTransaction, TrialFailure};
 use crate::cli::retention::Kept;
 use crate::kafka::admin::{Settings, broker_settings, settings_within};
 use crate::kafka::examiner::{Cluster, Examiner, LogOffsets};
@@ -139,7 +139,7 @@ async fn ask<T: Send + 'static>(
     limit: Duration,
     examiner: &Arc<Examiner>,
     question: impl FnOnce(&Examiner) -> Result<T> + Send + 'static,
-) -> Answer<T> {
+) -> Known<T> {
     let examiner = Arc::clone(examiner);
     match tokio::time::timeout(limit, spawn_blocking(move || question(&examiner))).await {
         Ok(Ok(answer)) => answer.map_err(|error| format!("{error:#}")),
@@ -148,11 +148,7 @@ async fn ask<T: Send + 'static>(
     }
 }
 
-async fn settings(
-    args: &DoctorArgs,
-    there: &[String],
-    limit: Duration,
-) -> BTreeMap<String, Answer<Settings>> {
+async fn settings(args: &DoctorArgs, there: &[String], limit: Duration) -> BTreeMap<String, Known<Settings>> {
     let described = match settings_within(&args.kafka, &refs(there), limit).await {
         Ok(described) => described,
         Err(error) => there.iter().map(|_| Err(format!("{error:#}"))).collect(),
@@ -163,7 +159,7 @@ async fn settings(
 fn committed(
     examiner: &Examiner,
     partitions: Vec<TopicPartition>,
-) -> Result<HashMap<TopicPartition, Answer<Option<NextOffset>>>> {
+) -> Result<HashMap<TopicPartition, Known<Option<NextOffset>>>> {
     let mut found = examiner.committed(&partitions)?;
     let each = partitions.into_iter().map(|at| {
         let next = found.take(&at).map_err(|error| error.to_string());
@@ -211,9 +207,9 @@ async fn trial(limit: Duration, examiner: &Arc<Examiner>, id: String) -> Result<
 async fn logs(
     examiner: &Arc<Examiner>,
     partitions: Vec<TopicPartition>,
-    settings: &BTreeMap<String, Answer<Settings>>,
+    settings: &BTreeMap<String, Known<Settings>>,
     limit: Duration,
-) -> (Answer<HashMap<TopicPartition, LogOffsets>>, Vec<OpenTransaction>) {
+) -> (Known<HashMap<TopicPartition, LogOffsets>>, Vec<OpenTransaction>) {
     let begun = Instant::now();
     let young_since = |topic: &str| {
         let kept = settings.get(topic).and_then(|settings| settings.as_ref().ok()).map(Kept::of);

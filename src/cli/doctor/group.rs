@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::facts::{Answer, KafkaFacts};
-use super::finding::Finding;
+use super::diagnosis::Diagnosis;
+use super::facts::{KafkaFacts, Known};
 use crate::cli::retention::{Kept, Risk, risk};
 use crate::config::TopicArgs;
 use crate::kafka::Operation;
@@ -20,12 +20,12 @@ const CLIENT_ID: &str = "stock-verifier-";
 const PERMISSIONS: &str = "kafka.permissions";
 
 /// All of it but the positions.
-pub(super) fn judge(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: &str) -> Vec<Finding> {
-    let mut findings = permissions(facts, topics, names, group);
-    findings.push(members(&facts.group, group));
-    findings.extend(others(&facts.others, topics));
-    findings.extend(retention(facts, topics));
-    findings
+pub(super) fn judge(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: &str) -> Vec<Diagnosis> {
+    let mut diagnoses = permissions(facts, topics, names, group);
+    diagnoses.push(members(&facts.group, group));
+    diagnoses.extend(others(&facts.others, topics));
+    diagnoses.extend(retention(facts, topics));
+    diagnoses
 }
 
 /// What a verifier must be allowed with each topic.
@@ -40,10 +40,10 @@ fn needed(topics: &TopicArgs, name: &str) -> &'static [Operation] {
     }
 }
 
-fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: &str) -> Vec<Finding> {
+fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: &str) -> Vec<Diagnosis> {
     let advice = "Grant it as docs/permissions.md has it for the verifier; or, if this is another user than the \
                   verifier's, run doctor with the settings of `run`";
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     match &facts.allowed {
         Ok(allowed) => {
             let lacking = |name: &String| {
@@ -57,7 +57,7 @@ fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: 
             };
             let lacks: Vec<String> = names.iter().filter_map(lacking).collect();
             if !lacks.is_empty() {
-                findings.push(Finding::error(
+                diagnoses.push(Diagnosis::error(
                     PERMISSIONS,
                     format!("this user lacks {}", lacks.join(", ")),
                     advice,
@@ -68,7 +68,7 @@ fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: 
             };
             let silent: Vec<&str> = names.iter().filter(silent).map(String::as_str).collect();
             if !silent.is_empty() {
-                findings.push(Finding::unknown(
+                diagnoses.push(Diagnosis::unknown(
                     PERMISSIONS,
                     &format!("what this user may do with {}", silent.join(", ")),
                     &"the broker does not say",
@@ -77,7 +77,7 @@ fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: 
             }
         }
         Err(why) => {
-            findings.push(Finding::unknown(
+            diagnoses.push(Diagnosis::unknown(
                 PERMISSIONS,
                 "what this user may do with the topics",
                 why,
@@ -88,26 +88,30 @@ fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: 
     if let Ok(GroupDescription { operations: Some(operations), .. }) = &facts.group
         && !operations.has(Operation::Read)
     {
-        findings.push(Finding::error(PERMISSIONS, format!("this user lacks Read on group {group}"), advice));
+        diagnoses.push(Diagnosis::error(
+            PERMISSIONS,
+            format!("this user lacks Read on group {group}"),
+            advice,
+        ));
     }
     let is_known =
         |name: &String| facts.allowed.as_ref().is_ok_and(|known| matches!(known.get(name), Some(Some(_))));
     // What is not there is said already, and nobody knows whether it may be written.
-    if findings.is_empty() && names.iter().all(is_known) {
-        findings.push(Finding::ok(PERMISSIONS, "this user may read and write the topics as `run` does"));
+    if diagnoses.is_empty() && names.iter().all(is_known) {
+        diagnoses.push(Diagnosis::ok(PERMISSIONS, "this user may read and write the topics as `run` does"));
     }
-    findings
+    diagnoses
 }
 
-fn members(found: &Answer<GroupDescription>, group: &str) -> Finding {
+fn members(found: &Known<GroupDescription>, group: &str) -> Diagnosis {
     let check = "kafka.group";
     match found {
         Ok(GroupDescription { members, .. }) if members.is_empty() => {
-            Finding::ok(check, format!("group {group} has no members: no verifier runs"))
+            Diagnosis::ok(check, format!("group {group} has no members: no verifier runs"))
         }
         Ok(GroupDescription { members, state, .. }) => {
             if let Some((client_id, hosts)) = shared_name(members) {
-                return Finding::error(
+                return Diagnosis::error(
                     check,
                     format!(
                         "{client_id:?} is in group {group} from several hosts ({hosts}): two instances with one name \
@@ -117,12 +121,12 @@ fn members(found: &Answer<GroupDescription>, group: &str) -> Finding {
                 );
             }
             let hosts: BTreeSet<&str> = members.iter().map(|member| member.host.as_str()).collect();
-            Finding::ok(
+            Diagnosis::ok(
                 check,
                 format!("group {group} is {state}: {} members on {} hosts", members.len(), hosts.len()),
             )
         }
-        Err(why) => Finding::error(
+        Err(why) => Diagnosis::error(
             check,
             format!("group {group} cannot be seen: {why}"),
             "Allow this user to read it (ACL: Read on the group), as docs/permissions.md has it",
@@ -140,12 +144,12 @@ fn shared_name(members: &[MemberDescription]) -> Option<(&str, String)> {
     Some((client_id, hosts.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
-fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> Vec<Finding> {
+fn others(found: &Known<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> Vec<Diagnosis> {
     let check = "kafka.second_group";
     let (groups, more) = match found {
         Ok(found) => found,
         Err(why) => {
-            return vec![Finding::unknown(
+            return vec![Diagnosis::unknown(
                 check,
                 "other groups on the same topics",
                 why,
@@ -153,7 +157,7 @@ fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> 
             )];
         }
     };
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     for group in groups {
         let reads = |topic: &str| group.members.iter().any(|member| member.partitions.contains_key(topic));
         if !topics.read().iter().any(|topic| reads(topic)) {
@@ -162,8 +166,8 @@ fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> 
         let verifier = group.members.iter().find(|member| member.client_id.starts_with(CLIENT_ID));
         let hosts: BTreeSet<&str> = group.members.iter().map(|member| member.host.as_str()).collect();
         let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
-        findings.push(match verifier {
-            Some(verifier) => Finding::error(
+        diagnoses.push(match verifier {
+            Some(verifier) => Diagnosis::error(
                 check,
                 format!(
                     "a second group of verifiers, {:?} ({} on {hosts}), reads the same topics: every order is decided \
@@ -172,7 +176,7 @@ fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> 
                 ),
                 "Stop one of the two, or give it topics and a ledger of its own; all instances of one shop have one --group",
             ),
-            None => Finding::note(
+            None => Diagnosis::note(
                 check,
                 format!("group {:?} reads the same topics, from {hosts}; it is none of verifiers by its client ids", group.name),
                 "Nothing, if it only reads",
@@ -180,24 +184,24 @@ fn others(found: &Answer<(Vec<GroupDescription>, bool)>, topics: &TopicArgs) -> 
         });
     }
     if *more {
-        findings.push(Finding::note(
+        diagnoses.push(Diagnosis::note(
             check,
             "there are more groups than are looked into",
             "Look at the others by hand",
         ));
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(check, "no other group that this user may see reads the same topics"));
+    if diagnoses.is_empty() {
+        diagnoses.push(Diagnosis::ok(check, "no other group that this user may see reads the same topics"));
     }
-    findings
+    diagnoses
 }
 
-fn retention(facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Finding> {
+fn retention(facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Diagnosis> {
     let check = "kafka.retention";
     let (offsets, committed) = match (&facts.offsets, &facts.committed) {
         (Ok(offsets), Ok(committed)) => (offsets, committed),
         (Err(why), _) | (_, Err(why)) => {
-            return vec![Finding::unknown(
+            return vec![Diagnosis::unknown(
                 check,
                 "how far the group is from what retention deletes",
                 why,
@@ -205,7 +209,7 @@ fn retention(facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     for topic in topics.read() {
         let mut found: Vec<(i32, Loss)> = offsets
             .iter()
@@ -224,14 +228,14 @@ fn retention(facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Finding> {
                 .map(|(number, _)| number.to_string())
                 .collect();
             if !numbers.is_empty() {
-                findings.push(loss_finding(check, kind, topic, &numbers.join(", ")));
+                diagnoses.push(of_loss(check, kind, topic, &numbers.join(", ")));
             }
         }
     }
     let unread: Vec<String> =
         committed.iter().filter_map(|(at, next)| Some(format!("{at}: {}", next.as_ref().err()?))).collect();
     if let Some(first) = unread.first() {
-        findings.push(Finding::unknown(
+        diagnoses.push(Diagnosis::unknown(
             check,
             &format!("the committed offsets of {} partitions", unread.len()),
             first,
@@ -240,10 +244,10 @@ fn retention(facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Finding> {
         ));
     }
     let is_known = |topic: &str| offsets.keys().any(|at| &*at.topic == topic);
-    if findings.is_empty() && topics.read().into_iter().all(is_known) {
-        findings.push(Finding::ok(check, "nothing that is not read yet is near its end"));
+    if diagnoses.is_empty() && topics.read().into_iter().all(is_known) {
+        diagnoses.push(Diagnosis::ok(check, "nothing that is not read yet is near its end"));
     }
-    findings
+    diagnoses
 }
 
 /// Why unread records are lost, or may be.
@@ -265,20 +269,20 @@ fn loss(next: NextOffset, log: LogOffsets, kept: Option<Kept>) -> Option<Loss> {
     }
 }
 
-fn loss_finding(check: &'static str, loss: Loss, topic: &str, numbers: &str) -> Finding {
+fn of_loss(check: &'static str, loss: Loss, topic: &str, numbers: &str) -> Diagnosis {
     match loss {
-        Loss::Gone => Finding::error(
+        Loss::Gone => Diagnosis::error(
             check,
             format!("{topic}[{numbers}]: records were deleted before the group read them"),
             "Send them again where their producer has them; then start once with --accept-data-loss, which goes on from \
              the earliest record left",
         ),
-        Loss::Age => Finding::warning(
+        Loss::Age => Diagnosis::warning(
             check,
             format!("{topic}[{numbers}]: records that are not read yet are older than half of retention.ms"),
             format!("Raise retention.ms of {topic}, or start more instances"),
         ),
-        Loss::Size => Finding::warning(
+        Loss::Size => Diagnosis::warning(
             check,
             format!("{topic}[{numbers}]: more than half of what retention.bytes keeps is not read yet"),
             format!("Raise retention.bytes of {topic}, or start more instances"),
@@ -292,14 +296,14 @@ pub(super) fn judge_positions(
     facts: &KafkaFacts,
     topics: &TopicArgs,
     positions: &HashMap<TopicPartition, Position>,
-) -> Vec<Finding> {
+) -> Vec<Diagnosis> {
     let check = "ledger.positions";
-    let mut findings = identity(facts, topics, positions);
+    let mut diagnoses = identity(facts, topics, positions);
     let committed = match &facts.committed {
         Ok(committed) => committed,
         Err(why) => {
-            findings.push(Finding::unknown(check, "the group's committed offsets", why, "Look again"));
-            return findings;
+            diagnoses.push(Diagnosis::unknown(check, "the group's committed offsets", why, "Look again"));
+            return diagnoses;
         }
     };
     let runs = facts.group.as_ref().is_ok_and(|group| !group.members.is_empty());
@@ -330,7 +334,7 @@ pub(super) fn judge_positions(
         }
     }
     if !behind.is_empty() {
-        findings.push(Finding::error(
+        diagnoses.push(Diagnosis::error(
             check,
             format!(
                 "the ledger is behind what the group committed, the database went back in time: {}",
@@ -340,7 +344,7 @@ pub(super) fn judge_positions(
         ));
     }
     if !without.is_empty() {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             check,
             format!("the group's offsets are gone, though the ledger has positions: {}", without.join(", ")),
             "Check --group. If it is right, `run` goes on from the ledger, and publishes again what it does not know to be \
@@ -348,14 +352,14 @@ pub(super) fn judge_positions(
         ));
     }
     if ahead > 0 && !runs {
-        findings.push(Finding::note(
+        diagnoses.push(Diagnosis::note(
             check,
             format!("{ahead} records are decided and not known to be published, and no verifier runs"),
             "The next start publishes them",
         ));
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(
+    if diagnoses.is_empty() {
+        diagnoses.push(Diagnosis::ok(
             check,
             if ahead > 0 {
                 format!("the ledger is {ahead} records ahead of the group's offsets: they are on their way")
@@ -364,7 +368,7 @@ pub(super) fn judge_positions(
             },
         ));
     }
-    findings
+    diagnoses
 }
 
 /// Whether the positions are of the topics that there are.
@@ -372,13 +376,13 @@ fn identity(
     facts: &KafkaFacts,
     topics: &TopicArgs,
     positions: &HashMap<TopicPartition, Position>,
-) -> Vec<Finding> {
+) -> Vec<Diagnosis> {
     let check = "ledger.topics";
     let described = match &facts.described {
         Ok(described) => described,
-        Err(why) => return vec![Finding::unknown(check, "which topics these are", why, "Look again")],
+        Err(why) => return vec![Diagnosis::unknown(check, "which topics these are", why, "Look again")],
     };
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     for (name, now) in described {
         let of_it = || positions.iter().filter(|(at, _)| &*at.topic == name.as_str());
         if let Some(id) = now.id()
@@ -386,7 +390,7 @@ fn identity(
                 Some((at, position.topic_id.as_ref().filter(|known| *known != id)?))
             })
         {
-            findings.push(Finding::error(
+            diagnoses.push(Diagnosis::error(
                 check,
                 format!("{name} was made anew: {at} is of topic {was} in the ledger, and Kafka has {id} now"),
                 "See docs/replay.md, The verifier says that a topic was made anew",
@@ -395,7 +399,7 @@ fn identity(
             && let Some((at, _)) =
                 of_it().filter(|(at, _)| !now.has(at.partition)).max_by_key(|(at, _)| at.partition)
         {
-            findings.push(Finding::error(
+            diagnoses.push(Diagnosis::error(
                 check,
                 format!("{name} has fewer partitions than before: the ledger has a position of {at}"),
                 "See docs/replay.md, The verifier says that a topic was made anew",
@@ -407,7 +411,7 @@ fn identity(
     elsewhere.sort_unstable();
     elsewhere.dedup();
     if !elsewhere.is_empty() {
-        findings.push(Finding::note(
+        diagnoses.push(Diagnosis::note(
             check,
             format!(
                 "the ledger also has positions of {}, which these settings do not read",
@@ -416,13 +420,13 @@ fn identity(
             "Nothing, if the topics were renamed; else check --orders-topic and --adjustments-topic",
         ));
     }
-    findings
+    diagnoses
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::diagnosis::Severity;
     use super::super::facts::short_names as topics;
-    use super::super::finding::Severity;
     use super::*;
     use crate::kafka::Operations;
     use crate::ledger::TopicId;
@@ -480,7 +484,7 @@ mod tests {
             let positions =
                 at.map(|next| (TopicPartition::new("o", 0), position(next, "now"))).into_iter().collect();
             let found = judge_positions(&facts(committed, members), &topics(), &positions);
-            let worst = found.iter().map(|finding| finding.severity).max();
+            let worst = found.iter().map(|diagnosis| diagnosis.severity).max();
             assert_eq!(worst, Some(expected), "{committed:?}, {members}, {at:?}: {found:?}");
         }
     }

@@ -4,8 +4,8 @@
 
 mod cluster;
 mod database;
+mod diagnosis;
 mod facts;
-mod finding;
 mod gather;
 mod group;
 mod partitioner;
@@ -28,8 +28,8 @@ use crate::console;
 use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::{FileAccess, SqliteStore};
 use crate::store::{DatabaseFacts, ExaminedStore, StoreError};
+use diagnosis::{Diagnosis, Severity};
 use facts::KafkaFacts;
-use finding::{Finding, Severity};
 use gather::SLACK;
 use topics::Wanted;
 
@@ -112,53 +112,53 @@ pub async fn run(args: DoctorArgs) -> Result<ExitCode> {
     let begun = Instant::now();
     args.topics.check()?;
     let url = args.database.url()?;
-    let (mut findings, store, (of_kafka, facts)) = {
+    let (mut diagnoses, store, (of_kafka, facts)) = {
         let (of_database, kafka) = tokio::join!(look_at_database(&args, &url), look_at_kafka(&args));
         (of_database.0, of_database.1, kafka)
     };
-    findings.extend(of_kafka);
+    diagnoses.extend(of_kafka);
     if let Some(store) = store {
         // After Kafka was asked: a ledger that is in order is never behind what was committed.
         if let Some(facts) = facts {
             let (positions, followers) =
                 tokio::join!(compare(&*store, &facts, &args.topics), compare_followers(&*store, &facts));
-            findings.extend(positions);
-            findings.push(followers);
+            diagnoses.extend(positions);
+            diagnoses.push(followers);
         }
         // What is not closed by then ends with the process.
         let _ = tokio::time::timeout(CLOSE_LIMIT, store.close()).await;
     }
-    report::sort(&mut findings);
+    report::sort(&mut diagnoses);
     let text = if args.json {
-        report::json(&findings).context("the report cannot be written")?
+        report::json(&diagnoses).context("the report cannot be written")?
     } else {
-        report::text(&findings, begun.elapsed())
+        report::text(&diagnoses, begun.elapsed())
     };
     console::print(&text)?;
-    Ok(if report::worst(&findings) < Severity::Warning { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report::worst(&diagnoses) < Severity::Warning { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn look_at_database(
     args: &DoctorArgs,
     url: &DatabaseUrl,
-) -> (Vec<Finding>, Option<Arc<dyn ExaminedStore>>) {
+) -> (Vec<Diagnosis>, Option<Arc<dyn ExaminedStore>>) {
     let check = "database.connection";
     let Ok(opened) = tokio::time::timeout(CONNECT_LIMIT, open(url)).await else {
         let what = format!("the database says nothing for {CONNECT_LIMIT:?}");
-        return (vec![Finding::error(check, what, DATABASE_AWAY)], None);
+        return (vec![Diagnosis::error(check, what, DATABASE_AWAY)], None);
     };
     let store = match opened {
         Ok(store) => store,
         Err(error) => {
             let what = format!("the ledger cannot be opened: {}", database::chain(&error));
-            return (vec![Finding::error(check, what, DATABASE_AWAY)], None);
+            return (vec![Diagnosis::error(check, what, DATABASE_AWAY)], None);
         }
     };
     let facts = store.examine(LOOK_LIMIT).await;
-    let mut findings = vec![Finding::ok(check, "the database answers")];
-    findings.extend(database::judge(&facts, &args.group.group, args.connections_of_run()));
+    let mut diagnoses = vec![Diagnosis::ok(check, "the database answers")];
+    diagnoses.extend(database::judge(&facts, &args.group.group, args.connections_of_run()));
     if let DatabaseFacts::Postgres(server) = &facts.database {
-        findings.extend(cluster::judge(&server.cluster, args.connections_of_run()));
+        diagnoses.extend(cluster::judge(&server.cluster, args.connections_of_run()));
     }
     // Without tables there are no positions.
     let store = if facts.tables.is_ok() {
@@ -167,10 +167,10 @@ async fn look_at_database(
         let _ = tokio::time::timeout(CLOSE_LIMIT, store.close()).await;
         None
     };
-    (findings, store)
+    (diagnoses, store)
 }
 
-async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Finding>, Option<KafkaFacts>) {
+async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Diagnosis>, Option<KafkaFacts>) {
     let check = "kafka.connection";
     let (examiner, cluster) = match gather::connect(args, CONNECT_LIMIT, LOOK_LIMIT).await {
         Ok(connected) => connected,
@@ -178,12 +178,12 @@ async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Finding>, Option<KafkaFacts>) 
             let what = format!("no answer from Kafka at {}: {error:#}", args.kafka.brokers);
             let advice = "Check --brokers, and the security.protocol, sasl.* and ssl.* properties given with -X; nothing \
                           else of Kafka was looked at";
-            return (vec![Finding::error(check, what, advice)], None);
+            return (vec![Diagnosis::error(check, what, advice)], None);
         }
     };
     let brokers = cluster.brokers.len();
     let facts = gather::gather(args, &examiner, cluster, LOOK_LIMIT).await;
-    let mut findings = vec![Finding::ok(check, format!("Kafka answers, with {brokers} brokers"))];
+    let mut diagnoses = vec![Diagnosis::ok(check, format!("Kafka answers, with {brokers} brokers"))];
     let wanted = Wanted {
         topics: &args.topics,
         names: args.topic_names(),
@@ -191,23 +191,23 @@ async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Finding>, Option<KafkaFacts>) 
         workers: usize::from(args.workers),
         largest_sent: args.largest_sent(),
     };
-    findings.extend(topics::judge(&facts, &wanted));
-    findings.extend(group::judge(&facts, &args.topics, &wanted.names, &args.group.group));
-    findings.extend(transactions::judge(&facts));
-    (findings, Some(facts))
+    diagnoses.extend(topics::judge(&facts, &wanted));
+    diagnoses.extend(group::judge(&facts, &args.topics, &wanted.names, &args.group.group));
+    diagnoses.extend(transactions::judge(&facts));
+    (diagnoses, Some(facts))
 }
 
 /// The ledger's positions against what Kafka has.
-async fn compare(store: &dyn ExaminedStore, facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Finding> {
+async fn compare(store: &dyn ExaminedStore, facts: &KafkaFacts, topics: &TopicArgs) -> Vec<Diagnosis> {
     match tokio::time::timeout(CLOSE_LIMIT, store.all_positions()).await {
         Ok(Ok(positions)) => group::judge_positions(facts, topics, &positions),
-        Ok(Err(error)) => vec![Finding::unknown(
+        Ok(Err(error)) => vec![Diagnosis::unknown(
             "ledger.positions",
             "the ledger's positions",
             &database::chain(&error),
             "Allow this role to read the table positions, as docs/permissions.md has it",
         )],
-        Err(_) => vec![Finding::unknown(
+        Err(_) => vec![Diagnosis::unknown(
             "ledger.positions",
             "the ledger's positions",
             &format_args!("no answer within {CLOSE_LIMIT:?}"),
@@ -217,7 +217,7 @@ async fn compare(store: &dyn ExaminedStore, facts: &KafkaFacts, topics: &TopicAr
 }
 
 /// The partitions of commands that follow orders against those of their orders.
-async fn compare_followers(store: &dyn ExaminedStore, facts: &KafkaFacts) -> Finding {
+async fn compare_followers(store: &dyn ExaminedStore, facts: &KafkaFacts) -> Diagnosis {
     let found = match tokio::time::timeout(CLOSE_LIMIT, store.followers()).await {
         Ok(found) => found.map_err(|error| database::chain(&error)),
         Err(_) => Err(format!("no answer within {CLOSE_LIMIT:?}")),

@@ -1,7 +1,7 @@
 //! Whether what follows an order stands on its partition: only there is it decided after it.
 
-use super::facts::Answer;
-use super::finding::Finding;
+use super::diagnosis::Diagnosis;
+use super::facts::Known;
 use crate::kafka::examiner::Cluster;
 use crate::kafka::partitioner::{crc32_partition_of, partition_of};
 use crate::ledger::CommandKind;
@@ -15,16 +15,16 @@ const ADVICE: &str = "Key both by the order's id, and give all producers one par
     If the topic was given more partitions, it passes with the orders from before";
 
 /// Judges the newest commands that follow orders.
-pub(super) fn judge(found: &Answer<Followers>, cluster: &Cluster) -> Finding {
+pub(super) fn judge(found: &Known<Followers>, cluster: &Cluster) -> Diagnosis {
     let followers = match found {
         Ok(followers) => followers,
         Err(why) => {
-            return Finding::unknown(CHECK, "where commands that follow orders stand", why, "Look again");
+            return Diagnosis::unknown(CHECK, "where commands that follow orders stand", why, "Look again");
         }
     };
     let count = followers.looked_at;
     let Some(newest) = followers.apart.first() else {
-        return Finding::ok(
+        return Diagnosis::ok(
             CHECK,
             match count {
                 0 => "nothing that follows an order was decided lately".to_owned(),
@@ -34,7 +34,7 @@ pub(super) fn judge(found: &Answer<Followers>, cluster: &Cluster) -> Finding {
     };
     let apart = followers.apart.len();
     let what = newest.kind.map_or("a command", CommandKind::name);
-    Finding::warning(
+    Diagnosis::warning(
         CHECK,
         format!(
             "{apart} of the last {count} commands that follow an order stand on another partition than it, and may be decided \
@@ -66,7 +66,7 @@ fn partitioners(apart: &FollowerApart, cluster: &Cluster) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Severity;
+    use super::super::diagnosis::Severity;
     use super::*;
     use crate::kafka::examiner::PartitionLayout;
     use crate::ledger::{Id, TopicPartition};
@@ -85,7 +85,7 @@ mod tests {
         cluster
     }
 
-    fn judged(looked_at: usize, apart: &[(i32, i32)]) -> Finding {
+    fn judged(looked_at: usize, apart: &[(i32, i32)]) -> Diagnosis {
         let apart = apart.iter().map(|(of_order, partition)| FollowerApart {
             order_id: Id::new("o-2").unwrap(),
             of_order: TopicPartition::new("o", *of_order),

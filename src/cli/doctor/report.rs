@@ -5,58 +5,59 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::finding::{Finding, Severity};
+use super::diagnosis::{Diagnosis, Severity};
 
 /// What `--json` prints. Members may come; none goes or changes its meaning.
 #[derive(Debug, Serialize)]
 struct ReportJson<'a> {
-    /// The worst of the findings.
+    /// The worst of the diagnoses.
     status: Severity,
     errors: usize,
     warnings: usize,
     notes: usize,
-    findings: &'a [Finding],
+    #[serde(rename = "findings")]
+    diagnoses: &'a [Diagnosis],
 }
 
-/// All findings, the worst last: that is what stands above the prompt.
-pub(super) fn sort(findings: &mut [Finding]) {
+/// All diagnoses, the worst last: that is what stands above the prompt.
+pub(super) fn sort(diagnoses: &mut [Diagnosis]) {
     // Stable: of one severity, in the order in which they were looked at.
-    findings.sort_by_key(|finding| finding.severity);
+    diagnoses.sort_by_key(|diagnosis| diagnosis.severity);
 }
 
 /// The worst of them.
-pub(super) fn worst(findings: &[Finding]) -> Severity {
-    findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
+pub(super) fn worst(diagnoses: &[Diagnosis]) -> Severity {
+    diagnoses.iter().map(|diagnosis| diagnosis.severity).max().unwrap_or(Severity::Ok)
 }
 
-fn count(findings: &[Finding], severity: Severity) -> usize {
-    findings.iter().filter(|finding| finding.severity == severity).count()
+fn count(diagnoses: &[Diagnosis], severity: Severity) -> usize {
+    diagnoses.iter().filter(|diagnosis| diagnosis.severity == severity).count()
 }
 
 /// For machines.
-pub(super) fn json(findings: &[Finding]) -> serde_json::Result<String> {
+pub(super) fn json(diagnoses: &[Diagnosis]) -> serde_json::Result<String> {
     let report = ReportJson {
-        status: worst(findings),
-        errors: count(findings, Severity::Error),
-        warnings: count(findings, Severity::Warning),
-        notes: count(findings, Severity::Note),
-        findings,
+        status: worst(diagnoses),
+        errors: count(diagnoses, Severity::Error),
+        warnings: count(diagnoses, Severity::Warning),
+        notes: count(diagnoses, Severity::Note),
+        diagnoses,
     };
     serde_json::to_string_pretty(&report).map(|text| text + "\n")
 }
 
 /// For people.
-pub(super) fn text(findings: &[Finding], took: Duration) -> String {
+pub(super) fn text(diagnoses: &[Diagnosis], took: Duration) -> String {
     let mut text = String::new();
     // Writing to a String does not fail, here and below.
-    for finding in findings {
-        let _ = writeln!(text, "{:<9} {} ({})", finding.severity.word(), finding.what, finding.check);
-        if let Some(advice) = &finding.advice {
+    for diagnosis in diagnoses {
+        let _ = writeln!(text, "{:<9} {} ({})", diagnosis.severity.word(), diagnosis.what, diagnosis.check);
+        if let Some(advice) = &diagnosis.advice {
             let _ = writeln!(text, "          -> {advice}");
         }
     }
     let [errors, warnings, notes, well] =
-        [Severity::Error, Severity::Warning, Severity::Note, Severity::Ok].map(|of| count(findings, of));
+        [Severity::Error, Severity::Warning, Severity::Note, Severity::Ok].map(|of| count(diagnoses, of));
     let _ = writeln!(
         text,
         "{errors} errors, {warnings} warnings, {notes} notes, {well} ok. Took {:.1} s.",
@@ -69,14 +70,14 @@ pub(super) fn text(findings: &[Finding], took: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn findings() -> Vec<Finding> {
-        let mut findings = vec![
-            Finding::error("kafka.topics", "orders is missing", "create it"),
-            Finding::ok("database.version", "PostgreSQL 15.4"),
-            Finding::note("kafka.release", "cannot look", "allow it"),
+    fn diagnoses() -> Vec<Diagnosis> {
+        let mut diagnoses = vec![
+            Diagnosis::error("kafka.topics", "orders is missing", "create it"),
+            Diagnosis::ok("database.version", "PostgreSQL 15.4"),
+            Diagnosis::note("kafka.release", "cannot look", "allow it"),
         ];
-        sort(&mut findings);
-        findings
+        sort(&mut diagnoses);
+        diagnoses
     }
 
     #[test]
@@ -89,12 +90,12 @@ error     orders is missing (kafka.topics)
           -> create it
 1 errors, 0 warnings, 1 notes, 1 ok. Took 0.5 s.
 ";
-        assert_eq!(text(&findings(), Duration::from_millis(500)), expected);
+        assert_eq!(text(&diagnoses(), Duration::from_millis(500)), expected);
     }
 
     #[test]
     fn a_report_for_machines_has_its_members_and_words() {
-        let json: serde_json::Value = serde_json::from_str(&json(&findings()).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json(&diagnoses()).unwrap()).unwrap();
         let expected = serde_json::json!({
             "status": "error", "errors": 1, "warnings": 0, "notes": 1,
             "findings": [
@@ -109,6 +110,6 @@ error     orders is missing (kafka.topics)
     #[test]
     fn nothing_found_is_well() {
         assert_eq!(worst(&[]), Severity::Ok);
-        assert_eq!(worst(&findings()), Severity::Error);
+        assert_eq!(worst(&diagnoses()), Severity::Error);
     }
 }

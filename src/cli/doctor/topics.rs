@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::diagnosis::Diagnosis;
 use super::facts::KafkaFacts;
-use super::finding::Finding;
 use crate::cli::start_checks::{self, Remark};
 use crate::config::TopicArgs;
 use crate::kafka::admin::Settings;
@@ -27,21 +27,21 @@ pub(super) struct Wanted<'a> {
 const LAYOUT: &str = "kafka.replication";
 
 /// All of it.
-pub(super) fn judge(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
-    let mut findings = missing(facts, wanted);
+pub(super) fn judge(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Diagnosis> {
+    let mut diagnoses = missing(facts, wanted);
     let there: Vec<(&str, &[PartitionLayout])> = wanted
         .names
         .iter()
         .filter_map(|name| Some((name.as_str(), facts.cluster.topics.get(name)?.as_slice())))
         .collect();
-    findings.extend(replication(facts, &there, there.len() == wanted.names.len()));
-    findings.extend(counts(facts, wanted));
-    findings.extend(kept(facts, wanted));
-    findings.extend(sizes(facts, wanted));
-    findings
+    diagnoses.extend(replication(facts, &there, there.len() == wanted.names.len()));
+    diagnoses.extend(counts(facts, wanted));
+    diagnoses.extend(kept(facts, wanted));
+    diagnoses.extend(sizes(facts, wanted));
+    diagnoses
 }
 
-fn missing(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+fn missing(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Diagnosis> {
     let missing: Vec<&str> = wanted
         .names
         .iter()
@@ -49,9 +49,9 @@ fn missing(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
         .map(String::as_str)
         .collect();
     if missing.is_empty() {
-        return vec![Finding::ok("kafka.topics", format!("all {} topics are there", wanted.names.len()))];
+        return vec![Diagnosis::ok("kafka.topics", format!("all {} topics are there", wanted.names.len()))];
     }
-    vec![Finding::error(
+    vec![Diagnosis::error(
         "kafka.topics",
         format!("missing, or not to be seen by this user: {}", missing.join(", ")),
         "Create what is missing with `stock-verifier topics create`, name other topics, or allow this user to see them \
@@ -59,17 +59,17 @@ fn missing(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
     )]
 }
 
-fn replication(facts: &KafkaFacts, there: &[(&str, &[PartitionLayout])], are_all: bool) -> Vec<Finding> {
+fn replication(facts: &KafkaFacts, there: &[(&str, &[PartitionLayout])], are_all: bool) -> Vec<Diagnosis> {
     let brokers = facts.cluster.brokers.len();
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     for (topic, layout) in there {
         let settings = known(facts, topic);
         let least = settings.and_then(|settings| settings.number("min.insync.replicas"));
-        findings.extend(replication_of(topic, layout, least, brokers));
+        diagnoses.extend(replication_of(topic, layout, least, brokers));
         if brokers > 1
             && settings.and_then(|settings| settings.get("unclean.leader.election.enable")) == Some("true")
         {
-            findings.push(Finding::warning(
+            diagnoses.push(Diagnosis::warning(
                 LAYOUT,
                 format!(
                     "{topic} may be led by a copy that lacks records (unclean.leader.election.enable): what was acknowledged \
@@ -82,15 +82,15 @@ fn replication(facts: &KafkaFacts, there: &[(&str, &[PartitionLayout])], are_all
     let unread =
         facts.settings.iter().filter_map(|(topic, settings)| Some((topic, settings.as_ref().err()?)));
     if let Some((topic, why)) = unread.into_iter().next() {
-        findings.push(Finding::unknown(
+        diagnoses.push(Diagnosis::unknown(
             LAYOUT,
             &format!("min.insync.replicas of {topic}"),
             why,
             "Allow this user to read the settings of topics (ACL: DescribeConfigs)",
         ));
     }
-    if findings.is_empty() && are_all {
-        findings.push(Finding::ok(
+    if diagnoses.is_empty() && are_all {
+        diagnoses.push(Diagnosis::ok(
             LAYOUT,
             match brokers {
                 1 => "every partition is led; there is one broker, so nothing is copied".to_owned(),
@@ -98,8 +98,8 @@ fn replication(facts: &KafkaFacts, there: &[(&str, &[PartitionLayout])], are_all
             },
         ));
     }
-    findings.push(broker_settings(facts, brokers));
-    findings
+    diagnoses.push(broker_settings(facts, brokers));
+    diagnoses
 }
 
 fn replication_of(
@@ -107,15 +107,15 @@ fn replication_of(
     layout: &[PartitionLayout],
     least_in_sync: Option<i64>,
     brokers: usize,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
+) -> Vec<Diagnosis> {
+    let mut diagnoses = Vec::new();
     let which = |fits: &dyn Fn(&PartitionLayout) -> bool| {
         let numbers: Vec<String> =
             layout.iter().filter(|at| fits(at)).map(|at| at.partition.to_string()).collect();
         (!numbers.is_empty()).then(|| format!("{topic}[{}]", numbers.join(", ")))
     };
     if let Some(which) = which(&|at| !at.led) {
-        findings.push(Finding::error(
+        diagnoses.push(Diagnosis::error(
             LAYOUT,
             format!("{which} has no leader: nothing of it can be read or written"),
             "Bring the broker back that has it (kafka-topics.sh --describe shows which)",
@@ -124,7 +124,7 @@ fn replication_of(
     let least = usize::try_from(least_in_sync.unwrap_or(1)).unwrap_or(1);
     let copies = layout.iter().map(|at| at.replicas).min().unwrap_or(1);
     if least > copies {
-        findings.push(Finding::error(
+        diagnoses.push(Diagnosis::error(
             LAYOUT,
             format!(
                 "{topic}: min.insync.replicas is {least}, with {copies} copies: nothing can be written to it"
@@ -134,45 +134,45 @@ fn replication_of(
                 copies.saturating_sub(1).max(1)
             ),
         ));
-        return findings;
+        return diagnoses;
     }
     if let Some(which) = which(&|at| at.led && at.in_sync < least) {
-        findings.push(Finding::error(
+        diagnoses.push(Diagnosis::error(
             LAYOUT,
             format!("{which} has fewer copies in sync than min.insync.replicas ({least}): nothing can be written to it"),
             "Bring the brokers back that are away, or find why they do not keep up",
         ));
     } else if let Some(which) = which(&|at| at.led && at.in_sync < at.replicas) {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             LAYOUT,
             format!("{which} has copies that are not in sync"),
             "Bring the brokers back that are away, or find why they do not keep up",
         ));
     }
     if brokers > 1 && copies == 1 {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             LAYOUT,
             format!("{topic} has one copy, on {brokers} brokers: when its broker is away, so is it, and with its disk it is gone"),
             "Give it three copies (kafka-reassign-partitions.sh), with min.insync.replicas 2",
         ));
     } else if copies > 1 && least == copies {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             LAYOUT,
             format!("{topic}: min.insync.replicas is {least}, as many as there are copies: with any broker away nothing can be written"),
             format!("Set its min.insync.replicas to {}", copies - 1),
         ));
     } else if copies > 2 && least_in_sync == Some(1) {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             LAYOUT,
             format!("{topic}: min.insync.replicas is 1: what is acknowledged may be on one broker alone, and be lost with it"),
             "Set its min.insync.replicas to 2",
         ));
     }
-    findings
+    diagnoses
 }
 
 /// What transactions and offsets rest on, which are topics of Kafka's own.
-fn broker_settings(facts: &KafkaFacts, brokers: usize) -> Finding {
+fn broker_settings(facts: &KafkaFacts, brokers: usize) -> Diagnosis {
     let check = "kafka.brokers";
     let own = ["transaction.state.log.replication.factor", "offsets.topic.replication.factor"];
     let is_told = |settings: &&Settings| own.iter().all(|name| settings.number(name).is_some());
@@ -181,7 +181,7 @@ fn broker_settings(facts: &KafkaFacts, brokers: usize) -> Finding {
         match told.and_then(|settings| Some(settings).filter(is_told).ok_or("Kafka leaves them out")) {
             Ok(settings) => settings,
             Err(why) => {
-                return Finding::unknown(
+                return Diagnosis::unknown(
                     check,
                     "the brokers' own settings (copies of transactions and offsets)",
                     &why,
@@ -197,9 +197,9 @@ fn broker_settings(facts: &KafkaFacts, brokers: usize) -> Finding {
         .map(|(name, copies)| format!("{name} is {copies}"))
         .collect();
     if few.is_empty() {
-        return Finding::ok(check, "the brokers' settings for transactions and offsets");
+        return Diagnosis::ok(check, "the brokers' settings for transactions and offsets");
     }
-    Finding::warning(
+    Diagnosis::warning(
         check,
         format!("{}, on {brokers} brokers: with one broker away no result can be published", few.join(", ")),
         "Set both to 3 before the first use; the topics __transaction_state and __consumer_offsets that are there keep \
@@ -207,19 +207,19 @@ fn broker_settings(facts: &KafkaFacts, brokers: usize) -> Finding {
     )
 }
 
-fn counts(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+fn counts(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Diagnosis> {
     let check = "kafka.partitions";
     let count = |topic: &str| facts.cluster.topics.get(topic).map(Vec::len);
     let topics = wanted.topics;
     let Some(orders) = count(&topics.orders_topic) else { return Vec::new() };
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     let other: BTreeMap<&str, usize> = [&*topics.accepted_topic, &topics.rejected_topic]
         .into_iter()
         .filter_map(|topic| Some((topic, count(topic)?)))
         .filter(|(_, partitions)| *partitions != orders)
         .collect();
     for (topic, partitions) in other {
-        findings.push(Finding::note(
+        diagnoses.push(Diagnosis::note(
             check,
             format!(
                 "{topic} has {partitions} partitions, and {} {orders}: the verifier does not mind, but who joins orders \
@@ -231,38 +231,38 @@ fn counts(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
     }
     let members = facts.group.as_ref().map_or(0, |group| group.members.len());
     if orders < wanted.workers {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             check,
             format!("{} has {orders} partitions, and one instance {} workers: some get nothing", topics.orders_topic, wanted.workers),
             "Start fewer --workers, or give the topic more partitions while no order is on its way: keys go to other \
              partitions then",
         ));
-    } else if findings.is_empty() {
+    } else if diagnoses.is_empty() {
         let readers =
             if members > 0 { format!(", shared by {members} members of the group") } else { String::new() };
-        findings.push(Finding::ok(check, format!("{orders} partitions of orders{readers}")));
+        diagnoses.push(Diagnosis::ok(check, format!("{orders} partitions of orders{readers}")));
     }
-    findings
+    diagnoses
 }
 
-fn kept(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+fn kept(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Diagnosis> {
     let topics = wanted.topics;
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     let read = topics.read();
     // A topic that is not there is said already.
     if read.iter().all(|topic| facts.settings.contains_key(*topic)) {
         let described = Ok(read.map(|topic| facts.settings[topic].clone()).into());
         let remarks = start_checks::judge_kept(read, wanted.accept_compacted, &described);
         let advice = "Set cleanup.policy to delete (kafka-configs.sh --alter)";
-        findings.extend(remarks.into_iter().map(|found| match found {
+        diagnoses.extend(remarks.into_iter().map(|found| match found {
             // Somebody has said that it may be so.
-            Remark::Warned(what) => Finding::note("kafka.compaction", what, advice),
+            Remark::Warned(what) => Diagnosis::note("kafka.compaction", what, advice),
             found => remark("kafka.compaction", found, advice),
         }));
     }
     let levels = known(facts, &topics.levels_topic).filter(|_| wanted.names.contains(&topics.levels_topic));
     if levels.is_some_and(|settings| !is_compacted(settings)) {
-        findings.push(Finding::warning(
+        diagnoses.push(Diagnosis::warning(
             "kafka.compaction",
             format!(
                 "{} is not compacted: levels that did not change for long are deleted from it, and who starts to follow \
@@ -272,32 +272,32 @@ fn kept(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
             format!("kafka-configs.sh --alter --topic {} --add-config cleanup.policy=compact", topics.levels_topic),
         ));
     }
-    if findings.is_empty() && read.iter().all(|topic| known(facts, topic).is_some()) {
+    if diagnoses.is_empty() && read.iter().all(|topic| known(facts, topic).is_some()) {
         let levels = if levels.is_some() { ", levels are compacted" } else { "" };
-        findings.push(Finding::ok("kafka.compaction", format!("commands are kept{levels}")));
+        diagnoses.push(Diagnosis::ok("kafka.compaction", format!("commands are kept{levels}")));
     }
     if let Some(days) = known(facts, &topics.dead_letter_topic)
         .and_then(|settings| settings.number("retention.ms"))
         .filter(|ms| *ms >= 0)
         .map(|ms| ms / 86_400_000)
     {
-        findings.push(Finding::note(
+        diagnoses.push(Diagnosis::note(
             "kafka.dead_letters",
             format!("{} deletes dead letters after {days} days, looked at or not", topics.dead_letter_topic),
             "Set its retention.ms to -1, as `topics create` does, or see to it that somebody looks in time",
         ));
     }
-    findings
+    diagnoses
 }
 
-fn sizes(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
+fn sizes(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Diagnosis> {
     let check = "kafka.sizes";
     let names = start_checks::sized(wanted.topics);
     let described: Vec<_> = names
         .iter()
         .map(|name| facts.settings.get(*name).cloned().unwrap_or_else(|| Err("it is not there".to_owned())))
         .collect();
-    let mut findings: Vec<Finding> = start_checks::judge_sizes(names, &described)
+    let mut diagnoses: Vec<Diagnosis> = start_checks::judge_sizes(names, &described)
         .into_iter()
         .map(|found| {
             remark(check, found, "kafka-configs.sh --alter --topic … --add-config max.message.bytes=…")
@@ -311,7 +311,7 @@ fn sizes(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
             .map(|(name, _)| *name)
             .collect();
         if !larger.is_empty() {
-            findings.push(Finding::warning(
+            diagnoses.push(Diagnosis::warning(
                 check,
                 format!(
                     "-X message.max.bytes={sent} is less than {} take (max.message.bytes): a result or a dead letter \
@@ -322,10 +322,10 @@ fn sizes(facts: &KafkaFacts, wanted: &Wanted<'_>) -> Vec<Finding> {
             ));
         }
     }
-    if findings.is_empty() && described.iter().all(Result::is_ok) {
-        findings.push(Finding::ok(check, "results and dead letters find room"));
+    if diagnoses.is_empty() && described.iter().all(Result::is_ok) {
+        diagnoses.push(Diagnosis::ok(check, "results and dead letters find room"));
     }
-    findings
+    diagnoses
 }
 
 fn known<'a>(facts: &'a KafkaFacts, topic: &str) -> Option<&'a Settings> {
@@ -336,18 +336,18 @@ fn is_compacted(settings: &Settings) -> bool {
     settings.get("cleanup.policy").unwrap_or_default().split(',').any(|part| part.trim() == "compact")
 }
 
-fn remark(check: &'static str, remark: Remark, advice: &str) -> Finding {
+fn remark(check: &'static str, remark: Remark, advice: &str) -> Diagnosis {
     match remark {
-        Remark::Refused(what) => Finding::error(check, what, advice),
-        Remark::Warned(what) => Finding::warning(check, what, advice),
-        Remark::Unknown(what) => Finding::note(check, what, "See docs/permissions.md"),
+        Remark::Refused(what) => Diagnosis::error(check, what, advice),
+        Remark::Warned(what) => Diagnosis::warning(check, what, advice),
+        Remark::Unknown(what) => Diagnosis::note(check, what, "See docs/permissions.md"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::diagnosis::Severity;
     use super::super::facts::short_names;
-    use super::super::finding::Severity;
     use super::*;
 
     /// All topics, with these settings each.
@@ -378,8 +378,8 @@ mod tests {
         let severities = |facts: &KafkaFacts, wanted: &Wanted<'_>| -> Vec<Severity> {
             let found = kept(facts, wanted).into_iter();
             found
-                .filter(|finding| finding.check == "kafka.compaction")
-                .map(|finding| finding.severity)
+                .filter(|diagnosis| diagnosis.check == "kafka.compaction")
+                .map(|diagnosis| diagnosis.severity)
                 .collect()
         };
         let mut facts = facts(&[("cleanup.policy", "delete")]);
@@ -416,7 +416,7 @@ mod tests {
         facts.cluster.topics.clear();
         facts.settings.clear();
         let found = judge(&facts, &wanted(&topics));
-        let well: Vec<_> = found.iter().filter(|finding| finding.severity == Severity::Ok).collect();
+        let well: Vec<_> = found.iter().filter(|diagnosis| diagnosis.severity == Severity::Ok).collect();
         assert!(well.is_empty(), "{well:?}");
         assert_eq!((found[0].check, found[0].severity), ("kafka.topics", Severity::Error));
     }
@@ -426,7 +426,10 @@ mod tests {
         let topics = short_names();
         let mut facts = facts(&[("unclean.leader.election.enable", "true")]);
         let warned = |facts: &KafkaFacts| {
-            judge(facts, &wanted(&topics)).iter().filter(|finding| finding.what.contains("unclean")).count()
+            judge(facts, &wanted(&topics))
+                .iter()
+                .filter(|diagnosis| diagnosis.what.contains("unclean"))
+                .count()
         };
         assert_eq!(warned(&facts), 0);
         facts.cluster.brokers = vec![1, 2, 3];
@@ -450,7 +453,7 @@ mod tests {
         ];
         for (layout, least, brokers, expected) in table {
             let found = replication_of("orders", &[layout], least, brokers);
-            let worst = found.iter().map(|finding| finding.severity).max();
+            let worst = found.iter().map(|diagnosis| diagnosis.severity).max();
             assert_eq!(worst, expected, "{layout:?}, {least:?}, {brokers}: {found:?}");
         }
     }

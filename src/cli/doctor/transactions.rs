@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Answer, KafkaFacts, OpenTransaction, TrialFailure};
-use super::finding::Finding;
+use super::diagnosis::Diagnosis;
+use super::facts::{KafkaFacts, Known, OpenTransaction, TrialFailure};
 use crate::kafka::examiner::ApiVersions;
 use crate::ledger::TopicPartition;
 
@@ -15,20 +15,20 @@ const OPEN_LONG_MS: i64 = 30_000;
 const TRANSACTIONS: &str = "kafka.transactions";
 
 /// All of it.
-pub(super) fn judge(facts: &KafkaFacts) -> Vec<Finding> {
-    let mut findings = vec![release(&facts.api_versions)];
+pub(super) fn judge(facts: &KafkaFacts) -> Vec<Diagnosis> {
+    let mut diagnoses = vec![release(&facts.api_versions)];
     match &facts.offsets {
-        Ok(_) => findings.extend(hanging(&facts.open, facts.now_ms)),
-        Err(why) => findings.push(Finding::unknown(
+        Ok(_) => diagnoses.extend(hanging(&facts.open, facts.now_ms)),
+        Err(why) => diagnoses.push(Diagnosis::unknown(
             TRANSACTIONS,
             "transactions that hang",
             why,
             "Look again; or by hand: kafka-transactions.sh find-hanging",
         )),
     }
-    findings.push(pending(&facts.pending));
-    findings.push(trial(&facts.trial));
-    findings
+    diagnoses.push(pending(&facts.pending));
+    diagnoses.push(trial(&facts.trial));
+    diagnoses
 }
 
 /// Which Kafka a broker is, as far as it says: only by what it can do.
@@ -85,7 +85,7 @@ impl Release {
     }
 }
 
-fn release(brokers: &BTreeMap<String, ApiVersions>) -> Finding {
+fn release(brokers: &BTreeMap<String, ApiVersions>) -> Diagnosis {
     let check = "kafka.release";
     let lost = "Kafka 4.3.0 to 4.4.0 can lose the end of a transaction when a broker restarts, and readers then stand still";
     let releases: Vec<(&String, Release)> =
@@ -96,14 +96,14 @@ fn release(brokers: &BTreeMap<String, ApiVersions>) -> Finding {
                   read, says how to know a transaction that lost its end, and what to do";
     match (newest, oldest) {
         (Some((broker, Release::V43)), _) => {
-            Finding::warning(check, format!("{broker} is Kafka 4.3: {lost}"), advice)
+            Diagnosis::warning(check, format!("{broker} is Kafka 4.3: {lost}"), advice)
         }
-        (Some((broker, Release::V44OrNewer)), _) => Finding::warning(
+        (Some((broker, Release::V44OrNewer)), _) => Diagnosis::warning(
             check,
             format!("{broker} is Kafka 4.4 or newer, and nothing tells 4.4.0 from what comes after: {lost}"),
             advice,
         ),
-        (_, Some((broker, Release::WithoutTopicIds))) => Finding::note(
+        (_, Some((broker, Release::WithoutTopicIds))) => Diagnosis::note(
             check,
             format!(
                 "{broker} is {}: it has no topic ids, so a topic made anew is not noticed",
@@ -112,9 +112,9 @@ fn release(brokers: &BTreeMap<String, ApiVersions>) -> Finding {
             "Use Kafka 4.2, which the verifier is tested with",
         ),
         (_, Some((_, release))) => {
-            Finding::ok(check, format!("{} by what its brokers can do", release.name()))
+            Diagnosis::ok(check, format!("{} by what its brokers can do", release.name()))
         }
-        _ => Finding::unknown(
+        _ => Diagnosis::unknown(
             check,
             "which Kafka this is",
             &"no broker said what it can do",
@@ -123,9 +123,9 @@ fn release(brokers: &BTreeMap<String, ApiVersions>) -> Finding {
     }
 }
 
-fn hanging(open: &[OpenTransaction], now_ms: i64) -> Vec<Finding> {
+fn hanging(open: &[OpenTransaction], now_ms: i64) -> Vec<Diagnosis> {
     let check = TRANSACTIONS;
-    let mut findings: Vec<Finding> = open
+    let mut diagnoses: Vec<Diagnosis> = open
         .iter()
         .filter_map(|transaction| {
             let OpenTransaction { at, from, since_ms } = transaction;
@@ -137,7 +137,7 @@ fn hanging(open: &[OpenTransaction], now_ms: i64) -> Vec<Finding> {
             );
             let Some(since) = since_ms else {
                 let what = format!("a transaction is open on {at} from offset {from}; since when is not known");
-                return Some(Finding::note(check, what, advice));
+                return Some(Diagnosis::note(check, what, advice));
             };
             let age = now_ms.saturating_sub(*since);
             (age >= OPEN_LONG_MS).then(|| {
@@ -146,26 +146,26 @@ fn hanging(open: &[OpenTransaction], now_ms: i64) -> Vec<Finding> {
                      nothing after it",
                     age / 1000
                 );
-                Finding::error(check, what, advice)
+                Diagnosis::error(check, what, advice)
             })
         })
         .collect();
-    if findings.is_empty() {
-        findings.push(Finding::ok(check, "no transaction is open for long on the topics that are there"));
+    if diagnoses.is_empty() {
+        diagnoses.push(Diagnosis::ok(check, "no transaction is open for long on the topics that are there"));
     }
-    findings
+    diagnoses
 }
 
 /// Offsets that no reader of committed offsets gets: a verifier that starts waits for them.
-fn pending(found: &Answer<Vec<TopicPartition>>) -> Finding {
+fn pending(found: &Known<Vec<TopicPartition>>) -> Diagnosis {
     let check = "kafka.offsets";
     match found {
         Ok(partitions) if partitions.is_empty() => {
-            Finding::ok(check, "no transaction keeps the group's offsets open")
+            Diagnosis::ok(check, "no transaction keeps the group's offsets open")
         }
         Ok(partitions) => {
             let named: Vec<String> = partitions.iter().map(ToString::to_string).collect();
-            Finding::warning(
+            Diagnosis::warning(
                 check,
                 format!(
                     "an open transaction has the group's offsets of {}, for more than a second: who starts there waits for \
@@ -177,7 +177,7 @@ fn pending(found: &Answer<Vec<TopicPartition>>) -> Finding {
                  Offsets cannot be read)",
             )
         }
-        Err(why) => Finding::unknown(
+        Err(why) => Diagnosis::unknown(
             check,
             "whether an open transaction has the group's offsets",
             why,
@@ -191,11 +191,11 @@ fn prefix(id: &str) -> &str {
     id.find(':').map_or_else(|| id.strip_suffix("-0-doctor").unwrap_or(id), |colon| &id[..=colon])
 }
 
-fn trial(tried: &Result<(), TrialFailure>) -> Finding {
+fn trial(tried: &Result<(), TrialFailure>) -> Diagnosis {
     let check = "kafka.transactional_id";
     match tried {
-        Ok(()) => Finding::ok(check, "this user may use transactional ids of this instance"),
-        Err(TrialFailure { id, refused: true, why }) => Finding::error(
+        Ok(()) => Diagnosis::ok(check, "this user may use transactional ids of this instance"),
+        Err(TrialFailure { id, refused: true, why }) => Diagnosis::error(
             check,
             format!(
                 "this user may not use the transactional id {id:?}, made for this trial like those of `run`: {why}"
@@ -206,7 +206,7 @@ fn trial(tried: &Result<(), TrialFailure>) -> Finding {
                 prefix(id)
             ),
         ),
-        Err(TrialFailure { why, .. }) => Finding::unknown(
+        Err(TrialFailure { why, .. }) => Diagnosis::unknown(
             check,
             "whether this user may use transactional ids",
             why,
@@ -217,7 +217,7 @@ fn trial(tried: &Result<(), TrialFailure>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Severity;
+    use super::super::diagnosis::Severity;
     use super::*;
 
     #[test]

@@ -30,7 +30,7 @@ impl Severity {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct Diagnosis {
     /// How bad it is.
     pub(super) severity: Severity,
     /// What was looked at; stays the same from version to version.
@@ -41,7 +41,7 @@ pub(super) struct Finding {
     pub(super) advice: Option<String>,
 }
 
-impl Finding {
+impl Diagnosis {
     /// As it should be.
     pub(super) fn ok(check: &'static str, what: impl Into<String>) -> Self {
         Self { severity: Severity::Ok, check, what: what.into(), advice: None }
