@@ -11,6 +11,7 @@ pub mod readback;
 mod report;
 mod serve;
 mod stage;
+mod topic_tail;
 pub mod workload;
 
 use std::net::SocketAddr;

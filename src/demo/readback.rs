@@ -1,30 +1,18 @@
 //! Reads the topics back while the verifier runs: what came in and what was published.
-//!
-//! While, and not after, because the mock broker drops the oldest records of
-//! a full partition. A record that was dropped before it was read shows as a
-//! gap, and a gap fails the proof.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
+use super::topic_tail::TopicTail;
 use crate::config::TopicArgs;
 use crate::event::{Channel, Fault, Record, read_command};
-use crate::kafka::in_process::Tail;
 use crate::ledger::{Command, NextOffset, Source, TopicPartition};
 use crate::replay::published::{letter_class, letter_of};
-
-/// Longest sleep in one poll.
-const POLL: Duration = Duration::from_millis(20);
-/// Longest time the rest may take to read once everything is published.
-const REST_LIMIT: Duration = Duration::from_secs(30);
-/// Faults of the reading itself that are kept to be shown; more are only more of the same.
-const MAX_FAULTS: usize = 10;
 
 /// A digest of a result's bytes and of where it was published: what is compared with the ledger.
 pub type Fingerprint = [u8; 16];
@@ -100,9 +88,13 @@ impl Seen {
 
 /// Reads everything back.
 pub struct Reader {
-    tail: Tail,
+    tail: TopicTail,
+    notes: Notes,
+}
+
+/// What is noted of it on the way.
+struct Notes {
     topics: TopicArgs,
-    partitions: Vec<(TopicPartition, NextOffset)>,
     seen: Arc<Seen>,
     evidence: Evidence,
 }
@@ -113,73 +105,33 @@ impl Reader {
     /// # Errors
     /// When the configuration is refused.
     pub(super) fn new(broker: &Broker, seen: Arc<Seen>) -> Result<Self> {
-        let mut partitions = Vec::new();
-        for (topic, count) in broker.read_back() {
+        let partitions = broker.read_back().into_iter().flat_map(|(topic, count)| {
             let topic: Arc<str> = topic.into();
-            partitions.extend(
-                (0..count)
-                    .map(|partition| (TopicPartition::new(Arc::clone(&topic), partition), NextOffset(0))),
-            );
-        }
-        let tail = Tail::new(&broker.kafka, "demo-auditor", &partitions)?;
-        Ok(Self { tail, topics: broker.topics.clone(), partitions, seen, evidence: Evidence::default() })
+            (0..count).map(move |partition| TopicPartition::new(Arc::clone(&topic), partition))
+        });
+        let tail = TopicTail::new(broker, partitions)?;
+        let notes = Notes { topics: broker.topics.clone(), seen, evidence: Evidence::default() };
+        Ok(Self { tail, notes })
     }
 
     /// Reads until `published_all`, and then to the end of every topic. Blocks: runs on a thread of its own.
     ///
     /// # Errors
     /// When the broker does not say where its partitions end.
-    pub fn run(mut self, published_all: &CancellationToken) -> Result<Evidence> {
-        while !published_all.is_cancelled() {
-            self.poll()?;
-        }
-        let ends = self.ends()?;
-        let deadline = Instant::now() + REST_LIMIT;
-        while self.partitions.iter().zip(&ends).any(|((_, next), end)| next < end) {
-            if Instant::now() > deadline {
-                self.fault(format_args!("the topics could not be read to their ends within {REST_LIMIT:?}"));
-                break;
-            }
-            self.poll()?;
-        }
-        self.evidence.ends = self
-            .partitions
-            .iter()
-            .zip(ends)
-            .filter(|((at, _), _)| *at.topic == self.topics.orders_topic)
-            .map(|((at, _), end)| (at.clone(), end))
-            .collect();
-        Ok(self.evidence)
+    pub fn run(self, published_all: &CancellationToken) -> Result<Evidence> {
+        let Self { tail, mut notes } = self;
+        let read = tail.run(published_all, |record| notes.note(record))?;
+        let Notes { topics, mut evidence, .. } = notes;
+        evidence.ends = read.ends;
+        evidence.ends.retain(|at, _| *at.topic == topics.orders_topic);
+        evidence.faults = read.faults;
+        Ok(evidence)
     }
+}
 
-    fn ends(&self) -> Result<Vec<NextOffset>> {
-        self.partitions.iter().map(|(at, _)| self.tail.end(at)).collect()
-    }
-
-    fn poll(&mut self) -> Result<()> {
-        let record = match self.tail.poll(POLL) {
-            Ok(None) => return Ok(()),
-            Ok(Some(record)) => record,
-            Err(error) => {
-                self.fault(format_args!("reading back: {error}"));
-                return Ok(());
-            }
-        };
-        let Source { at, offset } = record.source.clone();
-        let Some((_, next)) = self.partitions.iter_mut().find(|(read, _)| *read == at) else {
-            bail!("a record of {at}, which is not read")
-        };
-        let lost = (offset.0 != next.0).then(|| format!("{at} goes from {next} to {offset}"));
-        *next = offset.next();
-        self.note(record);
-        if let Some(lost) = lost {
-            self.fault(format_args!("records were dropped before they were read back: {lost}"));
-        }
-        Ok(())
-    }
-
+impl Notes {
     /// Notes one record.
-    fn note(&mut self, record: Record) {
+    fn note(&mut self, record: Record) -> Result<(), String> {
         let (key, value) = (record.key.as_deref().unwrap_or(&[]), record.value.as_deref().unwrap_or(&[]));
         let evidence = &mut self.evidence;
         let topic = &*record.source.at.topic;
@@ -188,33 +140,24 @@ impl Reader {
             let input = Input { command: read_command(&record), as_letter };
             evidence.inputs.entry(record.source.at).or_default().push(input);
             self.seen.inputs.fetch_add(1, Ordering::Relaxed);
-            return;
+            return Ok(());
         }
         self.seen.outputs.fetch_add(1, Ordering::Relaxed);
         if topic == self.topics.dead_letter_topic {
             let class = letter_class(&record).unwrap_or_default().to_owned();
             let letter = Letter { class, fingerprint: fingerprint(Channel::DeadLetter, key, value) };
-            match letter_of(&record) {
-                Some(of) => evidence.letters.entry(of).or_default().push(letter),
-                None => self
-                    .fault(format_args!("the dead letter at {} does not say what it is of", record.source)),
-            }
-            return;
+            let Some(of) = letter_of(&record) else {
+                return Err(format!("the dead letter at {} does not say what it is of", record.source));
+            };
+            evidence.letters.entry(of).or_default().push(letter);
+            return Ok(());
         }
         let channel = if topic == self.topics.accepted_topic { Channel::Accepted } else { Channel::Rejected };
-        match id_of(&record) {
-            Some(id) => {
-                let published = fingerprint(channel, key, value);
-                evidence.results.entry(id.to_owned()).or_default().push(published);
-            }
-            None => self.fault(format_args!("the result at {} has no ce_id", record.source)),
-        }
-    }
-
-    fn fault(&mut self, what: std::fmt::Arguments<'_>) {
-        if self.evidence.faults.len() < MAX_FAULTS {
-            self.evidence.faults.push(what.to_string());
-        }
+        let Some(id) = id_of(&record) else {
+            return Err(format!("the result at {} has no ce_id", record.source));
+        };
+        evidence.results.entry(id.to_owned()).or_default().push(fingerprint(channel, key, value));
+        Ok(())
     }
 }
 

@@ -4,23 +4,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::super::broker::{Broker, PARTITIONS};
+use super::super::topic_tail::TopicTail;
 use crate::config::TopicArgs;
 use crate::event::{Channel, Record, read_command};
-use crate::kafka::in_process::Tail;
 use crate::ledger::{Action, NextOffset, Source, TopicPartition};
-
-/// Longest sleep in one poll.
-const POLL: Duration = Duration::from_millis(20);
-/// Longest time the rest may take to read once everything is published.
-const REST_LIMIT: Duration = Duration::from_secs(30);
-/// Faults of the reading itself that are kept to be shown; more are only more of the same.
-const MAX_FAULTS: usize = 10;
 
 /// A set of events, as the sum of their digests: two sets have the same sum where they have the same events, each as often.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +50,13 @@ pub(super) struct ReadBack {
 
 /// Reads everything back.
 pub(super) struct Reader {
-    tail: Tail,
+    tail: TopicTail,
+    notes: Notes,
+}
+
+/// What is noted of it on the way.
+struct Notes {
     topics: TopicArgs,
-    partitions: HashMap<TopicPartition, NextOffset>,
     /// Records that the shop produced and that were read back.
     seen: Arc<AtomicU64>,
     read: ReadBack,
@@ -72,62 +68,28 @@ impl Reader {
         let topics = broker.topics.clone();
         let names =
             [&topics.orders_topic, &topics.adjustments_topic, &topics.accepted_topic, &topics.rejected_topic];
-        let mut partitions = HashMap::new();
-        for name in names {
+        let partitions = names.into_iter().flat_map(|name| {
             let name: Arc<str> = name.as_str().into();
-            for partition in 0..PARTITIONS {
-                partitions.insert(TopicPartition::new(Arc::clone(&name), partition), NextOffset(0));
-            }
-        }
-        let from: Vec<_> = partitions.iter().map(|(at, next)| (at.clone(), *next)).collect();
-        let tail = Tail::new(&broker.kafka, "demo-auditor", &from)?;
-        Ok(Self { tail, topics, partitions, seen, read: ReadBack::default() })
+            (0..PARTITIONS).map(move |partition| TopicPartition::new(Arc::clone(&name), partition))
+        });
+        let tail = TopicTail::new(broker, partitions)?;
+        Ok(Self { tail, notes: Notes { topics, seen, read: ReadBack::default() } })
     }
 
     /// Reads until `published_all`, and then to the end of every topic. Blocks: runs on a thread of its own.
-    pub(super) fn run(mut self, published_all: &CancellationToken) -> Result<ReadBack> {
-        while !published_all.is_cancelled() {
-            self.poll()?;
-        }
-        let mut ends = HashMap::new();
-        for at in self.partitions.keys() {
-            ends.insert(at.clone(), self.tail.end(at)?);
-        }
-        let deadline = Instant::now() + REST_LIMIT;
-        while self.partitions.iter().any(|(at, next)| *next < ends[at]) {
-            if Instant::now() > deadline {
-                self.fault(format!("the topics could not be read to their ends within {REST_LIMIT:?}"));
-                break;
-            }
-            self.poll()?;
-        }
-        ends.retain(|at, _| self.topics.read().contains(&&*at.topic));
-        self.read.ends = ends;
-        Ok(self.read)
+    pub(super) fn run(self, published_all: &CancellationToken) -> Result<ReadBack> {
+        let Self { tail, mut notes } = self;
+        let to_end = tail.run(published_all, |record| notes.note(&record))?;
+        let Notes { topics, mut read, .. } = notes;
+        read.ends = to_end.ends;
+        read.ends.retain(|at, _| topics.read().contains(&&*at.topic));
+        read.faults = to_end.faults;
+        Ok(read)
     }
+}
 
-    fn poll(&mut self) -> Result<()> {
-        let record = match self.tail.poll(POLL) {
-            Ok(None) => return Ok(()),
-            Ok(Some(record)) => record,
-            Err(error) => {
-                self.fault(format!("reading back: {error}"));
-                return Ok(());
-            }
-        };
-        let Source { at, offset } = record.source.clone();
-        let Some(next) = self.partitions.get_mut(&at) else { bail!("a record of {at}, which is not read") };
-        let expected = std::mem::replace(next, offset.next());
-        if offset.0 != expected.0 {
-            self.fault(format!(
-                "records were dropped before they were read back: {at} goes from {expected} to {offset}"
-            ));
-        }
-        self.note(&record);
-        Ok(())
-    }
-
-    fn note(&mut self, record: &Record) {
+impl Notes {
+    fn note(&mut self, record: &Record) -> Result<(), String> {
         let Source { at, offset } = &record.source;
         if self.topics.read().contains(&&*at.topic) {
             let is_own = read_command(record).is_ok_and(|command| matches!(command.action, Action::Expire));
@@ -135,21 +97,16 @@ impl Reader {
                 self.read.produced.insert(at.clone(), offset.next());
                 self.seen.fetch_add(1, Ordering::Relaxed);
             }
-            return;
+            return Ok(());
         }
         let channel =
             if *at.topic == *self.topics.accepted_topic { Channel::Accepted } else { Channel::Rejected };
         let id = record.headers.iter().find(|header| header.name == "ce_id");
-        match id.and_then(|header| header.value.as_deref()) {
-            Some(id) => self.read.results.add(channel, id, record.value.as_deref().unwrap_or_default()),
-            None => self.fault(format!("the result at {} has no ce_id", record.source)),
-        }
-    }
-
-    fn fault(&mut self, what: String) {
-        if self.read.faults.len() < MAX_FAULTS {
-            self.read.faults.push(what);
-        }
+        let Some(id) = id.and_then(|header| header.value.as_deref()) else {
+            return Err(format!("the result at {} has no ce_id", record.source));
+        };
+        self.read.results.add(channel, id, record.value.as_deref().unwrap_or_default());
+        Ok(())
     }
 }
 
