@@ -50,7 +50,7 @@ use self::level_reads::WantedLevels;
 pub use self::results::CLIENT_ID;
 use self::results::Results;
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::http::{Api, Extra, Probe, Server, Token};
+use crate::http::{Api, Extra, Orders, Probe, Server, Token};
 use crate::kafka::order_producer::{DELIVERY_LIMIT, OrderProducer};
 use crate::store::Store;
 
@@ -104,6 +104,31 @@ fn ping(cache: RedisCache) -> Probe {
     })
 }
 
+/// Serves the door's addresses beside the read API's. Who waits there for results is found by the orders.
+async fn serve(
+    listen: SocketAddr,
+    api: Api,
+    door: Arc<Door>,
+    bounds: Bounds,
+    figures: Arc<Figures>,
+) -> Result<(Server, Orders)> {
+    let (known, orders) = std::sync::mpsc::channel();
+    let cache = door.cache.clone();
+    let shown = Shown { figures, cache: cache.clone() };
+    let extra = Extra {
+        dependencies: vec![(REDIS, ping(cache))],
+        routes: Some(Box::new(move |orders| {
+            // Heard right below.
+            let _ = known.send(orders.clone());
+            api::routes(door, orders, bounds, shown)
+        })),
+        page: &page::PAGE,
+        document: openapi::document,
+    };
+    let server = Server::start_with(listen, api, extra).await?;
+    Ok((server, orders.recv().context("no addresses were made")?))
+}
+
 /// A gate that runs.
 pub struct Gate {
     server: Server,
@@ -151,20 +176,7 @@ impl Gate {
             under_way: entering.clone(),
         });
         let bounds = Bounds { orders: settings.most_orders };
-        let (known, orders) = std::sync::mpsc::channel();
-        let shown = Shown { figures, cache: cache.clone() };
-        let extra = Extra {
-            dependencies: vec![(REDIS, ping(cache.clone()))],
-            routes: Some(Box::new(move |orders| {
-                // Heard right below.
-                let _ = known.send(orders.clone());
-                api::routes(door, orders, bounds, shown)
-            })),
-            page: &page::PAGE,
-            document: openapi::document,
-        };
-        let server = Server::start_with(listen, api, extra).await?;
-        let orders = orders.recv().context("no addresses were made")?;
+        let (server, orders) = serve(listen, api, door, bounds, figures).await?;
         let filling = Filling {
             cache: cache.clone(),
             ledger: store.clone(),

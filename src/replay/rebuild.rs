@@ -58,58 +58,10 @@ pub async fn rebuild(
         scope.check_group(old).await?;
     }
     let topics = block_in_place(|| scope.connect())?;
-    let mut report = RebuildReport { executed: execute, ..RebuildReport::default() };
-    let mut found = into.snapshot().await?;
-    let last = found.last_seq().await?;
-    report.found = found.count().await?;
-    let positions = found.positions().await?;
-    drop(found);
-
-    if last.is_none() && !positions.is_empty() {
-        bail!("the ledger that --into names has positions but no decisions: name an empty database");
-    }
-
-    let mut partitions = Vec::new();
-    for source in scope.sources() {
-        partitions.extend(block_in_place(|| topics.partitions(source))?);
-    }
-    let committed = block_in_place(|| topics.committed(&partitions))?;
-    // One look for all of it, after the offsets and before the topics' ends: a verifier may go on meanwhile.
-    let mut old = match old {
-        Some(old) => Some(old.snapshot().await?),
-        None => None,
-    };
-    let mut ranges = Vec::new();
-    for at in &partitions {
-        let whole = block_in_place(|| topics.whole(at))?;
-        check_whole(&topics, &whole)?;
-        ranges.push(whole);
-    }
-    let mut incarnations = Incarnations::default();
-    let mut held = Vec::new();
-    let end = match &mut old {
-        Some(old) => {
-            let end = old.positions().await?;
-            incarnations = Incarnations::of(old.incarnations().await?);
-            held = old.programs().await?;
-            check_same(&block_in_place(|| incarnations.replaced(&topics, &scope.sources(), &end))?)?;
-            block_in_place(|| check_fits(&topics, &ranges, &committed, &end))?;
-            check_same_beginning(&mut **old, into, last).await?;
-            // What is not decided yet is for the verifier to decide.
-            for range in &mut ranges {
-                range.to = range.to.min(end.get(&range.at).copied().unwrap_or(NextOffset(0)));
-            }
-            end
-        }
-        None => ranges.iter().map(|range| (range.at.clone(), range.to)).collect(),
-    };
-    for range in &mut ranges {
-        range.from = positions.get(&range.at).copied().unwrap_or(range.from).min(range.to);
-    }
-    if old.is_none() {
-        // Nobody knows what read which record: all by what is given now.
-        held = held_by(mappings, &partitions);
-    }
+    let begun = Begun::of(into).await?;
+    let mut report = RebuildReport { found: begun.decisions, executed: execute, ..RebuildReport::default() };
+    let Plan { mut old, ranges, incarnations, held, end } =
+        Plan::make(old, into, &topics, scope, mappings, &begun).await?;
     let topic_ids = topic_ids(&topics, scope, &incarnations, end.keys())?;
     progress.expect(ranges.iter().map(OffsetRange::span).sum());
     if !execute {
@@ -118,21 +70,14 @@ pub async fn rebuild(
     }
 
     into.hold_programs(&held).await?;
+    let Begun { last, positions, .. } = begun;
     let mut restorer = Restorer { into, positions, programs: Programs::of(&held)?, restored: 0 };
     match &mut old {
         Some(old) => restorer.follow(&mut **old, &topics, &ranges, &incarnations, last, progress).await?,
         None => restorer.by_time(scope, &topics, &ranges, last, progress).await?,
     }
     report.restored = restorer.restored;
-    for (at, next) in end {
-        // Records at the end that made no decision, and marks of transactions, are done too.
-        let here = restorer.positions.get(&at).copied().unwrap_or(next);
-        let was = into.positions(std::slice::from_ref(&at)).await?.remove(&at);
-        let (published, known) = was.clone().map_or((None, None), |was| (was.published, was.topic_id));
-        let topic_id = known.or_else(|| topic_ids.get(&at).cloned());
-        let now = Position { next: next.max(here), published, topic_id };
-        into.set_position(&at, was.as_ref(), &now).await?;
-    }
+    state_positions(into, end, &restorer.positions, &topic_ids).await?;
     if let Some(old) = &mut old {
         let RowComparison { compared, differences } =
             compare_rows(&mut **old, &mut *into.snapshot().await?).await?;
@@ -140,6 +85,109 @@ pub async fn rebuild(
         report.differences = differences;
     }
     Ok(report)
+}
+
+/// What the new ledger has from before: nothing, or what a rebuild left that was interrupted.
+struct Begun {
+    decisions: u64,
+    /// The last ledger sequence of them.
+    last: Option<Seq>,
+    positions: HashMap<TopicPartition, NextOffset>,
+}
+
+impl Begun {
+    async fn of(into: &dyn Store) -> Result<Self> {
+        let mut found = into.snapshot().await?;
+        let last = found.last_seq().await?;
+        let decisions = found.count().await?;
+        let positions = found.positions().await?;
+        if last.is_none() && !positions.is_empty() {
+            bail!("the ledger that --into names has positions but no decisions: name an empty database");
+        }
+        Ok(Self { decisions, last, positions })
+    }
+}
+
+/// What is read to make the new ledger.
+struct Plan {
+    /// The old ledger, where it is followed.
+    old: Option<Box<dyn Snapshot>>,
+    /// The records that the new one has not.
+    ranges: Vec<OffsetRange>,
+    /// Which topics the old one's decisions are of.
+    incarnations: Incarnations,
+    /// What reads which record.
+    held: Vec<HeldProgram>,
+    /// How far each partition is done then.
+    end: HashMap<TopicPartition, NextOffset>,
+}
+
+impl Plan {
+    async fn make(
+        old: Option<&dyn LedgerHistory>,
+        into: &dyn Store,
+        topics: &Topics,
+        scope: Scope<'_>,
+        mappings: &Mappings,
+        begun: &Begun,
+    ) -> Result<Self> {
+        let mut partitions = Vec::new();
+        for source in scope.sources() {
+            partitions.extend(block_in_place(|| topics.partitions(source))?);
+        }
+        let committed = block_in_place(|| topics.committed(&partitions))?;
+        // One look for all of it, after the offsets and before the topics' ends: a verifier may go on meanwhile.
+        let mut old = match old {
+            Some(old) => Some(old.snapshot().await?),
+            None => None,
+        };
+        let mut ranges = Vec::new();
+        for at in &partitions {
+            let whole = block_in_place(|| topics.whole(at))?;
+            check_whole(topics, &whole)?;
+            ranges.push(whole);
+        }
+        let (incarnations, held, end) = if let Some(old) = &mut old {
+            let end = old.positions().await?;
+            let incarnations = Incarnations::of(old.incarnations().await?);
+            let held = old.programs().await?;
+            check_same(&block_in_place(|| incarnations.replaced(topics, &scope.sources(), &end))?)?;
+            block_in_place(|| check_fits(topics, &ranges, &committed, &end))?;
+            check_same_beginning(&mut **old, into, begun.last).await?;
+            // What is not decided yet is for the verifier to decide.
+            for range in &mut ranges {
+                range.to = range.to.min(end.get(&range.at).copied().unwrap_or(NextOffset(0)));
+            }
+            (incarnations, held, end)
+        } else {
+            let end = ranges.iter().map(|range| (range.at.clone(), range.to)).collect();
+            // Nobody knows what read which record: all by what is given now.
+            (Incarnations::default(), held_by(mappings, &partitions), end)
+        };
+        for range in &mut ranges {
+            range.from = begun.positions.get(&range.at).copied().unwrap_or(range.from).min(range.to);
+        }
+        Ok(Self { old, ranges, incarnations, held, end })
+    }
+}
+
+/// States how far each partition is done: records at the end that made no decision, and marks of transactions, are done
+/// too.
+async fn state_positions(
+    into: &dyn Store,
+    end: HashMap<TopicPartition, NextOffset>,
+    restored: &HashMap<TopicPartition, NextOffset>,
+    topic_ids: &HashMap<TopicPartition, TopicId>,
+) -> Result<()> {
+    for (at, next) in end {
+        let here = restored.get(&at).copied().unwrap_or(next);
+        let was = into.positions(std::slice::from_ref(&at)).await?.remove(&at);
+        let (published, known) = was.clone().map_or((None, None), |was| (was.published, was.topic_id));
+        let topic_id = known.or_else(|| topic_ids.get(&at).cloned());
+        let now = Position { next: next.max(here), published, topic_id };
+        into.set_position(&at, was.as_ref(), &now).await?;
+    }
+    Ok(())
 }
 
 /// As if these had read all records of their topics.

@@ -25,8 +25,8 @@ use super::published::{Named, Names, Sums, Wrong};
 use super::scope::{LedgerView, Positions, Scope, published_part};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
-use crate::ledger::TopicPartition;
-use crate::store::LedgerHistory;
+use crate::ledger::{Stamp, TopicPartition};
+use crate::store::{LedgerHistory, Snapshot};
 use comparison::{Comparison, Over};
 use pieces::where_pieces_are;
 use retained::{results_since, shortened};
@@ -45,76 +45,33 @@ pub async fn with_topics(
     progress: &Progress,
 ) -> Result<AuditReport> {
     let levels = published_levels(store, scope).await?;
-    let look = scope.look(store, &scope.sources()).await?;
-    let LedgerView {
-        topics,
-        ranges: chosen,
-        running,
-        committed,
-        positions,
-        programs,
-        incarnations,
-        replaced,
-        mut snapshot,
-    } = look;
-    let partitions: Vec<TopicPartition> = chosen.iter().map(|range| range.at.clone()).collect();
-
-    let of_these = |all: &Positions| -> Positions {
-        all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
-    };
+    let mut view = scope.look(store, &scope.sources()).await?;
     let mut verifier = DecisionVerifier::new(scope.since);
-    for mismatch in standing(&of_these(&positions), &of_these(&committed), running) {
-        verifier.report.add(Finding::Positions(mismatch));
-    }
-    let mut ranges = published_part(chosen, &positions, &committed);
-    for topic in replaced {
-        // Nothing of that topic is decided, and what is decided has its records no more.
-        let partitions = topic.partitions();
-        for range in &mut ranges {
-            if range.at.topic == topic.topic && partitions.contains(&range.at.partition) {
-                range.to = range.from;
-            }
-        }
-        verifier.report.add(Finding::Topic(topic));
-    }
+    let ranges = compared(&mut view, &mut verifier.report);
     // After the committed offsets were read: all that they say was published is below the topics' ends now.
     let names = scope.topics;
     block_in_place(|| {
-        topics.settle(&[&names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic])
+        view.topics.settle(&[&names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic])
     })?;
-    let since = block_in_place(|| results_since(&topics, &scope, &mut verifier.report))?;
+    let since = block_in_place(|| results_since(&view.topics, &scope, &mut verifier.report))?;
     verifier.since = scope.since.max(since);
 
     let total: u64 = ranges.iter().map(OffsetRange::span).sum();
-    progress.expect(total * 2 + snapshot.count().await?);
-    let deleted = block_in_place(|| shortened(&topics, &names.dead_letter_topic))?;
+    progress.expect(total * 2 + view.snapshot.count().await?);
+    let deleted = block_in_place(|| shortened(&view.topics, &names.dead_letter_topic))?;
     let over = Over {
-        topics: &topics,
+        topics: &view.topics,
         scope,
         ranges: &ranges,
-        positions: &positions,
-        programs: &programs,
-        incarnations: &incarnations,
+        positions: &view.positions,
+        programs: &view.programs,
+        incarnations: &view.incarnations,
         letters_are_gone: !deleted.is_empty(),
     };
     let mut comparison = Comparison::new(over, Sums::default());
     comparison.levels = levels;
-    verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
-    verifier.report.notes.extend(comparison.notes());
-    let misplaced = std::mem::take(&mut comparison.misplaced);
-    verifier.report.notes.extend(where_pieces_are(&mut *snapshot, misplaced).await?);
-    verifier.report.unknown = comparison.met.unmet(scope.filter);
-    if let Some(levels) = comparison.levels.take() {
-        levels.report(running, &mut verifier.report);
-    }
-    if scope.filter.is_everything() {
-        verifier.end(&mut *snapshot).await?;
-    }
-    let placements;
-    (verifier.report.published, placements) = comparison.read_published(progress, verifier.since)?;
-    if scope.filter.is_everything() {
-        report_placements(placements, &mut verifier.report);
-    }
+    let mut verifier =
+        compare(&mut comparison, &mut *view.snapshot, verifier, view.running, progress).await?;
     let (uneven, more) = comparison.reconciler.uneven();
     if uneven.is_empty() {
         return Ok(verifier.report);
@@ -122,17 +79,87 @@ pub async fn with_topics(
     if more {
         verifier.report.notes.push("so much differs that only some of it is named".to_owned());
     }
-    // Once more, for the names alone.
-    let mut comparison = Comparison::new(over, Names::of(uneven));
-    let again = DecisionVerifier::new(verifier.since);
-    comparison.walk(&mut *snapshot, again, progress).await?;
-    comparison.read_published(progress, verifier.since)?;
-    let Named { wrong, excused_results: excused, excused_letters } = comparison.reconciler.named();
+    let by_name = Comparison::new(over, Names::of(uneven));
+    let uneven = look_by_name(by_name, &mut *view.snapshot, verifier.since, progress).await?;
+    report_named(uneven, &deleted, &mut verifier.report);
+    Ok(verifier.report)
+}
+
+/// The records that are compared: of the chosen ones those whose results are published. Where the ledger and Kafka do not
+/// agree how far a partition is done, or what its topic is, is reported.
+fn compared(view: &mut LedgerView, report: &mut AuditReport) -> Vec<OffsetRange> {
+    let chosen = std::mem::take(&mut view.ranges);
+    let partitions: Vec<TopicPartition> = chosen.iter().map(|range| range.at.clone()).collect();
+    let of_these = |all: &Positions| -> Positions {
+        all.iter().filter(|(at, _)| partitions.contains(at)).map(|(at, next)| (at.clone(), *next)).collect()
+    };
+    for mismatch in standing(&of_these(&view.positions), &of_these(&view.committed), view.running) {
+        report.add(Finding::Positions(mismatch));
+    }
+    let mut ranges = published_part(chosen, &view.positions, &view.committed);
+    for topic in std::mem::take(&mut view.replaced) {
+        // Nothing of that topic is decided, and what is decided has its records no more.
+        let partitions = topic.partitions();
+        for range in &mut ranges {
+            if range.at.topic == topic.topic && partitions.contains(&range.at.partition) {
+                range.to = range.from;
+            }
+        }
+        report.add(Finding::Topic(topic));
+    }
+    ranges
+}
+
+/// Walks the ledger and its records, and reads back what was published. All that it finds is reported, but for the events
+/// that are not as they should be: of those it has the sums.
+async fn compare(
+    comparison: &mut Comparison<'_, Sums>,
+    snapshot: &mut dyn Snapshot,
+    verifier: DecisionVerifier,
+    running: bool,
+    progress: &Progress,
+) -> Result<DecisionVerifier> {
+    let filter = comparison.over.scope.filter;
+    let mut verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
+    verifier.report.notes.extend(comparison.notes());
+    let misplaced = std::mem::take(&mut comparison.misplaced);
+    verifier.report.notes.extend(where_pieces_are(&mut *snapshot, misplaced).await?);
+    verifier.report.unknown = comparison.met.unmet(filter);
+    if let Some(levels) = comparison.levels.take() {
+        levels.report(running, &mut verifier.report);
+    }
+    if filter.is_everything() {
+        verifier.end(snapshot).await?;
+    }
+    let (published, placements) = comparison.read_published(progress, verifier.since)?;
+    verifier.report.published = published;
+    if filter.is_everything() {
+        report_placements(placements, &mut verifier.report);
+    }
+    Ok(verifier)
+}
+
+/// Walks once more, for the names alone of what is not even.
+async fn look_by_name(
+    mut comparison: Comparison<'_, Names>,
+    snapshot: &mut dyn Snapshot,
+    since: Option<Stamp>,
+    progress: &Progress,
+) -> Result<Named> {
+    comparison.walk(snapshot, DecisionVerifier::new(since), progress).await?;
+    comparison.read_published(progress, since)?;
+    Ok(comparison.reconciler.named())
+}
+
+/// Reports the events that are not as they should be, and notes those that cannot be any more: `deleted` are the dead
+/// letters that are gone from their topic.
+fn report_named(named: Named, deleted: &[OffsetRange], report: &mut AuditReport) {
+    let Named { wrong, excused_results: excused, excused_letters } = named;
     for (event, wrong) in wrong {
-        verifier.report.add(Finding::Published { event, wrong });
+        report.add(Finding::Published { event, wrong });
     }
     if excused > 0 {
-        verifier.report.notes.push(format!(
+        report.notes.push(format!(
             "{excused} results of earlier topics of their names were never published, and cannot be now: their records \
              are gone"
         ));
@@ -140,12 +167,11 @@ pub async fn with_topics(
     if excused_letters > 0 {
         let gone: Vec<String> =
             deleted.iter().map(|whole| format!("{} before offset {}", whole.at, whole.from)).collect();
-        verifier.report.notes.push(format!(
+        report.notes.push(format!(
             "{excused_letters} dead letters are not there: their topic was shortened (retention?): {}",
             gone.join(", ")
         ));
     }
-    Ok(verifier.report)
 }
 
 /// Names results that do not stand where they belong.

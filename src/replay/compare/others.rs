@@ -9,7 +9,7 @@ use super::super::finding::Finding;
 use super::super::published::{Event, Reconciler};
 use super::comparison::Comparison;
 use crate::event::{Fault, FaultCode, Reading, Record, dead_letter, read_record, read_strictly, result};
-use crate::ledger::{Action, Command, Id};
+use crate::ledger::{Action, Command, Decision, Id};
 use crate::mapping::MapError;
 use crate::store::Snapshot;
 
@@ -21,25 +21,7 @@ impl<R: Reconciler> Comparison<'_, R> {
         verifier: &mut DecisionVerifier,
         records: Vec<Record>,
     ) -> Result<()> {
-        let mut read_records: Vec<(Record, Result<Command, Fault>)> = Vec::with_capacity(records.len());
-        for record in records {
-            let command = match read_record(&record, self.over.programs.reading(&record.source)) {
-                Reading::Command(command) => Ok(command),
-                Reading::Faulty(fault) => Err(fault),
-                Reading::Ignored => {
-                    self.ignored += 1;
-                    continue;
-                }
-                Reading::TooSlow => {
-                    bail!(
-                        "{}: {}, so nobody can say how it should have ended",
-                        record.source,
-                        MapError::TooSlow
-                    )
-                }
-            };
-            read_records.push((record, command));
-        }
+        let read_records = self.read(records)?;
         let ids: HashSet<&Id> =
             read_records.iter().filter_map(|(_, command)| Some(&command.as_ref().ok()?.key.id)).collect();
         let known = snapshot.decisions_of(&ids.into_iter().collect::<Vec<_>>()).await?;
@@ -60,44 +42,82 @@ impl<R: Reconciler> Comparison<'_, R> {
                     self.allow_letter(&record, Some(fault.code));
                     self.expect_letter(verifier, record, &fault, "read");
                 }
-                Ok(command) => match known.get(&command.key) {
-                    Some(first) if first.source.as_ref() == Some(&record.source) => {
-                        // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
-                        if !self.over.incarnations.is_of_last(first)
-                            && let Some(event) =
-                                Event::expected(&result(first, record.key.as_deref(), record.trace()))
-                        {
-                            // The first time it was published with that one's key.
-                            self.expect(event.of_a_record_that_is_gone());
-                        }
-                    }
-                    // Refused for its key, and not decided by an earlier version.
-                    _ if let Err(fault) = record.check_key() => {
-                        self.expect_letter(verifier, record, &fault, "read");
-                    }
-                    Some(first) if first.is_of(&command) => {
-                        verifier.report.absorbed += 1;
-                        self.allow_letter(&record, None);
-                    }
-                    Some(first) => {
-                        self.allow_letter(&record, None);
-                        let fault = Fault::order_conflict(first.source.as_ref());
-                        self.expect_letter(verifier, record, &fault, "decide");
-                    }
-                    // An earlier version read no command from it.
-                    None if !self.is_mapped(&record)
-                        && let Err(fault) = read_strictly(&record) =>
-                    {
-                        self.expect_letter(verifier, record, &fault, "read");
-                    }
-                    None if command.action == Action::Expire => verifier.report.absorbed += 1,
-                    None => {
-                        verifier.report.add(Finding::Undecided { key: command.key, record: record.source });
-                    }
-                },
+                Ok(command) => {
+                    let first = known.get(&command.key).map(|decision| &**decision);
+                    self.expect_end(verifier, record, command, first);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Reads records as the verifier does; those that their mapping gives nothing for are counted, and left out.
+    fn read(&mut self, records: Vec<Record>) -> Result<Vec<(Record, Result<Command, Fault>)>> {
+        let mut read_records = Vec::with_capacity(records.len());
+        for record in records {
+            let command = match read_record(&record, self.over.programs.reading(&record.source)) {
+                Reading::Command(command) => Ok(command),
+                Reading::Faulty(fault) => Err(fault),
+                Reading::Ignored => {
+                    self.ignored += 1;
+                    continue;
+                }
+                Reading::TooSlow => {
+                    bail!(
+                        "{}: {}, so nobody can say how it should have ended",
+                        record.source,
+                        MapError::TooSlow
+                    )
+                }
+            };
+            read_records.push((record, command));
+        }
+        Ok(read_records)
+    }
+
+    /// How a command must have ended whose id was decided `first` from another record, or never.
+    fn expect_end(
+        &mut self,
+        verifier: &mut DecisionVerifier,
+        record: Record,
+        command: Command,
+        first: Option<&Decision>,
+    ) {
+        match first {
+            Some(first) if first.source.as_ref() == Some(&record.source) => {
+                // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
+                if !self.over.incarnations.is_of_last(first)
+                    && let Some(event) =
+                        Event::expected(&result(first, record.key.as_deref(), record.trace()))
+                {
+                    // The first time it was published with that one's key.
+                    self.expect(event.of_a_record_that_is_gone());
+                }
+            }
+            // Refused for its key, and not decided by an earlier version.
+            _ if let Err(fault) = record.check_key() => {
+                self.expect_letter(verifier, record, &fault, "read");
+            }
+            Some(first) if first.is_of(&command) => {
+                verifier.report.absorbed += 1;
+                self.allow_letter(&record, None);
+            }
+            Some(first) => {
+                self.allow_letter(&record, None);
+                let fault = Fault::order_conflict(first.source.as_ref());
+                self.expect_letter(verifier, record, &fault, "decide");
+            }
+            // An earlier version read no command from it.
+            None if !self.is_mapped(&record)
+                && let Err(fault) = read_strictly(&record) =>
+            {
+                self.expect_letter(verifier, record, &fault, "read");
+            }
+            None if command.action == Action::Expire => verifier.report.absorbed += 1,
+            None => {
+                verifier.report.add(Finding::Undecided { key: command.key, record: record.source });
+            }
+        }
     }
 
     /// Whether a mapping read a record: no earlier version did it otherwise.
