@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::ledger::{DecisionExcerpt, Differs, Hold, Limits, Movement, Source};
 use crate::replay::finding::{AuditReport, Finding, PositionMismatch, WrongLevel};
-use crate::replay::published::Wrong;
+use crate::replay::reconciler::Wrong;
 
 /// A comparison's report, as it is printed for machines.
 #[derive(Serialize)]

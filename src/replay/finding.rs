@@ -1,7 +1,8 @@
 //! What a comparison comes to: values, which the command line makes text and JSON of.
 
 use super::incarnations::Replaced;
-use super::published::{EventId, Wrong};
+use super::published::EventId;
+use super::reconciler::Wrong;
 use crate::event::Fault;
 use crate::ledger::{
     CommandKey, Differs, Hold, Id, Item, Limits, NextOffset, Offset, Seq, Source, TopicPartition,

@@ -18,6 +18,7 @@ mod levels;
 mod placement;
 pub mod published;
 pub mod rebuild;
+pub mod reconciler;
 pub mod record_filter;
 pub mod replay_state;
 pub mod reprocess;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::super::incarnations::{Gone, Incarnations};
 use super::super::levels::PublishedLevels;
-use super::super::published::{Event, EventId, Reconciler};
+use super::super::published::{Event, EventId};
+use super::super::reconciler::Reconciler;
 use super::super::record_filter::Met;
 use super::super::scope::{Positions, Scope};
 use super::pieces::Misplaced;

@@ -21,7 +21,7 @@ use super::decision_verifier::DecisionVerifier;
 use super::finding::{AuditReport, Finding};
 use super::levels::PublishedLevels;
 use super::placement::{OnAnotherPartition, Placement};
-use super::published::{Named, Names, Sums, Wrong};
+use super::reconciler::{Named, Names, Sums, Wrong};
 use super::scope::{LedgerView, Positions, Scope, published_part};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;

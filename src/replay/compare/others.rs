@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 use super::super::decision_verifier::DecisionVerifier;
 use super::super::finding::Finding;
-use super::super::published::{Event, Reconciler};
+use super::super::published::Event;
+use super::super::reconciler::Reconciler;
 use super::comparison::Comparison;
 use crate::event::{Fault, FaultCode, Reading, Record, dead_letter, read_record, read_strictly, result};
 use crate::ledger::{Action, Command, Decision, Id};

@@ -6,7 +6,8 @@ use tokio::task::block_in_place;
 
 use super::super::Progress;
 use super::super::placement::Placement;
-use super::super::published::{Event, Reconciler, letter_class, letter_of, time_of};
+use super::super::published::{Event, letter_class, letter_of, time_of};
+use super::super::reconciler::Reconciler;
 use super::comparison::Comparison;
 use crate::event::{Channel, FaultCode, Record};
 use crate::kafka::reader::Reader;
