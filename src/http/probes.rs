@@ -26,7 +26,7 @@ fn uncached(mut response: Response) -> Response {
     response
 }
 
-/// Whether the process lives: whatever becomes of the database and of Kafka, which a restart does not repair.
+/// Whether the process lives: whatever becomes of the database and of Kafka, which a restart does not mend.
 #[utoipa::path(get, path = "/livez", tag = "probes", operation_id = "livez", security(()),
     responses(
         (status = 200, description = "It lives.", body = Liveness),

@@ -7,7 +7,7 @@
 
 use sqlx::{Connection, SqliteConnection};
 
-use super::database;
+use super::failure::database;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::StoreError;
 use crate::store::audit::{Audit, Check, LIMIT, unreadable_decision};

@@ -2,27 +2,36 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::Connection as _;
 
-use super::{SqliteStore, database};
+use super::failure::database;
+use super::{SqliteStore, followers};
 use crate::store::examination::Deadline;
 use crate::store::{
-    Answer, DatabaseFacts, Examination, LedgerAdmin as _, LedgerHistory as _, OVERDUE, SqliteFacts,
-    WorkQueue as _,
+    Answer, DatabaseFacts, Examination, Followers, LedgerAdmin as _, LedgerExaminer, LedgerHistory as _,
+    OVERDUE, SqliteFacts, WorkQueue as _,
 };
 
-/// All of it. Reading waits for nobody in SQLite, so one thing after the other is quick.
-pub(super) async fn examine(store: &SqliteStore, limit: Duration) -> Examination {
-    let deadline = Deadline::after(limit);
-    Examination {
-        tables: deadline.wait("reading its version", store.check()).await,
-        writable: deadline.wait("asking whether it can be written", store.check_writable()).await,
-        group: deadline.wait("reading whose ledger it is", store.group()).await,
-        overdue: deadline.wait("looking for overdue holds", store.overdue_holds(OVERDUE)).await,
-        database: DatabaseFacts::Sqlite(SqliteFacts {
-            journal_mode: deadline.wait("asking for its journal", journal_mode(store)).await,
-            write_lock: deadline.wait("waiting for its write lock", write_lock(store)).await,
-        }),
+#[async_trait]
+impl LedgerExaminer for SqliteStore {
+    /// Reading waits for nobody in SQLite, so one thing after the other is quick.
+    async fn examine(&self, limit: Duration) -> Examination {
+        let deadline = Deadline::after(limit);
+        Examination {
+            tables: deadline.wait("reading its version", self.check()).await,
+            writable: deadline.wait("asking whether it can be written", self.check_writable()).await,
+            group: deadline.wait("reading whose ledger it is", self.group()).await,
+            overdue: deadline.wait("looking for overdue holds", self.overdue_holds(OVERDUE)).await,
+            database: DatabaseFacts::Sqlite(SqliteFacts {
+                journal_mode: deadline.wait("asking for its journal", journal_mode(self)).await,
+                write_lock: deadline.wait("waiting for its write lock", write_lock(self)).await,
+            }),
+        }
+    }
+
+    async fn followers(&self) -> Answer<Followers> {
+        followers::read(self).await
     }
 }
 

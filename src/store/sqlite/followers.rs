@@ -1,6 +1,7 @@
 //! How the newest commands that follow orders stand to these, for who looks for faults.
 
-use super::{SqliteStore, database};
+use super::SqliteStore;
+use super::failure::database;
 use crate::store::examination::{FollowerRow, MOST_FOLLOWERS_LOOKED_AT};
 use crate::store::{Answer, Followers};
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use sqlx::SqliteConnection;
 
-use super::database;
+use super::failure::database;
 use super::rows::{json, location_column, stored_item, write};
 use crate::ledger::{Item, Level, Limits, Sku};
-use crate::store::{MOST_REPAIRED, StoreError};
+use crate::store::{ItemLevel, MOST_REPAIRED, StoreError};
 
 /// What a level is kept as: SKU, location, available, version, limit of backorders, limit of an order.
 type LevelRow = (String, String, i64, i64, i64, Option<i64>);
@@ -169,4 +169,8 @@ pub(super) async fn write_all(
         &rows,
     )
     .await
+}
+
+pub(super) fn item_levels(levels: Vec<(Item, Level)>) -> Vec<ItemLevel> {
+    levels.into_iter().map(|(item, level)| ItemLevel { item, level }).collect()
 }

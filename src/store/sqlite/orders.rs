@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sqlx::SqliteConnection;
 
-use super::database;
+use super::failure::database;
 use super::rows::{json, location_column, stored_item, write};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, OrderStock, Stamp, TopicPartition};
 use crate::store::{DueHold, MOST_LEASE, OverdueHolds, StoreError};

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
-use super::{SqliteStore, database, item_levels, levels, now, orders, rows};
+use super::failure::database;
+use super::levels::{self, item_levels};
+use super::{SqliteStore, now, orders, rows};
 use crate::ledger::{Id, Item, Location, Map, Sku, Stamp};
 use crate::store::queries::Lives;
 use crate::store::{

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{Sqlite, Transaction};
 
-use super::{database, item_levels, levels, orders, positions, programs, rows};
+use super::failure::database;
+use super::levels::{self, item_levels};
+use super::{orders, positions, programs, rows};
 use crate::ledger::{
     CommandKey, Decision, HeldProgram, Hold, Id, Item, Map, NextOffset, OrderStock, Seq, TopicPartition,
 };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::database;
+use super::failure::database;
 use crate::ledger::{
     CommandKey, CommandKind, Decision, Digest, Id, Item, Location, Map, Movement, Offset, Seq, Sku, Source,
     Stamp, TopicPartition,

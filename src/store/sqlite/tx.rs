@@ -7,7 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
 
-use super::{database, levels, now, orders, positions, rows};
+use super::failure::database;
+use super::{levels, now, orders, positions, rows};
 use crate::ledger::{
     Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced,
     TopicPartition,
