@@ -271,7 +271,7 @@ impl AuditOutcome {
             Finding::Positions(found) => apart.clone().any(|apart| apart.at == found.at),
             _ => false,
         };
-        let ledger = ledger.map(|found| found.what.clone());
+        let ledger = ledger.map(|found| found.what.to_string());
         let again = again
             .filter(|found| !is_apart(found))
             .map(|found| format!("{}: {}", subject(found), what(found)));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::breach::Breach;
 use crate::ledger::{CommandKind, NextOffset, TopicPartition, check_detail};
 
 /// Most findings one check reports: enough to see a pattern, and a ledger damaged everywhere stays readable.
@@ -15,7 +16,12 @@ pub struct BrokenInvariant {
     /// Which invariant: 1 to 6.
     pub invariant: u8,
     /// What was found, and where.
-    pub what: String,
+    #[serde(serialize_with = "as_sentence")]
+    pub what: Breach,
+}
+
+fn as_sentence<S: serde::Serializer>(what: &Breach, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(what)
 }
 
 /// What an audit looked at, and what it found.
@@ -54,33 +60,40 @@ fn listed<S: serde::Serializer>(
     }))
 }
 
-/// A set-wise look for what must not be: a query of one text column, a row for each finding, bounded by its one parameter.
+/// A set-wise look for what must not be: a query of one text column, a [`Breach`] as JSON in a row for each finding, bounded
+/// by its one parameter.
 pub(super) struct Check {
     pub invariant: u8,
     pub sql: &'static str,
+}
+
+impl Check {
+    /// What its rows say was found.
+    pub(super) fn read(rows: &[String]) -> Result<Vec<Breach>, sqlx::Error> {
+        let read =
+            |row: &String| serde_json::from_str(row).map_err(|error| sqlx::Error::Decode(error.into()));
+        rows.iter().map(read).collect()
+    }
 }
 
 /// What to bind to a [`Check`]: one more than is reported, to know whether there are more.
 pub(super) const LIMIT: i64 = MOST_FINDINGS as i64 + 1;
 
 /// What is said of a decision whose detail cannot be read; nothing of one that can.
-pub(super) fn unreadable_decision(id: &str, kind: i16, accepted: bool, detail: &str) -> Option<String> {
-    let Some(kind) = CommandKind::from_number(kind) else {
-        return Some(format!(
-            "command {id}: its decision is of kind {kind}, which this program does not know"
-        ));
-    };
-    let error = check_detail(kind, accepted, detail).err()?;
-    Some(format!("command {id}: its decision is not readable JSON: {error}"))
+pub(super) fn unreadable_decision(id: &str, kind: i16, accepted: bool, detail: &str) -> Option<Breach> {
+    let id = id.to_owned();
+    let Some(known) = CommandKind::from_number(kind) else { return Some(Breach::KindUnknown { id, kind }) };
+    let error = check_detail(known, accepted, detail).err()?;
+    Some(Breach::Unreadable { id, why: error.to_string() })
 }
 
 impl Audit {
     /// Adds what one check found.
-    pub(super) fn add(&mut self, invariant: u8, mut found: Vec<String>) {
+    pub(super) fn add(&mut self, invariant: u8, mut found: Vec<Breach>) {
         let more = found.len() > usize::from(MOST_FINDINGS);
         found.truncate(usize::from(MOST_FINDINGS));
         if more {
-            found.push("… and more of this kind".to_owned());
+            found.push(Breach::More);
         }
         self.findings.extend(found.into_iter().map(|what| BrokenInvariant { invariant, what }));
     }

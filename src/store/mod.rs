@@ -12,6 +12,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 
 pub use audit::{Audit, BrokenInvariant};
+pub use breach::{Breach, StoredItem, StoredRecord};
 pub use clock_reading::ClockReading;
 pub use cluster::{ClusterFacts, IN_DOUBT_SECONDS, NodeFacts, NodeReading};
 pub use contract::{
@@ -34,6 +35,7 @@ use crate::ledger::{
 
 mod apply;
 mod audit;
+mod breach;
 mod clock_reading;
 mod cluster;
 mod contract;

@@ -92,7 +92,7 @@ async fn said(database: TestDatabase, damage: &str) -> Vec<(u8, String)> {
     store.close().await;
     database.remove().await;
     let mut found: Vec<_> =
-        findings.into_iter().map(|found| (found.invariant, masked(&found.what))).collect();
+        findings.into_iter().map(|found| (found.invariant, masked(&found.what.to_string()))).collect();
     found.sort();
     found
 }

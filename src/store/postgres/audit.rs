@@ -11,7 +11,7 @@ use super::rows;
 use super::session::Session;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::audit::{Audit, Check, LIMIT, unreadable_decision};
-use crate::store::{ItemLevel, MOST_REPAIRED, StoreError};
+use crate::store::{Breach, ItemLevel, MOST_REPAIRED, StoreError};
 
 /// For this transaction alone: an audit of many millions of rows takes longer than any batch may, and sorts and
 /// hashes them in memory where it can.
@@ -24,33 +24,37 @@ const PAGE: i64 = 10_000;
 const CHECKS: &[Check] = &[
     Check {
         invariant: 1,
-        sql: "SELECT format('SKU %s: its level is %s, below %s', sku || coalesce(' at ' || nullif(location, ''), ''),
-                            available, CASE backorder_limit WHEN 0 THEN 'zero' ELSE (-backorder_limit)::text END)
+        sql: "SELECT json_build_object('level_below', json_build_object(
+                  'item', json_build_array(sku, location), 'available', available, 'limit', backorder_limit))::text
               FROM levels WHERE available < -backorder_limit LIMIT $1",
     },
     Check {
         invariant: 3,
-        sql: "SELECT format('command %s (kind %s): %s decisions', id, kind, count(*))
+        sql: "SELECT json_build_object('decided_again', json_build_object(
+                  'id', id, 'kind', kind, 'times', count(*)))::text
               FROM decisions GROUP BY id, kind HAVING count(*) > 1 LIMIT $1",
     },
     Check {
         invariant: 3,
-        sql: "SELECT format('order %s: %s of %s pieces of SKU %s came back', order_id, returned, deducted,
-                            sku || coalesce(' at ' || nullif(location, ''), ''))
+        sql: "SELECT json_build_object('came_back', json_build_object(
+                  'order', order_id, 'item', json_build_array(sku, location), 'returned', returned,
+                  'deducted', deducted))::text
               FROM order_lines WHERE returned < 0 OR returned > deducted LIMIT $1",
     },
     Check {
         invariant: 3,
         // Whoever asks for a hold's end has it for a moment.
-        sql: "SELECT format('order %s: the end of its hold is somebody''s to ask for until %s, longer than anybody has it', order_id,
-                            to_char(asked_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
+        // No number of microseconds is as far as PostgreSQL's times go.
+        sql: "SELECT json_build_object('asked_too_long', json_build_object(
+                  'order', order_id,
+                  'until', (extract(epoch FROM least(asked_until, '9999-12-30 00:00:00+00'::timestamptz)) * 1000000)::bigint))::text
               FROM holds WHERE asked_until > now() + interval '1 hour' LIMIT $1",
     },
     Check {
         invariant: 3,
         // Batches that run meanwhile draw theirs first, and this is not of the snapshot.
-        sql: "SELECT format('ledger_seq is at %s, but a decision has ledger sequence %s: the next ones would come before it',
-                            drawn.last_value, newest.seq)
+        sql: "SELECT json_build_object('sequence_behind', json_build_object(
+                  'drawn', drawn.last_value, 'seq', newest.seq))::text
               FROM ledger_seq AS drawn, (SELECT max(seq) AS seq FROM decisions) AS newest
               WHERE newest.seq >= drawn.last_value + CASE WHEN drawn.is_called THEN 100000 ELSE 0 END LIMIT $1",
     },
@@ -76,10 +80,12 @@ const CHAIN_CHECKS: &[Check] = &[
     Check {
         invariant: 2,
         sql: "SELECT CASE WHEN version <> version_before + 1
-                  THEN format('SKU %s: movement %s comes after movement %s', item, version, version_before)
-                  ELSE format('SKU %s: movement %s moved %s and left %s, but %s was there before', item, version,
-                              quantity, balance, balance_before) END
-              FROM (SELECT sku || coalesce(' at ' || nullif(location, ''), '') AS item, version, quantity, balance,
+                  THEN json_build_object('movements_missing', json_build_object(
+                      'item', json_build_array(sku, location), 'version', version, 'before', version_before))
+                  ELSE json_build_object('movement_apart', json_build_object(
+                      'item', json_build_array(sku, location), 'version', version, 'quantity', quantity,
+                      'balance', balance, 'before', balance_before)) END::text
+              FROM (SELECT sku, location, version, quantity, balance,
                            lag(version, 1, 0::bigint) OVER chain AS version_before,
                            lag(balance, 1, 0::bigint) OVER chain AS balance_before
                     FROM movements WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))
@@ -89,20 +95,26 @@ const CHAIN_CHECKS: &[Check] = &[
     },
     Check {
         invariant: 2,
-        sql: "WITH l AS (SELECT sku || coalesce(' at ' || nullif(location, ''), '') AS item, *
-                         FROM levels WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))),
-                   m AS (SELECT sku || coalesce(' at ' || nullif(location, ''), '') AS item, sku, location,
-                                count(*) AS movements, max(version) AS version, sum(quantity) AS total
+        sql: "WITH l AS (SELECT * FROM levels WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))),
+                   m AS (SELECT sku, location, count(*) AS movements, max(version) AS version, sum(quantity) AS total
                          FROM movements WHERE (sku, location) IN (SELECT * FROM UNNEST($2::text[], $3::text[]))
                          GROUP BY sku, location)
               SELECT CASE
-                  WHEN l.sku IS NULL THEN format('SKU %s: %s movements, but no level', m.item, m.movements)
-                  WHEN m.sku IS NULL THEN format('SKU %s: a level of %s, but no movements', l.item, l.available)
+                  WHEN l.sku IS NULL
+                      THEN json_build_object('level_missing', json_build_object(
+                          'item', json_build_array(m.sku, m.location), 'movements', m.movements))
+                  WHEN m.sku IS NULL
+                      THEN json_build_object('level_alone', json_build_object(
+                          'item', json_build_array(l.sku, l.location), 'available', l.available))
                   WHEN l.version <> m.version
-                      THEN format('SKU %s: its level has version %s, its newest movement %s', l.item, l.version, m.version)
+                      THEN json_build_object('level_version', json_build_object(
+                          'item', json_build_array(l.sku, l.location), 'version', l.version, 'newest', m.version))
                   WHEN l.available <> m.total
-                      THEN format('SKU %s: its level is %s, its movements add up to %s', l.item, l.available, m.total)
-                  ELSE format('SKU %s: its level is %s, its newest movement left %s', l.item, l.available, last.balance) END
+                      THEN json_build_object('level_total', json_build_object(
+                          'item', json_build_array(l.sku, l.location), 'available', l.available, 'total', m.total))
+                  ELSE json_build_object('level_balance', json_build_object(
+                      'item', json_build_array(l.sku, l.location), 'available', l.available,
+                      'left', last.balance)) END::text
               FROM l FULL JOIN m ON m.sku = l.sku AND m.location = l.location
               LEFT JOIN movements AS last
                   ON last.sku = m.sku AND last.location = m.location AND last.version = m.version
@@ -141,22 +153,28 @@ const LINES: Check = Check {
     invariant: 3,
     // A line given twice counts twice, so that it never stands for two movements.
     sql: r#"SELECT CASE
-                WHEN odd.item IS NULL
-                    THEN format('command %s: it was accepted for SKU %s, but no movement took effect', odd.line_id, odd.line_item)
-                WHEN d.id IS NULL THEN format('SKU %s: movement %s is of command %s, which has no decision',
-                                              odd.item, odd.version, odd.id)
-                WHEN d.seq <> odd.seq THEN format('SKU %s: movement %s of command %s has ledger sequence %s, its decision %s',
-                                                  odd.item, odd.version, odd.id, odd.seq, d.seq)
-                WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
-                                                odd.id, odd.version, odd.item)
+                WHEN odd.sku IS NULL
+                    THEN json_build_object('not_moved', json_build_object(
+                        'id', odd.line_id, 'item', json_build_array(odd.line_sku, odd.line_location)))
+                WHEN d.id IS NULL
+                    THEN json_build_object('movement_undecided', json_build_object(
+                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id))
+                WHEN d.seq <> odd.seq
+                    THEN json_build_object('movement_sequence', json_build_object(
+                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id,
+                        'seq', odd.seq, 'decided', d.seq))
+                WHEN NOT d.accepted
+                    THEN json_build_object('rejected_moved', json_build_object(
+                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location)))
                 WHEN odd.is_as_said
-                    THEN format('command %s: movement %s of SKU %s says that it came by record %s, its decision %s', odd.id,
-                                odd.version, odd.item, coalesce(odd.partition || '@' || odd."offset", 'none'),
-                                coalesce(odd.said_partition || '@' || odd.said_offset, 'none'))
-                ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision says: %s',
-                            odd.id, odd.version, odd.item, odd.quantity, odd.balance, left(d.detail, 200)) END
-            FROM (SELECT l.id AS line_id, l.sku || coalesce(' at ' || nullif(l.location, ''), '') AS line_item,
-                         m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item,
+                    THEN json_build_object('movement_record', json_build_object(
+                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
+                        'record', json_build_array(odd.partition, odd."offset"),
+                        'decided', json_build_array(odd.said_partition, odd.said_offset)))
+                ELSE json_build_object('movement_other', json_build_object(
+                    'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
+                    'quantity', odd.quantity, 'balance', odd.balance, 'detail', left(d.detail, 200))) END::text
+            FROM (SELECT l.id AS line_id, l.sku AS line_sku, l.location AS line_location,
                          l.partition AS said_partition, l."offset" AS said_offset,
                          l.times = 1 AND l.id = m.id AND l.kind = m.kind AND l.balance = m.balance
                              AND l.quantity = CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END AS is_as_said,
@@ -183,9 +201,9 @@ const LINES: Check = Check {
 /// What orders' lines say was taken, against the orders' decisions.
 const TAKEN: Check = Check {
     invariant: 3,
-    sql: "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
-                        line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
-                        coalesce(took.quantity, 0))
+    sql: "SELECT json_build_object('noted_taken', json_build_object(
+              'order', line.order_id, 'item', json_build_array(line.sku, line.location), 'noted', line.deducted,
+              'decided', coalesce(took.quantity, 0)))::text
           FROM order_lines AS line
           LEFT JOIN decisions AS d ON d.id = line.order_id AND d.kind = 1 AND d.accepted
           LEFT JOIN LATERAL (SELECT sum(quantity) AS quantity
@@ -199,10 +217,11 @@ const TAKEN: Check = Check {
 const HOLDS: Check = Check {
     invariant: 3,
     // The text is looked for as JSON writes it, which no SKU can hold: its quotes would be escaped.
-    sql: r#"SELECT CASE WHEN held.id IS NULL THEN format('order %s: a hold is open that no order asked for', hold.order_id)
-                   WHEN ended.order_id IS NOT NULL
-                       THEN format('order %s: its hold is open, yet it was confirmed or given back', hold.order_id)
-                   ELSE format('order %s: its hold is neither open, nor confirmed, nor given back', held.id) END
+    sql: r#"SELECT json_build_object(
+                CASE WHEN held.id IS NULL THEN 'hold_unasked'
+                     WHEN ended.order_id IS NOT NULL THEN 'hold_ended'
+                     ELSE 'hold_gone' END,
+                json_build_object('order', coalesce(hold.order_id, held.id)))::text
             FROM (SELECT id FROM decisions
                   WHERE kind = 1 AND accepted AND detail LIKE '%"expires\_at":"%') AS held
             FULL JOIN holds AS hold ON hold.order_id = held.id
@@ -217,8 +236,9 @@ const DETAIL_CHECKS: &[Check] = &[
     Check {
         invariant: 1,
         // Limits may have been lower or higher before: what was once allowed for an item is not a fault of it.
-        sql: "SELECT format('SKU %s: movement %s left %s, below %s', low.sku || coalesce(' at ' || nullif(low.location, ''), ''),
-                            low.version, low.balance, CASE coalesce(allowed.most, 0) WHEN 0 THEN 'zero' ELSE (-allowed.most)::text END)
+        sql: "SELECT json_build_object('movement_below', json_build_object(
+                  'item', json_build_array(low.sku, low.location), 'version', low.version, 'balance', low.balance,
+                  'limit', coalesce(allowed.most, 0)))::text
               FROM (SELECT DISTINCT ON (sku, location) sku, location, version, balance FROM movements
                     WHERE balance < 0 ORDER BY sku, location, balance) AS low
               LEFT JOIN (SELECT line ->> 'sku' AS sku, coalesce(line ->> 'location', '') AS location,
@@ -230,11 +250,10 @@ const DETAIL_CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        sql: "SELECT format('order %s, SKU %s: %s pieces are noted as given back, its decisions gave back %s',
-                            coalesce(line.order_id, given.order_id),
-                            coalesce(line.sku, given.sku)
-                                || coalesce(' at ' || nullif(coalesce(line.location, given.location), ''), ''),
-                            coalesce(line.returned, 0), coalesce(given.quantity, 0))
+        sql: "SELECT json_build_object('noted_returned', json_build_object(
+                  'order', coalesce(line.order_id, given.order_id),
+                  'item', json_build_array(coalesce(line.sku, given.sku), coalesce(line.location, given.location)),
+                  'noted', coalesce(line.returned, 0), 'decided', coalesce(given.quantity, 0)))::text
               FROM order_lines AS line
               FULL JOIN (SELECT coalesce(d.detail::jsonb ->> 'order_id', d.id) AS order_id, back.sku,
                                 coalesce(back.location, '') AS location, sum(back.quantity) AS quantity
@@ -304,8 +323,9 @@ pub(super) async fn audit(
         .map(|(topic, partition, next)| (TopicPartition::new(topic, partition), NextOffset(next)))
         .collect();
     for check in CHECKS {
-        let found = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *transaction).await;
-        audit.add(check.invariant, found.map_err(&doing)?);
+        let found: Result<Vec<String>, _> =
+            sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *transaction).await;
+        audit.add(check.invariant, found.and_then(|rows| Check::read(&rows)).map_err(&doing)?);
     }
     let suspects: Vec<(String, String)> =
         sqlx::query_as(SUSPECTS).bind(LIMIT).fetch_all(&mut *transaction).await.map_err(&doing)?;
@@ -313,8 +333,8 @@ pub(super) async fn audit(
         let (skus, locations): (Vec<String>, Vec<String>) = suspects.into_iter().unzip();
         for check in CHAIN_CHECKS {
             let query = sqlx::query_scalar(check.sql).bind(LIMIT).bind(&skus).bind(&locations);
-            let found = query.fetch_all(&mut *transaction).await;
-            audit.add(check.invariant, found.map_err(&doing)?);
+            let found: Result<Vec<String>, _> = query.fetch_all(&mut *transaction).await;
+            audit.add(check.invariant, found.and_then(|rows| Check::read(&rows)).map_err(&doing)?);
         }
     }
     // Text that is no JSON makes this one fail, and the transaction with it.
@@ -324,10 +344,7 @@ pub(super) async fn audit(
         Err(error) if is_bad_text(&error) => {
             sqlx::query("ROLLBACK TO SAVEPOINT lines").execute(&mut *transaction).await.map_err(&doing)?;
             let mut found = find_unreadable(&mut transaction).await.map_err(&doing)?;
-            found.push(
-                "lines, movements and orders were not compared, since not all decisions are readable"
-                    .to_owned(),
-            );
+            found.push(Breach::NotCompared);
             audit.add(LINES.invariant, found);
         }
         Err(error) => return Err(doing(error)),
@@ -366,7 +383,7 @@ pub(super) async fn repairable_levels(
 async fn check_details(
     connection: &mut PgConnection,
     layout: Layout,
-) -> Result<Vec<(u8, Vec<String>)>, sqlx::Error> {
+) -> Result<Vec<(u8, Vec<Breach>)>, sqlx::Error> {
     let (lines, taken) = match layout {
         Layout::Plain => (&LINES, &TAKEN),
         Layout::Distributed => (&distributed::LINES, &distributed::TAKEN),
@@ -375,8 +392,8 @@ async fn check_details(
         if sqlx::query_scalar(LINES_MATCH).fetch_one(&mut *connection).await? { None } else { Some(lines) };
     let mut found = Vec::new();
     for check in lines.into_iter().chain(DETAIL_CHECKS).chain([taken, &HOLDS]) {
-        let named = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *connection).await?;
-        found.push((check.invariant, named));
+        let rows: Vec<String> = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *connection).await?;
+        found.push((check.invariant, Check::read(&rows)?));
     }
     Ok(found)
 }
@@ -391,7 +408,7 @@ fn is_bad_text(error: &sqlx::Error) -> bool {
 
 /// Names accepted decisions whose detail cannot be read. PostgreSQL 15 cannot ask whether a text is JSON, so they
 /// are read here; a healthy ledger never comes to this.
-async fn find_unreadable(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+async fn find_unreadable(connection: &mut PgConnection) -> Result<Vec<Breach>, sqlx::Error> {
     let mut found = Vec::new();
     let (mut last_id, mut last_kind) = (String::new(), 0_i16);
     loop {

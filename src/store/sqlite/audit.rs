@@ -12,10 +12,10 @@ use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::StoreError;
 use crate::store::audit::{Audit, Check, LIMIT, unreadable_decision};
 
-/// How an item is named: its SKU, and its location where that is not the default one.
+/// What names an item.
 macro_rules! item {
     ($table:literal) => {
-        concat!($table, "sku || iif(", $table, "location = '', '', ' at ' || ", $table, "location)")
+        concat!("json_array(", $table, "sku, ", $table, "location)")
     };
 }
 
@@ -44,8 +44,8 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 1,
         sql: concat!(
-            "SELECT format('SKU %s: its level is %d, below %s', ", item!(""), ", available,
-                           iif(backorder_limit = 0, 'zero', -backorder_limit))
+            "SELECT json_object('level_below', json_object(
+                 'item', ", item!(""), ", 'available', available, 'limit', backorder_limit))
              FROM levels WHERE available < -backorder_limit LIMIT ?1"
         ),
     },
@@ -66,8 +66,9 @@ const CHECKS: &[Check] = &[
                  FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
                  WHERE EXISTS (SELECT 1 FROM below) AND d.kind = 10 AND d.accepted AND line.type = 'object'
                  GROUP BY 1, 2)
-             SELECT format('SKU %s: movement %d left %d, below %s', ", item!("b."), ", b.version, b.balance,
-                           iif(max(b.most, coalesce(s.most, 0)) = 0, 'zero', -max(b.most, coalesce(s.most, 0))))
+             SELECT json_object('movement_below', json_object(
+                 'item', ", item!("b."), ", 'version', b.version, 'balance', b.balance,
+                 'limit', max(b.most, coalesce(s.most, 0))))
              FROM below AS b LEFT JOIN stated AS s ON s.sku = b.sku AND s.location = b.location
              WHERE b.balance < -coalesce(s.most, 0) LIMIT ?1"
         ),
@@ -76,9 +77,11 @@ const CHECKS: &[Check] = &[
         invariant: 2,
         sql: concat!(
             "SELECT CASE WHEN version <> version_before + 1
-                 THEN format('SKU %s: movement %d comes after movement %d', ", item!(""), ", version, version_before)
-                 ELSE format('SKU %s: movement %d moved %d and left %d, but %d was there before', ", item!(""), ",
-                             version, quantity, balance, balance_before) END
+                 THEN json_object('movements_missing', json_object(
+                     'item', ", item!(""), ", 'version', version, 'before', version_before))
+                 ELSE json_object('movement_apart', json_object(
+                     'item', ", item!(""), ", 'version', version, 'quantity', quantity, 'balance', balance,
+                     'before', balance_before)) END
              FROM (SELECT sku, location, version, quantity, balance,
                           lag(version, 1, 0) OVER chain AS version_before,
                           lag(balance, 1, 0) OVER chain AS balance_before
@@ -92,15 +95,16 @@ const CHECKS: &[Check] = &[
         // `balance` beside one max() is that of the row with the maximum: SQLite's documented bare column.
         sql: concat!(
             "SELECT CASE
-                 WHEN l.sku IS NULL THEN format('SKU %s: %d movements, but no level', ", item!("m."), ", m.movements)
+                 WHEN l.sku IS NULL
+                     THEN json_object('level_missing', json_object('item', ", item!("m."), ", 'movements', m.movements))
                  WHEN l.version <> m.version
-                     THEN format('SKU %s: its level has version %d, its newest movement %d', ", item!("l."), ",
-                                 l.version, m.version)
+                     THEN json_object('level_version', json_object(
+                         'item', ", item!("l."), ", 'version', l.version, 'newest', m.version))
                  WHEN l.available <> m.total
-                     THEN format('SKU %s: its level is %d, its movements add up to %d', ", item!("l."), ",
-                                 l.available, m.total)
-                 ELSE format('SKU %s: its level is %d, its newest movement left %d', ", item!("l."), ",
-                             l.available, m.balance) END
+                     THEN json_object('level_total', json_object(
+                         'item', ", item!("l."), ", 'available', l.available, 'total', m.total))
+                 ELSE json_object('level_balance', json_object(
+                     'item', ", item!("l."), ", 'available', l.available, 'left', m.balance)) END
              FROM (SELECT sku, location, count(*) AS movements, max(version) AS version, sum(quantity) AS total, balance
                    FROM movements GROUP BY sku, location) AS m
              LEFT JOIN levels AS l ON l.sku = m.sku AND l.location = m.location
@@ -112,13 +116,13 @@ const CHECKS: &[Check] = &[
         invariant: 2,
         // Apart from the check above: as one FULL JOIN, SQLite would compare every level with every item moved.
         sql: concat!(
-            "SELECT format('SKU %s: a level of %d, but no movements', ", item!(""), ", available)
+            "SELECT json_object('level_alone', json_object('item', ", item!(""), ", 'available', available))
              FROM levels WHERE (sku, location) NOT IN (SELECT sku, location FROM movements) LIMIT ?1"
         ),
     },
     Check {
         invariant: 3,
-        sql: "SELECT format('command %s (kind %d): %d decisions', id, kind, count(*))
+        sql: "SELECT json_object('decided_again', json_object('id', id, 'kind', kind, 'times', count(*)))
               FROM decisions GROUP BY id, kind HAVING count(*) > 1 LIMIT ?1",
     },
     Check {
@@ -126,22 +130,23 @@ const CHECKS: &[Check] = &[
         sql: concat!(
             "SELECT CASE
                  WHEN own.id IS NULL
-                     THEN format('SKU %s: movement %d is of command %s, which has no decision', ", item!("odd."), ",
-                                 odd.version, odd.id)
+                     THEN json_object('movement_undecided', json_object(
+                         'item', ", item!("odd."), ", 'version', odd.version, 'id', odd.id))
                  WHEN own.seq <> odd.seq
-                     THEN format('SKU %s: movement %d of command %s has ledger sequence %d, its decision %d',
-                                 ", item!("odd."), ", odd.version, odd.id, odd.seq, own.seq)
+                     THEN json_object('movement_sequence', json_object(
+                         'item', ", item!("odd."), ", 'version', odd.version, 'id', odd.id, 'seq', odd.seq,
+                         'decided', own.seq))
                  WHEN NOT own.accepted
-                     THEN format('command %s was rejected, yet movement %d of SKU %s took effect', odd.id, odd.version,
-                                 ", item!("odd."), ")
+                     THEN json_object('rejected_moved', json_object(
+                         'id', odd.id, 'version', odd.version, 'item', ", item!("odd."), "))
                  WHEN odd.is_as_said
-                     THEN format('command %s: movement %d of SKU %s says that it came by record %s, its decision %s', odd.id,
-                                 odd.version, ", item!("odd."), ",
-                                 coalesce(odd.partition || '@' || odd.\"offset\", 'none'),
-                                 coalesce(odd.said_partition || '@' || odd.said_offset, 'none'))
-                 ELSE format('command %s: movement %d of SKU %s (%d, leaving %d) is not what its decision says: %s',
-                             odd.id, odd.version, ", item!("odd."), ", odd.quantity, odd.balance,
-                             substr(own.detail, 1, 200)) END
+                     THEN json_object('movement_record', json_object(
+                         'id', odd.id, 'version', odd.version, 'item', ", item!("odd."), ",
+                         'record', json_array(odd.partition, odd.\"offset\"),
+                         'decided', json_array(odd.said_partition, odd.said_offset)))
+                 ELSE json_object('movement_other', json_object(
+                     'id', odd.id, 'version', odd.version, 'item', ", item!("odd."), ", 'quantity', odd.quantity,
+                     'balance', odd.balance, 'detail', substr(own.detail, 1, 200))) END
              FROM (SELECT m.*, d.partition AS said_partition, d.\"offset\" AS said_offset,
                           d.accepted AND d.id = m.id AND d.kind = m.kind AND (
                               SELECT count(*) = 1 AND max(line.value ->> 'balance') = m.balance
@@ -161,7 +166,7 @@ const CHECKS: &[Check] = &[
         invariant: 3,
         // With the check above, lines and movements match one to one.
         sql: concat!(
-            "SELECT format('command %s: it was accepted for SKU %s, but no movement took effect', id, ", item!(""), ")
+            "SELECT json_object('not_moved', json_object('id', id, 'item', ", item!(""), "))
              FROM (SELECT DISTINCT d.seq, d.id, line.value ->> 'sku' AS sku,
                           coalesce(line.value ->> 'location', '') AS location
                    FROM decisions AS d, json_each(", detail!(), ", ", moved!(), ") AS line
@@ -175,7 +180,7 @@ const CHECKS: &[Check] = &[
         invariant: 3,
         // What is given back may be nothing; an order took something, and an adjustment names its one line even when it
         // changed nothing.
-        sql: "SELECT format('command %s: it was accepted, and names no line', d.id)
+        sql: "SELECT json_object('no_line', json_object('id', d.id))
              FROM decisions AS d
              WHERE d.accepted AND d.kind IN (1, 10) AND json_valid(d.detail)
                    AND coalesce(json_array_length(d.detail, '$.lines'), 0) = 0
@@ -184,15 +189,15 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         sql: concat!(
-            "SELECT format('order %s: %d of %d pieces of SKU %s came back', order_id, returned, deducted, ", item!(""), ")
+            "SELECT json_object('came_back', json_object(
+                 'order', order_id, 'item', ", item!(""), ", 'returned', returned, 'deducted', deducted))
              FROM order_lines WHERE returned < 0 OR returned > deducted LIMIT ?1"
         ),
     },
     Check {
         invariant: 3,
         // Whoever asks for a hold's end has it for a moment.
-        sql: "SELECT format('order %s: the end of its hold is somebody''s to ask for until %s, longer than anybody has it', order_id,
-                            datetime(asked_until / 1000000, 'unixepoch'))
+        sql: "SELECT json_object('asked_too_long', json_object('order', order_id, 'until', asked_until))
               FROM holds WHERE asked_until > (strftime('%s', 'now') + 3600) * 1000000 LIMIT ?1",
     },
     Check {
@@ -205,14 +210,15 @@ const CHECKS: &[Check] = &[
                  FROM decisions AS d, json_each(", detail!(), ", '$.returned') AS line
                  WHERE d.kind IN (2, 3, 4, 5, 7) AND d.accepted AND line.type = 'object'
                  GROUP BY 1, 2, 3)
-             SELECT format('order %s, SKU %s: %d pieces are noted as given back, its decisions gave back %d',
-                           o.order_id, ", item!("o."), ", o.returned, coalesce(g.quantity, 0))
+             SELECT json_object('noted_returned', json_object(
+                 'order', o.order_id, 'item', ", item!("o."), ", 'noted', o.returned,
+                 'decided', CAST(coalesce(g.quantity, 0) AS INTEGER)))
              FROM order_lines AS o
              LEFT JOIN given AS g ON g.order_id = o.order_id AND g.sku = o.sku AND g.location = o.location
              WHERE o.returned <> coalesce(g.quantity, 0)
              UNION ALL
-             SELECT format('order %s, SKU %s: 0 pieces are noted as given back, its decisions gave back %d',
-                           g.order_id, ", item!("g."), ", g.quantity)
+             SELECT json_object('noted_returned', json_object(
+                 'order', g.order_id, 'item', ", item!("g."), ", 'noted', 0, 'decided', CAST(coalesce(g.quantity, 0) AS INTEGER)))
              FROM given AS g
              LEFT JOIN order_lines AS o ON o.order_id = g.order_id AND o.sku = g.sku AND o.location = g.location
              WHERE o.order_id IS NULL
@@ -222,8 +228,9 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         sql: concat!(
-            "SELECT format('order %s, SKU %s: %d pieces are noted as taken, its decision took %d',
-                           order_id, ", item!(""), ", deducted, took)
+            "SELECT json_object('noted_taken', json_object(
+                 'order', order_id, 'item', ", item!(""), ", 'noted', deducted,
+                 'decided', CAST(coalesce(took, 0) AS INTEGER)))
              FROM (SELECT o.*, (SELECT sum(line.value ->> 'quantity')
                                 FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
                                 WHERE d.id = o.order_id AND d.kind = 1 AND d.accepted
@@ -240,14 +247,13 @@ const CHECKS: &[Check] = &[
         sql: concat!(
             "WITH ended AS MATERIALIZED (
                  SELECT ", order!(), " AS order_id FROM decisions AS d WHERE d.kind IN (2, 4, 5, 7) AND d.accepted)
-             SELECT CASE WHEN d.id IS NULL THEN format('order %s: a hold is open that no order asked for', h.order_id)
-                    ELSE format('order %s: its hold is open, yet it was confirmed or given back', h.order_id) END
+             SELECT json_object(iif(d.id IS NULL, 'hold_unasked', 'hold_ended'), json_object('order', h.order_id))
              FROM holds AS h
              LEFT JOIN decisions AS d ON d.id = h.order_id AND d.kind = 1 AND d.accepted
                                          AND instr(d.detail, '\"expires_at\":\"') > 0
              WHERE d.id IS NULL OR h.order_id IN (SELECT order_id FROM ended)
              UNION ALL
-             SELECT format('order %s: its hold is neither open, nor confirmed, nor given back', d.id)
+             SELECT json_object('hold_gone', json_object('order', d.id))
              FROM decisions AS d
              WHERE d.kind = 1 AND d.accepted AND instr(d.detail, '\"expires_at\":\"') > 0
                    AND d.id NOT IN (SELECT order_id FROM holds) AND d.id NOT IN (SELECT order_id FROM ended)
@@ -275,8 +281,10 @@ pub(super) async fn audit(conn: &mut SqliteConnection) -> Result<Audit, StoreErr
         .map(|(topic, partition, next)| (TopicPartition::new(topic, partition), NextOffset(next)))
         .collect();
     for check in CHECKS {
-        let found = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *tx).await;
-        audit.add(check.invariant, found.map_err(database(doing))?);
+        let found: Result<Vec<String>, _> =
+            sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *tx).await;
+        let found = found.and_then(|rows| Check::read(&rows)).map_err(database(doing))?;
+        audit.add(check.invariant, found);
     }
     let unreadable: Vec<(String, i16, bool, String)> = sqlx::query_as(
         "SELECT id, kind, accepted, detail FROM decisions WHERE NOT json_valid(detail) LIMIT ?1",

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 
 use super::super::chain::Chain;
 use super::super::ledger::Ledger;
-use super::bound;
 use super::decisions::Read;
 use crate::ledger::{Adjusted, CommandKind, Item, Map};
+use crate::store::{Breach, StoredMovement};
 
 /// Levels below what may be promised of them.
-pub(super) fn below_their_limit(ledger: &Ledger) -> impl Iterator<Item = String> {
+pub(super) fn below_their_limit(ledger: &Ledger) -> impl Iterator<Item = Breach> {
     ledger.levels.iter().filter(|(_, level)| level.available < -level.limits.backorder).map(
-        |(item, level)| {
-            format!("SKU {item}: its level is {}, below {}", level.available, bound(level.limits.backorder))
+        |(item, level)| Breach::LevelBelow {
+            item: item.into(),
+            available: level.available,
+            limit: level.limits.backorder,
         },
     )
 }
 
 /// Movements that left less than could ever be promised: the limit may have been higher before.
-pub(super) fn were_below_every_limit(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterator<Item = String> {
+pub(super) fn were_below_every_limit(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterator<Item = Breach> {
     let mut highest: Map<Item, i64> =
         ledger.levels.iter().map(|(item, level)| (item.clone(), level.limits.backorder)).collect();
     for Read { decision, moved, .. } in read {
@@ -37,25 +39,25 @@ pub(super) fn were_below_every_limit(ledger: &Ledger, read: &[Read<'_>]) -> impl
     }
     ledger.movements.values().flatten().filter_map(move |movement| {
         let limit = highest.get(&movement.item).copied().unwrap_or(0);
-        (movement.balance < -limit).then(|| {
-            let (item, version, balance) = (&movement.item, movement.version, movement.balance);
-            format!("SKU {item}: movement {version} left {balance}, below {}", bound(limit))
+        (movement.balance < -limit).then(|| Breach::MovementBelow {
+            item: (&movement.item).into(),
+            version: movement.version,
+            balance: movement.balance,
+            limit,
         })
     })
 }
 
 /// Movements that do not go on from the one before.
-pub(super) fn broken_chains(chains: &BTreeMap<&Item, Chain<'_>>) -> impl Iterator<Item = String> {
+pub(super) fn broken_chains(chains: &BTreeMap<&Item, Chain<'_>>) -> impl Iterator<Item = Breach> {
     chains.iter().flat_map(|(item, chain)| {
         chain.breaks().map(move |broken| {
-            let (movement, before) = (broken.movement, broken.version_before);
-            if before.checked_add(1) == Some(movement.version) {
-                format!(
-                    "SKU {item}: movement {} moved {} and left {}, but {} was there before",
-                    movement.version, movement.quantity, movement.balance, broken.balance_before
-                )
+            let (item, version, before) = ((*item).into(), broken.movement.version, broken.version_before);
+            if before.checked_add(1) == Some(version) {
+                let StoredMovement { quantity, balance, .. } = *broken.movement;
+                Breach::MovementApart { item, version, quantity, balance, before: broken.balance_before }
             } else {
-                format!("SKU {item}: movement {} comes after movement {before}", movement.version)
+                Breach::MovementsMissing { item, version, before }
             }
         })
     })
@@ -65,21 +67,20 @@ pub(super) fn broken_chains(chains: &BTreeMap<&Item, Chain<'_>>) -> impl Iterato
 pub(super) fn not_where_the_chain_ends(
     ledger: &Ledger,
     chains: &BTreeMap<&Item, Chain<'_>>,
-) -> impl Iterator<Item = String> {
+) -> impl Iterator<Item = Breach> {
     chains.iter().filter_map(|(item, chain)| {
         let (newest, total) = (chain.newest(), chain.total());
         let Some(level) = ledger.levels.get(*item) else {
-            return Some(format!("SKU {item}: {} movements, but no level", chain.len()));
+            let movements = i64::try_from(chain.len()).unwrap_or(i64::MAX);
+            return Some(Breach::LevelMissing { item: (*item).into(), movements });
         };
-        let available = level.available;
+        let (item, available) = ((*item).into(), level.available);
         if level.version != newest.version {
-            let (version, newest) = (level.version, newest.version);
-            Some(format!("SKU {item}: its level has version {version}, its newest movement {newest}"))
+            Some(Breach::LevelVersion { item, version: level.version, newest: newest.version })
         } else if i128::from(available) != total {
-            Some(format!("SKU {item}: its level is {available}, its movements add up to {total}"))
+            Some(Breach::LevelTotal { item, available, total })
         } else if available != newest.balance {
-            let left = newest.balance;
-            Some(format!("SKU {item}: its level is {available}, its newest movement left {left}"))
+            Some(Breach::LevelBalance { item, available, left: newest.balance })
         } else {
             None
         }
@@ -90,10 +91,10 @@ pub(super) fn not_where_the_chain_ends(
 pub(super) fn without_movements(
     ledger: &Ledger,
     chains: &BTreeMap<&Item, Chain<'_>>,
-) -> impl Iterator<Item = String> {
+) -> impl Iterator<Item = Breach> {
     ledger
         .levels
         .iter()
         .filter(|(item, _)| !chains.contains_key(item))
-        .map(|(item, level)| format!("SKU {item}: a level of {}, but no movements", level.available))
+        .map(|(item, level)| Breach::LevelAlone { item: item.into(), available: level.available })
 }

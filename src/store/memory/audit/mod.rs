@@ -1,4 +1,4 @@
-//! The audit of a ledger in memory: what a database is asked in SQL, looked for by hand, and named in the same words.
+//! The audit of a ledger in memory: what a database is asked in SQL, looked for by hand.
 
 mod decisions;
 mod levels;
@@ -8,8 +8,8 @@ mod tests;
 
 use super::chain::chains;
 use super::ledger::Ledger;
-use crate::store::Audit;
 use crate::store::audit::MOST_FINDINGS;
+use crate::store::{Audit, Breach};
 
 /// What a check looks for: one more than is reported, to know whether there are more.
 const LIMIT: usize = MOST_FINDINGS as usize + 1;
@@ -43,11 +43,6 @@ pub(super) fn audit(ledger: &Ledger) -> Audit {
     audit
 }
 
-fn add(audit: &mut Audit, invariant: u8, found: impl Iterator<Item = String>) {
+fn add(audit: &mut Audit, invariant: u8, found: impl Iterator<Item = Breach>) {
     audit.add(invariant, found.take(LIMIT).collect());
-}
-
-/// A bound below zero, as a finding says it.
-fn bound(limit: i64) -> String {
-    if limit == 0 { "zero".to_owned() } else { (-limit).to_string() }
 }

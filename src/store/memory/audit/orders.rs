@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::ledger::Ledger;
 use super::decisions::Read;
 use crate::ledger::{CommandKind, Decision, Id, Item, OrderStock, OrderTaken};
+use crate::store::Breach;
 
 /// What the decisions about each order gave back of each item.
 pub(super) type GivenBack<'l> = BTreeMap<(Id, &'l Item), i64>;
@@ -30,10 +31,15 @@ fn noted(ledger: &Ledger) -> impl Iterator<Item = (&Id, &OrderStock)> {
 }
 
 /// Lines of which more came back than was taken, or less than nothing.
-pub(super) fn gave_back_what_they_never_had(ledger: &Ledger) -> impl Iterator<Item = String> {
+pub(super) fn gave_back_what_they_never_had(ledger: &Ledger) -> impl Iterator<Item = Breach> {
     noted(ledger).filter(|(_, line)| !(0..=line.deducted).contains(&line.returned)).map(|(id, line)| {
         let OrderStock { item, deducted, returned } = line;
-        format!("order {id}: {returned} of {deducted} pieces of SKU {item} came back")
+        Breach::CameBack {
+            order: id.to_string(),
+            item: item.into(),
+            returned: *returned,
+            deducted: *deducted,
+        }
     })
 }
 
@@ -41,7 +47,7 @@ pub(super) fn gave_back_what_they_never_had(ledger: &Ledger) -> impl Iterator<It
 pub(super) fn noted_otherwise_than_given<'l>(
     ledger: &'l Ledger,
     given: &GivenBack<'l>,
-) -> impl Iterator<Item = String> {
+) -> impl Iterator<Item = Breach> {
     let mut lines: BTreeMap<(Id, &Item), (i64, i64)> = BTreeMap::new();
     for (id, line) in noted(ledger) {
         lines.entry((id.clone(), &line.item)).or_default().0 = line.returned;
@@ -50,14 +56,12 @@ pub(super) fn noted_otherwise_than_given<'l>(
         lines.entry((id.clone(), item)).or_default().1 = *pieces;
     }
     lines.into_iter().filter(|(_, (noted, gave))| noted != gave).map(|((id, item), (noted, gave))| {
-        format!(
-            "order {id}, SKU {item}: {noted} pieces are noted as given back, its decisions gave back {gave}"
-        )
+        Breach::NotedReturned { order: id.to_string(), item: item.into(), noted, decided: gave.into() }
     })
 }
 
 /// Lines that note other pieces taken than the order's decision took.
-pub(super) fn noted_otherwise_than_taken(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterator<Item = String> {
+pub(super) fn noted_otherwise_than_taken(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterator<Item = Breach> {
     let mut took: BTreeMap<(&Id, &Item), i64> = BTreeMap::new();
     for Read { decision, moved } in read {
         if decision.key.kind == CommandKind::OrderCreated {
@@ -69,14 +73,17 @@ pub(super) fn noted_otherwise_than_taken(ledger: &Ledger, read: &[Read<'_>]) -> 
     }
     noted(ledger).filter_map(move |(id, OrderStock { item, deducted, .. })| {
         let took = took.get(&(id, item)).copied().unwrap_or(0);
-        (took != *deducted).then(|| {
-            format!("order {id}, SKU {item}: {deducted} pieces are noted as taken, its decision took {took}")
+        (took != *deducted).then(|| Breach::NotedTaken {
+            order: id.to_string(),
+            item: item.into(),
+            noted: *deducted,
+            decided: took.into(),
         })
     })
 }
 
 /// Holds that are open and should not be, and those that are not and should be.
-pub(super) fn holds_open_or_not(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterator<Item = String> {
+pub(super) fn holds_open_or_not(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterator<Item = Breach> {
     let accepted = || read.iter().map(|one| one.decision).filter(|decision| decision.accepted);
     let asked: BTreeSet<Id> =
         accepted().filter(|decision| is_hold(decision)).map(|decision| decision.key.id.clone()).collect();
@@ -86,13 +93,13 @@ pub(super) fn holds_open_or_not(ledger: &Ledger, read: &[Read<'_>]) -> impl Iter
         ledger.orders.iter().filter(|(_, state)| state.hold.is_some()).map(|(id, _)| id.clone()).collect();
     let all: BTreeSet<Id> = asked.union(&open).cloned().collect();
     all.into_iter().filter_map(move |id| {
-        let fault = match (asked.contains(&id), open.contains(&id), ended.contains(&id)) {
-            (false, ..) => "a hold is open that no order asked for",
-            (true, true, true) => "its hold is open, yet it was confirmed or given back",
-            (true, false, false) => "its hold is neither open, nor confirmed, nor given back",
-            _ => return None,
-        };
-        Some(format!("order {id}: {fault}"))
+        let order = id.to_string();
+        match (asked.contains(&id), open.contains(&id), ended.contains(&id)) {
+            (false, ..) => Some(Breach::HoldUnasked { order }),
+            (true, true, true) => Some(Breach::HoldEnded { order }),
+            (true, false, false) => Some(Breach::HoldGone { order }),
+            _ => None,
+        }
     })
 }
 

@@ -18,8 +18,7 @@ pub(in super::super) const LINES: Check = Check {
                 GROUP BY d.id, d.kind, d.seq, d.partition, d."offset", line.sku, coalesce(line.location, '')
             ), moved AS MATERIALIZED (SELECT * FROM movements
             ), odd AS MATERIALIZED (
-                SELECT l.id AS line_id, l.sku || coalesce(' at ' || nullif(l.location, ''), '') AS line_item,
-                       m.sku || coalesce(' at ' || nullif(m.location, ''), '') AS item,
+                SELECT l.id AS line_id, l.sku AS line_sku, l.location AS line_location,
                        l.partition AS said_partition, l."offset" AS said_offset,
                        l.times = 1 AND l.id = m.id AND l.kind = m.kind AND l.balance = m.balance
                            AND l.quantity = CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END AS is_as_said,
@@ -36,20 +35,27 @@ pub(in super::super) const LINES: Check = Check {
                 WHERE id IN (SELECT id FROM odd)
             )
             SELECT CASE
-                WHEN odd.item IS NULL
-                    THEN format('command %s: it was accepted for SKU %s, but no movement took effect', odd.line_id, odd.line_item)
-                WHEN d.id IS NULL THEN format('SKU %s: movement %s is of command %s, which has no decision',
-                                              odd.item, odd.version, odd.id)
-                WHEN d.seq <> odd.seq THEN format('SKU %s: movement %s of command %s has ledger sequence %s, its decision %s',
-                                                  odd.item, odd.version, odd.id, odd.seq, d.seq)
-                WHEN NOT d.accepted THEN format('command %s was rejected, yet movement %s of SKU %s took effect',
-                                                odd.id, odd.version, odd.item)
+                WHEN odd.sku IS NULL
+                    THEN json_build_object('not_moved', json_build_object(
+                        'id', odd.line_id, 'item', json_build_array(odd.line_sku, odd.line_location)))
+                WHEN d.id IS NULL
+                    THEN json_build_object('movement_undecided', json_build_object(
+                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id))
+                WHEN d.seq <> odd.seq
+                    THEN json_build_object('movement_sequence', json_build_object(
+                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id,
+                        'seq', odd.seq, 'decided', d.seq))
+                WHEN NOT d.accepted
+                    THEN json_build_object('rejected_moved', json_build_object(
+                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location)))
                 WHEN odd.is_as_said
-                    THEN format('command %s: movement %s of SKU %s says that it came by record %s, its decision %s', odd.id,
-                                odd.version, odd.item, coalesce(odd.partition || '@' || odd."offset", 'none'),
-                                coalesce(odd.said_partition || '@' || odd.said_offset, 'none'))
-                ELSE format('command %s: movement %s of SKU %s (%s, leaving %s) is not what its decision says: %s',
-                            odd.id, odd.version, odd.item, odd.quantity, odd.balance, d.detail) END
+                    THEN json_build_object('movement_record', json_build_object(
+                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
+                        'record', json_build_array(odd.partition, odd."offset"),
+                        'decided', json_build_array(odd.said_partition, odd.said_offset)))
+                ELSE json_build_object('movement_other', json_build_object(
+                    'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
+                    'quantity', odd.quantity, 'balance', odd.balance, 'detail', d.detail)) END::text
             FROM odd LEFT JOIN decided AS d ON d.id = odd.id AND d.kind = odd.kind"#,
 };
 
@@ -57,9 +63,9 @@ pub(in super::super) const LINES: Check = Check {
 pub(in super::super) const TAKEN: Check = Check {
     invariant: 3,
     sql:
-        "SELECT format('order %s, SKU %s: %s pieces are noted as taken, its decision took %s', line.order_id,
-                        line.sku || coalesce(' at ' || nullif(line.location, ''), ''), line.deducted,
-                        coalesce(took.quantity, 0))
+        "SELECT json_build_object('noted_taken', json_build_object(
+              'order', line.order_id, 'item', json_build_array(line.sku, line.location), 'noted', line.deducted,
+              'decided', coalesce(took.quantity, 0)))::text
           FROM order_lines AS line
           LEFT JOIN (SELECT d.id, x.sku, coalesce(x.location, '') AS location, sum(x.quantity) AS quantity
                      FROM decisions AS d
