@@ -83,7 +83,8 @@ pub(super) fn subject(finding: &Finding) -> String {
         | Finding::OutOfOrder { key, .. } => key.to_string(),
         Finding::ItemLimits { item, .. } => format!("SKU {item}"),
         Finding::OpenHold { order_id, .. } => format!("order {order_id}"),
-        Finding::PublishedLevel { subject, .. } => subject.clone(),
+        Finding::PublishedLevel { item: Some(item), .. } => format!("level of SKU {item}"),
+        Finding::PublishedLevel { item: None, record, .. } => format!("record {record}"),
         Finding::Positions(PositionMismatch { at, .. }) => at.to_string(),
         Finding::Topic(replaced) => format!("topic {}", replaced.topic),
     }
@@ -287,8 +288,8 @@ mod tests {
             let order_id = Id::new("o-1").expect("an id");
             Finding::OpenHold { order_id, now, decided }
         };
-        let level =
-            |wrong| Finding::PublishedLevel { subject: "level of SKU MUG".to_owned(), record: at(1), wrong };
+        let item = Some(mug.clone());
+        let level = |wrong| Finding::PublishedLevel { item: item.clone(), record: at(1), wrong };
         let findings = [
             of_event(EventId::Result(key()), Wrong::Missing),
             of_event(EventId::DeadLetter(at(1)), Wrong::Altered(at(2))),

@@ -99,8 +99,8 @@ pub enum Finding {
     },
     /// The last record of an item on the levels topic is no level that the ledger has.
     PublishedLevel {
-        /// What it is about.
-        subject: String,
+        /// The item; `None` where the record's key is no item's.
+        item: Option<Item>,
         /// The record.
         record: Source,
         /// What is wrong with it.

@@ -24,8 +24,8 @@ pub(super) struct PublishedLevels {
     last: HashMap<Item, Last>,
     /// Whether the topic has any record at all: who publishes no levels has an empty one, or none.
     is_used: bool,
-    /// What is wrong so far: with which record, about what, and how.
-    wrong: Vec<(Source, String, WrongLevel)>,
+    /// What is wrong so far: with which record, of which item, and how.
+    wrong: Vec<(Source, Option<Item>, WrongLevel)>,
     note: Option<String>,
 }
 
@@ -70,8 +70,7 @@ impl PublishedLevels {
         let at = record.source.clone();
         let Some(item) = record.key.as_deref().and_then(level_item) else {
             if self.wrong.len() < MOST_FOREIGN {
-                let subject = format!("record {at}");
-                self.wrong.push((at, subject, WrongLevel::Foreign));
+                self.wrong.push((at, None, WrongLevel::Foreign));
             }
             return;
         };
@@ -96,7 +95,7 @@ impl PublishedLevels {
         });
         if !is_right {
             let how = WrongLevel::Otherwise { version: had.version, available: had.available };
-            self.wrong.push((last.at.clone(), subject_of(&movement.item), how));
+            self.wrong.push((last.at.clone(), Some(movement.item.clone()), how));
         }
     }
 
@@ -112,11 +111,11 @@ impl PublishedLevels {
                     continue;
                 }
             };
-            self.wrong.push((last.at, subject_of(&item), how));
+            self.wrong.push((last.at, Some(item), how));
         }
         self.wrong.sort_by_cached_key(|(record, ..)| (record.at.clone(), record.offset));
-        for (record, subject, wrong) in self.wrong {
-            report.add(Finding::PublishedLevel { subject, record, wrong });
+        for (record, item, wrong) in self.wrong {
+            report.add(Finding::PublishedLevel { item, record, wrong });
         }
         if older > 0 && self.is_used && !running {
             report.notes.push(format!(
@@ -126,10 +125,6 @@ impl PublishedLevels {
         }
         report.notes.extend(self.note);
     }
-}
-
-fn subject_of(item: &Item) -> String {
-    format!("level of SKU {item}")
 }
 
 fn version_of(value: &[u8]) -> Option<i64> {

@@ -143,7 +143,9 @@ pub(super) fn lines_not_moved(ledger: &Ledger, read: &[Read<'_>]) -> impl Iterat
     read.iter().filter(|one| one.decision.accepted).flat_map(|Read { decision, moved }| {
         let id = || decision.key.id.to_string();
         let must_move = matches!(decision.key.kind, CommandKind::OrderCreated | CommandKind::Adjustment);
-        let no_line = (must_move && moved.is_empty()).then(|| Breach::NoLine { id: id() });
+        // One that cannot be read is named for that.
+        let is_readable = || check_detail(decision.key.kind, true, &decision.detail).is_ok();
+        let no_line = (must_move && moved.is_empty() && is_readable()).then(|| Breach::NoLine { id: id() });
         let movements = ledger.movements.get(&decision.seq).map_or(&[][..], Vec::as_slice);
         let items: BTreeSet<&Item> = moved.iter().map(|line| &line.item).collect();
         let not_moved: Vec<Breach> = items
