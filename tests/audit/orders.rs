@@ -36,7 +36,7 @@ on_every_database![
 const LONG: i64 = 86_400;
 
 /// Longer than any machine takes to see a hold of one second over.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// An order for each way to give back and each way a hold goes but by its time, named after it.
 pub(super) async fn ledger(database: &TestDatabase) -> Arc<dyn Store> {
@@ -202,7 +202,7 @@ async fn an_expired_hold_that_is_open_again_or_whose_line_is_missing_is_named(da
     store.apply(&batch(vec![hold("over", 1, &[("HAT", 2)])])).await.unwrap();
     let begun = Instant::now();
     while word(&store.apply(&batch(vec![expired("over")])).await.unwrap().outcomes[0]) != "accepted" {
-        assert!(begun.elapsed() < PATIENCE, "a hold of one second does not end");
+        assert!(begun.elapsed() < WAIT_LIMIT, "a hold of one second does not end");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(store.audit().await.unwrap().findings, []);

@@ -48,14 +48,14 @@ on_every_store![
 const LONG: i64 = 86_400;
 
 /// Longer than any machine takes to see a hold of one second over.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Takes due holds until there are as many. By the database's clock, so asked again and again.
 async fn due_holds(store: &dyn Store, wanted: usize, lease: Duration) -> Vec<DueHold> {
     let begun = Instant::now();
     let mut due = Vec::new();
     while due.len() < wanted {
-        assert!(begun.elapsed() < PATIENCE, "of {wanted} holds only {due:?} are over");
+        assert!(begun.elapsed() < WAIT_LIMIT, "of {wanted} holds only {due:?} are over");
         tokio::time::sleep(Duration::from_millis(20)).await;
         due.extend(store.take_due_holds(wanted, lease).await.unwrap());
     }
@@ -428,7 +428,7 @@ async fn a_due_hold_is_given_to_one_of_two_callers(database: Arc<TestDatabase>) 
     let begun = Instant::now();
     let (mut due, lease) = (Vec::new(), Duration::from_secs(300));
     while due.len() < HOLDS {
-        assert!(begun.elapsed() < PATIENCE, "{due:?}");
+        assert!(begun.elapsed() < WAIT_LIMIT, "{due:?}");
         let (mine, other) = tokio::join!(one.take_due_holds(3, lease), two.take_due_holds(3, lease));
         for taken in [mine.unwrap(), other.unwrap()] {
             assert!(taken.len() <= 3);

@@ -9,7 +9,7 @@ use crate::support::process::program;
 use crate::support::scene::Scene;
 use crate::support::servers::{Servers, setting};
 
-/// Longer than its own patience with brokers that do not answer.
+/// Longer than it waits for brokers that do not answer.
 const SOON: Duration = Duration::from_secs(60);
 const WRONG: &str = "Wr0ngSecret4711";
 

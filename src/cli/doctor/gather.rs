@@ -241,9 +241,9 @@ async fn logs(
     let each = (limit.saturating_sub(begun.elapsed()) / 2) / u32::try_from(MOST_OPEN).unwrap_or(1);
     let mut open = Vec::new();
     for (number, (at, from)) in hidden.into_iter().enumerate() {
-        let place = at.clone();
+        let partition = at.clone();
         let produced = ask(limit, examiner, move |examiner| {
-            if number < MOST_OPEN { examiner.produced_at(&place, from, each) } else { Ok(None) }
+            if number < MOST_OPEN { examiner.produced_at(&partition, from, each) } else { Ok(None) }
         });
         open.push(OpenTransaction { at, from, since_ms: produced.await.ok().flatten() });
     }

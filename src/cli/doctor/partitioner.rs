@@ -54,10 +54,10 @@ fn partitioners(apart: &FollowerApart, cluster: &Cluster) -> &'static str {
     let Ok(partitions) = i32::try_from(partitions) else { return "" };
     let key = apart.order_id.as_str().as_bytes();
     let (murmur2, crc32) = (partition_of(key, partitions), crc32_partition_of(key, partitions));
-    let places = (apart.of_order.partition, apart.partition);
-    if places == (murmur2, crc32) {
+    let stand_on = (apart.of_order.partition, apart.partition);
+    if stand_on == (murmur2, crc32) {
         "; the order is where Kafka's own clients put its id, the other where librdkafka does by default"
-    } else if places == (crc32, murmur2) {
+    } else if stand_on == (crc32, murmur2) {
         "; the order is where librdkafka puts its id by default, the other where Kafka's own clients do"
     } else {
         ""

@@ -153,8 +153,8 @@ impl Watched {
             }
         }
         changes.sort_by(|one, other| {
-            let place = |dated: &DatedMovement| (dated.movement.seq, dated.movement.version);
-            place(one).cmp(&place(other))
+            let order = |dated: &DatedMovement| (dated.movement.seq, dated.movement.version);
+            order(one).cmp(&order(other))
         });
         Ok(skipped.into_iter().chain(changes.into_iter().map(|dated| Line::Moved(Box::new(dated)))).collect())
     }
