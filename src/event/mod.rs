@@ -172,7 +172,7 @@ impl Record {
 /// by an id is a fault.
 ///
 /// What is exactly a whole number counts as one, as a number or in a string, and an id may be a whole number. A command
-/// that says so what earlier versions refused knows that, see [`Command::is_of`].
+/// that says so what earlier versions refused knows that, see [`Decision::is_of`].
 ///
 /// Time and memory are bounded by a small multiple of the value's length, and
 /// nesting of any depth is passed over without recursion.

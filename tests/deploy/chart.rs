@@ -285,7 +285,8 @@ fn secret_files(workload: &Value) -> Vec<(String, String)> {
 #[test]
 #[ignore = "needs Helm and Python: tests/run --all"]
 fn a_gate_is_told_what_is_its_own_and_else_what_the_verifier_is_told() {
-    let most = ["--values", values()[1].to_str().expect("UTF-8")];
+    let values = values();
+    let most = ["--values", values[1].to_str().expect("UTF-8")];
     let documents = documents(&rendered(&most));
     let (gate, verifier) = (of_kind(&documents, "Deployment"), of_kind(&documents, "StatefulSet"));
     for same in ["BROKERS", "ORDERS_TOPIC", "ACCEPTED_TOPIC", "REJECTED_TOPIC", "LEVELS_TOPIC"] {
