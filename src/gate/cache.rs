@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
-use redis::{FromRedisValue, Value};
+use redis::{FromRedisValue, Pipeline, Value};
 use secrecy::SecretString;
 
 use super::answers::{Answer, read_admission};
@@ -84,6 +84,14 @@ impl RedisCache {
     /// The name of a key.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// Sends commands together. Nothing has no answer, which would be waited for in vain.
+    async fn send<T: FromRedisValue>(&self, pipe: &Pipeline) -> Result<T, CacheError> {
+        if pipe.is_empty() {
+            return Ok(T::from_redis_value(Value::Array(Vec::new()))?);
+        }
+        Ok(pipe.query_async(&mut self.connection()).await?)
     }
 
     async fn run<T: FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Result<T, CacheError> {
@@ -255,7 +263,7 @@ impl RedisCache {
         for (at, next) in offsets {
             pipe.cmd("SETNX").arg(self.key(&format!("offset:{}", offset_name(at)))).arg(next.0).ignore();
         }
-        Ok(pipe.query_async(&mut self.connection()).await?)
+        self.send(&pipe).await
     }
 
     /// How far results of these partitions were settled.
@@ -313,7 +321,7 @@ impl RedisCache {
             .arg(self.key("sales"))
             .arg(sku.as_str())
             .ignore();
-        Ok(pipe.query_async(&mut self.connection()).await?)
+        self.send(&pipe).await
     }
 
     /// How a SKU is sold.
@@ -356,7 +364,7 @@ impl RedisCache {
             pipe.cmd("HMGET").arg(self.key(&format!("item:{}", item_text(item))));
             pipe.arg("available").arg("version").arg("backorder").arg("limit").arg("pending");
         }
-        let found: Vec<Fields> = pipe.query_async(&mut self.connection()).await?;
+        let found: Vec<Fields> = self.send(&pipe).await?;
         let read = |(available, version, backorder, order, pending): Fields| {
             let level = available.zip(version).map(|(available, version)| Level {
                 available,
@@ -427,7 +435,7 @@ impl RedisCache {
             pipe.cmd("HDEL").arg(self.key(&format!("item:{}", item_text(item))));
             pipe.arg("available").arg("version").arg("backorder").arg("limit").ignore();
         }
-        Ok(pipe.query_async(&mut self.connection()).await?)
+        self.send(&pipe).await
     }
 
     /// How the entry of an order stands; `None` where there is none.

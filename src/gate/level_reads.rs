@@ -145,6 +145,9 @@ pub(super) async fn go_round(
             () = sleep(PAGE_EVERY) => {}
         }
         let page = drift_of_page(&cache, &*ledger, after.as_ref()).await;
+        if let Err(error) = &page {
+            tracing::debug!("a page of levels was not compared: {error:#}");
+        }
         drift = page.as_ref().ok().copied().flatten().zip(drift).map(|(page, so_far)| page + so_far);
         match store_page(&cache, &*ledger, after.as_ref()).await {
             Ok(Some(last)) => after = Some(last),

@@ -48,6 +48,7 @@ fn a_gate_sells_what_there_is_and_tells_every_buyer_what_became_of_the_order() {
     assert!(verdict.is_accepted(), "{verdict:?}");
     sale.comes_to_rest();
     assert_eq!(sale.in_ledger("MUG"), 0);
+    wait::until("all levels are compared", SOON, || shopper.get("/v1/gate").body["drift_pieces"] == 0);
     let metrics = shopper.get("/metrics").body.as_str().unwrap().to_owned();
     for line in [
         "stock_verifier_gate_answers_total{answer=\"admitted\"} 2",
