@@ -26,9 +26,12 @@ fn shown(heading: &str) -> (Vec<&'static str>, &'static str) {
     (lines, run)
 }
 
+/// What `cargo tests` says besides, so that what is compiled for the tests serves for the client too.
+const AS_TESTS: &str = "cargo run --config profile.release.package.stock-verifier.opt-level=1 ";
+
 fn run(folder: &str, line: &str, scene: &Scene) -> Output {
     Command::new("sh")
-        .args(["-c", line])
+        .args(["-c", &line.replace("cargo run ", AS_TESTS)])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
         .env("BROKERS", &scene.kafka.brokers)
         .env("ORDERS_TOPIC", scene.topic("orders"))
