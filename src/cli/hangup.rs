@@ -23,10 +23,13 @@ pub(super) struct Hangup {
     pub(super) redis: Option<RedisAgain>,
 }
 
+/// Connects with a password from then on.
+type ChangePassword = Box<dyn Fn(&SecretString) -> Result<()> + Send + Sync>;
+
 /// The password of Redis, and how it is changed.
 pub(super) struct RedisAgain {
     pub(super) args: RedisArgs,
-    pub(super) change: Box<dyn Fn(&SecretString) -> Result<()> + Send + Sync>,
+    pub(super) change: ChangePassword,
 }
 
 /// Hears SIGHUP from here on, instead of ending by it.
