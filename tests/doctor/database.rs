@@ -171,13 +171,16 @@ fn a_prepared_transaction_is_named_with_how_to_end_it() {
         let report = Report::of(scene.tool_on(&["doctor"], &url));
         let is_named =
             report.has("error", "database.locks", &["\"shop-7\"", "levels", "ROLLBACK PREPARED 'shop-7'"]);
-        assert!(is_named || report.has("ok", "database.locks", &[]), "{:#}", report.json);
+        // On a busy machine it may have to say that it could not look.
+        let is_unknown = report.has("note", "database.locks", &["cannot look"]);
+        assert!(is_named || is_unknown || report.has("ok", "database.locks", &[]), "{:#}", report.json);
         // A server whose disk may forget what it was told.
-        report.finds("warning", "database.settings", &["fsync is off", "postgresql.conf"]);
-        is_named
+        is_named && report.has("warning", "database.settings", &["fsync is off", "postgresql.conf"])
     });
     run_on(&url, "ROLLBACK PREPARED 'shop-7'");
-    Report::of(scene.tool_on(&["doctor"], &url)).finds("ok", "database.locks", &[]);
+    wait::until("nothing is prepared any more", SOON, || {
+        Report::of(scene.tool_on(&["doctor"], &url)).has("ok", "database.locks", &[])
+    });
 }
 
 #[test]

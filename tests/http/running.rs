@@ -106,6 +106,8 @@ fn a_running_verifier_answers_as_its_page_shows() {
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     assert!(metrics.text.contains("stock_verifier_decisions_total"), "{}", metrics.text);
     ready(&client, true);
+    // The verdict is told once it is decided, which is before it is published.
+    scene.done(SOON);
     verifier.stop();
 }
 
@@ -324,6 +326,7 @@ fn an_instance_that_was_told_to_stop_is_not_ready_while_it_finishes_what_is_in_h
     let mut verifier = scene.start("a", &[LISTEN[0], LISTEN[1], "--stop-timeout", "60s"]);
     let client = client(&mut verifier);
     ready(&client, true);
+    scene.joined(&verifier);
     scene.database.holding("LOCK TABLE decisions IN SHARE MODE", || {
         scene.produce(&[order("o-1", &[("MUG", 1)])]);
         wait::until("a batch waits for the lock", SOON, || {

@@ -27,6 +27,7 @@ fn sigterm_finishes_the_batches_in_hand_and_leaves_the_group_at_once() {
     // Only a member that leaves frees its partitions in time.
     let patient = [&PATIENT[..], &["--batch-max-orders", "200"]].concat();
     let mut first = scene.start("a", &patient);
+    scene.joined(&first);
     scene.produce(&mugs("one", 20_000));
     wait::until("the work has begun", SOON, || scene.database.applied() > 2_000);
     first.signal("TERM");

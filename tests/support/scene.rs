@@ -12,6 +12,8 @@ use super::process::{Verifier, program};
 use super::servers::{Servers, wait_for};
 use super::wait;
 
+/// Longest wait until both members of an instance have joined.
+const JOINS_LIMIT: Duration = Duration::from_secs(60);
 /// A verifier's topics, by what a test calls them.
 const TOPICS: [&str; 6] = ["orders", "adjustments", "accepted", "rejected", "levels", "dead"];
 
@@ -207,6 +209,16 @@ impl Scene {
             && self.kafka.try_committed(self.group(), topic).is_ok_and(|committed| {
                 committed.iter().zip(&ends).all(|(committed, end)| committed.unwrap_or(0) == *end)
             })
+    }
+
+    /// Waits until an instance by itself has partitions of both topics. Until then its second member joins, and a batch that
+    /// falls into that is published again: who is told to stop meanwhile has it in hand still.
+    #[track_caller]
+    pub fn joined(&self, verifier: &Verifier) {
+        let topics = [self.orders(), self.topic("adjustments")];
+        wait::until("both its members have partitions", JOINS_LIMIT, || {
+            topics.iter().all(|topic| !verifier.reads(topic).is_empty())
+        });
     }
 
     /// Waits until every order is decided and published.
