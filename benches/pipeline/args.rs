@@ -65,6 +65,10 @@ pub struct Args {
     #[arg(long, allow_hyphen_values = true)]
     pub verifier_arg: Vec<String>,
 
+    /// So many instances of the verifier, each a process, in one group
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub instances: u8,
+
     /// So many look at the verifier's live page meanwhile
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub viewers: usize,

@@ -14,7 +14,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::offsets::{CommittedOffsets, list};
+use super::elections::wait_for_coordinator;
+use super::offsets::{CommittedOffsets, list, offsets_at_times, watermarks};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
 use crate::ledger::{NextOffset, TopicPartition};
@@ -263,14 +264,15 @@ pub fn lags(kafka: &KafkaArgs, group: &str, topic: &str, since_ms: i64) -> Resul
     for at in &partitions {
         times.add_partition_offset(topic, at.partition, Offset::Offset(since_ms.max(0)))?;
     }
-    let committed = consumer
-        .committed_offsets(list(&partitions), ANSWER_LIMIT)
-        .context("cannot read the committed offsets")?;
+    let committed =
+        wait_for_coordinator(ANSWER_LIMIT, || consumer.committed_offsets(list(&partitions), ANSWER_LIMIT));
+    let committed = committed.context("cannot read the committed offsets")?;
     let mut committed = CommittedOffsets::of_answer(&committed);
-    let young = consumer.offsets_for_times(times, ANSWER_LIMIT).context("cannot look up offsets by time")?;
+    let young =
+        offsets_at_times(&consumer, &times, ANSWER_LIMIT).context("cannot look up offsets by time")?;
     let mut lags = Vec::new();
     for at in partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, at.partition, ANSWER_LIMIT)?;
+        let (low, high) = watermarks(&consumer, &at, ANSWER_LIMIT)?;
         // Without a committed offset it is not known where it begins: the ledger may say.
         let Some(NextOffset(next)) = committed.take(&at)? else { continue };
         let young = young.find_partition(topic, at.partition).and_then(|element| element.offset().to_raw());

@@ -9,10 +9,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 
 use super::consumer::Watermarks;
-use super::coordinator::wait_for_coordinator;
+use super::elections::wait_for_coordinator;
 use super::error::{Doing as _, Error};
 use super::groups::{self, GroupDescription};
-use super::offsets::{CommittedOffsets, list};
+use super::offsets::{self, CommittedOffsets, list};
 use super::password::WithPassword;
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
@@ -79,9 +79,7 @@ impl Asker {
     /// When Kafka does not answer.
     pub fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, Error> {
         self.serve();
-        let (low, high) = self
-            .0
-            .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
+        let (low, high) = offsets::watermarks(&self.0, at, ANSWER_LIMIT)
             .doing(|| format!("cannot read the first and last offset of {at}"))?;
         Ok(Watermarks { low: NextOffset(low), high: NextOffset(high) })
     }

@@ -15,10 +15,10 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin_request::Operations;
-use super::coordinator::wait_for_coordinator;
+use super::elections::wait_for_coordinator;
 use super::error::ClientError;
 use super::groups::{self, GroupDescription};
-use super::offsets::{CommittedOffsets, list};
+use super::offsets::{CommittedOffsets, list, offsets_at_times};
 use super::topic_ids::{Described, allowed, describe};
 use super::transactional::TRANSACTION_TIMEOUT_MS;
 use crate::config::KafkaArgs;
@@ -323,7 +323,7 @@ fn ask_offsets(
         times.add_partition_offset(&at.topic, at.partition, *time)?;
     }
     let left = deadline.saturating_duration_since(Instant::now());
-    let answer = consumer.offsets_for_times(times, left).context("cannot read where the topics end")?;
+    let answer = offsets_at_times(consumer, &times, left).context("cannot read where the topics end")?;
     let known = answer.elements().into_iter().filter(|element| element.error().is_ok());
     let known = known.filter_map(|element| match element.offset() {
         Offset::Offset(offset) => Some((TopicPartition::new(element.topic(), element.partition()), offset)),

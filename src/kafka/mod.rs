@@ -5,7 +5,7 @@ mod admin_request;
 pub mod asker;
 mod client;
 pub mod consumer;
-mod coordinator;
+mod elections;
 mod error;
 pub mod examiner;
 pub mod following;

@@ -1,11 +1,14 @@
 //! Partitions and offsets, as librdkafka's lists of them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::elections::{LEADER_LIMIT, wait_for_leader};
 use super::error::{Doing as _, Error};
 use crate::ledger::{NextOffset, TopicPartition};
 
@@ -36,6 +39,32 @@ pub(super) fn list_at<'a>(
 /// The partitions of a list.
 pub(super) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
+}
+
+/// Where a partition begins and ends: for a reader of committed records, where the first open transaction begins. Waits for
+/// its leader. Blocks.
+///
+/// # Errors
+/// When Kafka does not answer within `limit`.
+pub(super) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    at: &TopicPartition,
+    limit: Duration,
+) -> KafkaResult<(i64, i64)> {
+    wait_for_leader(LEADER_LIMIT.min(limit), || consumer.fetch_watermarks(&at.topic, at.partition, limit))
+}
+
+/// The first offset of each partition whose record is of the time given as its offset, or later. Waits for their leaders.
+/// Blocks.
+///
+/// # Errors
+/// When Kafka does not answer within `limit`, or not for each.
+pub(super) fn offsets_at_times<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    times: &TopicPartitionList,
+    limit: Duration,
+) -> KafkaResult<TopicPartitionList> {
+    wait_for_leader(LEADER_LIMIT.min(limit), || consumer.offsets_for_times(times.clone(), limit))
 }
 
 /// What a group committed for some partitions. Kafka can answer for some of them and not for others, and "cannot say" is not

@@ -10,7 +10,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
-use super::coordinator::{COORDINATOR_LIMIT, wait_for_coordinator};
+use super::elections::{COORDINATOR_LIMIT, wait_for_coordinator};
+use super::offsets::{self, offsets_at_times};
 use super::reader::{OffsetRange, Quiet, Reader};
 use super::topic_ids::{Described, describe};
 use crate::config::KafkaArgs;
@@ -138,9 +139,7 @@ impl Topics {
     pub fn at_time(&self, of: &OffsetRange, millis: i64) -> Result<NextOffset> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition_offset(&of.at.topic, of.at.partition, KafkaOffset::Offset(millis))?;
-        let found = self
-            .consumer
-            .offsets_for_times(wanted, ANSWER_LIMIT)
+        let found = offsets_at_times(&self.consumer, &wanted, ANSWER_LIMIT)
             .with_context(|| format!("cannot find a time in {}", of.at))?;
         Ok(
             match found.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
@@ -256,8 +255,7 @@ impl Topics {
 
 /// A partition's first offset and its end: for readers of committed records, where the first open transaction begins.
 fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i64, i64)> {
-    consumer
-        .fetch_watermarks(&at.topic, at.partition, ANSWER_LIMIT)
+    offsets::watermarks(consumer, at, ANSWER_LIMIT)
         .with_context(|| format!("cannot read where {at} begins and ends"))
 }
 
@@ -282,6 +280,25 @@ mod tests {
         cluster.request_errors(RDKafkaApiKey::OffsetFetch, &not_yet);
         let there = TopicPartition::new("there", 0);
         assert_eq!(topics.committed(&[there]).expect("an answer"), HashMap::new());
+    }
+
+    #[test]
+    fn a_leader_that_is_not_there_yet_is_waited_for() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("there", 1, 1).expect("a topic");
+        let kafka = KafkaArgs {
+            brokers: cluster.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let topics = Topics::connect(&kafka, "g").expect("a client");
+        let there = TopicPartition::new("there", 0);
+        let not_yet = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4];
+        cluster.request_errors(RDKafkaApiKey::ListOffsets, &not_yet);
+        let whole = topics.whole(&there).expect("where it begins and ends");
+        assert_eq!((whole.from, whole.to), (NextOffset(0), NextOffset(0)));
+        cluster.request_errors(RDKafkaApiKey::ListOffsets, &not_yet);
+        assert_eq!(topics.at_time(&whole, 1).expect("an offset"), NextOffset(0));
     }
 
     #[test]

@@ -80,7 +80,21 @@ pub fn run(bench: &mut Bench, shape: Shape) -> Result<Run> {
     Ok(run)
 }
 
-/// Starts a verifier on a waiting backlog and measures until all its results can be read.
+/// Starts the instances of the group, each with an id of its own.
+fn start_all(
+    bench: &Bench,
+    database_url: &str,
+    names: &TopicArgs,
+    group: &GroupArgs,
+) -> Result<Vec<Verifier>> {
+    let start = |number: u8| {
+        let instance_id = Some(format!("{}-{number}", group.instance()));
+        Verifier::start(bench, database_url, names, &GroupArgs { instance_id, ..group.clone() })
+    };
+    (1..=bench.args.instances).map(start).collect()
+}
+
+/// Starts the verifier on a waiting backlog and measures until all its results can be read.
 pub fn drain(
     bench: &mut Bench,
     database_url: &str,
@@ -97,12 +111,20 @@ pub fn drain(
 
     let before = bench.used();
     let start = Instant::now();
-    let mut verifier = Verifier::start(bench, database_url, &names, &group)?;
-    let progress = bench.kafka.await_published(&names, &group.group, orders, start, || verifier.check())?;
+    let mut verifiers = start_all(bench, database_url, &names, &group)?;
+    let progress = bench.kafka.await_published(&names, &group.group, orders, start, || {
+        verifiers.iter_mut().try_for_each(Verifier::check)
+    })?;
     let after = bench.used();
-    let peak = usage::peak_memory_mib(verifier.pid()).unwrap_or(f64::NAN);
-    let threads = usage::threads(verifier.pid());
-    verifier.stop()?;
+    let peaks = verifiers.iter().map(|verifier| usage::peak_memory_mib(verifier.pid()).unwrap_or(f64::NAN));
+    let peak = peaks.fold(0.0, f64::max);
+    let mut threads = Usage::new();
+    for verifier in &verifiers {
+        for (name, seconds) in usage::threads(verifier.pid()) {
+            *threads.entry(name).or_default() += seconds;
+        }
+    }
+    verifiers.into_iter().try_for_each(Verifier::stop)?;
 
     // A fast wrong answer is no answer.
     let published =

@@ -145,14 +145,10 @@ const LINES_MATCH: &str = r#"SELECT lines.number = moved.number AND lines.total 
                       hashint8extended(coalesce(partition, -1), hashint8extended(kind, seq))))))))) AS total
            FROM movements) AS moved"#;
 
-/// Accepted lines against movements, both ways, where they are not the same.
-///
-/// Joined by ledger sequence, a number, and not by command id: half the time. That a sequence is one
-/// command's shows in the ids.
-const LINES: Check = Check {
-    invariant: 3,
-    // A line given twice counts twice, so that it never stands for two movements.
-    sql: r#"SELECT CASE
+/// What is wrong with a line or a movement, `odd`, whose decision, `d`, has its id: here and on a distributed ledger.
+macro_rules! line_breach {
+    () => {
+        r#"CASE
                 WHEN odd.sku IS NULL
                     THEN json_build_object('not_moved', json_build_object(
                         'id', odd.line_id, 'item', json_build_array(odd.line_sku, odd.line_location)))
@@ -173,7 +169,22 @@ const LINES: Check = Check {
                         'decided', json_build_array(odd.said_partition, odd.said_offset)))
                 ELSE json_build_object('movement_other', json_build_object(
                     'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
-                    'quantity', odd.quantity, 'balance', odd.balance, 'detail', left(d.detail, 200))) END::text
+                    'quantity', odd.quantity, 'balance', odd.balance, 'detail', left(d.detail, 200))) END::text"#
+    };
+}
+pub(super) use line_breach;
+
+/// Accepted lines against movements, both ways, where they are not the same.
+///
+/// Joined by ledger sequence, a number, and not by command id: half the time. That a sequence is one
+/// command's shows in the ids.
+const LINES: Check = Check {
+    invariant: 3,
+    // A line given twice counts twice, so that it never stands for two movements.
+    sql: concat!(
+        "SELECT ",
+        line_breach!(),
+        r#"
             FROM (SELECT l.id AS line_id, l.sku AS line_sku, l.location AS line_location,
                          l.partition AS said_partition, l."offset" AS said_offset,
                          l.times = 1 AND l.id = m.id AND l.kind = m.kind AND l.balance = m.balance
@@ -195,7 +206,8 @@ const LINES: Check = Check {
                         OR l.quantity IS DISTINCT FROM CASE m.kind WHEN 1 THEN -m.quantity ELSE m.quantity END
                         OR l.partition IS DISTINCT FROM m.partition OR l."offset" IS DISTINCT FROM m."offset"
                   LIMIT $1) AS odd
-            LEFT JOIN decisions AS d ON d.id = odd.id AND d.kind = odd.kind"#,
+            LEFT JOIN decisions AS d ON d.id = odd.id AND d.kind = odd.kind"#
+    ),
 };
 
 /// What orders' lines say was taken, against the orders' decisions.

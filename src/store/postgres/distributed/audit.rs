@@ -1,12 +1,14 @@
 //! The audit's questions that Citus wants in other words. What each finds is what its namesake finds.
 
+use super::super::audit::line_breach;
 use crate::store::audit::Check;
 
 /// Accepted lines against movements: both are brought to the coordinator, since they are on different nodes. Asked only
 /// where they are known not to match.
 pub(in super::super) const LINES: Check = Check {
     invariant: 3,
-    sql: r#"WITH said AS MATERIALIZED (
+    sql: concat!(
+        r#"WITH said AS MATERIALIZED (
                 SELECT d.seq, d.id, d.kind, d.partition, d."offset", line.sku,
                        coalesce(line.location, '') AS location, min(line.quantity) AS quantity,
                        min(line.balance) AS balance, count(*) AS times
@@ -34,29 +36,11 @@ pub(in super::super) const LINES: Check = Check {
                 SELECT id, kind, seq, accepted, left(detail, 200) AS detail FROM decisions
                 WHERE id IN (SELECT id FROM odd)
             )
-            SELECT CASE
-                WHEN odd.sku IS NULL
-                    THEN json_build_object('not_moved', json_build_object(
-                        'id', odd.line_id, 'item', json_build_array(odd.line_sku, odd.line_location)))
-                WHEN d.id IS NULL
-                    THEN json_build_object('movement_undecided', json_build_object(
-                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id))
-                WHEN d.seq <> odd.seq
-                    THEN json_build_object('movement_sequence', json_build_object(
-                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id,
-                        'seq', odd.seq, 'decided', d.seq))
-                WHEN NOT d.accepted
-                    THEN json_build_object('rejected_moved', json_build_object(
-                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location)))
-                WHEN odd.is_as_said
-                    THEN json_build_object('movement_record', json_build_object(
-                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
-                        'record', json_build_array(odd.partition, odd."offset"),
-                        'decided', json_build_array(odd.said_partition, odd.said_offset)))
-                ELSE json_build_object('movement_other', json_build_object(
-                    'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
-                    'quantity', odd.quantity, 'balance', odd.balance, 'detail', d.detail)) END::text
-            FROM odd LEFT JOIN decided AS d ON d.id = odd.id AND d.kind = odd.kind"#,
+            SELECT "#,
+        line_breach!(),
+        r#"
+            FROM odd LEFT JOIN decided AS d ON d.id = odd.id AND d.kind = odd.kind"#
+    ),
 };
 
 /// What orders' lines say was taken, against the orders' decisions, which are on the same nodes.
