@@ -189,6 +189,9 @@ ensure_kafka_libs() {
   local cache work
   cache=$(kafka_cache)
   KAFKA_LIBS=$cache/libs
+  # What tests/services keeps of their classes; only the Java that wrote it can read it.
+  KAFKA_CLASSES=$cache/java-$(java_built)/server.jsa
+  KAFKA_TOOLS_CLASSES=$cache/java-$(java_built)/tools.jsa
   [ -d "$KAFKA_LIBS" ] && return
   mkdir -p "$cache"
   (
@@ -336,9 +339,12 @@ copy_dependencies() {
   done
 }
 
+# When this Java was built: another has other classes.
+java_built() { stat -L -c %Y "$(command -v java)"; }
+
 # kafka_java CLASS ARGUMENT... : a short-lived Kafka tool. The small compiler alone is quickest for these.
 kafka_java() {
-  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 ${KAFKA_LOG4J:+-Dlog4j2.configurationFile="$KAFKA_LOG4J"} \
+  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile="$KAFKA_TOOLS_CLASSES" ${KAFKA_LOG4J:+-Dlog4j2.configurationFile="$KAFKA_LOG4J"} \
     -cp "$KAFKA_LIBS/*" "$@"
 }
 

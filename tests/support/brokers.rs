@@ -8,8 +8,7 @@ use super::servers::Private;
 /// A broker beside the first, without a say in the quorum.
 pub struct Broker {
     directory: PathBuf,
-    libs: String,
-    log4j: String,
+    java: Java,
     child: Child,
 }
 
@@ -31,16 +30,21 @@ impl Broker {
             data = directory.join("data").display(),
         );
         std::fs::write(directory.join("server.properties"), text).expect("written");
-        let (libs, log4j) =
-            (private.setting("KAFKA_LIBS").to_owned(), private.setting("KAFKA_LOG4J").to_owned());
-        let formatted = java(&libs, &log4j, "kafka.tools.StorageTool")
+        let setting = |name| private.setting(name).to_owned();
+        let java = Java {
+            libs: setting("KAFKA_LIBS"),
+            log4j: setting("KAFKA_LOG4J"),
+            classes: setting("KAFKA_CLASSES"),
+        };
+        let formatted = java
+            .command("kafka.tools.StorageTool")
             .args(["format", "-t", private.setting("KAFKA_CLUSTER_ID"), "-c"])
             .arg(directory.join("server.properties"))
             .output()
             .expect("java runs");
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let child = run(&libs, &log4j, &directory);
-        Self { directory, libs, log4j, child }
+        let child = run(&java, &directory);
+        Self { directory, java, child }
     }
 
     /// SIGKILL.
@@ -51,7 +55,7 @@ impl Broker {
 
     /// Brings it back with its data.
     pub fn restart(&mut self) {
-        self.child = run(&self.libs, &self.log4j, &self.directory);
+        self.child = run(&self.java, &self.directory);
     }
 }
 
@@ -84,19 +88,30 @@ pub fn free_port(directory: &Path) -> String {
     String::from_utf8(done.stdout).expect("a number").trim().to_owned()
 }
 
-fn java(libs: &str, log4j: &str, class: &str) -> Command {
-    let mut command = Command::new("java");
-    command
-        .args(["-Xmx512m", "-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true"])
-        .arg(format!("-Dlog4j2.configurationFile={log4j}"))
-        .args(["-cp", &format!("{libs}/*"), class])
-        .stdin(Stdio::null());
-    command
+/// Java as tests/services runs what is short-lived.
+struct Java {
+    libs: String,
+    log4j: String,
+    classes: String,
 }
 
-fn run(libs: &str, log4j: &str, directory: &Path) -> Child {
+impl Java {
+    fn command(&self, class: &str) -> Command {
+        let mut command = Command::new("java");
+        command
+            .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .arg(format!("-XX:SharedArchiveFile={}", self.classes))
+            .arg("-Djava.net.preferIPv4Stack=true")
+            .arg(format!("-Dlog4j2.configurationFile={}", self.log4j))
+            .args(["-cp", &format!("{}/*", self.libs), class])
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+fn run(java: &Java, directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
-    java(libs, log4j, "kafka.Kafka")
+    java.command("kafka.Kafka")
         .arg(directory.join("server.properties"))
         .current_dir(directory)
         .stdout(log.try_clone().expect("a second handle"))

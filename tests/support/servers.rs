@@ -103,6 +103,7 @@ impl Private {
             .args(arguments)
             .env("STOCK_VERIFIER_SERVICES_DIR", self.directory.path())
             .env("STOCK_VERIFIER_KAFKA_PROPERTIES", self.properties)
+            .env("STOCK_VERIFIER_SHORT_LIVED", "1")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("tests/services can be run");
@@ -139,6 +140,7 @@ impl Private {
         let done = Command::new("java")
             // It lives for a moment: what makes a long run fast makes its start slow.
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .arg(format!("-XX:SharedArchiveFile={}", self.setting("KAFKA_TOOLS_CLASSES")))
             .args(["-cp", &format!("{}/*", self.setting("KAFKA_LIBS")), class])
             .args(["--bootstrap-server", self.setting("KAFKA_BROKERS")])
             .args(arguments)
