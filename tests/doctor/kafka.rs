@@ -281,6 +281,7 @@ fn offsets_in_a_transaction_that_stays_open_are_named() {
 
 #[test]
 fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
+    let _alone = alone();
     let scene = healthy();
     // Listing offsets is asked in the middle.
     let proxy = Proxy::start(

@@ -14,7 +14,7 @@ use crate::support::servers::{Servers, setting};
 /// Longest a command may take: one that waits for a server is ended then, and has said what it says.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Most commands at once: most of each one's time is spent waiting.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 12;
 /// No server listens here.
 const NOBODY: &str = "127.0.0.1:1";
 /// Every secret has this in it, and nothing else does.

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ports::{Member, Sink};
 use self::world::{Faults, World, partition};
+use crate::support::servers::take_permit;
 use crate::support::{set, stream};
 
 /// Longest that a run may take, by its own clock.
@@ -58,6 +59,7 @@ fn world(seed: u64, faults: Faults, pieces: i64, count: usize, partitions: usize
 
 /// One thread, and a clock that stands still unless everybody waits.
 fn runtime() -> Runtime {
+    take_permit();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().expect("a runtime")
 }

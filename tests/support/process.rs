@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use super::servers::take_permit;
 use super::wait;
 
 /// Lines of a log that are shown when a test fails.
@@ -17,8 +18,9 @@ const LISTENS_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait until a process that was sent STOP stands still.
 const STANDS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The program, with none of the test's own settings in its environment.
+/// The program, with none of the test's own settings in its environment. A test that asks for it waits for a permit.
 pub fn program() -> Command {
+    take_permit();
     let mut command = Command::new(env!("CARGO_BIN_EXE_stock-verifier"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();

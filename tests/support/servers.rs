@@ -1,17 +1,19 @@
 //! The servers the tests run on: those of the environment, or an instance of one's own to be killed at will.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::clock::Clock;
 
-/// A setting that tests/run puts into the environment.
+/// A setting that tests/run puts into the environment. A test that asks waits for a permit.
 ///
 /// # Panics
 /// When it is not there.
 pub fn setting(name: &str) -> String {
+    take_permit();
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: run the tests with tests/run, which provides Kafka and PostgreSQL")
     })
@@ -47,10 +49,59 @@ pub fn wait_for<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// Held by tests that need the machine's two cores for themselves, or that would wait on each other's disks.
+/// Tests that use servers or the program at once, besides one that holds [`alone`]. What each does within its time-outs
+/// depends on it. Threads there are more (tests/run): one that waits for a permit has one too.
+const AT_ONCE: usize = 3;
+
+/// How many may begin, and who waits until one may.
+static PERMITS: (Mutex<usize>, Condvar) = (Mutex::new(AT_ONCE), Condvar::new());
+
+/// A test's permit, until its thread ends.
+enum Permit {
+    /// One of [`AT_ONCE`].
+    Taken,
+    /// It holds [`alone`].
+    Alone,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if matches!(self, Self::Taken) {
+            *PERMITS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            PERMITS.1.notify_one();
+        }
+    }
+}
+
+thread_local! {
+    static PERMIT: RefCell<Option<Permit>> = const { RefCell::new(None) };
+}
+
+/// Waits until this test may use servers and the program. Threads that a test starts go with it: those of tests have their
+/// names.
+pub fn take_permit() {
+    let is_of_test = std::thread::current().name().is_some_and(|name| name.contains("::"));
+    if !is_of_test || PERMIT.with_borrow(Option::is_some) {
+        return;
+    }
+    let left = PERMITS.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut left = PERMITS.1.wait_while(left, |left| *left == 0).unwrap_or_else(PoisonError::into_inner);
+    *left -= 1;
+    drop(left);
+    PERMIT.set(Some(Permit::Taken));
+}
+
+/// Held by tests that need the machine's two cores for themselves, that would wait on each other's disks, or that use the
+/// one address of Kafka's that leads through a proxy.
+///
+/// # Panics
+/// When the test has begun already: who is alone could wait for it for ever.
 pub fn alone() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
-    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+    assert!(PERMIT.with_borrow(Option::is_none), "alone() comes first in a test");
+    let guard = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
+    PERMIT.set(Some(Permit::Alone));
+    guard
 }
 
 /// Kafka and PostgreSQL of one test, which kills them as it likes. They are gone when it is dropped.

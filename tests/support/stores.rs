@@ -14,6 +14,8 @@ use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
 use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, Store};
 
+use super::servers::take_permit;
+
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;
 /// Shards of a distributed ledger: several on each node.
@@ -36,6 +38,7 @@ pub enum TestDatabase {
 impl TestDatabase {
     /// A ledger in memory.
     pub fn memory() -> Self {
+        take_permit();
         Self::Memory(MemoryStore::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
             Stamp(i64::try_from(since.as_micros()).expect("before the year 290,000"))
@@ -44,12 +47,14 @@ impl TestDatabase {
 
     /// A SQLite file.
     pub fn sqlite() -> Self {
+        take_permit();
         Self::Sqlite { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
     /// A new database on the PostgreSQL server that `DATABASE_URL` names. Never skipped: without a server it fails.
     pub async fn postgres() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        take_permit();
         let server = std::env::var("DATABASE_URL").unwrap_or_default();
         assert!(
             server.starts_with("postgres"),
@@ -64,6 +69,7 @@ impl TestDatabase {
     /// A new database on every node of the cluster whose coordinator `CITUS_URL` names: a database of it, where
     /// `pg_dist_node` has the others. Its user may make databases and extensions on all of them.
     pub async fn citus() -> Self {
+        take_permit();
         let coordinator = std::env::var("CITUS_URL").unwrap_or_default();
         assert!(
             coordinator.starts_with("postgres"),

@@ -7,6 +7,7 @@ use sqlx::{Connection, Executor, PgConnection, Postgres, Transaction};
 
 use super::distributed::{self, Layout, Moment, Placements};
 use super::failure::failed;
+use super::line_breach::line_breach;
 use super::rows;
 use super::session::Session;
 use crate::ledger::{NextOffset, TopicPartition};
@@ -144,35 +145,6 @@ const LINES_MATCH: &str = r#"SELECT lines.number = moved.number AND lines.total 
                       hashint8extended(coalesce("offset", -1),
                       hashint8extended(coalesce(partition, -1), hashint8extended(kind, seq))))))))) AS total
            FROM movements) AS moved"#;
-
-/// What is wrong with a line or a movement, `odd`, whose decision, `d`, has its id: here and on a distributed ledger.
-macro_rules! line_breach {
-    () => {
-        r#"CASE
-                WHEN odd.sku IS NULL
-                    THEN json_build_object('not_moved', json_build_object(
-                        'id', odd.line_id, 'item', json_build_array(odd.line_sku, odd.line_location)))
-                WHEN d.id IS NULL
-                    THEN json_build_object('movement_undecided', json_build_object(
-                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id))
-                WHEN d.seq <> odd.seq
-                    THEN json_build_object('movement_sequence', json_build_object(
-                        'item', json_build_array(odd.sku, odd.location), 'version', odd.version, 'id', odd.id,
-                        'seq', odd.seq, 'decided', d.seq))
-                WHEN NOT d.accepted
-                    THEN json_build_object('rejected_moved', json_build_object(
-                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location)))
-                WHEN odd.is_as_said
-                    THEN json_build_object('movement_record', json_build_object(
-                        'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
-                        'record', json_build_array(odd.partition, odd."offset"),
-                        'decided', json_build_array(odd.said_partition, odd.said_offset)))
-                ELSE json_build_object('movement_other', json_build_object(
-                    'id', odd.id, 'version', odd.version, 'item', json_build_array(odd.sku, odd.location),
-                    'quantity', odd.quantity, 'balance', odd.balance, 'detail', left(d.detail, 200))) END::text"#
-    };
-}
-pub(super) use line_breach;
 
 /// Accepted lines against movements, both ways, where they are not the same.
 ///

@@ -41,6 +41,7 @@ mod followers;
 mod gate;
 mod history;
 mod levels;
+mod line_breach;
 mod orders;
 mod peers;
 mod plaintext;

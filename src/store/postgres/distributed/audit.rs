@@ -1,6 +1,6 @@
 //! The audit's questions that Citus wants in other words. What each finds is what its namesake finds.
 
-use super::super::audit::line_breach;
+use super::super::line_breach::line_breach;
 use crate::store::audit::Check;
 
 /// Accepted lines against movements: both are brought to the coordinator, since they are on different nodes. Asked only
