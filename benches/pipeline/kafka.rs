@@ -98,16 +98,24 @@ impl Kafka {
     }
 
     pub fn producer(&self, linger_ms: &str) -> Result<ThreadedProducer<DefaultProducerContext>> {
-        Ok(ClientConfig::new()
+        Ok(self.producer_config(linger_ms).create()?)
+    }
+
+    fn producer_config(&self, linger_ms: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
             .set("bootstrap.servers", &self.brokers)
             .set("linger.ms", linger_ms)
-            .set("queue.buffering.max.messages", "100000")
-            .create()?)
+            .set("queue.buffering.max.messages", "100000");
+        config
     }
 
     /// Writes the orders as records, keyed by order id, and waits until they are there.
     pub fn produce(&self, topic: &str, orders: &[Order]) -> Result<()> {
-        let producer = self.producer("20")?;
+        let mut config = self.producer_config("20");
+        // What follows an order comes after it: a topic just made may refuse the first records, which are then sent again.
+        config.set("enable.idempotence", "true");
+        let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
         for order in orders {
             let value = order_value(order);
             let mut record = BaseRecord::to(topic).key(order.key()).payload(&value);
