@@ -84,10 +84,10 @@ fn what_was_decided_but_not_published_before_a_crash_is_published_from_the_ledge
                   WHERE partition = 0 OR \"offset\" < 300";
     let before = scene.database.number(stored);
 
-    let verifier = scene.start("b", &[]);
+    let mut verifier = scene.start("b", &[]);
     scene.done(SOON);
+    scene.joined(&verifier);
     verifier.signal("TERM");
-    let mut verifier = verifier;
     assert_eq!(verifier.wait(SOON).code(), Some(0));
     assert!(verifier.log().contains("republished=300"), "{}", verifier.log());
 

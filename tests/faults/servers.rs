@@ -6,6 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::servers::Private;
+use crate::support::wait;
+
+/// Longest wait for a port.
+const SOON: Duration = Duration::from_secs(30);
 
 /// For how long a dying process keeps its sockets here: longer than a start needs to look at all ports.
 const DYING: Duration = Duration::from_secs(2);
@@ -16,7 +20,10 @@ fn a_server_comes_back_on_its_ports_though_the_one_killed_still_keeps_them_for_a
     let before = servers.services(&["env"]);
     servers.kill("kafka");
     servers.kill("postgres");
-    let kept = TcpListener::bind(servers.setting("KAFKA_BROKERS")).expect("the port is free");
+    // It is gone a moment before all of its threads are, and its sockets with them.
+    let kept = wait::value("the port of the one killed", SOON, || {
+        TcpListener::bind(servers.setting("KAFKA_BROKERS")).ok()
+    });
     let dies = std::thread::spawn(move || {
         std::thread::sleep(DYING);
         drop(kept);
