@@ -131,7 +131,8 @@ random_uuid() {
 
 # ensure NAME... : each of apicurio, kafka, postgres, pgbouncer, prometheus, redis, kcat, openssl, chromium, helm,
 # kubernetes-validate, last-landed, maven, node, python and systemd that a script or a test needs. Installs the packages
-# that are missing in one go, and sets APICURIO_HOME, KAFKA_LIBS, PG_BIN, HELM, KUBERNETES_VALIDATE and LAST_LANDED_PROGRAM.
+# that are missing in one go, and sets APICURIO_HOME, KAFKA_LIBS, KAFKA_CLASSES, KAFKA_TOOLS_CLASSES, PG_BIN, HELM,
+# KUBERNETES_VALIDATE and LAST_LANDED_PROGRAM.
 ensure() {
   local name missing=()
   for name in "$@"; do
@@ -344,8 +345,8 @@ java_built() { stat -L -c %Y "$(command -v java)"; }
 
 # kafka_java CLASS ARGUMENT... : a short-lived Kafka tool. The small compiler alone is quickest for these.
 kafka_java() {
-  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile="$KAFKA_TOOLS_CLASSES" ${KAFKA_LOG4J:+-Dlog4j2.configurationFile="$KAFKA_LOG4J"} \
-    -cp "$KAFKA_LIBS/*" "$@"
+  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile="$KAFKA_TOOLS_CLASSES" \
+    ${KAFKA_LOG4J:+-Dlog4j2.configurationFile="$KAFKA_LOG4J"} -cp "$KAFKA_LIBS/*" "$@"
 }
 
 # postgres_bin : the directory of the newest PostgreSQL server installed here, or nothing.
