@@ -262,12 +262,13 @@ fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i6
 #[cfg(test)]
 mod tests {
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
 
-    #[test]
-    fn a_coordinator_that_is_not_there_yet_is_waited_for() {
+    /// A cluster with the topic `there`, of one partition, and who asks it.
+    fn there() -> (MockCluster<'static, DefaultProducerContext>, Topics) {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         cluster.create_topic("there", 1, 1).expect("a topic");
         let kafka = KafkaArgs {
@@ -276,6 +277,12 @@ mod tests {
             properties: Vec::new(),
         };
         let topics = Topics::connect(&kafka, "g").expect("a client");
+        (cluster, topics)
+    }
+
+    #[test]
+    fn a_coordinator_that_is_not_there_yet_is_waited_for() {
+        let (cluster, topics) = there();
         let not_yet = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 5];
         cluster.request_errors(RDKafkaApiKey::OffsetFetch, &not_yet);
         let there = TopicPartition::new("there", 0);
@@ -284,14 +291,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_is_not_there_yet_is_waited_for() {
-        let cluster = MockCluster::new(1).expect("a mock cluster");
-        cluster.create_topic("there", 1, 1).expect("a topic");
-        let kafka = KafkaArgs {
-            brokers: cluster.bootstrap_servers(),
-            kafka_password_file: None,
-            properties: Vec::new(),
-        };
-        let topics = Topics::connect(&kafka, "g").expect("a client");
+        let (cluster, topics) = there();
         let there = TopicPartition::new("there", 0);
         let not_yet = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4];
         cluster.request_errors(RDKafkaApiKey::ListOffsets, &not_yet);
@@ -303,14 +303,7 @@ mod tests {
 
     #[test]
     fn what_kafka_does_not_say_of_one_partition_is_not_taken_for_never_committed() {
-        let cluster = MockCluster::new(1).expect("a mock cluster");
-        cluster.create_topic("there", 1, 1).expect("a topic");
-        let kafka = KafkaArgs {
-            brokers: cluster.bootstrap_servers(),
-            kafka_password_file: None,
-            properties: Vec::new(),
-        };
-        let topics = Topics::connect(&kafka, "g").expect("a client");
+        let (_cluster, topics) = there();
         let there = TopicPartition::new("there", 0);
         assert_eq!(topics.committed(std::slice::from_ref(&there)).expect("an answer"), HashMap::new());
         // The mock answers with an error for this partition alone.
