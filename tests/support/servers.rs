@@ -130,6 +130,7 @@ impl Private {
 
     fn start_in(properties: &'static str, environment: &[(&'static str, PathBuf)]) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
+        take_permit();
         let directory =
             tempfile::Builder::new().prefix("stock-verifier-private.").tempdir().expect("a directory");
         // The user postgres must reach its directory in it.
