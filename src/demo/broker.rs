@@ -17,13 +17,18 @@ const LETTER_PARTITIONS: i32 = 1;
 /// The mock answers an empty fetch only when this time is over, even if a record comes meanwhile: so it is the latency.
 const FETCH_WAIT_MS: &str = "5";
 
+/// After how long without a heartbeat a member is thrown out. Whenever one joins again, the mock waits for the others for a
+/// second less than that, also when all are there. And more than the 3 s that it lets a first member wait.
+const SESSION_MS: &str = "5000";
+
 /// A running mock broker; it ends when this is dropped.
 pub(super) struct Broker {
     /// How the verifier reaches it.
     pub kafka: KafkaArgs,
     /// The topics on it.
     pub topics: TopicArgs,
-    _mock: MockBroker,
+    #[cfg_attr(not(test), expect(dead_code, reason = "held because it ends when dropped"))]
+    pub(super) mock: MockBroker,
 }
 
 impl Broker {
@@ -56,11 +61,12 @@ impl Broker {
             kafka_password_file: None,
             properties: vec![
                 Property::new("fetch.wait.max.ms", FETCH_WAIT_MS),
+                Property::new("session.timeout.ms", SESSION_MS),
                 // No static member, for the mock cannot be asked whether one has left.
                 Property::new("group.instance.id", ""),
             ],
         };
-        Ok(Self { kafka, topics, _mock: mock })
+        Ok(Self { kafka, topics, mock })
     }
 
     /// The topics that are read back, each with its partitions.

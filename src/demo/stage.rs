@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::broker::{Broker, PARTITIONS};
@@ -15,6 +15,7 @@ use super::workload::Stock;
 use crate::config::{BatchArgs, GroupArgs, GroupProtocol, LevelsArgs, RegistryArgs};
 use crate::http::{self, Api, Live, Server};
 use crate::kafka::probe::probe;
+use crate::kafka::{self, asker::Asker};
 use crate::ledger::{Command, Id, Outcome, Request, Sku, TopicPartition};
 use crate::mapping::Mappings;
 use crate::observe::{CONTENT_TYPE, Metrics, Totals};
@@ -24,12 +25,15 @@ use crate::store::{CommandBatch, LedgerAdmin as _, Store};
 
 /// SKUs stocked in one batch.
 const STOCK_BATCH: usize = 500;
-/// Longest wait for the group to be joined; the broker in this process lets a first member wait 3 s.
-const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for the group to be joined; the broker in this process lets a first member wait 3 s, and 4 s more whenever
+/// a member has to join again.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time until a level's change is published: the default of `run`.
 const LEVELS_DELAY: Duration = Duration::from_millis(500);
 /// How often to look whether the group is joined.
 const LOOK: Duration = Duration::from_millis(20);
+/// The group that the verifier is in.
+const GROUP: &str = "stock-verifier";
 
 /// All of it, running.
 pub(super) struct Stage {
@@ -82,20 +86,32 @@ impl Stage {
         self.joined().await
     }
 
-    /// Waits until the verifier owns every partition: it then says in the ledger where it begins.
+    /// Waits until the verifier reads every partition: the group has then committed where it begins. Before that a member
+    /// may have to join again, and what came meanwhile would wait for it.
     async fn joined(&mut self) -> Result<()> {
-        let topic: Arc<str> = self.broker.topics.orders_topic.as_str().into();
-        let partitions: Vec<_> =
-            (0..PARTITIONS).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)).collect();
+        let topics = &self.broker.topics;
+        let partitions: Arc<[_]> = [&topics.orders_topic, &topics.adjustments_topic]
+            .into_iter()
+            .flat_map(|topic| (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition)))
+            .collect();
+        let asker = Arc::new(Asker::new(&self.broker.kafka, "demo-group", Some(GROUP))?);
         let since = Instant::now();
-        while self.store.positions(&partitions).await?.len() < partitions.len() {
+        loop {
+            let asked = spawn_blocking({
+                let (asker, partitions) = (Arc::clone(&asker), Arc::clone(&partitions));
+                move || begins_everywhere(&asker, &partitions)
+            });
+            match asked.await.context("asking the broker panicked")? {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "asking whether the group is joined"),
+            }
             self.ended_early().await?;
             if since.elapsed() > JOIN_LIMIT {
                 bail!("the verifier did not join its group within {JOIN_LIMIT:?}");
             }
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     }
 
     /// The verifier runs until it is stopped; when it ended before, this says why.
@@ -119,6 +135,17 @@ impl Stage {
         verified?;
         Ok((self.store, self.broker))
     }
+}
+
+/// Whether the group has committed where each of these begins. Blocks.
+fn begins_everywhere(asker: &Asker, partitions: &[TopicPartition]) -> Result<bool, kafka::Error> {
+    let mut committed = asker.committed(partitions)?;
+    for at in partitions {
+        if committed.take(at)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn url(file: &Path) -> String {
@@ -170,7 +197,7 @@ fn settings(broker: &Broker, batch: BatchArgs) -> Settings {
         kafka: broker.kafka.clone(),
         topics: broker.topics.clone(),
         group: GroupArgs {
-            group: "stock-verifier".to_owned(),
+            group: GROUP.to_owned(),
             instance_id: Some("demo".to_owned()),
             transactional_id: None,
             group_protocol: GroupProtocol::Classic,
@@ -206,4 +233,31 @@ async fn stock(store: &dyn Store, stock: &[Stock]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_group_is_joined_once_it_committed_where_every_partition_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ledger.db");
+        std::fs::File::create_new(&file).unwrap();
+        let batch_max_bytes = "4MiB".parse().unwrap();
+        let batch_max_age = Duration::from_millis(10);
+        let batch = BatchArgs { batch_max_orders: 1_000, batch_max_bytes, batch_max_age };
+        let mut stage = Stage::set(&file, batch, ([127, 0, 0, 1], 0).into()).await.unwrap();
+        // As where a member joins again in the middle of that.
+        stage.broker.mock.refuse_next_commits(4);
+        stage.begin(&[], 0).await.unwrap();
+        let topics = &stage.broker.topics;
+        let asker = Asker::new(&stage.broker.kafka, "test", Some(GROUP)).unwrap();
+        for topic in [&topics.orders_topic, &topics.adjustments_topic] {
+            let partitions: Vec<_> =
+                (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition)).collect();
+            assert!(begins_everywhere(&asker, &partitions).unwrap(), "{topic}");
+        }
+        stage.end().await.unwrap();
+    }
 }

@@ -57,6 +57,15 @@ impl MockBroker {
         self.0.request_errors(RDKafkaApiKey::Produce, &refused);
     }
 
+    /// Refuses the next commits of offsets, as while members join a group.
+    #[cfg(test)]
+    pub(crate) fn refuse_next_commits(&self, count: usize) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+        let refused = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; count];
+        self.0.request_errors(RDKafkaApiKey::OffsetCommit, &refused);
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn bootstrap_servers(&self) -> String {

@@ -1,7 +1,7 @@
 //! The demo: the whole program in one command, and a proof that is one.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -21,11 +21,7 @@ use crate::support::wait;
 const SOON: Duration = Duration::from_secs(60);
 
 fn demo(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_stock-verifier"))
-        .arg("demo")
-        .args(arguments)
-        .output()
-        .expect("the binary was built for this test")
+    program().arg("demo").args(arguments).output().expect("the binary was built for this test")
 }
 
 #[test]
