@@ -26,6 +26,8 @@ const KAFKA_STALLED: Duration = Duration::from_secs(20);
 
 /// How far a clock is ahead of the time after each jump, in seconds: an hour forth, two hours back, and again.
 const JUMPS: [i64; 4] = [3_600, -3_600, 3_600, -3_600];
+/// So that a jump finds a transaction open.
+const SMALL_BATCHES: [&str; 2] = ["--batch-max-orders", "20"];
 /// A hold that an instance an hour ahead would take for over.
 const LONG_HOLD: i64 = 1_800;
 
@@ -131,6 +133,17 @@ fn an_instance_whose_clock_jumps_goes_on_or_is_started_again_and_ends_no_hold() 
     scene.prove_again();
 }
 
+/// Set forth, Kafka ends an open transaction for its age, which its producer may be told as a fence. That may be all of them.
+fn start_again_if_fenced(scene: &Scene, verifier: &mut Verifier, seconds: i64) {
+    if verifier.ended().is_none() {
+        return;
+    }
+    let log = verifier.log();
+    assert!(log.contains("uses transactional id"), "{} ended:\n{log}", verifier.name());
+    println!("{seconds}: {} took it for a fence, and is started again", verifier.name());
+    *verifier = scene.start(if verifier.name() == "a" { "a" } else { "b" }, &SMALL_BATCHES);
+}
+
 #[test]
 fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
     const ORDERS: usize = 4_000;
@@ -141,7 +154,7 @@ fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
     let scene = Scene::on(&private.servers(), PARTITIONS);
     let stream = stream::make(seed, ORDERS, PARTITIONS);
     scene.stock(&stream.stock);
-    let mut running = ["a", "b"].map(|instance| scene.start(instance, &["--batch-max-orders", "20"]));
+    let mut running = ["a", "b"].map(|instance| scene.start(instance, &SMALL_BATCHES));
     let part = stream.records.len().div_ceil(JUMPS.len());
     for (number, (records, seconds)) in stream.records.chunks(part).zip(JUMPS).enumerate() {
         scene.produce(records);
@@ -156,18 +169,14 @@ fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
             private.kill("kafka");
             private.restart();
         }
+        wait::until("everything is decided and published", LONG, || {
+            for verifier in &mut running {
+                start_again_if_fenced(&scene, verifier, seconds);
+            }
+            scene.is_published(&scene.orders())
+        });
         scene.done(LONG);
         println!("{seconds}: published after {:?}", jumped.elapsed());
-        for verifier in &mut running {
-            if verifier.ended().is_some() {
-                // Set forth, Kafka ends an open transaction for its age, which its producer may be told as a fence.
-                let log = verifier.log();
-                assert!(log.contains("uses transactional id"), "{} ended:\n{log}", verifier.name());
-                println!("{seconds}: {} took it for a fence, and is started again", verifier.name());
-                *verifier = scene
-                    .start(["a", "b"][usize::from(verifier.name() == "b")], &["--batch-max-orders", "20"]);
-            }
-        }
     }
     // A jump can have put one out of its group, which joins again.
     running.into_iter().for_each(Verifier::stop_among_others);
