@@ -97,11 +97,11 @@ impl Stage {
         let asker = Arc::new(Asker::new(&self.broker.kafka, "demo-group", Some(GROUP))?);
         let since = Instant::now();
         loop {
-            let asked = spawn_blocking({
+            let begins = spawn_blocking({
                 let (asker, partitions) = (Arc::clone(&asker), Arc::clone(&partitions));
                 move || begins_everywhere(&asker, &partitions)
             });
-            match asked.await.context("asking the broker panicked")? {
+            match begins.await.context("asking the broker panicked")? {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "asking whether the group is joined"),
