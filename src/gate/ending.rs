@@ -25,8 +25,8 @@ use crate::store::{LedgerReader, LedgerWriter};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries that are brought to their end at once.
 const AT_ONCE: usize = 1_000;
-/// After so long it is looked whether what stands between the position and the end are records at all: the marks of
-/// transactions move an end, and no position.
+/// A position that has not moved for so long may have nothing to move over: the marks of transactions move an end, and no
+/// position. So the partition is looked into. Not while it moves: then a verifier has a backlog, as in a sale.
 const MARKS_AFTER: Duration = Duration::from_secs(5);
 
 /// An entry on its way to its end.
@@ -35,8 +35,10 @@ struct Ending {
     partition: TopicPartition,
     /// The partition's end after nobody could send the order any more.
     end: NextOffset,
-    since: Instant,
 }
+
+/// Since when the ledger's position in a partition has been the same.
+type Standing = HashMap<TopicPartition, (NextOffset, Instant)>;
 
 /// Brings entries to their end.
 pub(super) struct Endings {
@@ -54,6 +56,7 @@ impl Endings {
     /// Looks again and again, until stopped.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut under_way: HashMap<Id, Ending> = HashMap::new();
+        let mut standing = Standing::new();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -62,13 +65,13 @@ impl Endings {
                 _ = ticks.tick() => {}
             }
             self.observer.entries(self.cache.status().await.ok().as_ref());
-            if let Err(error) = self.look(&mut under_way).await {
+            if let Err(error) = self.look(&mut under_way, &mut standing).await {
                 tracing::debug!("entries over their bound: {error:#}");
             }
         }
     }
 
-    async fn look(&self, under_way: &mut HashMap<Id, Ending>) -> Result<()> {
+    async fn look(&self, under_way: &mut HashMap<Id, Ending>, standing: &mut Standing) -> Result<()> {
         let over = self.cache.unsettled(self.bound, AT_ONCE).await?;
         let is_under_way = |entry: &Unsettled, known: &HashMap<Id, Ending>| {
             known.get(&entry.id).is_some_and(|ending| ending.at == entry.at)
@@ -86,11 +89,10 @@ impl Endings {
                 else {
                     continue;
                 };
-                let ending = Ending { at: entry.at, partition, end, since: Instant::now() };
-                under_way.insert(entry.id.clone(), ending);
+                under_way.insert(entry.id.clone(), Ending { at: entry.at, partition, end });
             }
         }
-        let passed = self.passed(under_way).await?;
+        let passed = self.passed(under_way, standing).await?;
         for entry in over.into_iter().filter(|entry| passed.contains(&entry.id)) {
             self.end(&entry).await?;
             under_way.remove(&entry.id);
@@ -109,36 +111,40 @@ impl Endings {
     }
 
     /// The orders whose partition's end the ledger has passed.
-    async fn passed(&self, under_way: &HashMap<Id, Ending>) -> Result<Vec<Id>> {
-        let mut partitions: Vec<TopicPartition> =
-            under_way.values().map(|ending| ending.partition.clone()).collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        if partitions.is_empty() {
+    async fn passed(&self, under_way: &HashMap<Id, Ending>, standing: &mut Standing) -> Result<Vec<Id>> {
+        let mut ends: HashMap<TopicPartition, NextOffset> = HashMap::new();
+        for Ending { partition, end, .. } in under_way.values() {
+            let last = ends.entry(partition.clone()).or_insert(*end);
+            *last = (*last).max(*end);
+        }
+        standing.retain(|at, _| ends.contains_key(at));
+        if ends.is_empty() {
             return Ok(Vec::new());
         }
+        let partitions: Vec<TopicPartition> = ends.keys().cloned().collect();
         let positions = self.positions.positions(&partitions).await?;
-        let next = |at: &TopicPartition| positions.get(at).map_or(NextOffset(0), |position| position.next);
-        let mut passed = Vec::new();
-        let mut empty: HashMap<(&TopicPartition, NextOffset), bool> = HashMap::new();
-        for (id, Ending { partition, end, since, .. }) in under_way {
-            let mut is_passed = next(partition) >= *end;
-            if !is_passed && since.elapsed() > MARKS_AFTER {
-                is_passed = match empty.get(&(partition, *end)) {
-                    Some(known) => *known,
-                    None => self.is_empty(partition, next(partition), *end).await?,
-                };
-                empty.insert((partition, *end), is_passed);
+        let mut reached = HashMap::new();
+        for (at, end) in ends {
+            let next = positions.get(&at).map_or(NextOffset(0), |position| position.next);
+            let (stands_at, since) = standing.entry(at.clone()).or_insert((next, Instant::now()));
+            if *stands_at != next {
+                (*stands_at, *since) = (next, Instant::now());
             }
-            if is_passed {
-                passed.push(id.clone());
-            }
+            let is_looked_into = next < end && since.elapsed() > MARKS_AFTER;
+            let decided = if is_looked_into { self.first_record(&at, next, end).await? } else { next };
+            reached.insert(at, decided);
         }
-        Ok(passed)
+        let is_passed = |ending: &Ending| reached.get(&ending.partition).is_some_and(|to| *to >= ending.end);
+        Ok(under_way.iter().filter(|(_, ending)| is_passed(ending)).map(|(id, _)| id.clone()).collect())
     }
 
-    /// Whether no record stands between two offsets.
-    async fn is_empty(&self, at: &TopicPartition, from: NextOffset, to: NextOffset) -> Result<bool> {
+    /// Where the first record from an offset on stands; where there is none, the offset up to which it was looked.
+    async fn first_record(
+        &self,
+        at: &TopicPartition,
+        from: NextOffset,
+        to: NextOffset,
+    ) -> Result<NextOffset> {
         let kafka = self.kafka.clone();
         let range = OffsetRange { at: at.clone(), from, to };
         spawn_blocking(move || {
@@ -146,7 +152,8 @@ impl Endings {
             // What retention took cannot be read, and is not there.
             let whole = topics.whole(&range.at)?;
             let range = OffsetRange { from: range.from.max(whole.from), ..range };
-            Ok(topics.read(&[range])?.take_next()?.is_none())
+            let first = topics.read(&[range])?.take_next()?;
+            Ok(first.map_or(to, |record| NextOffset(record.source.offset.0)))
         })
         .await?
     }

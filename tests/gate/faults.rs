@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use stock_verifier::kafka::partitioner::partition_of;
 
 use super::sale::{BOUND, SOON, Sale, fresh, order};
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
@@ -30,11 +31,26 @@ const RECONNECTS: [&str; 4] = ["-X", "reconnect.backoff.ms=20", "-X", "reconnect
 #[test]
 fn the_entry_of_a_gate_that_was_killed_before_kafka_had_the_order_is_given_back_by_another() {
     let _alone = alone();
+    is_given_back_by_another(&Sale::new(&[("MUG", 1)]), &fresh(), || ());
+}
+
+#[test]
+fn so_is_one_whose_partition_ends_with_the_mark_of_a_transaction_which_no_position_passes() {
+    let _alone = alone();
     let sale = Sale::new(&[("MUG", 1)]);
+    let is_there = |id: &String| partition_of(id.as_bytes(), 2) == 0;
+    let id = std::iter::repeat_with(fresh).find(is_there).unwrap();
+    // Aborted when it is dropped.
+    is_given_back_by_another(&sale, &id, || drop(sale.scene.kafka.open_transaction(&sale.scene.orders())));
+}
+
+/// Meanwhile this is done.
+fn is_given_back_by_another(sale: &Sale, id: &str, meanwhile: impl FnOnce()) {
     let verifier = sale.scene.start("a", &[]);
     let (_proxy, brokers, _) = before_kafka(Act::Cut);
     let (mut dies, shopper) = sale.gate_at(&brokers, "dies", &RECONNECTS);
-    let bought = order(&fresh(), &[("MUG", 1)]);
+    meanwhile();
+    let bought = order(id, &[("MUG", 1)]);
     let asking = std::thread::spawn({
         let bought = bought.clone();
         move || shopper.try_order(&bought, "")
