@@ -8,7 +8,7 @@ use stock_verifier::store::{CommandBatch, LedgerAdmin as _, LedgerWriter as _};
 
 use crate::support::database::run_on;
 use crate::support::scene::Scene;
-use crate::support::servers::{alone, wait_for};
+use crate::support::servers::{heavy, wait_for};
 use crate::support::{stream, wait};
 
 const ORDERS: usize = 6_000;
@@ -29,7 +29,7 @@ fn end_sessions(node: &str) {
 #[test]
 #[ignore = "needs a Citus cluster: CITUS_URL=… tests/run --all"]
 fn citus_loses_and_repeats_nothing_while_instances_are_killed_and_nodes_lose_their_sessions() {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let scene = Scene::on_cluster(PARTITIONS);
     let stream = stream::make(seed, ORDERS, PARTITIONS);

@@ -10,7 +10,7 @@ use crate::support::kafka::{order, sent};
 use crate::support::postgres::Postgres;
 use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
-use crate::support::servers::{Servers, alone};
+use crate::support::servers::{Servers, heavy};
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ fn succeeds(scene: &Scene, words: &[&str], url: &str) -> String {
 #[test]
 #[ignore = "needs a PostgreSQL of its own, backed up and restored twice: tests/run --all"]
 fn a_backup_restored_to_the_last_commit_goes_on_and_one_of_an_older_moment_is_refused_and_rebuilt() {
-    let _alone = alone();
+    heavy();
     let archive = tempfile::tempdir().expect("a directory");
     // The server's user writes to it.
     std::fs::set_permissions(archive.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))

@@ -14,7 +14,7 @@ use crate::support::kafka::{Sent, header, order, sent};
 use crate::support::postgres::with_lib;
 use crate::support::process::{Verifier, program};
 use crate::support::scene::Scene;
-use crate::support::servers::{Servers, alone};
+use crate::support::servers::{Servers, heavy};
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ fn produce(scene: &Scene, stop: &AtomicBool) -> usize {
 #[ignore = "builds the version that landed before: tests/run --all"]
 fn instances_are_replaced_one_by_one_while_orders_flow_and_nothing_is_lost_or_said_twice() {
     let old_program = with_lib("ensure last-landed >&2; echo \"$LAST_LANDED_PROGRAM\"");
-    let _alone = alone();
+    heavy();
     let mut scene = Scene::new(PARTITIONS);
     scene.database = Database::empty(&Servers::shared().database_url);
     let migrate = |file: Option<&str>| {

@@ -14,7 +14,7 @@ use crate::support::database::{Database, unique};
 use crate::support::kafka::{Cluster, order, sent};
 use crate::support::proxy::{Act, Proxy, Wire, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::{Private, Servers, alone, setting};
+use crate::support::servers::{Private, Servers, heavy, heavy_behind_kafkas_proxy, setting};
 use crate::support::wait;
 
 /// Orders that keep a verifier at work for some seconds, with small batches.
@@ -281,7 +281,7 @@ fn offsets_in_a_transaction_that_stays_open_are_named() {
 
 #[test]
 fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let scene = healthy();
     // Listing offsets is asked in the middle.
     let proxy = Proxy::start(
@@ -301,7 +301,7 @@ fn a_kafka_that_falls_silent_is_waited_for_within_the_time() {
 
 #[test]
 fn a_broker_that_is_away_is_named_by_what_has_no_copy_any_more() {
-    let _alone = alone();
+    heavy();
     let private = Private::start_with("default.replication.factor=2");
     let mut second = Broker::start(&private, 2, "default.replication.factor=2");
     let kafka = Cluster::new(&private.servers().brokers);

@@ -14,7 +14,7 @@ use crate::support::clock::Clock;
 use crate::support::kafka::{Sent, sent};
 use crate::support::process::Verifier;
 use crate::support::scene::Scene;
-use crate::support::servers::{Private, alone, wait_for};
+use crate::support::servers::{Private, heavy, wait_for};
 use crate::support::{batch, set, stream, wait};
 
 /// Longer than a hold that is over is left to an instance that asked for its end and is gone: 30 s.
@@ -147,7 +147,7 @@ fn start_again_if_fenced(scene: &Scene, verifier: &mut Verifier, seconds: i64) {
 #[test]
 fn servers_whose_clocks_jump_lose_and_repeat_nothing() {
     const ORDERS: usize = 4_000;
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let clock = Clock::new();
     let private = Private::start_by(&clock);

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::support::scene::Scene;
-use crate::support::servers::alone;
+use crate::support::servers::heavy;
 use crate::support::{stream, wait};
 
 const ORDERS: usize = 24_000;
@@ -19,7 +19,7 @@ const SETTINGS: [&str; 2] = ["--batch-max-orders", "100"];
 
 #[test]
 fn a_dozen_kills_at_random_moments_lose_and_repeat_nothing() {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let mut random = StdRng::seed_from_u64(seed);
     let scene = Scene::new(PARTITIONS);

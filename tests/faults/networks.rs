@@ -11,7 +11,7 @@ use crate::support::kafka::order;
 use crate::support::process::Verifier;
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::{alone, setting};
+use crate::support::servers::{heavy_behind_kafkas_proxy, setting};
 use crate::support::stream;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -99,7 +99,7 @@ fn every(nth: u64, kinds: &'static [u16], act: Act) -> impl Fn(&[u8]) -> Act + S
 
 #[test]
 fn a_transaction_whose_end_was_not_answered_is_published_once() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let (scene, records) = scene_of(11, 4_000);
     let (proxy, verifier) = with_kafka_behind(&scene, every(5, &[api::END], Act::LoseAnswer));
     scene.done(LONG);
@@ -109,7 +109,7 @@ fn a_transaction_whose_end_was_not_answered_is_published_once() {
 
 #[test]
 fn a_transaction_whose_end_is_answered_too_late_is_published_once() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let (scene, records) = scene_of(13, 1_000);
     // Longer than the verifier waits for one call, once.
     let once = Mutex::new(0);
@@ -128,7 +128,7 @@ fn a_transaction_whose_end_is_answered_too_late_is_published_once() {
 
 #[test]
 fn connections_cut_anywhere_in_a_transaction_lose_and_repeat_nothing() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let seed = stream::seed();
     let (scene, records) = scene_of(seed, 4_000);
     let random = Mutex::new(StdRng::seed_from_u64(seed));
@@ -151,7 +151,7 @@ fn connections_cut_anywhere_in_a_transaction_lose_and_repeat_nothing() {
 
 #[test]
 fn kafka_silent_for_a_while_is_waited_for() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 10_000)]);
     // Every request of a kind is silent for a second: a bad network rather than a broken one.

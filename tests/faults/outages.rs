@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::brokers::Broker;
 use crate::support::kafka::{Cluster, order};
 use crate::support::scene::Scene;
-use crate::support::servers::{Private, alone};
+use crate::support::servers::{Private, heavy};
 use crate::support::{stream, wait};
 
 const ORDERS: usize = 8_000;
@@ -25,7 +25,7 @@ const HUNG_ONCE: Duration = Duration::from_secs(60);
 
 /// Kills a server again and again while orders are verified by two processes, which must live through it.
 fn survives(server: &str, kills: usize, properties: impl Fn(&Private) -> Vec<String>) {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let private = Private::start();
     let scene = Scene::on(&private.servers(), PARTITIONS);
@@ -93,7 +93,7 @@ fn cluster() -> (Private, [Broker; 2]) {
 
 #[test]
 fn brokers_of_a_cluster_killed_one_after_the_other_lose_and_repeat_nothing() {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let (private, mut others) = cluster();
     let scene = Scene::on(&private.servers(), PARTITIONS);
@@ -132,7 +132,7 @@ fn a_groups_coordinator_that_dies_holds_up_its_results_once() {
 /// Kills one of three brokers where each result must be on all three: the group's coordinator, or not. Results are published
 /// `within` this time after two are enough.
 fn too_few_replicas(kill_coordinator: bool, within: Duration) {
-    let _alone = alone();
+    heavy();
     let (private, mut others) = cluster();
     // A broker that can be killed: the first has the cluster's controller.
     let fits = |scene: &Scene| !kill_coordinator || scene.coordinator() != 1;

@@ -12,7 +12,7 @@ use crate::support::kafka::{Sent, header, order};
 use crate::support::process::Verifier;
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::{Private, alone, setting};
+use crate::support::servers::{Private, heavy, heavy_behind_kafkas_proxy, setting};
 use crate::support::wait;
 
 /// Longest wait for what takes seconds where the machine is not busy; what a topic refuses is tried for ten seconds first.
@@ -157,7 +157,7 @@ fn start_as_user(private: &Private, scene: &Scene, instance: &str) -> Verifier {
 
 #[test]
 fn a_topic_that_may_not_be_written_stops_who_needs_it_and_no_other() {
-    let _alone = alone();
+    heavy();
     let private = Private::start();
     let scene = Scene::on(&private.servers(), 2);
     scene.stock(&[("MUG", 1_000_000)]);
@@ -199,7 +199,7 @@ fn a_topic_that_may_not_be_written_stops_who_needs_it_and_no_other() {
 
 #[test]
 fn results_that_may_not_be_written_for_a_moment_are_published_moments_later() {
-    let _alone = alone();
+    heavy();
     let private = Private::start();
     let scene = Scene::on(&private.servers(), 1);
     scene.stock(&[("MUG", 1_000_000)]);
@@ -229,7 +229,7 @@ fn results_that_may_not_be_written_for_a_moment_are_published_moments_later() {
 
 #[test]
 fn what_takes_longer_than_a_transaction_may_is_published_in_parts() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let scene = scene(2);
     let (brokers, upstream) = (setting("KAFKA_PROXY_BROKERS"), setting("KAFKA_PROXY_UPSTREAM"));
     // A second for each request, and requests of 10 kB one after another: what fills a transaction's ten seconds is some
@@ -253,7 +253,7 @@ fn what_takes_longer_than_a_transaction_may_is_published_in_parts() {
 
 #[test]
 fn a_stop_while_kafka_is_away_ends_soon_and_says_that_something_is_left() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let scene = scene(1);
     let (brokers, upstream) = (setting("KAFKA_PROXY_BROKERS"), setting("KAFKA_PROXY_UPSTREAM"));
     let is_away = Arc::new(AtomicBool::new(false));

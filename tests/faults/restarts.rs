@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::support::kafka::{Sent, order};
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
 use crate::support::scene::Scene;
-use crate::support::servers::{alone, setting};
+use crate::support::servers::{heavy, heavy_behind_kafkas_proxy, setting};
 use crate::support::{stream, wait};
 
 const LONG: Duration = Duration::from_secs(90);
@@ -56,7 +56,7 @@ fn an_instance_that_comes_back_soon_goes_on_without_waiting_for_its_session() {
 
 #[test]
 fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
-    let _alone = alone();
+    heavy();
     let mut random = StdRng::seed_from_u64(stream::seed());
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 1_000_000)]);
@@ -131,7 +131,7 @@ fn an_id_for_static_members_given_by_hand_is_taken_for_each_membership_of_each_w
 
 #[test]
 fn an_instance_whose_joining_again_comes_too_late_publishes_nothing_that_another_published_meanwhile() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let scene = Scene::new(2);
     scene.stock(&[("MUG", 1_000_000)]);
     let (brokers, upstream) = (setting("KAFKA_PROXY_BROKERS"), setting("KAFKA_PROXY_UPSTREAM"));

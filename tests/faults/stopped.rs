@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::process::Verifier;
 use crate::support::scene::Scene;
-use crate::support::servers::alone;
+use crate::support::servers::heavy;
 use crate::support::{stream, wait};
 
 const ORDERS: usize = 12_000;
@@ -22,7 +22,7 @@ fn begun(verifier: &Verifier) -> usize {
 
 #[test]
 fn an_instance_stopped_past_its_session_loses_and_repeats_nothing_when_it_wakes() {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let scene = Scene::new(PARTITIONS);
     let stream = stream::make(seed, ORDERS, PARTITIONS);

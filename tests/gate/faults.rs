@@ -11,7 +11,7 @@ use stock_verifier::kafka::partitioner::partition_of;
 use super::sale::{BOUND, SOON, Sale, fresh, order};
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
 use crate::support::redis::Redis;
-use crate::support::servers::{alone, setting};
+use crate::support::servers::{heavy_behind_kafkas_proxy, setting};
 use crate::support::wait;
 
 /// A proxy before Kafka that acts on every record that is sent, while it is told to.
@@ -30,13 +30,13 @@ const RECONNECTS: [&str; 4] = ["-X", "reconnect.backoff.ms=20", "-X", "reconnect
 
 #[test]
 fn the_entry_of_a_gate_that_was_killed_before_kafka_had_the_order_is_given_back_by_another() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     is_given_back_by_another(&Sale::new(&[("MUG", 1)]), &fresh(), || ());
 }
 
 #[test]
 fn so_is_one_whose_partition_ends_with_the_mark_of_a_transaction_which_no_position_passes() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let sale = Sale::new(&[("MUG", 1)]);
     let is_there = |id: &String| partition_of(id.as_bytes(), 2) == 0;
     let id = std::iter::repeat_with(fresh).find(is_there).unwrap();
@@ -73,7 +73,7 @@ fn is_given_back_by_another(sale: &Sale, id: &str, meanwhile: impl FnOnce()) {
 
 #[test]
 fn the_entry_of_a_gate_that_was_killed_before_it_could_answer_is_settled_by_its_result() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let sale = Sale::new(&[("MUG", 2)]);
     let (_proxy, brokers, _) = before_kafka(Act::Delay(60));
     let (mut dies, shopper) = sale.gate_at(&brokers, "dies", &RECONNECTS);
@@ -96,7 +96,7 @@ fn the_entry_of_a_gate_that_was_killed_before_it_could_answer_is_settled_by_its_
 
 #[test]
 fn while_kafka_is_away_nobody_knows_and_a_repetition_finds_the_entry_and_sends_it_again() {
-    let _alone = alone();
+    let _address = heavy_behind_kafkas_proxy();
     let sale = Sale::new(&[("MUG", 5)]);
     let (_proxy, brokers, acts) = before_kafka(Act::Cut);
     let mut more = RECONNECTS.to_vec();

@@ -14,7 +14,7 @@ use crate::support::kafka::{Cluster, order, sent};
 use crate::support::postgres::give;
 use crate::support::process::{Verifier, program};
 use crate::support::redis::Redis;
-use crate::support::servers::{Private, alone, wait_for};
+use crate::support::servers::{Private, heavy, wait_for};
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -267,7 +267,7 @@ fn nobody_changes_what_was_decided(shop: &Shop) {
 
 #[test]
 fn each_command_works_with_what_the_page_grants_and_an_auditor_only_reads() {
-    let _alone = alone();
+    heavy();
     let shop = Shop::open();
     let folder = shop.private.directory();
     std::fs::write(folder.join("stock.csv"), "sku,available\nMUG,10\nHAT,5\n").expect("written");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::kafka::sent;
 use crate::support::scene::Scene;
-use crate::support::servers::alone;
+use crate::support::servers::heavy;
 
 /// Some 100 bytes each, of which reading all of them ahead would take several times as much: it would show in either test.
 const ORDERS: usize = 300_000;
@@ -26,7 +26,7 @@ fn a_backlog_of_a_million_orders_drains_in_steady_memory() {
 }
 
 fn drains_in_steady_memory(orders: usize) {
-    let _alone = alone();
+    heavy();
     let scene = Scene::new(6);
     let stock: Vec<_> = (0..SKUS).map(|number| (format!("SKU-{number}"), 1_000_000)).collect();
     scene.stock(&stock);

@@ -8,7 +8,7 @@ use stock_verifier::kafka::consumer::{Incoming, Memberships, Notice, Role, Water
 use stock_verifier::ledger::NextOffset;
 
 use crate::support::scene::Scene;
-use crate::support::servers::{Servers, alone, wait_for};
+use crate::support::servers::{Servers, heavy, wait_for};
 use crate::support::{stream, wait};
 
 const ORDERS: usize = 10_000;
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(90);
 
 #[test]
 fn the_consumer_protocol_shares_the_work_and_survives_a_kill() {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let settings = ["--group-protocol", "consumer", "--batch-max-orders", "100"];
     let scene = Scene::new(6);
@@ -89,7 +89,7 @@ fn a_member_with_nothing_to_read_is_told_soon_where_its_partitions_begin_and_end
 
 #[test]
 fn members_that_come_and_go_under_load_lose_and_repeat_nothing() {
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let settings = ["--batch-max-orders", "100"];
     let scene = Scene::new(6);

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 
 use crate::support::kafka::{Sent, order, sent};
 use crate::support::scene::Scene;
-use crate::support::servers::alone;
+use crate::support::servers::heavy;
 use crate::support::{stream, wait};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -159,7 +159,7 @@ fn without_levels_the_topic_is_not_needed() {
 #[test]
 fn who_follows_the_levels_ends_with_the_ledgers_whoever_is_killed_and_whenever() {
     const ORDERS: usize = 20_000;
-    let _alone = alone();
+    heavy();
     let seed = stream::seed();
     let mut random = StdRng::seed_from_u64(seed);
     let scene = Scene::new(6);

@@ -49,27 +49,42 @@ pub fn wait_for<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// Tests that use servers or the program at once, besides one that holds [`alone`]. What each does within its time-outs
-/// depends on it. Threads there are more (tests/run): one that waits for a permit has one too.
-const AT_ONCE: usize = 3;
+/// Tests at work at once that use servers or the program. What each does within its time-outs depends on it. Threads there
+/// are more (tests/run): one that waits for a permit has one too.
+static ORDINARY: Permits = Permits::new(4);
 
-/// How many may begin, and who waits until one may.
-static PERMITS: (Mutex<usize>, Condvar) = (Mutex::new(AT_ONCE), Condvar::new());
+/// Besides those: tests at work at once that start servers of their own or keep several instances busy. Mostly they wait for a
+/// session to end or a server to come back, so two take little longer than one.
+static HEAVY: Permits = Permits::new(2);
+
+/// How many more may begin, and who waits until one may.
+struct Permits {
+    left: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Permits {
+    const fn new(at_once: usize) -> Self {
+        Self { left: Mutex::new(at_once), freed: Condvar::new() }
+    }
+
+    /// Waits for one.
+    fn take(&'static self) -> Permit {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.freed.wait_while(left, |left| *left == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
+        Permit { of: self }
+    }
+}
 
 /// A test's permit, until its thread ends.
-enum Permit {
-    /// One of [`AT_ONCE`].
-    Taken,
-    /// It holds [`alone`].
-    Alone,
+struct Permit {
+    of: &'static Permits,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if matches!(self, Self::Taken) {
-            *PERMITS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-            PERMITS.1.notify_one();
-        }
+        *self.of.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.of.freed.notify_one();
     }
 }
 
@@ -81,26 +96,26 @@ thread_local! {
 /// names.
 pub fn take_permit() {
     let is_of_test = std::thread::current().name().is_some_and(|name| name.contains("::"));
-    if !is_of_test || PERMIT.with_borrow(Option::is_some) {
-        return;
+    if is_of_test && PERMIT.with_borrow(Option::is_none) {
+        PERMIT.set(Some(ORDINARY.take()));
     }
-    let left = PERMITS.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut left = PERMITS.1.wait_while(left, |left| *left == 0).unwrap_or_else(PoisonError::into_inner);
-    *left -= 1;
-    drop(left);
-    PERMIT.set(Some(Permit::Taken));
 }
 
-/// Held by tests that need the machine's two cores for themselves, that would wait on each other's disks, or that use the
-/// one address of Kafka's that leads through a proxy.
+/// Waits until this test, which is one of the [`HEAVY`], may begin.
 ///
 /// # Panics
-/// When the test has begun already: who is alone could wait for it for ever.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static HEAVY: Mutex<()> = Mutex::new(());
-    assert!(PERMIT.with_borrow(Option::is_none), "alone() comes first in a test");
-    let guard = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
-    PERMIT.set(Some(Permit::Alone));
+/// When the test has begun already: it would keep another from beginning while it waits.
+pub fn heavy() {
+    assert!(PERMIT.with_borrow(Option::is_none), "heavy() comes first in a test");
+    PERMIT.set(Some(HEAVY.take()));
+}
+
+/// As [`heavy`], for tests that use the one address of Kafka's that leads through a proxy: one at a time.
+pub fn heavy_behind_kafkas_proxy() -> MutexGuard<'static, ()> {
+    static ADDRESS: Mutex<()> = Mutex::new(());
+    // The address first: who waits for it keeps no permit meanwhile.
+    let guard = ADDRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    heavy();
     guard
 }
 
