@@ -1,4 +1,4 @@
-//! The allocator, and arguments to commands; nothing else.
+//! The allocator, how OpenSSL begins, and arguments to commands; nothing else.
 
 use std::process::ExitCode;
 
@@ -22,5 +22,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 static MALLOC_CONF: &[u8; 30] = b"narenas:2,dirty_decay_ms:1000\0";
 
 fn main() -> ExitCode {
+    // So that OpenSSL does not end itself when the process exits, as it does where librdkafka is the first to begin it. Threads
+    // that still close connections to Kafka would use it, and crash a process whose work was done.
+    openssl_sys::init();
     stock_verifier::cli::main()
 }

@@ -269,8 +269,17 @@ fn cases(scene: &Scene) -> Vec<Case> {
             .environment("STOCK_VERIFIER_KAFKA_PASSWORD_FILE", password_file.clone())
             .environment(
                 "STOCK_VERIFIER_PROPERTY",
-                "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\nsasl.username=stock\ndebug=all",
+                "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\nsasl.username=stock\ndebug=conf,security",
             ),
+        // Much, and the same by every command.
+        to_nowhere(Case::new("brokers that are not there, and all that the client can say of it", ""))
+            .environment("STOCK_VERIFIER_DATABASE_URL", good.clone())
+            .environment("STOCK_VERIFIER_KAFKA_PASSWORD_FILE", password_file)
+            .environment(
+                "STOCK_VERIFIER_PROPERTY",
+                "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\nsasl.username=stock\ndebug=all",
+            )
+            .with(|path| matches!(path, "run" | "doctor")),
         Case::new("SASL with a wrong password", "")
             .environment("STOCK_VERIFIER_DATABASE_URL", good.clone())
             .environment("STOCK_VERIFIER_BROKERS", setting("KAFKA_SASL_BROKERS"))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::kafka::{Sent, order};
+use crate::support::preloaded::compile;
 use crate::support::scene::Scene;
 use crate::support::servers::setting;
 
@@ -42,6 +43,20 @@ fn tls_works_and_a_certificate_of_a_stranger_is_refused() {
     assert_eq!(verifier.wait(SOON).code(), Some(1));
     let log = verifier.log();
     assert!(log.contains("certificate") && log.contains("ssl.*"), "{log}");
+}
+
+#[test]
+fn openssl_is_there_until_a_process_is_gone_so_that_a_thread_still_closing_connections_does_not_crash_it() {
+    let scene = Scene::new(1);
+    let library = scene.file("at_the_end.so");
+    compile(&library, "openssl_at_the_end.c");
+    let authority = format!("ssl.ca.location={}", setting("KAFKA_SSL_CA"));
+    let mut command = scene.topics(&["topics", "check", "-X", "security.protocol=ssl", "-X", &authority]);
+    // The last of a flag counts.
+    command.args(["--brokers", &setting("KAFKA_SSL_BROKERS")]).env("LD_PRELOAD", &library);
+    let done = command.output().expect("it runs");
+    let log = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && log.contains("OpenSSL at the end: usable"), "{:?}: {log}", done.status);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::process::Command;
+
+use super::preloaded::compile;
 
 /// What the processes started with its environment take for the time.
 pub struct Clock {
@@ -21,13 +22,7 @@ impl Clock {
         let seconds = std::fs::File::create(directory.path().join("seconds")).expect("a file");
         let clock = Self { directory, seconds };
         clock.is_ahead(0);
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
-            .arg(clock.library())
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/jumping_clock.c"))
-            .output()
-            .expect("cc can be run: librdkafka was built with it");
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        compile(&clock.library(), "jumping_clock.c");
         clock
     }
 

@@ -7,6 +7,7 @@ pub mod collector;
 pub mod database;
 pub mod kafka;
 pub mod postgres;
+pub mod preloaded;
 pub mod process;
 pub mod prometheus;
 pub mod proof;
