@@ -56,7 +56,12 @@ fn openssl_is_there_until_a_process_is_gone_so_that_a_thread_still_closing_conne
     command.args(["--brokers", &setting("KAFKA_SSL_BROKERS")]).env("LD_PRELOAD", &library);
     let done = command.output().expect("it runs");
     let log = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success() && log.contains("OpenSSL at the end: usable"), "{:?}: {log}", done.status);
+    // Whether it found something does not matter here.
+    assert!(
+        done.status.code().is_some() && log.contains("OpenSSL at the end: usable"),
+        "{:?}: {log}",
+        done.status
+    );
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -21,6 +23,9 @@ use super::wait;
 
 /// Longest wait for any one answer of Kafka.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often the creation of topics is asked for again, each time with a new client.
+const CREATED_AGAIN: usize = 5;
 
 /// A record to be produced.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +51,14 @@ impl Sent {
     pub fn header(mut self, name: &str, value: &[u8]) -> Self {
         self.headers.push(Header { name: name.to_owned(), value: Some(value.to_vec()) });
         self
+    }
+}
+
+/// What exists already was created.
+fn is_there(created: TopicResult) -> TopicResult {
+    match created {
+        Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(topic),
+        created => created,
     }
 }
 
@@ -146,7 +159,17 @@ impl Cluster {
         });
         let new: Vec<_> = new.collect();
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
-        for created in wait_for(self.admin().create_topics(&new, &options)).expect("Kafka answers") {
+        let ask = || wait_for(self.admin().create_topics(&new, &options));
+        let mut created = ask();
+        for _ in 0..CREATED_AGAIN {
+            // A broker just started may be missing in what another says of the cluster: then the client drops it, and what it
+            // was asked. That may be done.
+            if !matches!(created, Err(KafkaError::AdminOp(RDKafkaErrorCode::DestroyBroker))) {
+                break;
+            }
+            created = ask().map(|all| all.into_iter().map(is_there).collect());
+        }
+        for created in created.expect("Kafka answers") {
             created.expect("created");
         }
         for topic in topics {
