@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use super::failure::Failure;
 use super::ports::{GroupCommitted, GroupOffsets};
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::{LedgerWriter, Position, StoreError};
 
@@ -52,10 +52,12 @@ impl Comparison {
         {
             return Ok(epoch);
         }
-        // What is known first: the ledger only grows meanwhile.
+        // What is known first: the ledger only grows meanwhile, and so does what is known, by what another pipeline applies
+        // or begins to read.
         let committed = self.group.committed().await?;
+        let known = self.progress.known();
         let (epoch, ledger) = self.store.applying_positions().await?;
-        let behind = self.progress.ahead_of(&ledger).or_else(|| ahead_of(&committed, &ledger));
+        let behind = progress::ahead_of(&known, &ledger).or_else(|| ahead_of(&committed, &ledger));
         if let Some((at, expected, found)) = behind {
             return Err(StoreError::LedgerBehind { at, expected, found }.into());
         }
@@ -95,8 +97,86 @@ fn ahead_of(
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+
     use super::*;
-    use crate::ledger::TopicId;
+    use crate::kafka;
+    use crate::ledger::{HeldProgram, TopicId};
+    use crate::pipeline::progress::Known;
+    use crate::store::{Advance, Applied, CommandBatch};
+
+    fn orders() -> TopicPartition {
+        TopicPartition::new("orders", 4)
+    }
+
+    struct NothingCommitted;
+
+    #[async_trait]
+    impl GroupOffsets for NothingCommitted {
+        async fn committed(&self) -> Result<GroupCommitted, kafka::Error> {
+            Ok(GroupCommitted::new())
+        }
+    }
+
+    /// A ledger that another pipeline of this process applies a batch to, right after its positions were read.
+    struct MovesOn(Arc<Progress>);
+
+    #[async_trait]
+    impl LedgerWriter for MovesOn {
+        async fn applying_positions(&self) -> Result<(u64, HashMap<TopicPartition, Position>), StoreError> {
+            let was = NextOffset(800);
+            let read = Position { next: was, published: None, topic_id: None };
+            let next = NextOffset(1_000);
+            self.0.applied(&[Advance { at: orders(), expected: was, next, applied: None, published: None }]);
+            Ok((1, HashMap::from([(orders(), read)])))
+        }
+
+        fn connection_epoch(&self) -> u64 {
+            1
+        }
+
+        async fn claim_group(&self, _: &str, _: bool) -> Result<(), StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn positions(
+            &self,
+            _: &[TopicPartition],
+        ) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn all_positions(&self) -> Result<HashMap<TopicPartition, Position>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn set_position(
+            &self,
+            _: &TopicPartition,
+            _: Option<&Position>,
+            _: &Position,
+        ) -> Result<(), StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn hold_programs(&self, _: &[HeldProgram]) -> Result<Vec<HeldProgram>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn apply(&self, _: &CommandBatch) -> Result<Applied, StoreError> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[tokio::test]
+    async fn what_another_pipeline_applies_while_the_ledger_is_compared_is_no_ledger_gone_back_in_time() {
+        let progress = Arc::new(Progress::default());
+        let known = NextOffset(800);
+        progress.begin(&orders(), Known { topic_id: None, applied: known, published: known });
+        let store = Arc::new(MovesOn(Arc::clone(&progress)));
+        let comparison = Comparison::new(store, Box::new(NothingCommitted), progress);
+        assert_eq!(comparison.epoch().await.ok(), Some(1));
+    }
 
     #[test]
     fn a_committed_offset_beyond_the_ledger_counts_for_its_own_topic_alone() {

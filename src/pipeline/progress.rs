@@ -31,6 +31,21 @@ impl Known {
     }
 }
 
+/// A partition that a ledger's positions are behind of, with what was known before they were read and what the ledger has.
+pub(super) fn ahead_of(
+    known: &HashMap<TopicPartition, Known>,
+    ledger: &HashMap<TopicPartition, Position>,
+) -> Option<(TopicPartition, NextOffset, NextOffset)> {
+    known.iter().find_map(|(at, known)| {
+        let found = match ledger.get(at) {
+            Some(position) if !known.may_be_of(position) => return None,
+            Some(position) => position.next,
+            None => NextOffset(0),
+        };
+        (found < known.applied).then(|| (at.clone(), known.applied, found))
+    })
+}
+
 impl Progress {
     fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Known>> {
         // Every change is one insert, or one number set: a panic elsewhere leaves nothing half done.
@@ -80,20 +95,9 @@ impl Progress {
         }
     }
 
-    /// The partitions that a ledger's positions are behind of: each with what is known and what the ledger has.
-    pub(super) fn ahead_of(
-        &self,
-        ledger: &HashMap<TopicPartition, Position>,
-    ) -> Option<(TopicPartition, NextOffset, NextOffset)> {
-        let all = self.lock();
-        all.iter().find_map(|(at, known)| {
-            let found = match ledger.get(at) {
-                Some(position) if !known.may_be_of(position) => return None,
-                Some(position) => position.next,
-                None => NextOffset(0),
-            };
-            (found < known.applied).then(|| (at.clone(), known.applied, found))
-        })
+    /// What is known now.
+    pub(super) fn known(&self) -> HashMap<TopicPartition, Known> {
+        self.lock().clone()
     }
 
     /// Writes how far results are published where the ledger does not know it yet: a stop has no next batch to say it.
@@ -102,7 +106,7 @@ impl Progress {
     /// When the database cannot be asked. Nothing is wrong then: what is not known is published again, should the group
     /// lose its offsets.
     pub async fn keep(&self, store: &dyn LedgerWriter) -> Result<(), StoreError> {
-        let known = self.lock().clone();
+        let known = self.known();
         let ledger = store.all_positions().await?;
         for (at, known) in known {
             let Some(was) = ledger.get(&at).filter(|was| known.may_be_of(was)) else { continue };
@@ -151,12 +155,12 @@ mod tests {
         progress.begin(&at, known(Some("first"), 10));
         progress.applied(&[advance(&at, 10, 20)]);
         let behind = |found| Some((at.clone(), NextOffset(20), NextOffset(found)));
-        assert_eq!(progress.ahead_of(&ledger(&at, Some("first"), 20)), None);
-        assert_eq!(progress.ahead_of(&ledger(&at, Some("first"), 19)), behind(19));
-        assert_eq!(progress.ahead_of(&ledger(&at, None, 19)), behind(19));
-        assert_eq!(progress.ahead_of(&HashMap::new()), behind(0));
+        assert_eq!(ahead_of(&progress.known(), &ledger(&at, Some("first"), 20)), None);
+        assert_eq!(ahead_of(&progress.known(), &ledger(&at, Some("first"), 19)), behind(19));
+        assert_eq!(ahead_of(&progress.known(), &ledger(&at, None, 19)), behind(19));
+        assert_eq!(ahead_of(&progress.known(), &HashMap::new()), behind(0));
         // Another instance began a topic made anew.
-        assert_eq!(progress.ahead_of(&ledger(&at, Some("second"), 5)), None);
+        assert_eq!(ahead_of(&progress.known(), &ledger(&at, Some("second"), 5)), None);
     }
 
     #[test]
