@@ -58,12 +58,13 @@ pub(super) static VERIFIER: Page = Page {
     ],
 };
 
-const SHARED: [File; 5] = [
+const SHARED: [File; 6] = [
     embedded!("base.css", "text/css; charset=utf-8"),
     embedded!("page.css", "text/css; charset=utf-8"),
     embedded!("icon.svg", "image/svg+xml"),
     embedded!("dom.js", "text/javascript; charset=utf-8"),
     embedded!("api.js", "text/javascript; charset=utf-8"),
+    embedded!("ask.js", "text/javascript; charset=utf-8"),
 ];
 
 fn answer(file: &File) -> Response {

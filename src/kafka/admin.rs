@@ -10,7 +10,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -26,6 +26,21 @@ const CREATE_LIMIT: Duration = Duration::from_secs(30);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for the reason of a broker that cannot be reached.
 const REASON_LIMIT: Duration = Duration::from_millis(100);
+
+/// How often something is asked where the client drops the question.
+const MOST_ASKED: usize = 5;
+
+/// Asks, and asks again where the client dropped the broker that it had asked: librdkafka (2.12) knows a broker first by the
+/// address that it was given, and may let go of that one, and of what waits for it, once it knows the broker by its id.
+async fn ask_again<T, F: Future<Output = KafkaResult<T>>>(mut ask: impl FnMut() -> F) -> KafkaResult<T> {
+    for _ in 1..MOST_ASKED {
+        match ask().await {
+            Err(KafkaError::AdminOp(RDKafkaErrorCode::DestroyBroker)) => {}
+            answer => return answer,
+        }
+    }
+    ask().await
+}
 
 fn admin(kafka: &KafkaArgs) -> Result<AdminClient<DefaultClientContext>> {
     let mut config = kafka.client()?;
@@ -69,8 +84,8 @@ pub async fn create_topics(kafka: &KafkaArgs, plans: &[TopicPlan<'_>]) -> Result
     let topics: Vec<_> = topics.collect();
     let options =
         AdminOptions::new().operation_timeout(Some(CREATE_LIMIT)).request_timeout(Some(CREATE_LIMIT));
-    let created = admin(kafka)?
-        .create_topics(&topics, &options)
+    let admin = admin(kafka)?;
+    let created = ask_again(|| admin.create_topics(&topics, &options))
         .await
         .with_context(|| format!("no answer from Kafka at {}", kafka.brokers))?;
     let created = created.into_iter().map(|result| match result {
@@ -153,7 +168,8 @@ async fn described(
     limit: Duration,
 ) -> Result<Vec<Result<Settings, String>>> {
     let options = AdminOptions::new().request_timeout(Some(limit));
-    let described = admin(kafka)?.describe_configs(wanted, &options).await?;
+    let admin = admin(kafka)?;
+    let described = ask_again(|| admin.describe_configs(wanted, &options)).await?;
     Ok(described.into_iter().map(|one| one.map(Settings::of).map_err(|why| why.to_string())).collect())
 }
 

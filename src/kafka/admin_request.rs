@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -68,8 +68,17 @@ pub(super) struct Question {
     pub(super) kind: native::rd_kafka_admin_op_t,
     /// Whom; `None` for whomever librdkafka thinks right.
     pub(super) broker: Option<i32>,
-    /// Whether what this user may do is asked as well.
-    pub(super) operations: bool,
+    /// What is asked besides.
+    pub(super) also: Option<Also>,
+}
+
+/// What a question may ask besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Also {
+    /// What this user may do.
+    Operations,
+    /// Whether an open transaction has offsets: each that one has is answered with an error.
+    OpenTransactions,
 }
 
 impl Question {
@@ -111,13 +120,14 @@ impl Question {
             };
             check(set).map_err(|error| NoAnswer::new(&error))?;
         }
-        if self.operations {
+        if let Some(also) = self.also {
             // SAFETY: the options live. The error, if any, is ours to free.
             let refused = unsafe {
-                Owned::new(
-                    native::rd_kafka_AdminOptions_set_include_authorized_operations(options.ptr(), 1),
-                    native::rd_kafka_error_destroy,
-                )
+                let set = match also {
+                    Also::Operations => native::rd_kafka_AdminOptions_set_include_authorized_operations,
+                    Also::OpenTransactions => native::rd_kafka_AdminOptions_set_require_stable_offsets,
+                };
+                Owned::new(set(options.ptr(), 1), native::rd_kafka_error_destroy)
             };
             if refused.is_some() {
                 return Err(unaskable());
@@ -148,6 +158,34 @@ pub(super) fn c_names(names: &[&str]) -> Result<Vec<CString>, NoAnswer> {
         .map(|name| CString::new(*name))
         .collect::<Result<_, _>>()
         .map_err(|error| NoAnswer::new(&error))
+}
+
+/// A text of librdkafka's; empty where there is none.
+///
+/// # Safety
+/// `text` is null, or ends with a zero and lives as long as this call.
+pub(super) unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: promised by the caller.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// The entries of a list of partitions; none where there is no list.
+///
+/// # Safety
+/// `list` is null, or lives unchanged for `'a`.
+pub(super) unsafe fn entries<'a>(
+    list: *const native::rd_kafka_topic_partition_list_t,
+) -> &'a [native::rd_kafka_topic_partition_t] {
+    // SAFETY: promised by the caller; a list has as many entries as it says.
+    unsafe {
+        if list.is_null() || (*list).elems.is_null() {
+            return &[];
+        }
+        std::slice::from_raw_parts((*list).elems.cast_const(), usize::try_from((*list).cnt).unwrap_or(0))
+    }
 }
 
 /// Whether a code is none of an error.

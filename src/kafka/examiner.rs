@@ -220,16 +220,13 @@ impl Examiner {
         Ok(CommittedOffsets::of_answer(&answer.context("cannot read the committed offsets")?))
     }
 
-    /// Whether no open transaction has offsets of these partitions in it: asked for this long, since each that is under way
-    /// has for a moment. Any other failure looks like one.
+    /// Those of these partitions whose offsets an open transaction has now. Each that is under way has some for a moment.
     ///
     /// # Errors
-    /// When it cannot be asked.
-    pub fn is_committed_for_good(&self, partitions: &[TopicPartition], limit: Duration) -> Result<bool> {
-        // Only such a reader is told.
-        let reader = consumer(&self.kafka, &self.group, "read_committed", Ear::default())?;
-        let answer = reader.committed_offsets(list(partitions), limit);
-        Ok(answer.is_ok_and(|answer| CommittedOffsets::of_answer(&answer).all().is_ok()))
+    /// When Kafka does not answer for each.
+    pub fn in_open_transactions(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>> {
+        groups::in_open_transactions(self.consumer.client(), &self.group, partitions, self.limit)
+            .map_err(|error| anyhow::anyhow!(error.why().to_owned()))
     }
 
     /// Where the logs of these partitions are; each with the time, in milliseconds since 1970, that `young` is asked for.

@@ -1,17 +1,22 @@
-//! Consumer groups as Kafka describes them: who is in them, what they read, and what this user may do with them.
+//! Consumer groups as Kafka describes them: who is in them, what they read, what this user may do with them, and which of
+//! their offsets an open transaction has.
 //!
-//! librdkafka can ask (`rd_kafka_DescribeConsumerGroups`, of both kinds of groups), rdkafka does not offer it.
+//! librdkafka can ask (`rd_kafka_DescribeConsumerGroups`, of both kinds of groups, and `rd_kafka_ListConsumerGroupOffsets`),
+//! rdkafka does not offer it.
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it; each block says why it is sound")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, c_char};
+use std::ffi::CString;
 use std::time::Duration;
 
 use rdkafka::bindings as native;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
 
-use super::admin_request::{NoAnswer, Operations, Question, c_names, check};
+use super::admin_request::{Also, NoAnswer, Operations, Owned, Question, c_names, check, entries, text};
+use super::offsets::list;
+use crate::ledger::TopicPartition;
 
 /// A group, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub fn describe<C: ClientContext>(
     let owned_names = c_names(names)?;
     let mut name_pointers: Vec<_> = owned_names.iter().map(|name| name.as_ptr()).collect();
     let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    let question = Question { kind, broker: None, operations: true };
+    let question = Question { kind, broker: None, also: Some(Also::Operations) };
     let event = question.ask(client, limit, |rk, options, queue| {
         // SAFETY: all live, and the array has as many strings as is said. librdkafka copies them and the options, and keeps
         // a count of its own on the queue.
@@ -83,6 +88,72 @@ pub fn describe<C: ClientContext>(
     let found = unsafe { std::slice::from_raw_parts(found.cast_const(), count) };
     // SAFETY: not null, and the event's, so it lives until the end of this function.
     Ok(found.iter().filter(|group| !group.is_null()).map(|group| unsafe { read(*group) }).collect())
+}
+
+/// Those of these partitions whose offsets of a group an open transaction has now. Each partition once. Blocks for little
+/// longer than `limit`.
+///
+/// A reader of committed offsets knows it too, but only from an answer that does not come, which has other causes.
+///
+/// # Errors
+/// `NoAnswer` when Kafka does not answer within `limit`, or not for each partition.
+pub fn in_open_transactions<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    partitions: &[TopicPartition],
+    limit: Duration,
+) -> Result<Vec<TopicPartition>, NoAnswer> {
+    // None would mean all that there are.
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let name = CString::new(group).map_err(|error| NoAnswer::new(&error))?;
+    let wanted = list(partitions);
+    // SAFETY: both live, and librdkafka copies them. What it gives is ours to free.
+    let offsets = unsafe {
+        Owned::new(
+            native::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), wanted.ptr()),
+            native::rd_kafka_ListConsumerGroupOffsets_destroy,
+        )
+    };
+    let offsets = offsets.ok_or_else(|| NoAnswer::new(&"the question cannot be asked"))?;
+    let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+    let question = Question { kind, broker: None, also: Some(Also::OpenTransactions) };
+    let event = question.ask(client, limit, |rk, options, queue| {
+        // SAFETY: all live, and the array has one entry, as is said. librdkafka copies it and the options, and keeps a count
+        // of its own on the queue.
+        unsafe {
+            native::rd_kafka_ListConsumerGroupOffsets(rk, [offsets.ptr()].as_mut_ptr(), 1, options, queue);
+        }
+    })?;
+    // SAFETY: the event lives. Null when it is an event of another kind, which is checked.
+    let result = unsafe { native::rd_kafka_event_ListConsumerGroupOffsets_result(event.ptr()) };
+    if result.is_null() {
+        return Err(NoAnswer::new(&"the answer is to another question"));
+    }
+    let mut count = 0;
+    // SAFETY: the result is the event's, and lives as long, which is until the end of this function; `count` says how many
+    // groups it has. A group, its error and its list are parts of it; `rd_kafka_error_code` takes null for no error.
+    let answered = unsafe {
+        let groups = native::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+        if groups.is_null() || count != 1 {
+            return Err(NoAnswer::new(&"the answer leaves the group out"));
+        }
+        let error = native::rd_kafka_group_result_error(*groups);
+        check(native::rd_kafka_error_code(error)).map_err(|error| NoAnswer::new(&error))?;
+        entries(native::rd_kafka_group_result_partitions(*groups))
+    };
+    let mut open = Vec::new();
+    for partition in answered {
+        // SAFETY: the entry is the result's, and so is its topic's name.
+        let at = TopicPartition::new(unsafe { text(partition.topic) }, partition.partition);
+        match check(partition.err) {
+            Ok(()) => {}
+            Err(RDKafkaErrorCode::UnstableOffsetCommit) => open.push(at),
+            Err(error) => return Err(NoAnswer::new(&format_args!("{at}: {error}"))),
+        }
+    }
+    Ok(open)
 }
 
 /// Reads what Kafka says of a group.
@@ -119,18 +190,13 @@ unsafe fn read(
 /// # Safety
 /// `member` is a description in a result that lives as long as this call.
 unsafe fn read_member(member: *const native::rd_kafka_MemberDescription_t) -> MemberDescription {
-    // SAFETY: the description lives, and with it its texts and its assignment, whose list has as many elements as it says.
+    // SAFETY: the description lives, and with it its texts, its assignment and that one's list.
     unsafe {
         let mut given: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         let assignment = native::rd_kafka_MemberDescription_assignment(member);
         if !assignment.is_null() {
-            let list = native::rd_kafka_MemberAssignment_partitions(assignment);
-            if !list.is_null() && !(*list).elems.is_null() {
-                let count = usize::try_from((*list).cnt).unwrap_or(0);
-                let partitions = std::slice::from_raw_parts((*list).elems.cast_const(), count);
-                for partition in partitions {
-                    given.entry(text(partition.topic)).or_default().insert(partition.partition);
-                }
+            for partition in entries(native::rd_kafka_MemberAssignment_partitions(assignment)) {
+                given.entry(text(partition.topic)).or_default().insert(partition.partition);
             }
         }
         MemberDescription {
@@ -141,14 +207,38 @@ unsafe fn read_member(member: *const native::rd_kafka_MemberDescription_t) -> Me
     }
 }
 
-/// A text of librdkafka's; empty where there is none.
-///
-/// # Safety
-/// `text` is null, or ends with a zero and lives as long as this call.
-unsafe fn text(text: *const c_char) -> String {
-    if text.is_null() {
-        return String::new();
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    /// Long enough for a busy machine.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn only_an_answer_says_that_a_transaction_is_open() {
+        let mock = MockCluster::new(1).expect("a broker in this process");
+        mock.create_topic("orders", 2, 1).expect("a topic");
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", mock.bootstrap_servers())
+            .set("group.id", "g")
+            .create()
+            .expect("a client");
+        let partitions = [TopicPartition::new("orders", 0), TopicPartition::new("orders", 1)];
+        let open = |partitions: &[TopicPartition], limit| {
+            in_open_transactions(consumer.client(), "g", partitions, limit)
+        };
+        assert_eq!(open(&partitions, LIMIT), Ok(Vec::new()));
+        assert_eq!(open(&[], LIMIT), Ok(Vec::new()), "none are not all");
+        let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 1];
+        mock.request_errors(RDKafkaApiKey::OffsetFetch, &refused);
+        open(&partitions, LIMIT).expect_err("Kafka does not say");
+        open(&[partitions[0].clone(), partitions[0].clone()], LIMIT).expect_err("each once");
+        drop(mock);
+        open(&partitions, Duration::from_millis(300)).expect_err("nobody is there");
     }
-    // SAFETY: promised by the caller.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

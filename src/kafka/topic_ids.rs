@@ -16,7 +16,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataBroker;
 
-use super::admin_request::{NoAnswer, Operations, Owned, Question, c_names, check};
+use super::admin_request::{Also, NoAnswer, Operations, Owned, Question, c_names, check};
 use crate::ledger::TopicId;
 
 /// What librdkafka calls a broker whose id it does not know yet.
@@ -83,7 +83,7 @@ pub fn describe<C: ClientContext>(
     limit: Duration,
 ) -> Result<Vec<Described>, NoAnswer> {
     // SAFETY: it is called with a description that lives as long as the call.
-    each(client, names, limit, false, |name, topic| unsafe { read(name, topic) })
+    each(client, names, limit, None, |name, topic| unsafe { read(name, topic) })
 }
 
 /// What this user may do with each of these topics, in their order; `None` where there is no such topic that this user
@@ -96,7 +96,7 @@ pub fn allowed<C: ClientContext>(
     names: &[&str],
     limit: Duration,
 ) -> Result<Vec<Option<Operations>>, NoAnswer> {
-    each(client, names, limit, true, |name, topic| {
+    each(client, names, limit, Some(Also::Operations), |name, topic| {
         // SAFETY: the description lives as long as this call, and so does its list.
         unsafe {
             if !matches!(read(name, topic)?, Described::There { .. }) {
@@ -114,7 +114,7 @@ fn each<C: ClientContext, T>(
     client: &Client<C>,
     names: &[&str],
     limit: Duration,
-    operations: bool,
+    also: Option<Also>,
     read: impl Fn(&str, *const native::rd_kafka_TopicDescription_t) -> Result<T, NoAnswer>,
 ) -> Result<Vec<T>, NoAnswer> {
     let Some(first) = names.first() else { return Ok(Vec::new()) };
@@ -138,7 +138,7 @@ fn each<C: ClientContext, T>(
     };
     let topics = topics.ok_or_else(|| NoAnswer::new(&"the question cannot be asked"))?;
     let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-    let question = Question { kind, broker: Some(broker), operations };
+    let question = Question { kind, broker: Some(broker), also };
     let left = deadline.saturating_duration_since(Instant::now());
     let event = question.ask(client, left, |rk, options, queue| {
         // SAFETY: all four live. librdkafka copies the names and the options, and keeps a count of its own on the queue.

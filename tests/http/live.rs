@@ -159,7 +159,7 @@ async fn the_page_and_its_files_are_served_and_may_load_nothing_else() {
         let files: Vec<&str> =
             page.text.split(['"', '\'']).filter(|text| text.starts_with("page/")).collect();
         assert!(files.len() >= 4, "{files:?}");
-        let scripts = ["page/dom.js", "page/api.js", "page/live.js", "page/story.js"];
+        let scripts = ["page/dom.js", "page/api.js", "page/ask.js", "page/live.js", "page/story.js"];
         for file in files.into_iter().chain(scripts) {
             let answer = client.get(&format!("/{file}"));
             assert_eq!(answer.status, 200, "{file}");

@@ -23,8 +23,8 @@ const MOST_OPEN: usize = 3;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long offsets must be in an open transaction to be worth a word.
 const PENDING_LIMIT: Duration = Duration::from_millis(1500);
-/// How long one partition is asked for by itself then.
-const PENDING_ONE: Duration = Duration::from_millis(300);
+/// The pause between two looks for them.
+const PENDING_PAUSE: Duration = Duration::from_millis(100);
 /// Added to a call's own limit before it is not waited for any longer.
 pub(super) const SLACK: Duration = Duration::from_millis(500);
 
@@ -175,19 +175,20 @@ fn pending(examiner: &Examiner, partitions: &[TopicPartition]) -> Result<Vec<Top
         return Ok(Vec::new());
     }
     let before = committed(examiner, partitions.to_vec())?;
-    if examiner.is_committed_for_good(partitions, PENDING_LIMIT)? {
-        return Ok(Vec::new());
+    let begun = Instant::now();
+    let mut open = examiner.in_open_transactions(partitions)?;
+    while !open.is_empty() && begun.elapsed() < PENDING_LIMIT {
+        std::thread::sleep(PENDING_PAUSE);
+        open = examiner.in_open_transactions(&open)?;
     }
-    let after = committed(examiner, partitions.to_vec())?;
-    let mut found = Vec::new();
-    for at in partitions {
-        let is_still = matches!((before.get(at), after.get(at)), (Some(Ok(was)), Some(Ok(is))) if was == is);
-        let one = std::slice::from_ref(at);
-        if is_still && found.len() < MOST_OPEN && !examiner.is_committed_for_good(one, PENDING_ONE)? {
-            found.push(at.clone());
-        }
+    if open.is_empty() {
+        return Ok(open);
     }
-    Ok(found)
+    let after = committed(examiner, open.clone())?;
+    open.retain(|at| matches!((before.get(at), after.get(at)), (Some(Ok(was)), Some(Ok(is))) if was == is));
+    open.sort_unstable();
+    open.truncate(MOST_OPEN);
+    Ok(open)
 }
 
 async fn trial(limit: Duration, examiner: &Arc<Examiner>, id: String) -> Result<(), TrialFailure> {

@@ -1,6 +1,7 @@
 // Asks the gate each second what it does, and shows it.
 
-import { Refused, get, setToken } from "./api.js";
+import { Refused, get } from "./api.js";
+import { askToken, state } from "./ask.js";
 import { byId, clockOf, count, el, name, rate, rows, say, seconds, time, words } from "./dom.js";
 
 const EVERY_MS = 1_000;
@@ -26,11 +27,6 @@ const WORDS = {
 let before;
 let last;
 let asked = false;
-
-function state(kind, text) {
-  byId("link").className = `state ${kind}`;
-  say(byId("link"), text);
-}
 
 function perSecond(view) {
   const passed = before ? (Date.parse(view.at) - Date.parse(before.at)) / 1000 : 0;
@@ -102,27 +98,6 @@ function cut(why) {
   state("cut", last ? `Cut since ${clockOf(last)}: ${why}` : `Cut: ${why}`);
 }
 
-/** Shows the form for the token; done once another is given. */
-function askToken(why) {
-  byId("ask").hidden = false;
-  say(byId("ask-why"), why);
-  state("waiting", "Waiting for a token");
-  byId("token").focus();
-  return new Promise((resolve) => {
-    byId("ask-form").addEventListener(
-      "submit",
-      (event) => {
-        event.preventDefault();
-        setToken(byId("token").value.trim());
-        byId("token").value = "";
-        asked = true;
-        resolve();
-      },
-      { once: true },
-    );
-  });
-}
-
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 for (;;) {
@@ -134,6 +109,7 @@ for (;;) {
   } catch (error) {
     if (error instanceof Refused && error.status === 401) {
       await askToken(asked ? error.message : "");
+      asked = true;
       continue;
     }
     cut(error instanceof Refused ? error.message : "the gate does not answer");

@@ -1,17 +1,12 @@
 // Puts the parts together: the stream, the token, the search.
 
-import { follow, setToken } from "./api.js";
+import { follow } from "./api.js";
+import { askToken, state } from "./ask.js";
 import { byId, say } from "./dom.js";
 import { show, showCut } from "./live.js";
 import { tell, wanted } from "./story.js";
 
 let last;
-
-function state(kind, text) {
-  const link = byId("link");
-  link.className = `state ${kind}`;
-  say(link, text);
-}
 
 function onSnapshot(snapshot) {
   last = new Date();
@@ -22,26 +17,6 @@ function onSnapshot(snapshot) {
 
 function onCut(why) {
   state("cut", showCut(last, why));
-}
-
-/** Shows the form for the token; done once another is given. */
-function askToken(why) {
-  const [ask, form, token] = [byId("ask"), byId("ask-form"), byId("token")];
-  ask.hidden = false;
-  say(byId("ask-why"), why);
-  state("waiting", "Waiting for a token");
-  token.focus();
-  return new Promise((resolve) => {
-    const given = (event) => {
-      event.preventDefault();
-      form.removeEventListener("submit", given);
-      setToken(token.value.trim());
-      token.value = "";
-      readStory();
-      resolve();
-    };
-    form.addEventListener("submit", given);
-  });
 }
 
 let reading = new AbortController();
@@ -85,4 +60,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 readStory();
-follow(onSnapshot, onCut, askToken);
+follow(onSnapshot, onCut, async (why) => {
+  await askToken(why);
+  readStory();
+});
