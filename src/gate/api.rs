@@ -22,9 +22,13 @@ use super::rule::{Asked, LineRefusal, Millis, stamp};
 use crate::event::types::ORDER_CREATED;
 use crate::event::{Header, Object, Record, TRACEPARENT, TRACESTATE, TraceContext, read_command, submitted};
 use crate::http::bounds::MAX_WAIT;
-use crate::http::{self, Kind, OrderView, Orders, OtherKind, Problem, ProblemDocument, id_schema, wait_of};
+use crate::http::{
+    self, Kind, KnownOrder, OrderView, Orders, OtherKind, Problem, ProblemDocument, id_schema, wait_of,
+};
 use crate::kafka::order_producer::DELIVERY_LIMIT;
-use crate::ledger::{Action, Id, MAX_ID_BYTES, Offset, OrderLine, Policy, Reason, Source, TopicPartition};
+use crate::ledger::{
+    Action, Digest, Id, MAX_ID_BYTES, Offset, OrderLine, Policy, Reason, Source, TopicPartition,
+};
 
 /// Largest order. With its key and headers below what librdkafka sends at most, a million bytes.
 const MAX_ORDER_BYTES: usize = 950_000;
@@ -183,23 +187,28 @@ pub(super) async fn submit(
     let (id, digest, lines) = (order.asked.id.clone(), order.asked.digest, order.asked.lines.clone());
     match api.door.enter(order, permit).await {
         Entrance::LetIn { undecided, .. } => {
-            if !wait.is_zero()
-                && let Some(known) = api.orders.wait(&id, wait).await.ok().flatten()
-                && known.verdict().is_some()
-            {
-                return known.answer(id);
-            }
-            Ok(let_in(id, undecided))
+            let known = if wait.is_zero() { None } else { api.orders.wait(&id, wait).await.ok().flatten() };
+            verdict_of(known, id, digest, undecided)
         }
-        Entrance::Decided => match api.orders.find(&id).await? {
-            Some(known) if known.verdict().is_some_and(|verdict| verdict.digest == digest) => {
-                known.answer(id)
-            }
-            Some(known) if known.verdict().is_some() => Err(conflict(&id)),
-            // Its result is out, so it is in the ledger: what does not find it is a database that lost it.
-            _ => Ok(let_in(id, true)),
-        },
+        // Its result is out, so it is in the ledger: what does not find it is a database that lost it.
+        Entrance::Decided => verdict_of(api.orders.find(&id).await?, id, digest, true),
         refused => Err(refusal(refused, &id, &lines)),
+    }
+}
+
+/// The verdict on this very order; that it was let in, where there is none yet.
+fn verdict_of(
+    known: Option<KnownOrder>,
+    id: Id,
+    digest: Digest,
+    undecided: bool,
+) -> Result<Response, Problem> {
+    let decided = known.and_then(|known| Some((known.verdict()?.digest, known)));
+    match decided {
+        Some((of, known)) if of == digest => known.answer(id),
+        // Decided before the cache knew of it.
+        Some(_) => Err(conflict(&id)),
+        None => Ok(let_in(id, undecided)),
     }
 }
 

@@ -139,7 +139,7 @@ pub async fn repair(cache: &RedisCache, ledger: &dyn LedgerReader, found: &[Diff
             .collect();
         let read: Vec<LevelRead> = read
             .into_iter()
-            .map(|(item, level)| LevelRead { item, level, closes: BTreeSet::new() })
+            .map(|(item, level)| LevelRead { item, level: Some(level), closes: BTreeSet::new() })
             .collect();
         cache.store_levels(&read).await?;
     }

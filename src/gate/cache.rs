@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
-use redis::{FromRedisValue, Pipeline, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, Value};
 use secrecy::SecretString;
 
 use super::answers::{Answer, read_admission};
@@ -18,6 +17,8 @@ use crate::ledger::{Digest, Id, Item, Level, Limits, Location, NextOffset, Sku, 
 
 /// Keys that one step of a walk over all of them looks at.
 const SCAN_COUNT: usize = 1_000;
+/// How long filling may take.
+const FILLING_LIMIT: Duration = Duration::from_secs(3_600);
 /// Between an item's SKU and its location. No id holds a control character.
 const SEPARATOR: char = '\u{1f}';
 
@@ -26,10 +27,20 @@ const SEPARATOR: char = '\u{1f}';
 pub struct LevelRead {
     /// Which item.
     pub item: Item,
-    /// What there is.
-    pub level: Level,
+    /// What there is; `None` where the ledger knows no such item.
+    pub level: Option<Level>,
     /// Accepted orders whose lines it closes.
     pub closes: BTreeSet<Id>,
+}
+
+/// What stands in Redis while one gate fills it.
+#[derive(Debug)]
+pub struct FillingMark(u64);
+
+impl FillingMark {
+    fn key(&self) -> String {
+        format!("filling:{:016x}", self.0)
+    }
 }
 
 /// What there is of entries.
@@ -76,9 +87,12 @@ impl RedisCache {
         self.connection.set_password(password)
     }
 
-    /// A connection to send a command of one's own on.
-    pub(super) fn connection(&self) -> ConnectionManager {
-        self.connection.get()
+    /// What a command of one's own is answered.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+        self.connection.send(command).await
     }
 
     /// The name of a key.
@@ -91,7 +105,7 @@ impl RedisCache {
         if pipe.is_empty() {
             return Ok(T::from_redis_value(Value::Array(Vec::new()))?);
         }
-        Ok(pipe.query_async(&mut self.connection()).await?)
+        self.connection.send_all(pipe).await
     }
 
     async fn run<T: FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Result<T, CacheError> {
@@ -182,13 +196,19 @@ impl RedisCache {
         self.run(&call).await
     }
 
-    /// Entries without a result that were handed to the producer so long ago or longer, the oldest first.
+    /// Entries without a result that were handed to the producer so long ago or longer, the oldest first, without so many of
+    /// the oldest.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn unsettled(&self, age: Duration, most: usize) -> Result<Vec<Unsettled>, CacheError> {
+    pub async fn unsettled(
+        &self,
+        age: Duration,
+        skipped: usize,
+        most: usize,
+    ) -> Result<Vec<Unsettled>, CacheError> {
         let mut call = self.call(&self.scripts.unsettled);
-        call.arg(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).arg(most);
+        call.arg(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).arg(skipped).arg(most);
         let answer: Vec<(String, String, Millis)> = self.run(&call).await?;
         answer
             .into_iter()
@@ -229,13 +249,17 @@ impl RedisCache {
         let mut call = self.call(&self.scripts.store_levels);
         call.arg(self.remember_ms);
         for LevelRead { item, level, closes } in levels {
-            let limit = level.limits.order.map_or_else(String::new, |limit| limit.to_string());
-            call.arg(item_text(item))
-                .arg(level.available)
-                .arg(level.version)
-                .arg(level.limits.backorder)
-                .arg(limit)
-                .arg(closes.len());
+            call.arg(item_text(item));
+            match level {
+                Some(Level { available, version, limits }) => {
+                    let limit = limits.order.map_or_else(String::new, |limit| limit.to_string());
+                    call.arg(available).arg(version).arg(limits.backorder).arg(limit);
+                }
+                None => {
+                    call.arg("").arg("").arg("").arg("");
+                }
+            }
+            call.arg(closes.len());
             for id in closes {
                 call.arg(id.as_str());
             }
@@ -275,7 +299,7 @@ impl RedisCache {
         for at in of {
             command.arg(self.key(&format!("offset:{}", offset_name(at))));
         }
-        let found: Vec<Option<i64>> = command.query_async(&mut self.connection()).await?;
+        let found: Vec<Option<i64>> = self.ask(&command).await?;
         Ok(found.into_iter().map(|offset| offset.map(NextOffset)).collect())
     }
 
@@ -290,14 +314,26 @@ impl RedisCache {
         self.run(&call).await
     }
 
-    /// Says that it was filled from the ledger.
+    /// Begins to fill it from the ledger.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn set_filled(&self) -> Result<(), CacheError> {
+    pub async fn begin_filling(&self) -> Result<FillingMark, CacheError> {
+        let mark = FillingMark(rand::random());
         let mut command = redis::cmd("SET");
-        command.arg(self.key("cache")).arg("filled");
-        Ok(command.query_async(&mut self.connection()).await?)
+        command.arg(self.key(&mark.key())).arg("").arg("EX").arg(FILLING_LIMIT.as_secs());
+        self.ask::<()>(&command).await?;
+        Ok(mark)
+    }
+
+    /// Says that it was filled from the ledger. Whether it was: not where Redis lost what it had since that was begun.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn set_filled(&self, begun: FillingMark) -> Result<bool, CacheError> {
+        let mut call = self.call(&self.scripts.set_filled);
+        call.arg(begun.key());
+        self.run(&call).await
     }
 
     /// States how a SKU is sold.
@@ -333,7 +369,7 @@ impl RedisCache {
         command.arg(self.key(&format!("sale:{sku}")));
         command.arg("opens_at").arg("closed").arg("buyer_pieces").arg("buyer_window");
         let (opens_at, closed, pieces, window): (Option<u64>, Option<u64>, Option<i64>, Option<u64>) =
-            command.query_async(&mut self.connection()).await?;
+            self.ask(&command).await?;
         let buyer = pieces.zip(window).map(|(pieces, window_ms)| BuyerLimit { pieces, window_ms });
         Ok(Sale { opens_at, closed: closed.is_some(), buyer })
     }
@@ -345,7 +381,7 @@ impl RedisCache {
     pub async fn sales(&self) -> Result<BTreeSet<Sku>, CacheError> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(self.key("sales"));
-        let found: Vec<String> = command.query_async(&mut self.connection()).await?;
+        let found: Vec<String> = self.ask(&command).await?;
         found
             .iter()
             .map(|sku| Sku::new(sku).map_err(|error| CacheError::Strange(error.to_string())))
@@ -399,7 +435,7 @@ impl RedisCache {
                 .arg(format!("{}*", globbed(&start)))
                 .arg("COUNT")
                 .arg(SCAN_COUNT);
-            let (next, keys): (u64, Vec<String>) = command.query_async(&mut self.connection()).await?;
+            let (next, keys): (u64, Vec<String>) = self.ask(&command).await?;
             for key in &keys {
                 items.insert(item_of(key.strip_prefix(&start).unwrap_or_default())?);
             }
@@ -445,7 +481,7 @@ impl RedisCache {
     pub async fn standing(&self, id: &Id) -> Result<Option<Standing>, CacheError> {
         let mut command = redis::cmd("HGET");
         command.arg(self.key(&format!("order:{id}"))).arg("standing");
-        let found: Option<String> = command.query_async(&mut self.connection()).await?;
+        let found: Option<String> = self.ask(&command).await?;
         found.map(|name| Standing::of(&name).ok_or(CacheError::Strange(name))).transpose()
     }
 }

@@ -1,12 +1,13 @@
-//! The connection to Redis: made when something is asked, and made anew when it breaks or leads to a replica.
+//! The connection to Redis: made when something is asked, and made anew when it breaks, leads to a replica or falls silent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
 use redis::{
-    ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo as _, ParsingError, RedisError,
-    ServerErrorKind,
+    Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo as _, ParsingError, Pipeline,
+    RedisError, ScriptInvocation, ServerErrorKind,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -14,6 +15,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 const ANSWER_LIMIT: Duration = Duration::from_millis(1_500);
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How long a server may not even say that it has what was sent, before the connection to it is dropped. One that is busy
+/// says so all the same.
+const SILENT_LIMIT: Duration = Duration::from_secs(3);
 /// The longest pause between two tries to connect.
 const CONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Tries to connect before a command fails: few, so that it is known soon that Redis is away. The next command tries again.
@@ -84,7 +88,8 @@ impl RedisConnection {
     /// # Errors
     /// When the URL is none.
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, CacheError> {
-        let mut info = settings.url.expose_secret().into_connection_info()?;
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(SILENT_LIMIT);
+        let mut info = settings.url.expose_secret().into_connection_info()?.set_tcp_settings(tcp);
         if let Some(password) = &settings.password {
             info = with_password(info, password);
         }
@@ -103,19 +108,38 @@ impl RedisConnection {
         Ok(())
     }
 
-    /// It, to send a command on.
-    pub(super) fn get(&self) -> ConnectionManager {
-        self.connected().manager.clone()
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should: then it may have been done.
+    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+        self.heard(command.query_async(&mut self.manager()).await)
+    }
+
+    /// Sends commands together.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(super) async fn send_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CacheError> {
+        self.heard(commands.query_async(&mut self.manager()).await)
     }
 
     /// Calls a script.
-    pub(super) async fn call<T: FromRedisValue>(
-        &self,
-        call: &redis::ScriptInvocation<'_>,
-    ) -> Result<T, CacheError> {
-        call.invoke_async(&mut self.get()).await.map_err(|error| {
-            if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
-                self.leave_replica();
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(super) async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, CacheError> {
+        self.heard(call.invoke_async(&mut self.manager()).await)
+    }
+
+    fn manager(&self) -> ConnectionManager {
+        self.connected().manager.clone()
+    }
+
+    fn heard<T>(&self, answer: Result<T, RedisError>) -> Result<T, CacheError> {
+        answer.map_err(|error| {
+            if needs_another(&error) {
+                self.connect_anew();
             }
             CacheError::Redis(error)
         })
@@ -126,9 +150,8 @@ impl RedisConnection {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects anew where the server has become a replica: another is the primary now, and behind the same address, by and
-    /// by. The connection itself is sound, so nobody else would.
-    fn leave_replica(&self) {
+    /// Connects anew, unless that was done just now: one that many wait for fails for all of them.
+    fn connect_anew(&self) {
         let mut connected = self.connected();
         if connected.since.elapsed() > CONNECT_PAUSE_MAX
             && let Ok(anew) = Connected::new(connected.client.clone())
@@ -136,4 +159,21 @@ impl RedisConnection {
             *connected = anew;
         }
     }
+}
+
+/// Whether the connection has to be left by us. The manager connects anew where one broke, and only there: it keeps one that
+/// could not be made for a reason of its own (a password that is wrong for a moment, TLS that was cut off), and fails by it
+/// for good.
+fn needs_another(error: &RedisError) -> bool {
+    // A server that is away for good, behind an address that leads to another by now, says nothing; one that has become a
+    // replica refuses to write. Both connections are sound.
+    error.is_timeout()
+        || matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::Client
+                | ErrorKind::InvalidClientConfig
+                // The second is what a refused SELECT is too, with which a connection begins.
+                | ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::ResponseError)
+        )
 }

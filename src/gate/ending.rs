@@ -3,51 +3,100 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Observer;
 use super::cache::RedisCache;
-use super::results::{CLIENT_ID, ends};
-use super::rule::{Millis, Unsettled};
-use crate::config::KafkaArgs;
+use super::orders_topic::{Offsets, OrdersTopic, Standing};
+use super::rule::Unsettled;
 use crate::kafka::partitioner::partition_of;
-use crate::kafka::reader::OffsetRange;
-use crate::kafka::topics::Topics;
 use crate::ledger::{CommandKey, CommandKind, Id, NextOffset, TopicPartition};
-use crate::store::{LedgerReader, LedgerWriter};
+use crate::store::LedgerReader;
 
 /// How often is looked for entries that are over their bound.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Entries that are brought to their end at once.
+/// Entries that one look takes up, and entries that it brings to their end.
 const AT_ONCE: usize = 1_000;
-/// A position that has not moved for so long may have nothing to move over: the marks of transactions move an end, and no
-/// position. So the partition is looked into. Not while it moves: then a verifier has a backlog, as in a sale.
+/// Entries that wait for their end at most. Past it only the oldest are looked at again.
+const MOST_UNDER_WAY: usize = 100_000;
+/// After so long a position that stands still is looked into.
 const MARKS_AFTER: Duration = Duration::from_secs(5);
 
 /// An entry on its way to its end.
 struct Ending {
-    at: Millis,
+    entry: Unsettled,
     partition: TopicPartition,
     /// The partition's end after nobody could send the order any more.
     end: NextOffset,
+    /// The round in which it was seen last.
+    round: u64,
 }
 
-/// Since when the ledger's position in a partition has been the same.
-type Standing = HashMap<TopicPartition, (NextOffset, Instant)>;
+/// Entries on their way to their end. All that are over their bound are gone over in rounds, some at each look: those of a
+/// partition that stands still keep no others from their end.
+#[derive(Default)]
+struct UnderWay {
+    entries: HashMap<Id, Ending>,
+    standing: Standing,
+    round: u64,
+    /// How many of the round were looked at.
+    seen: usize,
+}
+
+impl UnderWay {
+    fn is_new(&self, entry: &Unsettled) -> bool {
+        self.entries.get(&entry.id).is_none_or(|ending| ending.entry.at != entry.at)
+    }
+
+    /// Takes up what is new of some entries, where these are the partitions' ends after they were over their bound.
+    fn take_up(&mut self, over: &[Unsettled], ends: &Offsets) {
+        let count = i32::try_from(ends.len()).unwrap_or(i32::MAX);
+        for entry in over {
+            let number = partition_of(entry.id.as_str().as_bytes(), count);
+            let Some((partition, end)) = ends.iter().find(|(at, _)| at.partition == number) else { continue };
+            let ending =
+                Ending { entry: entry.clone(), partition: partition.clone(), end: *end, round: self.round };
+            self.entries.insert(entry.id.clone(), ending);
+        }
+    }
+
+    /// After a look at some entries: the next look goes on behind them, or begins a round.
+    fn looked_at(&mut self, over: &[Unsettled]) {
+        for entry in over {
+            if let Some(ending) = self.entries.get_mut(&entry.id) {
+                ending.round = self.round;
+            }
+        }
+        self.seen += over.len();
+        if over.len() < AT_ONCE {
+            // What was not seen has ended by another gate or by its result.
+            self.entries.retain(|_, ending| ending.round == self.round);
+        }
+        if over.len() < AT_ONCE || self.entries.len() >= MOST_UNDER_WAY {
+            (self.round, self.seen) = (self.round + 1, 0);
+        }
+    }
+
+    /// Up to where it matters how far each partition is decided.
+    fn ends(&self) -> Offsets {
+        let mut ends = Offsets::new();
+        for Ending { partition, end, .. } in self.entries.values() {
+            let last = ends.entry(partition.clone()).or_insert(*end);
+            *last = (*last).max(*end);
+        }
+        ends
+    }
+}
 
 /// Brings entries to their end.
 pub(super) struct Endings {
     pub(super) cache: RedisCache,
     pub(super) ledger: Arc<dyn LedgerReader>,
-    /// For the positions alone.
-    pub(super) positions: Arc<dyn LedgerWriter>,
-    pub(super) kafka: KafkaArgs,
-    pub(super) orders_topic: String,
+    pub(super) orders: OrdersTopic,
     pub(super) bound: Duration,
     pub(super) observer: Arc<dyn Observer>,
 }
@@ -55,8 +104,7 @@ pub(super) struct Endings {
 impl Endings {
     /// Looks again and again, until stopped.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut under_way: HashMap<Id, Ending> = HashMap::new();
-        let mut standing = Standing::new();
+        let mut under_way = UnderWay::default();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -65,97 +113,29 @@ impl Endings {
                 _ = ticks.tick() => {}
             }
             self.observer.entries(self.cache.status().await.ok().as_ref());
-            if let Err(error) = self.look(&mut under_way, &mut standing).await {
+            if let Err(error) = self.look(&mut under_way).await {
                 tracing::debug!("entries over their bound: {error:#}");
             }
         }
     }
 
-    async fn look(&self, under_way: &mut HashMap<Id, Ending>, standing: &mut Standing) -> Result<()> {
-        let over = self.cache.unsettled(self.bound, AT_ONCE).await?;
-        let is_under_way = |entry: &Unsettled, known: &HashMap<Id, Ending>| {
-            known.get(&entry.id).is_some_and(|ending| ending.at == entry.at)
-        };
-        // What has ended by another gate or by its result, or was sent again.
-        let now: HashMap<&Id, Millis> = over.iter().map(|entry| (&entry.id, entry.at)).collect();
-        under_way.retain(|id, ending| now.get(id) == Some(&ending.at));
-        if over.iter().any(|entry| !is_under_way(entry, under_way)) {
-            let partitions = self.ends().await?;
-            for entry in over.iter().filter(|entry| !is_under_way(entry, under_way)).collect::<Vec<_>>() {
-                let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
-                let number = partition_of(entry.id.as_str().as_bytes(), count);
-                let Some((partition, end)) =
-                    partitions.iter().find(|(at, _)| at.partition == number).cloned()
-                else {
-                    continue;
-                };
-                under_way.insert(entry.id.clone(), Ending { at: entry.at, partition, end });
-            }
+    async fn look(&self, under_way: &mut UnderWay) -> Result<()> {
+        let over = self.cache.unsettled(self.bound, under_way.seen, AT_ONCE).await?;
+        let new: Vec<Unsettled> = over.iter().filter(|entry| under_way.is_new(entry)).cloned().collect();
+        if !new.is_empty() {
+            under_way.take_up(&new, &self.orders.ends().await?);
         }
-        let passed = self.passed(under_way, standing).await?;
-        for entry in over.into_iter().filter(|entry| passed.contains(&entry.id)) {
+        under_way.looked_at(&over);
+        let ends = under_way.ends();
+        let decided = self.orders.decided(&ends, &mut under_way.standing, MARKS_AFTER).await?;
+        let is_passed = |ending: &&Ending| decided.get(&ending.partition).is_some_and(|to| *to >= ending.end);
+        let passed = under_way.entries.values().filter(is_passed).take(AT_ONCE);
+        let passed: Vec<Unsettled> = passed.map(|ending| ending.entry.clone()).collect();
+        for entry in passed {
             self.end(&entry).await?;
-            under_way.remove(&entry.id);
+            under_way.entries.remove(&entry.id);
         }
         Ok(())
-    }
-
-    /// Where the partitions of the orders end now.
-    async fn ends(&self) -> Result<Vec<(TopicPartition, NextOffset)>> {
-        let (kafka, topic) = (self.kafka.clone(), self.orders_topic.clone());
-        spawn_blocking(move || {
-            let ends = ends(&Topics::connect(&kafka, CLIENT_ID)?, &topic)?;
-            Ok(ends.into_iter().map(|(at, (_, end))| (at, end)).collect())
-        })
-        .await?
-    }
-
-    /// The orders whose partition's end the ledger has passed.
-    async fn passed(&self, under_way: &HashMap<Id, Ending>, standing: &mut Standing) -> Result<Vec<Id>> {
-        let mut ends: HashMap<TopicPartition, NextOffset> = HashMap::new();
-        for Ending { partition, end, .. } in under_way.values() {
-            let last = ends.entry(partition.clone()).or_insert(*end);
-            *last = (*last).max(*end);
-        }
-        standing.retain(|at, _| ends.contains_key(at));
-        if ends.is_empty() {
-            return Ok(Vec::new());
-        }
-        let partitions: Vec<TopicPartition> = ends.keys().cloned().collect();
-        let positions = self.positions.positions(&partitions).await?;
-        let mut reached = HashMap::new();
-        for (at, end) in ends {
-            let next = positions.get(&at).map_or(NextOffset(0), |position| position.next);
-            let (stands_at, since) = standing.entry(at.clone()).or_insert((next, Instant::now()));
-            if *stands_at != next {
-                (*stands_at, *since) = (next, Instant::now());
-            }
-            let is_looked_into = next < end && since.elapsed() > MARKS_AFTER;
-            let decided = if is_looked_into { self.first_record(&at, next, end).await? } else { next };
-            reached.insert(at, decided);
-        }
-        let is_passed = |ending: &Ending| reached.get(&ending.partition).is_some_and(|to| *to >= ending.end);
-        Ok(under_way.iter().filter(|(_, ending)| is_passed(ending)).map(|(id, _)| id.clone()).collect())
-    }
-
-    /// Where the first record from an offset on stands; where there is none, the offset up to which it was looked.
-    async fn first_record(
-        &self,
-        at: &TopicPartition,
-        from: NextOffset,
-        to: NextOffset,
-    ) -> Result<NextOffset> {
-        let kafka = self.kafka.clone();
-        let range = OffsetRange { at: at.clone(), from, to };
-        spawn_blocking(move || {
-            let topics = Topics::connect(&kafka, CLIENT_ID)?;
-            // What retention took cannot be read, and is not there.
-            let whole = topics.whole(&range.at)?;
-            let range = OffsetRange { from: range.from.max(whole.from), ..range };
-            let first = topics.read(&[range])?.take_next()?;
-            Ok(first.map_or(to, |record| NextOffset(record.source.offset.0)))
-        })
-        .await?
     }
 
     /// Settles an entry by what the ledger decided, or gives it back.

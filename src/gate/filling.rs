@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::RedisCache;
 use super::level_reads::store_page;
+use super::orders_topic::{Offsets, OrdersTopic, Standing};
 use super::results::{CLIENT_ID, ends};
 use crate::causes;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::kafka::topics::Topics;
 use crate::ledger::{NextOffset, TopicPartition};
-use crate::store::{LedgerReader, LedgerWriter};
+use crate::store::LedgerReader;
 
 /// How often is looked whether it is filled, when nobody asks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -27,13 +28,14 @@ const AWAY_PAUSE: Duration = Duration::from_millis(500);
 const BACKLOG_LIMIT: Duration = Duration::from_secs(30);
 /// The pause between two looks at how far it is.
 const BACKLOG_LOOK: Duration = Duration::from_millis(100);
+/// After so long a position that stands still is looked into.
+const MARKS_AFTER: Duration = Duration::from_secs(1);
 
 /// Fills the cache.
 pub(super) struct Filling {
     pub(super) cache: RedisCache,
     pub(super) ledger: Arc<dyn LedgerReader>,
-    /// For the positions alone.
-    pub(super) positions: Arc<dyn LedgerWriter>,
+    pub(super) orders: OrdersTopic,
     pub(super) kafka: KafkaArgs,
     pub(super) topics: TopicArgs,
     pub(super) asked: Arc<Notify>,
@@ -69,49 +71,47 @@ impl Filling {
             return Ok(());
         }
         let begun = Instant::now();
+        let filling = self.cache.begin_filling().await?;
         // Results from here on settle what is let in once it is filled.
-        let (results, orders) = self.ends().await?;
-        self.wait_for_ledger(&orders).await?;
+        let results = self.result_ends().await?;
+        self.wait_for_ledger(&self.orders.ends().await?).await?;
         self.cache.begin_offsets(&results).await?;
         let (mut after, mut pages) = (None, 0);
         while let Some(last) = store_page(&self.cache, &*self.ledger, after.as_ref()).await? {
             after = Some(last);
             pages += 1;
         }
-        self.cache.set_filled().await?;
+        ensure!(
+            self.cache.set_filled(filling).await?,
+            "Redis was emptied, or another took its place, meanwhile"
+        );
         tracing::info!(pages, took = ?begun.elapsed(), "the cache is filled from the ledger");
         Ok(())
     }
 
-    /// Where the results end, and where the orders do.
-    async fn ends(&self) -> Result<(Offsets, Offsets)> {
+    /// Where the results end.
+    async fn result_ends(&self) -> Result<Vec<(TopicPartition, NextOffset)>> {
         let (kafka, topics) = (self.kafka.clone(), self.topics.clone());
         spawn_blocking(move || {
             let asked = Topics::connect(&kafka, CLIENT_ID)?;
-            let ends = |topic: &str| {
-                anyhow::Ok(
-                    ends(&asked, topic)?.into_iter().map(|(at, (_, end))| (at, end)).collect::<Offsets>(),
-                )
-            };
-            let mut results = ends(&topics.accepted_topic)?;
-            results.extend(ends(&topics.rejected_topic)?);
-            Ok((results, ends(&topics.orders_topic)?))
+            let mut results = ends(&asked, &topics.accepted_topic)?;
+            results.extend(ends(&asked, &topics.rejected_topic)?);
+            Ok(results.into_iter().map(|(at, (_, end))| (at, end)).collect())
         })
         .await?
     }
 
     /// Waits until the ledger has decided all orders below these ends: their entries are not known any more, and what they
     /// take is not in its levels before.
-    async fn wait_for_ledger(&self, ends: &[(TopicPartition, NextOffset)]) -> Result<()> {
-        let partitions: Vec<TopicPartition> = ends.iter().map(|(at, _)| at.clone()).collect();
-        let begun = Instant::now();
+    async fn wait_for_ledger(&self, ends: &Offsets) -> Result<()> {
+        let (begun, mut standing) = (Instant::now(), Standing::new());
         loop {
-            let positions = self.positions.positions(&partitions).await?;
-            let next = |at| positions.get(at).map_or(NextOffset(0), |position| position.next);
-            let Some((at, end)) = ends.iter().find(|(at, end)| next(at) < *end) else { return Ok(()) };
+            let decided = self.orders.decided(ends, &mut standing, MARKS_AFTER).await?;
+            let below = |at| decided.get(at).copied().unwrap_or(NextOffset(0));
+            let Some((at, end)) = ends.iter().find(|(at, end)| below(at) < **end) else { return Ok(()) };
             if begun.elapsed() > BACKLOG_LIMIT {
                 tracing::warn!(
-                    %at, %end, position = %next(at),
+                    %at, %end, decided = %below(at),
                     "filling the cache without waiting any longer for the ledger: is a verifier running?"
                 );
                 return Ok(());
@@ -120,5 +120,3 @@ impl Filling {
         }
     }
 }
-
-type Offsets = Vec<(TopicPartition, NextOffset)>;

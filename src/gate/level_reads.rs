@@ -91,12 +91,12 @@ async fn read(cache: &RedisCache, ledger: &dyn LedgerReader, items: &[Item]) -> 
     let items: Vec<Item> = begun.iter().map(|(item, _)| item.clone()).collect();
     let levels: Map<Item, Level> =
         ledger.levels_of(&items).await?.into_iter().map(|ItemLevel { item, level }| (item, level)).collect();
-    // The ledger does not know the others, so nothing waits for them.
-    let read = begun.into_iter().filter_map(|(item, closes)| {
-        let level = *levels.get(&item)?;
-        Some(LevelRead { item, level, closes })
+    let read = begun.into_iter().map(|(item, closes)| {
+        let level = levels.get(&item).copied();
+        LevelRead { item, level, closes }
     });
-    store(cache, read).await
+    // Of an item that the ledger does not know an accepted order had nothing (a partial one, say): its line waits for nothing.
+    store(cache, read.filter(|read| read.level.is_some() || !read.closes.is_empty())).await
 }
 
 async fn store(cache: &RedisCache, levels: impl IntoIterator<Item = LevelRead>) -> Result<()> {
@@ -124,8 +124,11 @@ pub(super) async fn store_page(
     let page = ledger.levels_after(after, PAGE).await?;
     let last = page.last().map(|level| level.item.clone());
     let none = BTreeSet::<Id>::new();
-    let levels =
-        page.into_iter().map(|ItemLevel { item, level }| LevelRead { item, level, closes: none.clone() });
+    let levels = page.into_iter().map(|ItemLevel { item, level }| LevelRead {
+        item,
+        level: Some(level),
+        closes: none.clone(),
+    });
     store(cache, levels).await?;
     Ok(last)
 }

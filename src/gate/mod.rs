@@ -23,6 +23,7 @@ mod figures;
 mod filling;
 mod level_reads;
 pub mod openapi;
+mod orders_topic;
 mod page;
 mod results;
 pub mod rule;
@@ -47,6 +48,7 @@ use self::ending::Endings;
 use self::figures::{Figures, Shown};
 use self::filling::Filling;
 use self::level_reads::WantedLevels;
+use self::orders_topic::OrdersTopic;
 pub use self::results::CLIENT_ID;
 use self::results::Results;
 use crate::config::{KafkaArgs, TopicArgs};
@@ -177,10 +179,15 @@ impl Gate {
         });
         let bounds = Bounds { orders: settings.most_orders };
         let (server, orders) = serve(listen, api, door, bounds, figures).await?;
+        let orders_topic = OrdersTopic {
+            kafka: settings.kafka.clone(),
+            name: settings.topics.orders_topic.clone(),
+            positions: store.clone(),
+        };
         let filling = Filling {
             cache: cache.clone(),
             ledger: store.clone(),
-            positions: store.clone(),
+            orders: orders_topic.clone(),
             kafka: settings.kafka.clone(),
             topics: settings.topics.clone(),
             asked: Arc::clone(&fill),
@@ -188,9 +195,7 @@ impl Gate {
         let endings = Endings {
             cache: cache.clone(),
             ledger: store.clone(),
-            positions: store.clone(),
-            kafka: settings.kafka.clone(),
-            orders_topic: settings.topics.orders_topic.clone(),
+            orders: orders_topic,
             bound: settings.entry_bound,
             observer: Arc::clone(&observer),
         };

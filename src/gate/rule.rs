@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | admitted | subtracted | Kafka has its order: *sent*; or its result comes; or it ends by its bound |
 //! | sent | subtracted | its result comes: *accepted* or *rejected*; or it ends by its bound |
-//! | accepted | subtracted, line by line | a level of the line's item is stored whose read began after the result had come |
+//! | accepted | subtracted, line by line | a level of the line's item is stored whose read began after the result had come; or such a read found no level, so the order took none |
 //! | closed | in the level | it is forgotten |
 //! | rejected | given back, once | it is forgotten |
 //! | decided | none: a result came of which no entry was there | it is forgotten |
@@ -459,10 +459,13 @@ impl CachedStock {
     }
 
     /// Stores a level that was read, unless a newer one is stored, and closes the lines that waited before its read began.
-    pub fn store_level(&mut self, item: &Item, level: Level, closes: &BTreeSet<Id>) {
-        let stored = self.levels.entry(item.clone()).or_insert(level);
-        if level.version >= stored.version {
-            *stored = level;
+    /// `None` where the ledger knows no such item: so nobody took any of it.
+    pub fn store_level(&mut self, item: &Item, level: Option<Level>, closes: &BTreeSet<Id>) {
+        if let Some(level) = level {
+            let stored = self.levels.entry(item.clone()).or_insert(level);
+            if level.version >= stored.version {
+                *stored = level;
+            }
         }
         for id in closes {
             if let Some(entry) = self.entries.get_mut(id)

@@ -27,6 +27,7 @@ pub(super) struct Scripts {
     pub(super) status: Script,
     pub(super) recount: Script,
     pub(super) meet_topic: Script,
+    pub(super) set_filled: Script,
 }
 
 impl Scripts {
@@ -45,6 +46,7 @@ impl Scripts {
             status: script!("#!lua flags=no-writes", "status"),
             recount: script!("#!lua flags=allow-oom", "recount"),
             meet_topic: script!("#!lua flags=allow-oom", "meet_topic"),
+            set_filled: script!("#!lua flags=allow-oom", "set_filled"),
         }
     }
 }

@@ -15,8 +15,8 @@ pub(super) async fn check(cache: &RedisCache) -> Result<()> {
     // Of a Sentinel too, which knows fewer commands.
     let mut command = redis::cmd("INFO");
     command.arg("everything");
-    let info: String = command
-        .query_async(&mut cache.connection())
+    let info: String = cache
+        .ask(&command)
         .await
         .context("Redis does not answer (check --redis-url, and --redis-password-file)")?;
     judge(&info)

@@ -50,7 +50,7 @@ pub use level_cache::LevelCache;
 pub use live::{AskMembers, Live, Member};
 pub(crate) use movements::MovementView;
 pub use orders::Orders;
-pub(crate) use orders::{OrderStanding, OrderView, wait_of};
+pub(crate) use orders::{KnownOrder, OrderStanding, OrderView, wait_of};
 pub(crate) use page::{File, Page, embedded};
 pub(crate) use problem::{Asked, Kind, OtherKind, Problem, ProblemDocument};
 pub use state::{Metrics, Render};

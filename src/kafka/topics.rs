@@ -131,6 +131,27 @@ impl Topics {
         self.partitions(topic)?.iter().map(|at| self.whole(at)).collect()
     }
 
+    /// Where every partition of these topics ends, with what open transactions hide from readers of committed records.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or there is no such topic.
+    pub fn ends_with_hidden(&self, topics: &[&str]) -> Result<Vec<(TopicPartition, NextOffset)>> {
+        let all: BaseConsumer<Quiet> = self
+            .config
+            .clone()
+            .set("isolation.level", "read_uncommitted")
+            .create_with_context(Quiet)
+            .context("the Kafka configuration is refused")?;
+        let mut ends = Vec::new();
+        for topic in topics {
+            for at in self.partitions(topic)? {
+                let (_, end) = watermarks(&all, &at)?;
+                ends.push((at, NextOffset(end)));
+            }
+        }
+        Ok(ends)
+    }
+
     /// The first record of a partition whose timestamp is this or later, in milliseconds since 1970; its end when there
     /// is none.
     ///
@@ -181,19 +202,7 @@ impl Topics {
     /// # Errors
     /// When something stays hidden, or Kafka does not answer.
     pub fn settle(&self, topics: &[&str]) -> Result<()> {
-        let all: BaseConsumer<Quiet> = self
-            .config
-            .clone()
-            .set("isolation.level", "read_uncommitted")
-            .create_with_context(Quiet)
-            .context("the Kafka configuration is refused")?;
-        let mut hidden = Vec::new();
-        for topic in topics {
-            for at in self.partitions(topic)? {
-                let (_, end) = watermarks(&all, &at)?;
-                hidden.push((at, NextOffset(end)));
-            }
-        }
+        let mut hidden = self.ends_with_hidden(topics)?;
         let begun = Instant::now();
         loop {
             let mut still = Vec::new();

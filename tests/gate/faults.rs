@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use stock_verifier::kafka::partitioner::partition_of;
+use stock_verifier::gate::rule::Admission;
+use stock_verifier::ledger::Id;
 
-use super::sale::{BOUND, SOON, Sale, fresh, order};
+use super::sale::{BOUND, SOON, Sale, asked, fresh, fresh_in, order};
+use crate::support::kafka::sent;
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
 use crate::support::redis::Redis;
-use crate::support::servers::{heavy_behind_kafkas_proxy, setting};
+use crate::support::servers::{heavy_behind_kafkas_proxy, setting, wait_for};
 use crate::support::wait;
 
 /// A proxy before Kafka that acts on every record that is sent, while it is told to.
@@ -38,8 +40,7 @@ fn the_entry_of_a_gate_that_was_killed_before_kafka_had_the_order_is_given_back_
 fn so_is_one_whose_partition_ends_with_the_mark_of_a_transaction_which_no_position_passes() {
     let _address = heavy_behind_kafkas_proxy();
     let sale = Sale::new(&[("MUG", 1)]);
-    let is_there = |id: &String| partition_of(id.as_bytes(), 2) == 0;
-    let id = std::iter::repeat_with(fresh).find(is_there).unwrap();
+    let id = fresh_in(0);
     // Aborted when it is dropped.
     is_given_back_by_another(&sale, &id, || drop(sale.scene.kafka.open_transaction(&sale.scene.orders())));
 }
@@ -69,6 +70,65 @@ fn is_given_back_by_another(sale: &Sale, id: &str, meanwhile: impl FnOnce()) {
     gate.stop();
     verifier.stop();
     sale.scene.audit();
+}
+
+#[test]
+fn an_order_that_an_open_transaction_hides_is_not_given_back() {
+    let sale = Sale::new(&[("MUG", 2)]);
+    let (gate, shopper) = sale.gate("gate", &BOUND);
+    // Somebody else's transaction stays open before the one order; where the other would be, one has ended.
+    let open = sale.scene.kafka.open_transaction_at(&sale.scene.orders(), 0);
+    drop(sale.scene.kafka.open_transaction_at(&sale.scene.orders(), 1));
+    let hidden = order(&fresh_in(0), &[("MUG", 1)]);
+    assert_eq!(shopper.order(&hidden).status, 202);
+    let lost = asked(&fresh_in(1), "MUG");
+    let admitted = wait_for(sale.cache.admit(&lost, SOON)).expect("Redis answers");
+    assert!(matches!(admitted, Admission::Admitted { .. }), "{admitted:?}");
+    let standing = |id: &Id| wait_for(sale.cache.standing(id)).expect("Redis answers");
+    wait::until("the one that was never sent is given back", SOON, || standing(&lost.id).is_none());
+    let id = Id::new(hidden["order_id"].as_str().expect("an id")).expect("an id");
+    assert!(standing(&id).is_some(), "it will be decided");
+    drop(open);
+    let verifier = sale.scene.start("a", &[]);
+    assert!(shopper.verdict(&hidden).is_accepted());
+    sale.comes_to_rest();
+    gate.stop();
+    verifier.stop();
+}
+
+#[test]
+fn entries_of_a_partition_that_stands_still_keep_no_others_from_their_end() {
+    let sale = Sale::new(&[("MUG", 10_000)]);
+    // One that nobody decides.
+    let as_java_does = [("partitioner", "murmur2_random")];
+    sale.scene.kafka.produce_with(&sale.scene.orders(), &[sent(&fresh_in(0), "{}")], &as_java_does);
+    let (gate, _) = sale.gate("gate", &BOUND);
+    let admit = |partition| {
+        let asked = asked(&fresh_in(partition), "MUG");
+        let admitted = wait_for(sale.cache.admit(&asked, SOON)).expect("Redis answers");
+        assert!(matches!(admitted, Admission::Admitted { .. }), "{admitted:?}");
+        asked.id
+    };
+    // More than one look takes up.
+    let waiting: Vec<Id> = (0..1_100).map(|_| admit(0)).collect();
+    let last = admit(1);
+    wait::until("the youngest is given back", SOON, || {
+        wait_for(sale.cache.standing(&last)).expect("Redis answers").is_none()
+    });
+    sale.unsettled(u64::try_from(waiting.len()).expect("a number"));
+    gate.stop();
+}
+
+#[test]
+fn filling_does_not_wait_for_a_position_to_pass_the_mark_of_a_transaction() {
+    let sale = Sale::new(&[("MUG", 1)]);
+    let verifier = sale.scene.start("a", &[]);
+    drop(sale.scene.kafka.open_transaction(&sale.scene.orders()));
+    let (mut gate, _) = sale.gate("gate", &[]);
+    gate.said("the cache is filled", SOON);
+    assert!(!gate.log().contains("without waiting any longer"), "{}", gate.log());
+    gate.stop();
+    verifier.stop();
 }
 
 #[test]

@@ -137,3 +137,39 @@ fn a_new_password_of_redis_is_used_after_a_sighup() {
     });
     gate.stop();
 }
+
+#[test]
+fn a_user_of_redis_who_was_locked_out_for_a_while_is_let_in_again() {
+    let mut sale = Sale::new(&[("MUG", 10)]);
+    let given = ["ACL", "SETUSER", "gate", "on", ">secret", "~*", "&*", "+@all"];
+    assert_eq!(sale.redis.command(&given).as_deref(), Some("OK"));
+    sale.redis_url = format!("redis://gate:secret@{}/", sale.redis.address());
+    let (gate, shopper) = sale.gate("gate", &[]);
+    let buy = || shopper.order(&order(&fresh(), &[("MUG", 1)])).status;
+    assert_eq!(buy(), 202);
+    let user =
+        |word| assert_eq!(sale.redis.command(&["ACL", "SETUSER", "gate", word]).as_deref(), Some("OK"));
+    user("off");
+    assert!(sale.redis.command(&["CLIENT", "KILL", "USER", "gate"]).is_some());
+    // More often than one connection is tried: each has failed for a reason of its own, and not by breaking.
+    (0..4).for_each(|_| assert_eq!(buy(), 503));
+    user("on");
+    wait::until("it is let in", SOON, || buy() == 202);
+    gate.stop();
+}
+
+#[test]
+fn a_redis_that_falls_silent_is_left_for_the_one_that_its_address_leads_to() {
+    let mut sale = Sale::new(&[("MUG", 4)]);
+    let address = MovingAddress::of(&sale.redis);
+    sale.redis_url = format!("redis://{}/", address.address);
+    let (gate, shopper) = sale.gate("gate", &NO_BOUND);
+    let replica = sale.redis.replica();
+    replica.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    sale.redis.fall_silent();
+    address.move_to(&replica);
+    wait::until("the new primary is found", SOON, || {
+        shopper.order(&order(&fresh(), &[("MUG", 1)])).status == 202
+    });
+    gate.stop();
+}

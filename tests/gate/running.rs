@@ -300,3 +300,35 @@ fn what_the_page_shows_is_what_a_gate_does() {
     }
     gate.stop();
 }
+
+#[test]
+fn a_partial_order_with_a_sku_that_nobody_stocks_comes_to_its_end() {
+    let sale = Sale::new(&[("MUG", 3)]);
+    let verifier = sale.scene.start("a", &[]);
+    let (gate, shopper) = sale.gate("gate", &[]);
+    let lines = json!([{"sku": "MUG", "quantity": 1}, {"sku": "NOPE", "quantity": 1}]);
+    let partial = json!({"order_id": fresh(), "policy": "partial", "lines": lines});
+    assert!(shopper.order_and_wait(&partial).is_accepted());
+    sale.comes_to_rest();
+    let kept = sale.redis.command(&["EXISTS", &format!("{}item:NOPE", sale.prefix)]);
+    assert_eq!(kept.as_deref(), Some("0"));
+    gate.stop();
+    verifier.stop();
+}
+
+#[test]
+fn who_waits_for_the_verdict_is_not_given_that_of_another_order_with_the_same_id() {
+    let sale = Sale::new(&[("MUG", 3)]);
+    let verifier = sale.scene.start("a", &[]);
+    let (gate, shopper) = sale.gate("gate", &[]);
+    // The cache remembers nothing of one that was rejected past it.
+    let id = fresh();
+    let lines = json!([{"sku": "MUG", "quantity": 9}]);
+    let first = json!({"type": "order.created", "order_id": &id, "lines": lines});
+    sale.scene.produce(&[sent(&id, first.to_string())]);
+    wait::until("it is rejected", SOON, || shopper.get(&format!("/v1/orders/{id}")).status == 200);
+    let other = shopper.order_and_wait(&order(&id, &[("MUG", 1)]));
+    assert_eq!((other.status, other.problem()), (422, "order-conflict"), "{other:?}");
+    gate.stop();
+    verifier.stop();
+}

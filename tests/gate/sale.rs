@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stock_verifier::gate::cache::RedisCache;
-use stock_verifier::ledger::{Item, Sku};
+use stock_verifier::gate::rule::Asked;
+use stock_verifier::kafka::partitioner::partition_of;
+use stock_verifier::ledger::{Action, Command as LedgerCommand, Id, Item, Quantity, Sku, Terms};
 use ureq::http::{HeaderMap, Request};
 
 use crate::support::database::unique;
@@ -140,6 +142,21 @@ pub fn item(sku: &str) -> Item {
 /// An order's id that no other test has.
 pub fn fresh() -> String {
     unique("o")
+}
+
+/// One that stands in this one of the sale's two partitions.
+pub fn fresh_in(partition: i32) -> String {
+    std::iter::repeat_with(fresh)
+        .find(|id| partition_of(id.as_bytes(), 2) == partition)
+        .expect("every other is")
+}
+
+/// What a gate asks the cache for an order of one piece.
+pub fn asked(id: &str, sku: &str) -> Asked {
+    let lines = vec![(item(sku), Quantity::new(1).expect("one piece"))];
+    let command = LedgerCommand::order_created(Id::new(id).expect("an id"), lines, Terms::default());
+    let Action::Take { lines, .. } = command.action else { unreachable!("an order takes") };
+    Asked { id: command.key.id, digest: command.digest, lines, all_or_none: true, buyer: None }
 }
 
 pub fn order(id: &str, lines: &[(&str, i64)]) -> Value {

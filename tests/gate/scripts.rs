@@ -42,7 +42,7 @@ enum Step {
     SettleFound { number: u8, accepted: bool },
     GiveBack { number: u8, is_stale: bool },
     BeginRead { item: u8 },
-    StoreLevel { which: usize, level: Level },
+    StoreLevel { which: usize, level: Option<Level> },
     Unsettled,
     SetSale { item: u8, sale: Sale },
 }
@@ -87,7 +87,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (order.clone(), any::<bool>()).prop_map(|(number, accepted)| Step::SettleFound { number, accepted }),
         2 => (order, any::<bool>()).prop_map(|(number, is_stale)| Step::GiveBack { number, is_stale }),
         3 => (0..ITEMS).prop_map(|item| Step::BeginRead { item }),
-        4 => (0..4_usize, level()).prop_map(|(which, level)| Step::StoreLevel { which, level }),
+        4 => (0..4_usize, proptest::option::weighted(0.8, level()))
+            .prop_map(|(which, level)| Step::StoreLevel { which, level }),
         1 => Just(Step::Unsettled),
         1 => (0..ITEMS, sale()).prop_map(|(item, sale)| Step::SetSale { item, sale }),
     ]
@@ -130,7 +131,7 @@ impl Both {
         for number in 0..ITEMS - 1 {
             both.reads.push((item(number), BTreeSet::new()));
             let level = Level { available: 5, version: 1, limits: Limits::default() };
-            both.step(&Step::StoreLevel { which: 0, level });
+            both.step(&Step::StoreLevel { which: 0, level: Some(level) });
         }
         let early = ask(0, &[(0, 1)], true, None);
         both.admit(&early, Duration::ZERO);
@@ -138,7 +139,8 @@ impl Both {
         both.rule.begin_offset(&partition(), NextOffset(10));
         wait_for(both.redis.begin_offsets(&[(partition(), NextOffset(10))])).unwrap();
         both.rule.set_filled();
-        wait_for(both.redis.set_filled()).unwrap();
+        let filling = wait_for(both.redis.begin_filling()).unwrap();
+        assert!(wait_for(both.redis.set_filled(filling)).unwrap());
         both
     }
 
@@ -219,7 +221,9 @@ impl Both {
             Step::Unsettled => {
                 let ids = |entry: Unsettled| (entry.id, entry.digest.0);
                 let of_rule: BTreeSet<_> = self.rule.unsettled(self.now).into_iter().map(ids).collect();
-                let of_redis = wait_for(self.redis.unsettled(Duration::ZERO, 1_000)).unwrap();
+                let of_redis = wait_for(self.redis.unsettled(Duration::ZERO, 0, 1_000)).unwrap();
+                let later = wait_for(self.redis.unsettled(Duration::ZERO, 1, 1_000)).unwrap();
+                assert_eq!(later, of_redis.iter().skip(1).cloned().collect::<Vec<_>>());
                 assert_eq!(of_rule, of_redis.into_iter().map(ids).collect());
             }
             Step::SetSale { item: number, sale } => {
@@ -300,7 +304,7 @@ fn what_ended_is_forgotten_after_its_time_and_leaves_nothing_behind() {
     both.step(&Step::SettleFound { number: 3, accepted: false });
     both.step(&Step::BeginRead { item: 0 });
     let level = Level { available: 4, version: 2, limits: Limits::default() };
-    both.step(&Step::StoreLevel { which: 0, level });
+    both.step(&Step::StoreLevel { which: 0, level: Some(level) });
     both.compare();
     let keys = redis.command(&["--raw", "KEYS", &format!("{prefix}*")]).unwrap();
     let mut kept: Vec<&str> = keys.lines().map(|key| key.strip_prefix(&*prefix).unwrap()).collect();
@@ -320,6 +324,17 @@ fn what_ended_is_forgotten_after_its_time_and_leaves_nothing_behind() {
         let left = redis.command(&["PTTL", &format!("{prefix}order:{order}")]).unwrap();
         assert!((1..=600_000).contains(&left.parse::<i64>().unwrap()), "{order}: {left}");
     }
+}
+
+#[test]
+fn a_redis_that_is_emptied_while_it_is_filled_is_not_filled() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let (cache, _) = redis.cache();
+    let [first, second] = [(), ()].map(|()| wait_for(cache.begin_filling()).unwrap());
+    let is_filled = || wait_for(cache.status()).unwrap().filled;
+    assert!(wait_for(cache.set_filled(first)).unwrap() && is_filled());
+    assert_eq!(redis.command(&["FLUSHALL"]).as_deref(), Some("OK"));
+    assert!(!wait_for(cache.set_filled(second)).unwrap() && !is_filled());
 }
 
 #[test]
@@ -365,7 +380,7 @@ fn when_memory_is_full_nothing_new_is_let_in_and_what_is_there_comes_to_its_end(
     for item in [0, 1] {
         both.step(&Step::BeginRead { item });
         let level = Level { available: 4, version: 2, limits: Limits::default() };
-        both.step(&Step::StoreLevel { which: 0, level });
+        both.step(&Step::StoreLevel { which: 0, level: Some(level) });
     }
     assert_eq!(redis.command(&["CONFIG", "SET", "maxmemory", "0"]).as_deref(), Some("OK"));
     both.compare();

@@ -361,6 +361,11 @@ impl Cluster {
 
     /// A transaction with one record on partition 0 of a topic, open until it is dropped.
     pub fn open_transaction(&self, topic: &str) -> OpenTransaction {
+        self.open_transaction_at(topic, 0)
+    }
+
+    /// The same in this partition.
+    pub fn open_transaction_at(&self, topic: &str, partition: i32) -> OpenTransaction {
         let mut config = self.client();
         config
             .set("transactional.id", super::database::unique("open"))
@@ -369,7 +374,7 @@ impl Cluster {
             config.create_with_context(Failed::default()).expect("a producer");
         producer.init_transactions(LIMIT).expect("Kafka answers");
         producer.begin_transaction().expect("it begins");
-        let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).payload(b"never committed");
+        let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(b"never committed");
         producer.send(record).map_err(|(error, _)| error).expect("sent");
         producer.flush(LIMIT).expect("it arrives");
         OpenTransaction(producer)

@@ -90,6 +90,13 @@ impl Redis {
         }
     }
 
+    /// Says nothing any more, and keeps its connections.
+    pub fn fall_silent(&self) {
+        let process = self.child.as_ref().expect("it runs").id().to_string();
+        let stopped = Command::new("kill").args(["-STOP", &process]).status().expect("kill runs");
+        assert!(stopped.success());
+    }
+
     /// A replica of it, once it has all that this one has.
     pub fn replica(&self) -> Self {
         let replica = Self::start_with(&[

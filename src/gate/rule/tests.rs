@@ -210,7 +210,7 @@ impl World {
                     return;
                 };
                 let Reading { item, closes, level, .. } = self.reading.remove(index);
-                self.cache.store_level(&item, level.unwrap(), &closes);
+                self.cache.store_level(&item, level, &closes);
             }
             Event::Restock { item: number, by } => {
                 let level = self.levels.get_mut(&item(*number)).unwrap();
@@ -304,7 +304,7 @@ impl World {
         let _ = orders;
         self.cache.begin_offset(&results_partition(), offset(results));
         for (item, level) in &self.levels {
-            self.cache.store_level(item, *level, &BTreeSet::new());
+            self.cache.store_level(item, Some(*level), &BTreeSet::new());
         }
         self.cache.set_filled();
     }
@@ -338,10 +338,10 @@ impl World {
         for number in 0..ITEMS {
             let item = item(number);
             let closes = self.cache.waiting(&item);
-            self.cache.store_level(&item, self.levels[&item], &closes);
+            self.cache.store_level(&item, Some(self.levels[&item]), &closes);
         }
         for Reading { item, closes, level, .. } in late.into_iter().rev() {
-            if let Some(level) = level {
+            if level.is_some() {
                 self.cache.store_level(&item, level, &closes);
             }
         }
@@ -467,6 +467,28 @@ fn a_level_whose_read_began_before_a_result_came_does_not_close_its_entry() {
     world.happen(&Event::StoreLevel { which: 0 });
     assert_eq!(world.cache.amount(&at), Some(5));
     assert_eq!(world.cache.entry(&id(1)).unwrap().standing, Standing::Closed);
+}
+
+#[test]
+fn a_line_whose_item_the_ledger_does_not_know_waits_for_no_level() {
+    let mut cache = World::new().cache;
+    let unknown = Item { sku: Sku::new("NOPE").unwrap(), location: None };
+    let mut partial = asked(1, 0);
+    let line = OrderLine { item: unknown.clone(), ..partial.lines[0].clone() };
+    partial.lines.push(line);
+    partial.all_or_none = false;
+    let admitted = Admission::Admitted { undecided: true, at: 1_000 };
+    assert_eq!(cache.admit(&partial, 1_000, RESEND_AFTER), admitted);
+    cache.settle_found(&partial.id, &partial.digest, true);
+    let closes = cache.waiting(&unknown);
+    assert_eq!(closes.len(), 1);
+    cache.store_level(&unknown, None, &closes);
+    assert_eq!((cache.amount(&unknown), cache.pending(&unknown)), (None, 0));
+    assert_eq!(cache.entry(&partial.id).unwrap().standing, Standing::Accepted, "another line waits");
+    let known = item(1);
+    let closes = cache.waiting(&known);
+    cache.store_level(&known, cache.level(&known), &closes);
+    assert_eq!(cache.entry(&partial.id).unwrap().standing, Standing::Closed);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 -- have to know them before, is refused at the gate's start. No script fails after its first write: Redis undoes nothing.
 --
 --   cache                 string   there once it was filled from the ledger
+--   filling:RANDOM        string   there while one gate fills it
 --   item:ITEM             hash     available, version, backorder, limit: the last stored level; pending: pieces of entries
 --   order:ID              hash     an entry: standing, digest, at, undecided, lines, buyer; left: lines not closed
 --   unsettled, accepted   zset     ids of entries without a result, or that wait for levels; by time

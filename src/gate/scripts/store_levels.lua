@@ -1,12 +1,13 @@
 -- Stores levels that were read, unless newer ones are stored, and closes the lines that waited before the read began.
--- ARGV: prefix, ms that closed entries are remembered, then of each level: item, available, version, backorder, limit or
--- '', how many orders, the orders.
+-- ARGV: prefix, ms that closed entries are remembered, then of each level: item, available or '' where the ledger knows no
+-- such item, version, backorder, limit or '', how many orders, the orders.
 local keep_ms, index = ARGV[2], 3
 while index <= #ARGV do
   local item, count = ARGV[index], tonumber(ARGV[index + 5])
   local key, waiting = item_key(item), P .. 'waiting:' .. item
   local stored = call('HGET', key, 'version')
-  if not stored or tonumber(ARGV[index + 2]) >= tonumber(stored) then
+  local is_known = ARGV[index + 1] ~= ''
+  if is_known and (not stored or tonumber(ARGV[index + 2]) >= tonumber(stored)) then
     call('HSET', key, 'available', ARGV[index + 1], 'version', ARGV[index + 2], 'backorder', ARGV[index + 3])
     if ARGV[index + 4] == '' then call('HDEL', key, 'limit') else call('HSET', key, 'limit', ARGV[index + 4]) end
   end
@@ -15,7 +16,8 @@ while index <= #ARGV do
     local pieces = call('HGET', waiting, id)
     if pieces then
       call('HDEL', waiting, id)
-      call('HINCRBY', key, 'pending', '-' .. pieces)
+      local pending = call('HINCRBY', key, 'pending', '-' .. pieces)
+      if pending == 0 and not is_known and not stored then call('DEL', key) end
       if call('HINCRBY', order_key(id), 'left', -1) == 0 then
         call('ZREM', P .. 'accepted', id)
         remember(id, 'closed', keep_ms)
