@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::expect_no_findings;
 use super::model::{Model, comparable};
 use crate::support::turns::Turns;
-use crate::support::{TestDatabase, batch, item, order, received, records, set, sku};
+use crate::support::{TestDatabase, batch, item, order, received, records, returned, set, sku};
 
 /// Longest wait for what takes milliseconds.
 const SOON: Duration = Duration::from_secs(20);
@@ -31,6 +31,9 @@ const SELLING: Parts = [1, 1, 2];
 const REPAIRING: Parts = [1, 3, 2];
 /// The same, but where an item has no level the items' gate is passed, and the levels are looked for again.
 const MEETING: Parts = [1, 1, 4];
+
+/// The same, but the order is looked up before; and there is nothing to lock where it is not accepted.
+const FOLLOWING: Parts = [2, 1, 1];
 
 /// An instance whose statements take turns.
 struct Instance {
@@ -150,6 +153,8 @@ enum Other {
     Begins,
     /// It sells too: there is enough for one of them.
     Sells,
+    /// It takes back what the first sells, from another partition.
+    TakesBack,
 }
 
 /// One order of parts, on items of its own.
@@ -207,6 +212,7 @@ impl Round {
             1,
             match other {
                 Other::Restocks | Other::Repairs | Other::Begins => vec![received(&id("a"), &self.mug, 10)],
+                Other::TakesBack => vec![returned(&id("b"), &id("q"), &[(&self.hat, 1)])],
                 Other::Sells => {
                     vec![order(&id("r"), &[(&self.mug, 2)]), order(&id("s"), &[(&self.hat, 100)])]
                 }
@@ -255,6 +261,7 @@ async fn in_every_order(other: Other) {
         assert_ne!(first, last, "too tame");
         let parts = match other {
             Other::Restocks | Other::Sells => SELLING,
+            Other::TakesBack => FOLLOWING,
             Other::Repairs => REPAIRING,
             Other::Begins => MEETING,
         };
@@ -317,4 +324,9 @@ async fn one_sells_while_one_brings_the_first_pieces_in_every_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_sell_what_is_enough_for_one_in_every_order() {
     in_every_order(Other::Sells).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sells_while_one_takes_it_back_from_another_partition_in_every_order() {
+    in_every_order(Other::TakesBack).await;
 }

@@ -6,7 +6,8 @@
 //! records breaks that: an order and its cancellation may then be decided by two instances at the same time, and
 //! neither sees the other, since a cancellation does not know the SKUs of an order that is not decided yet. So every batch
 //! passes a gate that it shares with all others, and a batch that is about to remember such a cancellation has it for
-//! itself.
+//! itself. So has one with a return, say, of an order that was not accepted: what is rejected for that must stand before the
+//! order in the ledger's order, if that is accepted after all.
 //!
 //! An item that has no level is the other case: an order for it is rejected, and must stand before the item's first level
 //! in the ledger's order. So a batch that found no level for one of its items passes a second gate, the items'. It shares
@@ -19,7 +20,7 @@ use sqlx::{Executor as _, PgConnection};
 
 use super::failure::failed;
 use super::levels::{self, LevelRows};
-use crate::ledger::{Action, CommandKey, CommandKind, Decision, Id, Item, Level, Map, Set};
+use crate::ledger::{Action, CommandKey, CommandKind, Decision, Item, Level, Map, Request, Set};
 use crate::store::apply::UnknownItems;
 use crate::store::{CommandBatch, StoreError};
 
@@ -59,7 +60,7 @@ const MEET_ALONE: &str = "SELECT pg_advisory_xact_lock(7309940776305091938)";
 
 /// How a batch's transaction begins, by what the orders that its commands follow are decided to be.
 pub(super) fn begin_of(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decision>>) -> &'static str {
-    if remembers_cancellation(batch, decided) { BEGIN_ALONE } else { BEGIN_SHARED }
+    if meets_order_at_gate(batch, decided) { BEGIN_ALONE } else { BEGIN_SHARED }
 }
 
 /// Passes the items' gate, after the levels that there are were locked and before ledger sequences are drawn. Locks the
@@ -83,23 +84,30 @@ pub(super) async fn meet_at_items(
     if found.len() == begun { Ok((found, rows)) } else { Err(StoreError::ConcurrentChange) }
 }
 
-/// Whether the batch cancels an order that is neither decided yet nor in the batch itself: with the latter another
-/// instance that decides it too meets this batch's decision.
-fn remembers_cancellation(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
-    let created = |id: &Id| CommandKey { id: id.clone(), kind: CommandKind::OrderCreated };
-    let mut unknown: Set<CommandKey> = batch
+/// Whether the batch follows an order at whose levels it does not meet who decides it: it cancels one that is not decided, or
+/// goes on with one that was not accepted. Not where the order is in the batch itself: another instance that decides it too
+/// meets this batch's decision.
+fn meets_order_at_gate(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
+    let mut unmet: Set<CommandKey> = batch
         .requests
         .iter()
-        .filter(|request| request.command.action == Action::Cancel)
-        .map(|request| created(&request.command.key.id))
-        .filter(|key| !decided.contains_key(key))
+        .filter_map(|Request { command, .. }| {
+            let order = CommandKey { id: command.follows()?.clone(), kind: CommandKind::OrderCreated };
+            let is_met = match (decided.get(&order), &command.action) {
+                // A verifier asks it by itself, and only of an order that has a hold.
+                (_, Action::Expire) => true,
+                (Some(decision), action) => decision.accepted || *action == Action::Cancel,
+                (None, _) => false,
+            };
+            (!is_met).then_some(order)
+        })
         .collect();
-    if !unknown.is_empty() {
+    if !unmet.is_empty() {
         for request in &batch.requests {
-            unknown.remove(&request.command.key);
+            unmet.remove(&request.command.key);
         }
     }
-    !unknown.is_empty()
+    !unmet.is_empty()
 }
 
 #[cfg(test)]
