@@ -31,6 +31,8 @@ const PAGE: usize = 2_000;
 const ROUND_PAGE: usize = 500;
 /// See [`ROUND_PAGE`].
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// The rest after a round that failed: what it failed by, be it the database or the clocks, may stay for long.
+const ROUND_AGAIN: Duration = Duration::from_secs(1);
 /// How long after an item was published last its level is read again: once that long, at most twice. Not soon, since it costs
 /// as much as publishing; an item that moves again meanwhile needs it only after its next record.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -258,6 +260,7 @@ impl LevelFeed {
             {
                 tracing::debug!("a round over the levels failed and begins anew: {error:#}");
                 self.waiting.round.store(true, Ordering::SeqCst);
+                let _ = stop.run_until_cancelled(tokio::time::sleep(ROUND_AGAIN)).await;
             }
         }
     }
@@ -285,19 +288,21 @@ impl LevelFeed {
 
     /// Takes up what operators' commands moved.
     async fn mark_unannounced(&self) -> Result<()> {
+        let marked = self.take_unannounced().await;
+        if marked.is_err() {
+            // What was taken is noted nowhere else any more; it may be taken too where only the answer was lost.
+            self.waiting.round.store(true, Ordering::SeqCst);
+        }
+        marked
+    }
+
+    async fn take_unannounced(&self) -> Result<()> {
         loop {
             let items = self.queue.take_unannounced(PAGE).await?;
             if items.is_empty() {
                 return Ok(());
             }
-            match self.reader.levels_of(&items).await {
-                Ok(levels) => self.mark_levels(levels),
-                Err(error) => {
-                    // They are noted nowhere else any more.
-                    self.waiting.round.store(true, Ordering::SeqCst);
-                    return Err(error.into());
-                }
-            }
+            self.mark_levels(self.reader.levels_of(&items).await?);
         }
     }
 
@@ -328,6 +333,10 @@ impl LevelFeed {
         self.waiting.mark(for_now.iter().map(|lost| levels[lost.index].clone()));
         match for_now.into_iter().next() {
             None => Ok(()),
+            Some(lost) if lost.is_for_clocks() => Err(lost.error).context(
+                "Kafka refuses the time of levels: this host's clock and the brokers' are further apart than the topic \
+                 allows (message.timestamp.after.max.ms). Set the clocks right",
+            ),
             Some(Lost { error, .. }) => Err(error).context("not all levels arrived"),
         }
     }
@@ -352,5 +361,62 @@ impl LevelFeed {
 
     fn mark_levels(&self, levels: Vec<ItemLevel>) {
         self.waiting.mark(levels.into_iter().map(|ItemLevel { item, level }| (item, level)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::config::{KafkaArgs, TopicArgs};
+    use crate::kafka::in_process::MockBroker;
+    use crate::ledger::Stamp;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{DueHold, OverdueHolds, StoreError};
+
+    /// A ledger that does what it is asked, and whose answer is lost.
+    struct Unanswered;
+
+    #[async_trait]
+    impl WorkQueue for Unanswered {
+        async fn take_due_holds(&self, _: usize, _: Duration) -> Result<Vec<DueHold>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn overdue_holds(&self, _: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+            Ok(None)
+        }
+
+        async fn take_unannounced(&self, _: usize) -> Result<Vec<Item>, StoreError> {
+            let source = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+            Err(StoreError::Database { doing: "taking levels to publish", source, retry: true })
+        }
+    }
+
+    #[tokio::test]
+    async fn all_levels_are_published_where_what_operators_moved_may_be_taken_and_lost() {
+        let broker = MockBroker::start().unwrap();
+        let kafka = KafkaArgs {
+            brokers: broker.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let name = |name: &str| name.to_owned();
+        let topics = TopicArgs {
+            orders_topic: name("o"),
+            adjustments_topic: name("a"),
+            accepted_topic: name("s.a"),
+            rejected_topic: name("s.r"),
+            levels_topic: name("s.l"),
+            dead_letter_topic: name("d"),
+        };
+        let sender = Arc::new(Sender::new(&kafka, &topics).unwrap());
+        let reader = Arc::new(MemoryStore::new(|| Stamp(0)));
+        let feed = LevelFeed::new(sender, reader, Arc::new(Unanswered), Duration::ZERO);
+        // The round that every start begins with is done.
+        feed.waiting.round.store(false, Ordering::SeqCst);
+        assert!(feed.mark_unannounced().await.is_err());
+        assert!(feed.waiting.round.load(Ordering::SeqCst), "a round over all levels is due");
     }
 }

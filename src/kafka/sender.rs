@@ -50,7 +50,16 @@ pub(crate) struct Lost {
 impl Lost {
     /// Whether Kafka refuses this very record, now and later.
     pub(crate) fn for_good(&self) -> bool {
-        self.is_too_large() || self.error.code() == Some(RDKafkaErrorCode::InvalidRecord)
+        self.is_too_large() || self.is_invalid()
+    }
+
+    /// Whether Kafka refuses its time: this host's clock and the brokers' are further apart than the topic allows.
+    pub(crate) fn is_for_clocks(&self) -> bool {
+        self.error.code() == Some(RDKafkaErrorCode::InvalidTimestamp)
+    }
+
+    fn is_invalid(&self) -> bool {
+        self.error.code() == Some(RDKafkaErrorCode::InvalidRecord)
     }
 
     fn is_too_large(&self) -> bool {
@@ -165,6 +174,7 @@ impl Sender {
         tokio::task::spawn_blocking(move || {
             let indexes: Vec<usize> = (0..events.len()).collect();
             let mut lost = sender.send_these(&events, &indexes)?;
+            sender.find_why(&events, &mut lost)?;
             lost.sort_unstable_by_key(|lost| lost.index);
             Ok(lost)
         })
@@ -215,6 +225,25 @@ impl Sender {
             }
         }
         Ok(lost)
+    }
+
+    /// Finds Kafka's word for several records that are called invalid. librdkafka (2.12) calls those so that are refused
+    /// together, be it for their time; one that is sent alone has Kafka's own word.
+    fn find_why(&self, events: &[Posted], lost: &mut Vec<Lost>) -> Result<()> {
+        let mut invalid = lost.iter().filter(|lost| lost.is_invalid()).map(|lost| lost.index);
+        let (Some(first), Some(_)) = (invalid.next(), invalid.next()) else { return Ok(()) };
+        let why = match self.attempt(events, &[first])?.pop() {
+            Some(alone) => alone.error,
+            // What stood in its way is over, and may be for the others.
+            None => {
+                lost.retain(|lost| lost.index != first);
+                KafkaError::MessageProduction(RDKafkaErrorCode::InvalidDifferentRecord).into()
+            }
+        };
+        for lost in lost.iter_mut().filter(|lost| lost.is_invalid()) {
+            lost.error = why.clone();
+        }
+        Ok(())
     }
 
     fn attempt(&self, events: &[Posted], indexes: &[usize]) -> Result<Vec<Lost>> {
@@ -365,6 +394,26 @@ mod tests {
             .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
         let events = (0..5).map(|n| question(&format!("o-{n}"), Some(("o", 0)))).collect();
         let lost = sender.send(events).await.expect("sent");
+        assert_eq!(indexes(&lost), [0_usize; 0], "{lost:?}");
+    }
+
+    #[tokio::test]
+    async fn records_refused_for_the_clocks_are_not_refused_for_good() {
+        let Scene { cluster, sender } = scene();
+        // What librdkafka makes of Kafka's word for several, and the word for one of them alone.
+        cluster.request_errors(
+            RDKafkaApiKey::Produce,
+            &[
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD,
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
+            ],
+        );
+        let events =
+            || -> Vec<Posted> { (0..5).map(|n| question(&format!("o-{n}"), Some(("o", 0)))).collect() };
+        let lost = sender.send(events()).await.expect("sent");
+        assert!(lost.iter().any(Lost::is_for_clocks), "{lost:?}");
+        assert!(!lost.iter().any(Lost::for_good), "{lost:?}");
+        let lost = sender.send(events()).await.expect("sent");
         assert_eq!(indexes(&lost), [0_usize; 0], "{lost:?}");
     }
 }

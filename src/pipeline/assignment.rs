@@ -46,6 +46,8 @@ pub(super) struct Assignment<M> {
     assigned: Vec<TopicPartition>,
     /// Those of them that are read.
     reading: Vec<ReadPartition>,
+    /// Those of them that Kafka did not know when they were to be begun.
+    left_out: Vec<TopicPartition>,
     /// Which topic each name meant when partitions of it were last begun; `None` where Kafka did not say.
     topics: HashMap<Arc<str>, Option<TopicId>>,
     /// Which programs read the records of what was begun.
@@ -77,6 +79,7 @@ impl<M: GroupMember> Assignment<M> {
             level_changes,
             assigned: Vec::new(),
             reading: Vec::new(),
+            left_out: Vec::new(),
             topics: HashMap::new(),
             programs: Programs::default(),
             leaving: false,
@@ -91,7 +94,8 @@ impl<M: GroupMember> Assignment<M> {
     }
 
     /// Looks whether names still mean the topics that are read, and begins them again where one does not: what is read
-    /// of a topic that was made anew must not be taken for the old one's.
+    /// of a topic that was made anew must not be taken for the old one's. And whether Kafka knows a partition by now that
+    /// was left out.
     pub(super) fn look_at_topics(&mut self, now: &[(String, Described)]) {
         for (name, described) in now {
             let changed = match (self.topics.get(name.as_str()), described) {
@@ -105,6 +109,17 @@ impl<M: GroupMember> Assignment<M> {
                 tracing::error!(topic = name, now = %described, "this topic was deleted or made anew while it was read");
                 self.ownership.request_rewind();
             }
+            let is_known = |at: &TopicPartition| {
+                *at.topic == **name
+                    && matches!(described, Described::There { partitions, .. } if at.partition < *partitions)
+            };
+            if self.left_out.iter().any(is_known) {
+                tracing::info!(
+                    topic = name,
+                    "partitions that were left out are there: looking at all of them again"
+                );
+                self.ownership.request_rewind();
+            }
         }
     }
 
@@ -113,9 +128,14 @@ impl<M: GroupMember> Assignment<M> {
         self.lost.is_some_and(|at| at.elapsed() <= time)
     }
 
-    /// Begins no partition any more: the memberships leave the group.
-    pub(super) fn leave(&mut self) {
+    /// Begins no partition any more: the memberships leave the group. What is held, or stopped where it stands, is for
+    /// who takes it over to look at again, be it another pipeline of this process, which must not find it left out.
+    pub(super) fn leave(&mut self, process_stops: bool) {
         self.leaving = true;
+        // What was stopped at the end of this process is for its exit status to say.
+        if !process_stops {
+            self.assigned.iter().for_each(|at| self.ownership.stopped().resume(at));
+        }
     }
 
     /// Takes a record in: the slice it belongs to. `None` when its partition is not being read, or was begun elsewhere since
@@ -176,6 +196,7 @@ impl<M: GroupMember> Assignment<M> {
                 let from = taken.start_offsets();
                 self.topics.extend(taken.topics);
                 self.programs.extend(taken.programs);
+                self.left_out.extend(taken.left_out);
                 for begun in taken.begun {
                     self.own(begun, assigned.epoch);
                 }
@@ -207,7 +228,8 @@ impl<M: GroupMember> Assignment<M> {
             self.ownership.end(at);
             self.assigned.retain(|assigned| assigned != at);
             self.reading.retain(|reading| reading.at != *at);
-            // What was stopped at the end of this process is for its exit status to say.
+            self.left_out.retain(|left_out| left_out != at);
+            // While leaving, that is done already where it is to be.
             if !self.leaving {
                 self.ownership.stopped().resume(at);
             }
@@ -231,6 +253,7 @@ impl<M: GroupMember> Assignment<M> {
         let assigned: Vec<_> = self.assigned.iter().filter(|at| member.may_own(at)).cloned().collect();
         let ended = self.reading.extract_if(.., |reading| member.may_own(&reading.at));
         ended.for_each(|reading| self.ownership.end(&reading.at));
+        self.left_out.retain(|at| !member.may_own(at));
         if assigned.is_empty() {
             return Ok(());
         }
@@ -240,6 +263,7 @@ impl<M: GroupMember> Assignment<M> {
         let epoch = member.read_only(from).await?;
         self.topics.extend(taken.topics);
         self.programs.extend(taken.programs);
+        self.left_out.extend(taken.left_out);
         for begun in taken.begun {
             self.own(begun, epoch);
         }

@@ -13,6 +13,7 @@ use super::ownership::Ownership;
 use super::ports::{GroupMember, ResultSink};
 use super::{Comparison, Decided, Stuck};
 use crate::causes;
+use crate::event::{Channel, Outgoing};
 use crate::kafka::consumer::NotSpeaking;
 use crate::kafka::transactional::{PublishError, Refusal};
 use crate::ledger::{NextOffset, TopicPartition};
@@ -38,6 +39,31 @@ const TOPIC_REFUSAL_WAIT: Duration = Duration::from_secs(10);
 /// After so long without a refusal the next one counts as the first.
 const TOPIC_FORGET: Duration = Duration::from_secs(60);
 
+/// The topics that were refused, by what they are for: since when, and when last.
+#[derive(Default)]
+struct RefusedTopics(HashMap<Channel, (Instant, Instant)>);
+
+impl RefusedTopics {
+    /// Whether refusals of these events are there to stay: those of a topic only after a while.
+    fn are_certain(&mut self, refusals: &[Refusal], events: &[&Outgoing]) -> bool {
+        let now = Instant::now();
+        refusals.iter().filter(|refusal| refusal.is_for_topic()).all(|refusal| {
+            let channel = events[refusal.index].channel;
+            let (since, last) = self.0.entry(channel).or_insert((now, now));
+            if now.duration_since(*last) > TOPIC_FORGET {
+                *since = now;
+            }
+            *last = now;
+            now.duration_since(*since) >= TOPIC_REFUSAL_WAIT
+        })
+    }
+
+    /// These events were published: their topics are not refused any more. Of others that says nothing.
+    fn forget(&mut self, events: &[&Outgoing]) {
+        self.0.retain(|channel, _| events.iter().all(|event| event.channel != *channel));
+    }
+}
+
 /// Publishes decided batches, one after the other.
 pub struct BatchPublisher<'a, K, M> {
     sink: K,
@@ -47,8 +73,7 @@ pub struct BatchPublisher<'a, K, M> {
     stop: &'a CancellationToken,
     /// Most records published in one transaction: fewer after one that ran out of time.
     most: usize,
-    /// The topics that were refused, since when, and when last.
-    refused: HashMap<String, (Instant, Instant)>,
+    refused: RefusedTopics,
     /// Why the last batch was not published, while it waits to be read again.
     unpublished: Option<PublishError>,
 }
@@ -70,7 +95,7 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
             comparison,
             stop,
             most: PORTION_MAX,
-            refused: HashMap::new(),
+            refused: RefusedTopics::default(),
             unpublished: None,
         }
     }
@@ -130,6 +155,7 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
                 Ok(()) => {
                     tracing::debug!(events = portion.events.len(), took = ?begun.elapsed(), "published");
                     self.comparison.progress().published(&portion.offsets);
+                    self.refused.forget(&portion.events);
                     let records = portion.ended.len();
                     if records == self.most {
                         self.most = (self.most + self.most / 8 + 1).min(PORTION_MAX);
@@ -137,7 +163,9 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
                     self.unpublished = None;
                     batch.published(records);
                 }
-                Err(PublishError::Refused(refusals)) if self.is_certain(&refusals) => {
+                Err(PublishError::Refused(refusals))
+                    if self.refused.are_certain(&refusals, &portion.events) =>
+                {
                     stuck.extend(batch.handle_refusals(refusals));
                 }
                 Err(PublishError::TooMany(error)) if portion.ended.len() > PORTION_MIN => {
@@ -173,20 +201,6 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
             self.give_up(&stuck);
         }
         Ok(())
-    }
-
-    /// Whether refusals are there to stay: those of a topic only after a while.
-    fn is_certain(&mut self, refusals: &[Refusal]) -> bool {
-        let now = Instant::now();
-        let refused = &mut self.refused;
-        refusals.iter().filter(|refusal| refusal.is_for_topic()).all(|refusal| {
-            let (since, last) = refused.entry(refusal.topic.clone()).or_insert((now, now));
-            if now.duration_since(*last) > TOPIC_FORGET {
-                *since = now;
-            }
-            *last = now;
-            now.duration_since(*since) >= TOPIC_REFUSAL_WAIT
-        })
     }
 
     /// Halves what is published at once.
@@ -241,5 +255,39 @@ pub(super) async fn renew<K: ResultSink>(sink: &mut K, stop: &CancellationToken)
         let pause = pauses.next().unwrap_or(RENEW_PAUSE_MAX);
         tracing::warn!(?pause, "the producer could not be made anew: {}", causes::of(&error));
         let _ = tokio::time::timeout(pause, stop.cancelled()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::transactional::RefusalCode;
+
+    fn event(channel: Channel) -> Outgoing {
+        Outgoing { channel, key: None, value: None, headers: Vec::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_is_refused_for_good_once_it_takes_nothing_for_a_while_whatever_others_take() {
+        let (accepted, rejected) = (event(Channel::Accepted), event(Channel::Rejected));
+        let mut refused = RefusedTopics::default();
+        for (taken, are_certain, then) in [
+            (vec![], false, TOPIC_REFUSAL_WAIT),
+            // It took something meanwhile, so this is the first refusal again.
+            (vec![&rejected], false, TOPIC_REFUSAL_WAIT / 2),
+            (vec![&accepted], false, TOPIC_REFUSAL_WAIT / 2),
+            (vec![&accepted], true, TOPIC_FORGET * 2),
+            // Nothing was refused for so long that this is the first again.
+            (vec![], false, Duration::ZERO),
+        ] {
+            refused.forget(&taken);
+            let refusal = Refusal { index: 1, topic: "rejected".to_owned(), why: RefusalCode::NOT_PERMITTED };
+            assert_eq!(
+                refused.are_certain(&[refusal], &[&accepted, &rejected]),
+                are_certain,
+                "before {then:?}"
+            );
+            tokio::time::advance(then).await;
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::decoding::Decoding;
 use super::error::PipelineError;
 use super::ownership::{InFlight, Ownership};
 use super::ports::{GroupMember, RecordSource};
+use crate::causes;
 use crate::event::{Reading, read_record};
 use crate::kafka::consumer::{ConsumerError, FetchedRecord, Incoming, Notice};
 
@@ -81,8 +82,8 @@ impl<S: RecordSource> Gather<S> {
     }
 
     /// Reads until stopped, handing over a batch at each of the `permits` that the next stage gives; then hands over
-    /// what it gathered, waits until it is published, and leaves the group. The source is given back, to be closed when
-    /// nobody has its memberships any more.
+    /// what it gathered, waits until it is published, and leaves the group; a failure stops the other stages too. The
+    /// source is given back, to be closed when nobody has its memberships any more.
     ///
     /// # Errors
     /// When Kafka refuses a member for good, or a partition may not be taken over (see [`super::recovery`]).
@@ -91,14 +92,19 @@ impl<S: RecordSource> Gather<S> {
         batches: mpsc::Sender<Batch<ReadRecord>>,
         permits: Arc<Semaphore>,
         stop: CancellationToken,
+        process_stop: CancellationToken,
     ) -> (Result<(), PipelineError>, S) {
         let gathered = self.gather(&batches, &permits, &stop).await;
-        if gathered.is_err() {
+        if let Err(error) = &gathered {
             // What may not be read may not be decided either.
             self.gathering.clear();
+            // Said now: the other stages may take a while to end, and the pipeline ends after them.
+            tracing::warn!("reading no further, and leaving the group: {}", causes::of(error));
+            // Without it, a batch that waits for the database would be waited for, however long that is away.
+            stop.cancel();
         }
         // After a failure too: a member that is closed while it is given partitions would be waited for.
-        let left = self.leave(batches).await;
+        let left = self.leave(batches, process_stop.is_cancelled()).await;
         (gathered.and(left), self.source)
     }
 
@@ -131,9 +137,11 @@ impl<S: RecordSource> Gather<S> {
                         break;
                     }
                 }
-                incoming = self.source.next(has_room) => self.handle(incoming).await?,
+                // Before the records: in a backlog some are always there. Neither keeps them waiting, since each answer comes
+                // once, and seldom.
                 said = self.news.changed() => self.assignment.look_at_topics(&said),
                 answer = self.decoding.answer() => self.decoding.take(answer, &self.ownership),
+                incoming = self.source.next(has_room) => self.handle(incoming).await?,
                 () = sleep(remaining_wait.unwrap_or_default()), if remaining_wait.is_some() && !is_due => {}
             }
         }
@@ -262,7 +270,11 @@ impl<S: RecordSource> Gather<S> {
     }
 
     /// Hands over what is gathered, waits until it is published, and leaves the group.
-    async fn leave(&mut self, batches: mpsc::Sender<Batch<ReadRecord>>) -> Result<(), PipelineError> {
+    async fn leave(
+        &mut self,
+        batches: mpsc::Sender<Batch<ReadRecord>>,
+        process_stops: bool,
+    ) -> Result<(), PipelineError> {
         self.gathering.drop_ended(&self.ownership);
         if !self.gathering.is_empty() {
             // The stages may have ended already; then the records are read again by whoever comes next.
@@ -272,7 +284,7 @@ impl<S: RecordSource> Gather<S> {
         if timeout(STOP_DRAIN, self.in_flight.wait_until_idle()).await.is_err() {
             tracing::warn!("batches are still under way after {STOP_DRAIN:?}; leaving all the same");
         }
-        self.assignment.leave();
+        self.assignment.leave(process_stops);
         let deadline = Instant::now() + LEAVE_LIMIT;
         let is_static = self.assignment.members().iter().any(GroupMember::is_static);
         if is_static {

@@ -86,6 +86,8 @@ pub struct Pipeline {
     pub accept_data_loss: bool,
     /// What reads records that are not commands as they are.
     pub mappings: Mappings,
+    /// Cancelled when the process stops. A pipeline that ends before has a successor, which reads on.
+    pub process_stop: CancellationToken,
 }
 
 impl Pipeline {
@@ -128,7 +130,8 @@ impl Pipeline {
         let permits = Arc::new(Semaphore::new(DECIDING));
         let (gathered, batches) = mpsc::channel(DECIDING);
         let (decided, publishings) = mpsc::channel(STAGE_QUEUE);
-        let gathering = tokio::spawn(gather.run(gathered, Arc::clone(&permits), stop.clone()));
+        let gathering =
+            tokio::spawn(gather.run(gathered, Arc::clone(&permits), stop.clone(), self.process_stop.clone()));
         let publishing = tokio::spawn({
             let comparison = Arc::clone(&self.comparison);
             let (ownership, stop) = (Arc::clone(&ownership), stop.clone());

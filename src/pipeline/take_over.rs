@@ -55,6 +55,8 @@ pub(super) struct TakenOver {
     pub taken_as: String,
     /// Those whose next record is there.
     pub begun: Vec<Begun>,
+    /// Those that Kafka does not know.
+    pub left_out: Vec<TopicPartition>,
     /// Which topic each name means; `None` where Kafka does not say.
     pub topics: HashMap<Arc<str>, Option<TopicId>>,
     /// Which programs read their records.
@@ -70,7 +72,7 @@ impl TakenOver {
 
 impl TakeOver {
     /// Finds where each partition begins, and tells the group and the ledger. A partition whose next record is gone is left
-    /// out.
+    /// out, and so is one that Kafka does not know.
     pub(super) async fn take_over<M: GroupMember>(
         &self,
         member: &M,
@@ -78,17 +80,19 @@ impl TakeOver {
     ) -> Result<TakenOver, Failure> {
         // First: whoever is another member by the end of this may have been none while it asked.
         let taken_as = member.id();
-        let mut wanted = partitions.to_vec();
         let mut committed = member.committed(partitions).await?;
-        let topics = ask_topics(member, &wanted).await?;
-        // Who comes back within its session is given what it had, also of a topic made anew with fewer partitions.
-        wanted.retain(|at| {
-            let is_there = topics[&at.topic].has(at.partition);
-            if !is_there {
-                tracing::warn!(partition = %at, "left out: the topic does not have this partition any more");
-            }
-            is_there
-        });
+        let topics = ask_topics(member, partitions).await?;
+        // One that was just added is not known to every broker yet. And who comes back within its session is given what it
+        // had, also of a topic made anew with fewer partitions.
+        let (mut wanted, left_out): (Vec<_>, Vec<_>) =
+            partitions.iter().cloned().partition(|at| topics[&at.topic].has(at.partition));
+        for at in &left_out {
+            tracing::warn!(
+                partition = %at,
+                "left out: Kafka does not know this partition. It was just added, and is read once Kafka does; or its \
+                 topic was made anew with fewer"
+            );
+        }
         let ledger = self.store.all_positions().await?;
         wanted.retain(|at| !self.ownership.is_stopped(at));
         let watermarks = member.watermarks(&wanted).await?;
@@ -138,7 +142,7 @@ impl TakeOver {
         commit_start_offsets(member, &rest).await?;
         let topics = topics.into_iter().map(|(name, topic)| (name, topic.id().cloned())).collect();
         let programs = self.hold_programs(&begun).await?;
-        Ok(TakenOver { taken_as, begun, topics, programs })
+        Ok(TakenOver { taken_as, begun, left_out, topics, programs })
     }
 
     /// States which program reads each partition from the ledger's position on, before any record is read by it; what is

@@ -109,7 +109,7 @@ impl TopicWatch {
     /// What Kafka says, as long as it is asked.
     #[must_use]
     pub(super) fn listen(&self) -> TopicNews {
-        TopicNews(self.said.subscribe())
+        TopicNews::of(&self.said)
     }
 
     /// Asks until `stop`.
@@ -151,6 +151,12 @@ impl TopicNews {
     #[must_use]
     pub fn none() -> Self {
         Self(watch::Sender::new(Said::default()).subscribe())
+    }
+
+    /// What this sender says from now on, in place of Kafka: simulations have one.
+    #[must_use]
+    pub fn of(said: &watch::Sender<Arc<[(String, Described)]>>) -> Self {
+        Self(said.subscribe())
     }
 
     /// Waits for an answer that is not known yet; for ever when nobody asks any more. A wait that is cut short loses

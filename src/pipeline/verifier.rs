@@ -145,7 +145,7 @@ async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result
         };
         let Some(sharing) = sharing else { break };
         let own_stop = stop.child_token();
-        let pipeline = pipeline(&worker, sharing, own_stop.clone());
+        let pipeline = pipeline(&worker, sharing, own_stop.clone(), &stop);
         let ended = match group.as_ref().filter(|_| sharing == Sharing::Together) {
             None => pipeline.await,
             Some(group) => {
@@ -215,6 +215,7 @@ async fn pipeline<O: Observer>(
     worker: &Worker<O>,
     sharing: Sharing,
     stop: CancellationToken,
+    process_stop: &CancellationToken,
 ) -> Result<(), PipelineError> {
     let Settings { kafka, group, topics, batch, accept_data_loss, mappings, .. } = &worker.settings;
     // Init first: only then do the committed offsets hold all that a predecessor published.
@@ -237,6 +238,7 @@ async fn pipeline<O: Observer>(
         bounds: Bounds::from(*batch),
         accept_data_loss: *accept_data_loss,
         mappings: mappings.clone(),
+        process_stop: process_stop.clone(),
     };
     pipeline.run(worker.observer.source(memberships), publisher, stop).await
 }

@@ -24,10 +24,13 @@ const PARTITIONS: i32 = 4;
 /// After so long without an end, Kafka waits for its clock.
 const KAFKA_STALLED: Duration = Duration::from_secs(20);
 
-/// How far a clock is ahead of the time after each jump, in seconds: an hour forth, two hours back, and again.
+/// How far a clock is ahead of the time after each jump, in seconds: an hour forth, two hours back, and again. Kafka takes
+/// records that are just as far ahead, and none that are further (message.timestamp.after.max.ms).
 const JUMPS: [i64; 4] = [3_600, -3_600, 3_600, -3_600];
 /// So that a jump finds a transaction open.
 const SMALL_BATCHES: [&str; 2] = ["--batch-max-orders", "20"];
+/// Further ahead than Kafka takes records.
+const TOO_FAR: i64 = 7_200;
 /// A hold that an instance an hour ahead would take for over.
 const LONG_HOLD: i64 = 1_800;
 
@@ -128,6 +131,37 @@ fn an_instance_whose_clock_jumps_goes_on_or_is_started_again_and_ends_no_hold() 
     // No time in the ledger is the instance's.
     let hours = "SELECT extract(epoch FROM max(decided_at) - min(decided_at))::bigint / 1800 FROM decisions";
     assert_eq!(scene.database.number(hours), 0);
+    scene.prove_levels();
+    scene.prove_rest();
+    scene.prove_again();
+}
+
+#[test]
+fn an_instance_too_far_ahead_for_kafka_names_the_clocks_and_stops_no_partition() {
+    const EACH: usize = 100;
+    let scene = Scene::new(PARTITIONS);
+    scene.stock(&[("MUG", 1_000)]);
+    let clock = Clock::new();
+    clock.is_ahead(TOO_FAR);
+    let start = || {
+        let mut command = scene.command("ahead", &[]);
+        command.envs(clock.environment());
+        scene.launch(command, "ahead")
+    };
+    let order = |number: usize| {
+        created(i32::try_from(number).expect("few") % PARTITIONS, &format!("o-{number}"), None)
+    };
+    scene.produce(&(0..EACH).map(order).collect::<Vec<_>>());
+    let mut ahead = start();
+    ahead.said("Kafka refuses the time of records: this host's clock", SOON);
+    // Set right it ends, as whenever a clock is set back; the next one goes on.
+    clock.is_ahead(0);
+    assert_eq!(ahead.wait(SOON).code(), Some(EXIT_HUNG), "{}", ahead.log());
+    assert!(!ahead.log().contains("stopped:"), "{}", ahead.log());
+    let ahead = start();
+    scene.done(SOON);
+    ahead.stop();
+    assert_eq!(scene.published("accepted").len(), EACH);
     scene.prove_levels();
     scene.prove_rest();
     scene.prove_again();

@@ -5,26 +5,32 @@ mod ports;
 mod world;
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stock_verifier::background::LevelChanges;
 use stock_verifier::causes;
-use stock_verifier::ledger::NextOffset;
+use stock_verifier::config::RegistryArgs;
+use stock_verifier::kafka::topic_ids::Described;
+use stock_verifier::ledger::{NextOffset, TopicPartition};
 use stock_verifier::mapping::Mappings;
 use stock_verifier::observe::Metrics;
 use stock_verifier::pipeline::batch::Bounds;
 use stock_verifier::pipeline::ports::Observer as _;
 use stock_verifier::pipeline::progress::Progress;
 use stock_verifier::pipeline::{Comparison, Pipeline, PipelineError, StoppedPartitions, TopicNews};
+use stock_verifier::registry::Registry;
 use stock_verifier::store::{CommandBatch, LedgerHistory as _, LedgerReader as _, LedgerWriter as _};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::ports::{Member, Sink};
-use self::world::{Faults, World, partition};
+use self::ports::{BACKLOG, Backlog, Member, Sink};
+use self::world::{Faults, ORDERS as ORDERS_TOPIC, World, partition, topic_id};
 use crate::support::servers::take_permit;
 use crate::support::{set, stream};
 
@@ -88,7 +94,19 @@ fn pipeline(world: &World, batch: usize) -> Pipeline {
         bounds: Bounds { records: batch, bytes: 1 << 20, age: Duration::from_millis(10) },
         accept_data_loss: false,
         mappings: Mappings::default(),
+        process_stop: CancellationToken::new(),
     }
+}
+
+/// Waits until everything is decided and published.
+async fn done(world: &World) {
+    let published = async {
+        while !world.is_done() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(LIMIT, published).await;
+    assert!(in_time.is_ok(), "it got stuck at {:?}", world.lock().committed);
 }
 
 /// Runs a process until it is killed or told to stop, or everything is published.
@@ -335,4 +353,164 @@ fn a_member_fenced_soon_after_it_lost_its_partitions_is_fenced_by_itself_and_els
         assert!(matches!(by_another, PipelineError::Failed(_)), "{by_another:?}");
         assert!(by_another.to_string().contains("another instance reads orders"), "{by_another}");
     }
+}
+
+#[test]
+fn a_topic_refused_for_a_moment_again_and_again_stops_no_partition() {
+    const PIECES: i64 = 100;
+    const LATER: usize = 4;
+    let world = world(7, Faults::default(), PIECES, 1, 1);
+    runtime().block_on(async {
+        let pipeline = pipeline(&world, 4);
+        let (stopped, stop) = (pipeline.stopped.clone(), CancellationToken::new());
+        let running = tokio::spawn(pipeline.run(Member::join(&world), Sink(world.clone()), stop.clone()));
+        done(&world).await;
+        for order in &orders(1 + LATER)[1..] {
+            world.lock().refusals = 1;
+            world.produce(0, order);
+            done(&world).await;
+            assert_eq!(world.lock().refusals, 0, "it was refused once");
+            // Longer than a topic is refused that stops a partition, shorter than the refusal is remembered.
+            tokio::time::sleep(Duration::from_secs(15)).await;
+        }
+        assert!(stopped.all().is_empty(), "{:?}", stopped.all());
+        stop.cancel();
+        running.await.expect("no stage panics").expect("it ends well");
+    });
+    holds(&world, 1 + LATER, PIECES);
+}
+
+#[test]
+fn a_partition_that_the_broker_asked_does_not_know_yet_is_read_once_it_does() {
+    const ORDERS: usize = 12;
+    const PIECES: i64 = 9;
+    let world = world(7, Faults::default(), PIECES, ORDERS, 2);
+    world.lock().described = Some(1);
+    runtime().block_on(async {
+        let said = watch::Sender::new(Arc::default());
+        let pipeline = Pipeline { news: TopicNews::of(&said), ..pipeline(&world, 4) };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(pipeline.run(Member::join(&world), Sink(world.clone()), stop.clone()));
+        let say = |partitions: i32| {
+            let described = Described::There { id: Some(topic_id()), partitions };
+            said.send_replace([(ORDERS_TOPIC.to_owned(), described)].into());
+        };
+        let is_begun = |number: usize| world.lock().committed.contains_key(&partition(number));
+        say(1);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(is_begun(0) && !is_begun(1), "it is left out");
+        // Another broker knows it; then all do.
+        say(2);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(!is_begun(1), "it is left out again");
+        world.lock().described = None;
+        say(2);
+        done(&world).await;
+        stop.cancel();
+        running.await.expect("no stage panics").expect("it ends well");
+    });
+    holds(&world, ORDERS, PIECES);
+}
+
+#[test]
+fn what_kafka_says_of_topics_is_heard_in_a_backlog() {
+    let world = world(7, Faults::default(), 9, 12, 2);
+    runtime().block_on(async {
+        let source = Backlog::new(Member::join(&world));
+        let (is_due, came) = (Arc::clone(&source.is_due), Arc::clone(&source.came));
+        let pipeline = Pipeline { news: TopicNews::of(&source.news), ..pipeline(&world, 4) };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(pipeline.run(source, Sink(world.clone()), stop.clone()));
+        done(&world).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        is_due.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let came = came.load(Ordering::SeqCst);
+        assert!((1..BACKLOG / 100).contains(&came), "{came} came before it was heard");
+        stop.cancel();
+        running.await.expect("no stage panics").expect("it ends well");
+    });
+}
+
+#[test]
+fn a_member_fenced_while_the_database_is_away_ends_its_pipeline_soon() {
+    let world = world(7, Faults::default(), 9, 12, 2);
+    world.lock().away = true;
+    let ended = runtime().block_on(async {
+        let member = Member::join(&world);
+        let running = tokio::spawn(pipeline(&world, 4).run(
+            member.clone(),
+            Sink(world.clone()),
+            CancellationToken::new(),
+        ));
+        // Until a batch waits for the database.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        member.fence();
+        let ended = tokio::time::timeout(Duration::from_secs(60), running).await;
+        ended.expect("it does not wait for the database").expect("no stage panics").expect_err("it is fenced")
+    });
+    assert!(matches!(ended, PipelineError::Failed(_)), "{ended:?}");
+    assert!(ended.to_string().contains("another instance reads orders"), "{ended}");
+}
+
+/// A registry that nobody answers for.
+fn registry_away() -> Arc<Registry> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let url = format!("http://{free}/").parse().expect("a URL");
+    let args = RegistryArgs { schema_registry_url: Some(url), ..RegistryArgs::default() };
+    Registry::named(&args).expect("no authorities to read").expect("one is named")
+}
+
+/// What is stopped once a pipeline has ended that waited for a schema.
+fn stopped_after_waiting(
+    world: &World,
+    stopped: &StoppedPartitions,
+    process_stop: CancellationToken,
+) -> Vec<TopicPartition> {
+    runtime().block_on(async {
+        let pipeline = Pipeline {
+            registry: Some(registry_away()),
+            stopped: stopped.clone(),
+            process_stop,
+            ..pipeline(world, 4)
+        };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(pipeline.run(Member::join(world), Sink(world.clone()), stop.clone()));
+        let is_held = async {
+            while stopped.all().is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, is_held).await.expect("it is held");
+        stop.cancel();
+        running.await.expect("no stage panics").expect("it ends well");
+    });
+    stopped.all().into_iter().map(|(at, _)| at).collect()
+}
+
+#[test]
+fn a_partition_held_for_a_schema_is_read_by_the_pipeline_that_comes_after() {
+    let world = world(7, Faults::default(), 9, 12, 2);
+    for record in &mut world.lock().log[1] {
+        // By schema 7.
+        record.value = Some(b"\0\0\0\0\x07{}".to_vec());
+    }
+    // What is held when the process stops is for its exit status to say.
+    let process_stop = CancellationToken::new();
+    process_stop.cancel();
+    assert_eq!(stopped_after_waiting(&world, &StoppedPartitions::default(), process_stop), [partition(1)]);
+    let stopped = StoppedPartitions::default();
+    assert!(
+        stopped_after_waiting(&world, &stopped, CancellationToken::new()).is_empty(),
+        "nobody releases it"
+    );
+    runtime().block_on(async {
+        // Without a registry its records are dead letters: it is read.
+        let pipeline = Pipeline { stopped, ..pipeline(&world, 4) };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(pipeline.run(Member::join(&world), Sink(world.clone()), stop.clone()));
+        done(&world).await;
+        stop.cancel();
+        running.await.expect("no stage panics").expect("it ends well");
+    });
 }

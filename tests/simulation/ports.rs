@@ -2,6 +2,7 @@
 //! for is done between two of them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,18 +13,21 @@ use stock_verifier::kafka::consumer::{
 };
 use stock_verifier::kafka::offsets::CommittedOffsets;
 use stock_verifier::kafka::topic_ids::Described;
-use stock_verifier::kafka::transactional::{InitError, PublishError};
+use stock_verifier::kafka::transactional::{InitError, PublishError, Refusal, RefusalCode};
 use stock_verifier::kafka::{self, ClientError};
 use stock_verifier::ledger::{HeldProgram, NextOffset, Outcome, TopicPartition};
 use stock_verifier::pipeline::Portion;
 use stock_verifier::pipeline::ports::{GroupCommitted, GroupMember, GroupOffsets, RecordSource, ResultSink};
 use stock_verifier::store::{Applied, CommandBatch, LedgerWriter, Position, StoreError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{ORDERS, World, partition, topic_id};
 
 /// Most records that come at once: more than fit into a batch.
 const CHUNK: usize = 10;
+/// How often a source that nothing comes of looks whether it is in a backlog.
+const BACKLOG_LOOK: Duration = Duration::from_secs(1);
 
 /// What the process's one membership has.
 #[derive(Default)]
@@ -118,6 +122,57 @@ impl Member {
         *next += records.len();
         records.into_iter().map(|record| FetchedRecord { record, bytes: 1, epoch }).collect()
     }
+}
+
+/// How often something is there at once in a backlog, at most.
+pub const BACKLOG: usize = 10_000;
+
+/// A source in a backlog from some moment on: until a rewind, something is there whenever it is asked.
+pub struct Backlog {
+    member: Member,
+    /// What Kafka says of topics at that moment: the one that is read is gone.
+    pub news: watch::Sender<Arc<[(String, Described)]>>,
+    /// Whether the moment is there.
+    pub is_due: Arc<AtomicBool>,
+    /// How often something was there since.
+    pub came: Arc<AtomicUsize>,
+    /// The epoch in which it began.
+    since: Option<u64>,
+}
+
+impl Backlog {
+    /// Not in one yet.
+    pub fn new(member: Member) -> Self {
+        let (is_due, came) = (Arc::default(), Arc::default());
+        Self { member, news: watch::Sender::new(Arc::default()), is_due, came, since: None }
+    }
+}
+
+impl RecordSource for Backlog {
+    type Member = Member;
+
+    fn members(&self) -> Vec<Member> {
+        vec![self.member.clone()]
+    }
+
+    async fn next(&mut self, records: bool) -> Incoming {
+        loop {
+            let epoch = self.member.lock().epoch;
+            if self.since.is_none() && self.is_due.load(Ordering::SeqCst) {
+                self.since = Some(epoch);
+                self.news.send_replace([(ORDERS.to_owned(), Described::Absent)].into());
+            }
+            // Nothing that the pipeline does anything about; and at once, so that whoever asks for it first sees nothing else.
+            if self.since == Some(epoch) && self.came.fetch_add(1, Ordering::SeqCst) < BACKLOG {
+                return Incoming::Notice(0, Notice::Paused);
+            }
+            if let Ok(incoming) = tokio::time::timeout(BACKLOG_LOOK, self.member.next(records)).await {
+                return incoming;
+            }
+        }
+    }
+
+    async fn close(self) {}
 }
 
 impl RecordSource for Member {
@@ -224,7 +279,9 @@ impl GroupMember for Member {
 
     async fn describe(&self, names: &[&str]) -> Result<Vec<Described>, kafka::Error> {
         self.world.step().await;
-        let partitions = i32::try_from(self.world.lock().log.len()).expect("few partitions");
+        let world = self.world.lock();
+        let all = i32::try_from(world.log.len()).expect("few partitions");
+        let partitions = world.described.unwrap_or(all);
         Ok(vec![Described::There { id: Some(topic_id()), partitions }; names.len()])
     }
 
@@ -252,6 +309,18 @@ impl GroupMember for Member {
 /// The transactional producer.
 pub struct Sink(pub World);
 
+impl Sink {
+    /// What is refused of a transaction, if anything is: the topic of its first result.
+    fn refusals(&self, portion: &Portion<'_>) -> Option<Vec<Refusal>> {
+        let mut world = self.0.lock();
+        if portion.events.is_empty() || world.refusals == 0 {
+            return None;
+        }
+        world.refusals -= 1;
+        Some(vec![Refusal { index: 0, topic: "results".to_owned(), why: RefusalCode::NOT_PERMITTED }])
+    }
+}
+
 impl ResultSink for Sink {
     type Name = u64;
 
@@ -265,6 +334,9 @@ impl ResultSink for Sink {
         // Begun, sent, and the offsets.
         for _ in 0..3 {
             self.0.step().await;
+        }
+        if let Some(refusals) = self.refusals(portion) {
+            return Err(PublishError::Refused(refusals));
         }
         if self.0.happens("aborted", |faults| faults.aborted) {
             return Err(PublishError::Aborted(ClientError::CLOSED));
@@ -344,6 +416,10 @@ impl LedgerWriter for World {
         // Begun, locked, decided.
         for _ in 0..3 {
             self.step().await;
+        }
+        if self.lock().away {
+            let source = sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+            return Err(StoreError::Database { doing: "beginning a batch", source, retry: true });
         }
         if self.happens("disconnected", |faults| faults.disconnected) {
             self.database.lose_connection();

@@ -51,6 +51,12 @@ pub struct Inner {
     pub published: Vec<Vec<u8>>,
     /// The member that owns the partitions, as Kafka counts them.
     pub member: u64,
+    /// How many partitions the broker knows that is asked; `None` where it knows all.
+    pub described: Option<i32>,
+    /// How many transactions are refused next, as by a broker that has just started.
+    pub refusals: usize,
+    /// The database is away.
+    pub away: bool,
     /// The commands that the ledger decided.
     pub decided: BTreeSet<String>,
     /// The steps made by this process.
@@ -61,6 +67,19 @@ pub struct Inner {
     pub stop_at: Option<u64>,
     /// What went wrong, in words: for checks that a run was not empty.
     pub events: Vec<&'static str>,
+}
+
+/// Appends an order to a partition.
+fn produce(log: &mut [Vec<Record>], at: usize, order: &str) {
+    let offset = Offset(i64::try_from(log[at].len()).expect("a small number"));
+    log[at].push(Record {
+        source: Source { at: partition(at), offset },
+        key: None,
+        value: Some(order.to_owned().into_bytes()),
+        headers: Vec::new(),
+        timestamp_ms: None,
+        decoded: None,
+    });
 }
 
 /// A handle on it.
@@ -78,16 +97,7 @@ impl World {
     pub fn new(seed: u64, faults: Faults, orders: &[String], partitions: usize) -> Self {
         let mut log: Vec<Vec<Record>> = vec![Vec::new(); partitions];
         for (number, order) in orders.iter().enumerate() {
-            let at = number % partitions;
-            let offset = Offset(i64::try_from(log[at].len()).expect("a small number"));
-            log[at].push(Record {
-                source: Source { at: partition(at), offset },
-                key: None,
-                value: Some(order.clone().into_bytes()),
-                headers: Vec::new(),
-                timestamp_ms: None,
-                decoded: None,
-            });
+            produce(&mut log, number % partitions, order);
         }
         let inner = Inner {
             random: StdRng::seed_from_u64(seed),
@@ -96,6 +106,9 @@ impl World {
             committed: HashMap::new(),
             published: Vec::new(),
             member: 0,
+            described: None,
+            refusals: 0,
+            away: false,
             decided: BTreeSet::new(),
             steps: 0,
             kill_at: None,
@@ -127,6 +140,11 @@ impl World {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(takes).await;
+    }
+
+    /// One more order comes.
+    pub fn produce(&self, at: usize, order: &str) {
+        produce(&mut self.lock().log, at, order);
     }
 
     /// What a process of its own sees of it: another connection.

@@ -59,7 +59,7 @@ const NARROWINGS: usize = 8;
 const LINGER_MS: &str = "20";
 /// Records waiting to be sent at most; a transaction's results fit, or sending waits.
 const SEND_QUEUE_RECORDS: &str = "50000";
-/// KiB waiting to be sent at most.
+/// KiB waiting to be sent at most. A record with more is refused for its size.
 const SEND_QUEUE_KIB: &str = "32768";
 /// Largest record sent, in bytes: all that librdkafka can. What is too large the topic says (max.message.bytes); with
 /// librdkafka's own default of 1 MB the dead letter of a large record could not be sent, and its batch never be published.
@@ -280,21 +280,31 @@ impl Lane {
         for index in group {
             let event = events[*index];
             let mut record = marked(event, topic(&self.topics, event.channel), *index);
+            // Whether nothing was in the queue before the record was sent: then none other makes it full.
+            let mut was_empty = false;
             loop {
                 match producer.send(record) {
                     Ok(()) => break,
                     Err((error, back))
                         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+                            && !was_empty
                             && Instant::now() < deadline =>
                     {
                         record = back;
                         self.check_open(producer, &mut look)?;
                         std::thread::sleep(DRAIN_LOOK);
+                        was_empty = producer.in_flight_count() == 0;
                     }
                     Err((error, record)) => {
                         // Refused only because the transaction has failed already, which has an error of its own.
                         self.check_open(producer, &mut Instant::now())?;
-                        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                        let code = match error.rdkafka_error_code() {
+                            // It never has room for this one.
+                            Some(RDKafkaErrorCode::QueueFull) if was_empty => {
+                                RDKafkaErrorCode::MessageSizeTooLarge
+                            }
+                            code => code.unwrap_or(RDKafkaErrorCode::Unknown),
+                        };
                         let mut failed =
                             producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
                         failed.push((record.delivery_opaque, code));
@@ -463,5 +473,49 @@ fn flush(producer: &Producing, limit: Duration) {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Channel;
+    use crate::kafka::in_process::MockBroker;
+
+    #[test]
+    fn a_record_larger_than_the_send_queue_is_refused_for_its_size_and_others_are_published() {
+        let name = |name: &str| name.to_owned();
+        let topics = TopicArgs {
+            orders_topic: name("o"),
+            adjustments_topic: name("a"),
+            accepted_topic: name("s.a"),
+            rejected_topic: name("s.r"),
+            levels_topic: name("s.l"),
+            dead_letter_topic: name("d"),
+        };
+        let broker = MockBroker::start().expect("a broker");
+        for topic in [&topics.accepted_topic, &topics.dead_letter_topic] {
+            broker.create(topic, 1).expect("a topic");
+        }
+        let kafka = KafkaArgs {
+            brokers: broker.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let mut lane = Lane::new(&kafka, &topics, name("a-lane"), Arc::new(Watchdog::start("a test")))
+            .expect("a producer's settings");
+        lane.init_transactions(&CancellationToken::new()).expect("a producer");
+        let room: usize = SEND_QUEUE_KIB.parse().expect("a number");
+        let [small, large] =
+            [(Channel::Accepted, 10), (Channel::DeadLetter, room * 1024 + 1)].map(|(channel, bytes)| {
+                Outgoing { channel, key: None, value: Some(vec![b'x'; bytes]), headers: Vec::new() }
+            });
+        let begun = Instant::now();
+        let refused = lane.publish(&PublishRequest { events: &[&small, &large], offsets: &[], group: &[] });
+        let Err(PublishError::Refused(refusals)) = &refused else { panic!("{refused:?}") };
+        let [refusal] = &refusals[..] else { panic!("{refusals:?}") };
+        assert!(refusal.index == 1 && refusal.is_for_size(), "{refusal:?}");
+        assert!(begun.elapsed() < CALL_LIMIT, "it waited for room that never comes");
+        lane.publish(&PublishRequest { events: &[&small], offsets: &[], group: &[] }).expect("published");
     }
 }

@@ -80,7 +80,7 @@ impl RefusalKind {
             RDKafkaErrorCode::MessageSizeTooLarge
             | RDKafkaErrorCode::MessageBatchTooLarge
             | RDKafkaErrorCode::InvalidMessageSize => Some(Self::Size),
-            RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTimestamp => Some(Self::Record),
+            RDKafkaErrorCode::InvalidRecord => Some(Self::Record),
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::PolicyViolation
             | RDKafkaErrorCode::InvalidTopic
@@ -153,6 +153,14 @@ impl Care {
         events: &[&Outgoing],
         topics: &TopicArgs,
     ) -> Lesson {
+        if cause.code() == Some(RDKafkaErrorCode::InvalidTimestamp) {
+            tracing::warn!(
+                "Kafka refuses the time of records: this host's clock and the brokers' are further apart than a topic \
+                 allows (message.timestamp.after.max.ms, message.timestamp.before.max.ms). Set the clocks right; until \
+                 then nothing is published"
+            );
+            return Lesson::CanPass;
+        }
         let refusal = |index: usize, why: RDKafkaErrorCode| Refusal {
             index,
             topic: topic(topics, events[index].channel).to_owned(),
@@ -172,7 +180,9 @@ impl Care {
 
         let (of_record, of_topic, of_size) =
             (named(RefusalKind::Record), named(RefusalKind::Topic), named(RefusalKind::Size));
-        if !of_record.is_empty() {
+        // librdkafka (2.12) calls several that are refused together invalid, whatever Kafka said: that is the cause alone.
+        let is_said = of_record.len() == 1 || cause.code() == Some(RDKafkaErrorCode::InvalidRecord);
+        if !of_record.is_empty() && is_said {
             return Lesson::Known(of_record.into_iter().map(|(index, why)| refusal(index, why)).collect());
         }
         if !of_topic.is_empty() {
@@ -206,7 +216,8 @@ impl Care {
 mod tests {
     use rdkafka::error::KafkaError;
     use rdkafka::error::RDKafkaErrorCode::{
-        InvalidRecord, MessageSizeTooLarge, NotEnoughReplicas, PurgeQueue, TopicAuthorizationFailed,
+        InvalidRecord, InvalidTimestamp, MessageSizeTooLarge, NotEnoughReplicas, PurgeQueue,
+        TopicAuthorizationFailed,
     };
 
     use super::*;
@@ -270,6 +281,25 @@ mod tests {
             learned(&mut care, InvalidRecord, &failed, &[0, 1, 2]),
             known(1, "rejected", InvalidRecord)
         );
+    }
+
+    #[test]
+    fn records_refused_for_this_hosts_clock_or_the_brokers_are_sent_again() {
+        let mut care = Care::default();
+        for failed in [
+            // The one of its set that is refused has Kafka's own word; several have librdkafka's.
+            vec![(0, InvalidTimestamp), (1, PurgeQueue)],
+            vec![(0, InvalidRecord), (1, InvalidRecord), (2, PurgeQueue)],
+        ] {
+            assert_eq!(learned(&mut care, InvalidTimestamp, &failed, &[0, 1, 2]), Lesson::CanPass);
+            assert_eq!(groups(&care), [[0, 1, 2]]);
+        }
+        // Where something else failed before, nobody knows Kafka's word for these.
+        let failed = [(0, InvalidRecord), (1, InvalidRecord)];
+        assert_eq!(learned(&mut care, NotEnoughReplicas, &failed, &[0, 1, 2]), Lesson::CanPass);
+        let refused = learned(&mut care, InvalidRecord, &failed, &[0, 1, 2]);
+        let Lesson::Known(known) = &refused else { panic!("{refused:?}") };
+        assert_eq!(known.iter().map(|refusal| refusal.index).collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]
