@@ -1,6 +1,6 @@
 //! How far publishing is behind what stands in Kafka, for each partition that this process has.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::kafka::consumer::{FetchedRecord, LogEnd};
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::live::PartitionLag;
+use crate::pipeline::StoppedPartitions;
 use crate::store::Advance;
 
 /// Milliseconds since 1970, by this machine's clock.
@@ -22,7 +23,11 @@ pub(super) fn now_ms() -> i64 {
 
 /// The lag of every partition that is read. Grows by the partitions of the topics.
 #[derive(Debug, Default)]
-pub(super) struct Lags(Mutex<HashMap<TopicPartition, Lag>>);
+pub(super) struct Lags {
+    by_partition: Mutex<HashMap<TopicPartition, Lag>>,
+    /// Partitions that are read no further. Kafka's client says of them that all is fetched, since it fetches nothing.
+    stopped: StoppedPartitions,
+}
 
 /// What is known of one partition.
 #[derive(Debug, Default)]
@@ -32,10 +37,12 @@ struct Lag {
     /// After the last record that was read.
     read: NextOffset,
     /// The end of the log, and whether everything before it was fetched. A transaction's end takes a place in the log too,
-    /// and nobody reads that: where all is fetched, what is behind the last record is no lag.
+    /// and nobody reads that: where all is fetched, what is behind the last record is no lag. Never so where the partition
+    /// is stopped.
     end: NextOffset,
     is_fetched: bool,
-    /// The first record of each chunk that was read and is not published: its offset, and when it was produced.
+    /// The first record of each chunk that was read and is not published: its offset, and when it was produced. After a
+    /// rewind, what is to be read again counts as one chunk.
     unpublished: VecDeque<(NextOffset, i64)>,
     /// The same of what is not applied, and when it was read.
     unapplied: VecDeque<(NextOffset, Instant)>,
@@ -53,9 +60,25 @@ impl Lag {
         if self.records() == 0 {
             return 0.0;
         }
-        let oldest = self.unpublished.front().map(|(_, produced_ms)| *produced_ms).or(self.unread_since);
-        let age_ms = oldest.map_or(0, |oldest| now_ms.saturating_sub(oldest).max(0));
+        let age_ms = self.oldest_ms().map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms).max(0));
         Duration::from_millis(age_ms.unsigned_abs()).as_secs_f64()
+    }
+
+    fn oldest_ms(&self) -> Option<i64> {
+        self.unpublished.front().map(|(_, produced_ms)| *produced_ms).or(self.unread_since)
+    }
+
+    fn publish(&mut self, next: NextOffset) {
+        if next <= self.published {
+            return;
+        }
+        self.published = next;
+        self.read = self.read.max(next);
+        while self.unpublished.get(1).map_or(self.read, |(first, _)| *first) <= next {
+            if self.unpublished.pop_front().is_none() {
+                break;
+            }
+        }
     }
 
     fn note_unread(&mut self, now_ms: i64) {
@@ -65,25 +88,36 @@ impl Lag {
 }
 
 impl Lags {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Lag>> {
-        // A panic between two changes leaves a number wrong, nothing worse.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Of no partition yet. `stopped` are those that are read no further.
+    pub(super) fn new(stopped: StoppedPartitions) -> Self {
+        Self { stopped, ..Self::default() }
     }
 
-    /// A partition is begun where the group committed last; nothing of it is read yet.
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Lag>> {
+        // A panic between two changes leaves a number wrong, nothing worse.
+        self.by_partition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A partition is begun where the group committed last; nothing of it is read yet, or it is to be read again.
     pub(super) fn begun(&self, at: &TopicPartition, committed: NextOffset) {
         let mut all = self.lock();
         let lag = all.entry(at.clone()).or_default();
-        *lag = Lag { published: committed, read: committed, end: lag.end, ..Lag::default() };
+        lag.publish(committed);
+        let end = lag.end.max(lag.read);
+        // As old as it was: where the partition is stopped, it is not read again.
+        let again = lag.oldest_ms().filter(|_| end > committed).map(|oldest_ms| (committed, oldest_ms));
+        let unpublished = again.into_iter().collect();
+        *lag = Lag { published: committed, read: committed, end, unpublished, ..Lag::default() };
     }
 
     /// The log of a partition reaches so far.
     pub(super) fn ends(&self, ends: &[LogEnd]) {
         let now_ms = now_ms();
+        let stopped: HashSet<TopicPartition> = self.stopped.all().into_iter().map(|(at, _)| at).collect();
         let mut all = self.lock();
         for end in ends {
             if let Some(lag) = all.get_mut(&end.at) {
-                (lag.end, lag.is_fetched) = (end.end, end.is_fetched);
+                (lag.end, lag.is_fetched) = (end.end, end.is_fetched && !stopped.contains(&end.at));
                 lag.note_unread(now_ms);
             }
         }
@@ -127,13 +161,8 @@ impl Lags {
     pub(super) fn published(&self, offsets: &[(TopicPartition, NextOffset)]) {
         let mut all = self.lock();
         for (at, next) in offsets {
-            let Some(lag) = all.get_mut(at) else { continue };
-            lag.published = lag.published.max(*next);
-            lag.read = lag.read.max(*next);
-            while lag.unpublished.get(1).map_or(lag.read, |(first, _)| *first) <= *next {
-                if lag.unpublished.pop_front().is_none() {
-                    break;
-                }
+            if let Some(lag) = all.get_mut(at) {
+                lag.publish(*next);
             }
         }
     }
@@ -233,6 +262,7 @@ mod tests {
     use super::*;
     use crate::event::Record;
     use crate::ledger::{Offset, Source};
+    use crate::pipeline::ownership::Ownership;
 
     fn at() -> TopicPartition {
         TopicPartition::new("orders", 0)
@@ -317,5 +347,54 @@ mod tests {
         lags.begun(&at(), NextOffset(11));
         lags.read(&[record(11, 2_000), record(12, 3_000)]);
         is(&lags, 9_000, 2, 7.0);
+    }
+
+    #[test]
+    fn what_stands_in_a_partition_that_is_stopped_or_held_is_lag_whatever_was_fetched() {
+        for is_held in [false, true] {
+            let stopped = StoppedPartitions::default();
+            let (lags, ownership) = (Lags::new(stopped.clone()), Ownership::new(stopped));
+            lags.begun(&at(), NextOffset(10));
+            lags.read(&[record(10, 1_000), record(11, 2_000)]);
+            lags.read(&[record(12, 3_000), record(13, 4_000)]);
+            lags.published(&[(at(), NextOffset(12))]);
+            lags.ends(&[end(14, true)]);
+            is(&lags, 9_000, 2, 6.0);
+            if is_held {
+                ownership.hold(&at(), "no schema".to_owned());
+            } else {
+                ownership.stop(&at(), "too large".to_owned());
+            }
+            // The rewind leaves it out. What it has paused, the client says to be fetched.
+            lags.begun(&at(), NextOffset(12));
+            is(&lags, 9_000, 2, 6.0);
+            lags.ends(&[end(14, true)]);
+            is(&lags, 9_000, 2, 6.0);
+            lags.ends(&[end(20, true)]);
+            is(&lags, 19_000, 8, 16.0);
+            // So does the next one.
+            lags.begun(&at(), NextOffset(12));
+            is(&lags, 19_000, 8, 16.0);
+            if is_held {
+                ownership.release(&at());
+                lags.begun(&at(), NextOffset(12));
+                lags.read(&[record(12, 3_000), record(13, 4_000)]);
+                lags.published(&[(at(), NextOffset(14))]);
+                lags.ends(&[end(20, true)]);
+                is(&lags, 19_000, 0, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_of_a_rewound_partition_is_published_meanwhile_makes_it_no_older() {
+        let lags = Lags::default();
+        lags.begun(&at(), NextOffset(10));
+        lags.read(&[record(10, 1_000), record(11, 2_000)]);
+        lags.read(&[record(12, 3_000)]);
+        lags.begun(&at(), NextOffset(12));
+        is(&lags, 9_000, 1, 6.0);
+        lags.begun(&at(), NextOffset(13));
+        is(&lags, 9_000, 0, 0.0);
     }
 }

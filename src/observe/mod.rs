@@ -63,7 +63,7 @@ impl Metrics {
     pub fn new(group: &str, stopped: StoppedPartitions) -> Self {
         let mut registry = Registry::default();
         let counters = Arc::new(Counters::register(&mut registry));
-        let lags = Arc::new(Lags::default());
+        let lags = Arc::new(Lags::new(stopped.clone()));
         registry.register_collector(Box::new(LagCollector::new(group, Arc::clone(&lags))));
         registry.register_collector(Box::new(StoppedCollector(stopped)));
         let connections = Connections::default();

@@ -1,6 +1,8 @@
 //! Asks a schema registry, by the REST API that Confluent's has, and others too.
 
+use std::fmt::Display;
 use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -24,7 +26,8 @@ const MOST_ANSWER_BYTES: u64 = 4 << 20;
 const MOST_REFERENCES: usize = 200;
 /// What a schema is that names no type.
 const DEFAULT_FORMAT: &str = "AVRO";
-/// What a registry calls a subject, a version or a schema that it does not know. Another 404 is another server's.
+/// What a registry calls a subject, a version or a schema that it does not know. Another 404 is another server's, or that of a
+/// path that this registry does not have.
 const NOT_FOUND: std::ops::RangeInclusive<u32> = 40401..=40403;
 
 /// The registry does not say now. It may later.
@@ -82,10 +85,20 @@ struct Refusal {
     error_code: u32,
 }
 
+/// What came back for a question, whatever it is.
+struct Said {
+    /// Where it was asked.
+    url: Url,
+    status: StatusCode,
+    text: String,
+}
+
 pub(super) struct Client {
     agent: Agent,
     url: Url,
     args: RegistryArgs,
+    /// Whether a schema registry has answered there. That stays so, as the URL does.
+    is_registry: AtomicBool,
 }
 
 impl Client {
@@ -113,16 +126,18 @@ impl Client {
             .user_agent(concat!("stock-verifier/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        Ok(Self { agent, url, args })
+        Ok(Self { agent, url, args, is_registry: AtomicBool::new(false) })
     }
 
     /// A schema with all that it refers to.
     pub(super) fn schema(&self, id: SchemaId) -> Result<Found, Away> {
-        let path = match id {
-            SchemaId::Number(id) => vec!["schemas".to_owned(), "ids".to_owned(), id.to_string()],
-            SchemaId::Guid(_) => vec!["schemas".to_owned(), "guids".to_owned(), id.to_string()],
+        let text = id.to_string();
+        let answer = match id {
+            SchemaId::Number(_) => self.ask(&["schemas", "ids", &text], false)?,
+            // Karapace has no GUIDs, and older ones of Redpanda and Confluent neither.
+            SchemaId::Guid(_) => self.ask(&["schemas", "guids", &text], true)?,
         };
-        let Some(answer) = self.ask(&path)? else { return Ok(Found::Absent) };
+        let Some(answer) = answer else { return Ok(Found::Absent) };
         let mut references = Vec::new();
         match self.references(answer.references.unwrap_or_default(), &mut references)? {
             Referred::All => {}
@@ -158,8 +173,8 @@ impl Client {
                 return Ok(Referred::TooMany);
             }
             let Reference { name, subject, version } = reference;
-            let path = ["subjects", &subject, "versions", &version.to_string()].map(str::to_owned);
-            let Some(answer) = self.ask(&path)? else {
+            let number = version.to_string();
+            let Some(answer) = self.ask(&["subjects", &subject, "versions", &number], false)? else {
                 let what = format!("{name}, version {version} of subject {subject}");
                 return Ok(Referred::Absent(what));
             };
@@ -170,14 +185,59 @@ impl Client {
         Ok(Referred::All)
     }
 
-    /// One answer; `None` when the registry says that it does not know this.
-    fn ask(&self, path: &[String]) -> Result<Option<Answer>, Away> {
+    /// One answer; `None` when the registry says that it does not know this. Where it may lack the whole path, any 404 of a
+    /// registry says that.
+    fn ask(&self, path: &[&str], may_lack: bool) -> Result<Option<Answer>, Away> {
+        let Said { url, status, text } = self.get(path)?;
+        let away = |why: &dyn Display| Away(format!("{url}: {why}"));
+        match status {
+            StatusCode::OK => {
+                let answer = serde_json::from_str(&text)
+                    .map_err(|error| away(&format_args!("its answer is no schema: {error}")))?;
+                self.note_registry();
+                Ok(Some(answer))
+            }
+            StatusCode::NOT_FOUND => {
+                let refusal = serde_json::from_str::<Refusal>(&text);
+                if refusal.is_ok_and(|refusal| NOT_FOUND.contains(&refusal.error_code)) {
+                    self.note_registry();
+                } else if !may_lack || !self.is_registry()? {
+                    return Err(away(&"answers 404, and not as a schema registry does: is the URL right?"));
+                }
+                Ok(None)
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(away(&format_args!(
+                "answers {status}: see --schema-registry-user and --schema-registry-token-file"
+            ))),
+            status => Err(away(&format_args!("answers {status}"))),
+        }
+    }
+
+    fn note_registry(&self) {
+        self.is_registry.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is a schema registry that answers: it did so before, or says which types of schemas it has. Else the URL may
+    /// be wrong, which must not make dead letters of good records.
+    fn is_registry(&self) -> Result<bool, Away> {
+        if !self.is_registry.load(Ordering::Relaxed) {
+            let Said { status, text, .. } = self.get(&["schemas", "types"])?;
+            let types = serde_json::from_str::<Vec<String>>(&text);
+            if status == StatusCode::OK && types.is_ok_and(|types| !types.is_empty()) {
+                self.note_registry();
+            }
+        }
+        Ok(self.is_registry.load(Ordering::Relaxed))
+    }
+
+    /// Asks for what is at a path.
+    fn get(&self, path: &[&str]) -> Result<Said, Away> {
         let mut url = self.url.clone();
         url.path_segments_mut()
             .map_err(|()| Away("its URL takes no path".to_owned()))?
             .pop_if_empty()
             .extend(path);
-        let away = |why: &dyn std::fmt::Display| Away(format!("{url}: {why}"));
+        let away = |why: &dyn Display| Away(format!("{url}: {why}"));
         let mut request = self
             .agent
             .get(url.as_str())
@@ -196,25 +256,7 @@ impl Client {
         let mut text = String::new();
         let read = body.into_reader().take(MOST_ANSWER_BYTES).read_to_string(&mut text);
         read.map_err(|error| away(&error))?;
-        match head.status {
-            StatusCode::OK => serde_json::from_str(&text)
-                .map(Some)
-                .map_err(|error| away(&format_args!("its answer is no schema: {error}"))),
-            StatusCode::NOT_FOUND
-                if serde_json::from_str::<Refusal>(&text)
-                    .is_ok_and(|refusal| NOT_FOUND.contains(&refusal.error_code)) =>
-            {
-                Ok(None)
-            }
-            StatusCode::NOT_FOUND => {
-                Err(away(&"answers 404, and not as a schema registry does: is the URL right?"))
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(away(&format_args!(
-                "answers {}: see --schema-registry-user and --schema-registry-token-file",
-                head.status
-            ))),
-            status => Err(away(&format_args!("answers {status}"))),
-        }
+        Ok(Said { url, status: head.status, text })
     }
 }
 

@@ -34,6 +34,9 @@ const UNKNOWN_PAUSE: Duration = Duration::from_millis(500);
 const REPLAY_LIMIT: Duration = Duration::from_secs(30);
 /// The pause between its tries.
 const REPLAY_PAUSE: Duration = Duration::from_secs(1);
+/// The largest number of a schema: it is an `int` of Java in Confluent's registry. A larger one is not asked for: the answer
+/// would be that of any server that has no such path.
+const MOST_NUMBER: u32 = i32::MAX.cast_unsigned();
 
 /// A schema, ready to decode by.
 enum Schema {
@@ -68,7 +71,11 @@ impl Registry {
     /// That schema's id. The record is left as it is.
     pub fn decode(&self, record: &mut Record) -> Result<(), SchemaId> {
         let Some(framed) = record.framed() else { return Ok(()) };
-        let decoded = match self.cache.get(framed.id) {
+        let known = match framed.id {
+            SchemaId::Number(number) if number > MOST_NUMBER => Some(Known::Absent),
+            id => self.cache.get(id),
+        };
+        let decoded = match known {
             None => return Err(framed.id),
             Some(Known::Absent) => Some(Decoded::UnknownSchema),
             Some(Known::Incomplete(what)) => Some(unusable(

@@ -19,6 +19,8 @@ use crate::event::decimal_text;
 const OWN_FILE: &str = "value.proto";
 /// Deepest nesting of types that a value can name. Types are nested by people.
 const MOST_INDEXES: usize = 16;
+/// How a registry writes out a map's entry where it makes a text of a descriptor. No person does: protoc refuses it.
+const WRITTEN_ENTRY: &str = "option map_entry = true";
 
 /// What Confluent's serializers take for known without a reference.
 const KNOWN_FILES: [(&str, &str); 3] = [
@@ -46,12 +48,21 @@ const KNOWN_FILES: [(&str, &str); 3] = [
 /// A schema, ready to decode by.
 pub(super) struct Schema {
     /// The messages at its top, each with those within.
-    top: Vec<Messages>,
+    top: Level,
 }
 
-struct Messages {
+/// The messages of one level, as an index counts them.
+#[derive(Default)]
+struct Level {
+    /// `None` stands for a map's entry that is written out, where it stands.
+    messages: Vec<Option<Message>>,
+    /// How many entries of maps there are besides. Nobody knows where among the messages.
+    adrift: usize,
+}
+
+struct Message {
     own: MessageDescriptor,
-    within: Vec<Messages>,
+    within: Level,
 }
 
 impl Schema {
@@ -59,15 +70,15 @@ impl Schema {
     pub(super) fn parse(source: &Source) -> Result<Self, String> {
         let pool = compiled(source)?;
         let file = pool.get_file_by_name(OWN_FILE).ok_or("it was not compiled")?;
-        let top: Vec<Messages> = file.messages().map(Messages::of).collect();
-        if top.is_empty() { Err("it has no message".to_owned()) } else { Ok(Self { top }) }
+        let top = Level::of(file.messages(), source.text.contains(WRITTEN_ENTRY));
+        if top.messages.is_empty() { Err("it has no message".to_owned()) } else { Ok(Self { top }) }
     }
 
     /// What a value says, as JSON. Which message it is stands before it, or in the header.
     pub(super) fn json(&self, value: &[u8], in_header: Option<&[u8]>) -> Result<String, String> {
         let (message, value) = match in_header {
             // Written by who knew of one message only.
-            Some([]) => (&self.top[0], value),
+            Some([]) => (self.top.meant(0)?, value),
             Some(indexes) => (self.message(indexes)?.0, value),
             None => self.message(value)?,
         };
@@ -79,21 +90,18 @@ impl Schema {
     }
 
     /// The message that indexes name, and what is after them. A single 0 stands for the first one.
-    fn message<'v>(&self, indexed: &'v [u8]) -> Result<(&Messages, &'v [u8]), String> {
+    fn message<'v>(&self, indexed: &'v [u8]) -> Result<(&Message, &'v [u8]), String> {
         let mut rest = indexed;
         let count = index(&mut rest)?;
         if count == 0 {
-            return Ok((&self.top[0], rest));
+            return Ok((self.top.meant(0)?, rest));
         }
         if count > MOST_INDEXES {
             return Err(format!("it is of a message nested {count} levels deep"));
         }
         let (mut among, mut found) = (&self.top, None);
         for _ in 0..count {
-            let number = index(&mut rest)?;
-            let message = among
-                .get(number)
-                .ok_or_else(|| format!("it is of message {number}, which the schema does not have"))?;
+            let message = among.meant(index(&mut rest)?)?;
             (among, found) = (&message.within, Some(message));
         }
         found.map(|message| (message, rest)).ok_or_else(|| "it is of no message".to_owned())
@@ -112,11 +120,42 @@ pub(super) fn compiled(source: &Source) -> Result<DescriptorPool, String> {
     Ok(compiler.descriptor_pool())
 }
 
-impl Messages {
-    fn of(own: MessageDescriptor) -> Self {
-        // The entries of maps are messages that nobody wrote, and are not counted.
-        let within = own.child_messages().filter(|message| !message.is_map_entry()).map(Self::of).collect();
-        Self { own, within }
+impl Level {
+    fn of(messages: impl Iterator<Item = MessageDescriptor>, are_entries_written: bool) -> Self {
+        let mut level = Self::default();
+        for own in messages {
+            match (own.is_map_entry(), are_entries_written) {
+                (false, _) => {
+                    let within = Self::of(own.child_messages(), are_entries_written);
+                    level.messages.push(Some(Message { own, within }));
+                }
+                (true, true) => level.messages.push(None),
+                (true, false) => level.adrift += 1,
+            }
+        }
+        level
+    }
+
+    /// The message that an index means.
+    ///
+    /// protoc makes a message of each map's entry, which stands where the map's field stands among the messages. Clients that
+    /// take the index from protoc's descriptor count those entries. Where the text has them written out, each has its place
+    /// in it. Else their places are lost: Confluent's registry prints all fields of a message before the messages within,
+    /// Redpanda's after them. And who takes the index from such a text, or normalizes schemas, counts none. So any number of
+    /// them may be counted, and a message is taken where no other can be meant.
+    fn meant(&self, index: usize) -> Result<&Message, String> {
+        let mut meant =
+            (0..=self.adrift).filter_map(|counted| self.messages.get(index.checked_sub(counted)?)?.as_ref());
+        match (meant.next(), meant.next()) {
+            (None, _) => Err(format!("it is of message {index}, which the schema does not have")),
+            (Some(message), None) => Ok(message),
+            (Some(one), Some(other)) => Err(format!(
+                "it is of message {index}, which may be {} or {}: some clients count the entries of maps as messages, others \
+                 do not",
+                other.own.name(),
+                one.own.name()
+            )),
+        }
     }
 }
 

@@ -308,6 +308,45 @@ fn protobuf_that_is_none_is_named() {
 }
 
 #[test]
+fn a_message_beside_a_map_is_taken_where_no_other_can_be_meant() {
+    let (first, second) =
+        ("message Created { string created = 1; }", "message Cancelled { string cancelled = 1; }");
+    let (map, other_map) = ("map<string, string> h = 1;", "map<string, string> i = 2;");
+    // As Confluent's registry prints what a serializer registered.
+    let written = "repeated .shop.Events.HEntry h = 1;";
+    let entry = "message HEntry { option map_entry = true; string key = 1; string value = 2; }";
+    let (created, cancelled) = (Ok(r#"{"created":"x"}"#), Ok(r#"{"cancelled":"x"}"#));
+    let (either, none) = (Err("may be Created or Cancelled"), Err("which the schema does not have"));
+    for (within, expected) in [
+        // The place of a map's field says nothing.
+        ([map, first, second, ""], [created, either, cancelled, none]),
+        ([first, map, second, ""], [created, either, cancelled, none]),
+        ([first, second, map, ""], [created, either, cancelled, none]),
+        ([map, other_map, first, second], [created, either, either, cancelled]),
+        ([first, second, "", ""], [created, cancelled, none, none]),
+        // That of an entry that is written out does.
+        ([written, entry, first, second], [none, created, cancelled, none]),
+        ([written, first, entry, second], [created, none, cancelled, none]),
+        ([written, first, second, entry], [created, cancelled, none, none]),
+    ] {
+        let text = format!("syntax = \"proto3\"; package shop; message Events {{ {} }}", within.join(" "));
+        let schema = protobuf::Schema::parse(&source("PROTOBUF", &text, &[])).unwrap();
+        for (index, expected) in (0_u8..).zip(expected) {
+            let said = schema.json(&[4, 0, 2 * index, 0x0a, 1, b'x'], None);
+            match (&said, expected) {
+                (Ok(json), Ok(expected)) => assert_eq!(json, expected, "{index} of {text}"),
+                (Err(why), Err(says)) => assert!(why.contains(says), "{index} of {text}: {why}"),
+                _ => panic!("{index} of {text}: {said:?}"),
+            }
+        }
+        // A map is one, however it is written.
+        let map = b"\x00\x0a\x06\x0a\x01k\x12\x01v";
+        let json = if text.contains("h = 1") { r#"{"h":{"k":"v"}}"# } else { "{}" };
+        assert_eq!(schema.json(map, None).unwrap(), json, "{text}");
+    }
+}
+
+#[test]
 fn a_record_is_decoded_by_what_its_frame_or_its_header_names() {
     let registry = registry(vec![
         (7, Schema::Avro(avro("\"string\""))),
@@ -329,6 +368,12 @@ fn a_record_is_decoded_by_what_its_frame_or_its_header_names() {
     assert_eq!(decoded(b"{}", None), Ok(None));
     assert_eq!(decoded(&framed(10, b"\x06abc"), None), Ok(Some(Decoded::UnknownSchema)));
     assert_eq!(decoded(&framed(11, b"\x06abc"), None), Err(SchemaId::Number(11)));
+    // No registry has a larger one, so none is asked.
+    assert_eq!(decoded(&framed(0x7fff_ffff, b"\x06abc"), None), Err(SchemaId::Number(0x7fff_ffff)));
+    for header in [None, Some(&b"\0\x80\0\0\0"[..])] {
+        let value = framed(0x8000_0000, b"\x06abc");
+        assert_eq!(decoded(&value, header), Ok(Some(Decoded::UnknownSchema)), "{header:?}");
+    }
     for (id, value, says) in [
         (7, &b"\x06ab"[..], "not the Avro of schema 7: it ends"),
         (9, b"x", "schema 9, which the value is written by, cannot be used: it is torn"),

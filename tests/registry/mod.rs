@@ -3,12 +3,14 @@
 mod real;
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde_json::{Value, json};
-use stock_verifier::event::Record;
+use stock_verifier::config::RegistryArgs;
+use stock_verifier::event::{Record, SchemaId};
 
 use crate::support::database::Database;
 use crate::support::kafka::{header, order, sent};
@@ -338,6 +340,64 @@ fn what_a_registrys_schemas_wrote_is_mapped_decided_and_replayed() {
     let rebuild = scene.tool(&["replay", "rebuild", "--into", &other.url(), "--execute"]);
     let (status, said) = ran(rebuild, &named);
     assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn what_no_registry_can_know_is_a_dead_letter_and_holds_nothing_up() {
+    let registry = Registry::start(None);
+    registry.lack("/schemas/guids/", "Not Found");
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 100)]);
+    scene.produce(&[
+        sent("guid", [guid(), in_avro(7)].concat()),
+        sent("number", framed(u32::MAX, &in_avro(8))),
+        order("after", &[("MUG", 1)]),
+    ]);
+    let url = registry.url();
+    let named = ["--schema-registry-url", &url];
+    let verifier = scene.start("a", &named);
+    scene.done(SOON);
+    verifier.stop();
+    assert_eq!(ids(&scene, "accepted"), ["after"]);
+    let letters = scene.kafka.read(&scene.topic("dead"));
+    assert_eq!(letters.len(), 2);
+    for (key, id) in [("guid", GUID), ("number", "4294967295")] {
+        let (class, message) = said(&letters, key);
+        let says = format!("schema id {id}, which the schema registry does not know");
+        assert!(class == "not_utf8" && message.contains(&says), "{key}: {class}: {message}");
+    }
+    let (status, said) = ran(scene.tool(&["audit", "--topics"]), &named);
+    assert_eq!(status, Some(0), "{said}");
+}
+
+/// A client of the registry at a URL.
+fn client(url: &str) -> Arc<stock_verifier::registry::Registry> {
+    let url = Some(url::Url::parse(url).expect("a URL"));
+    let args = RegistryArgs { schema_registry_url: url, ..RegistryArgs::default() };
+    stock_verifier::registry::Registry::named(&args).expect("it reads no file").expect("one is named")
+}
+
+#[test]
+fn a_guid_is_unknown_to_a_registry_without_guids_and_to_no_other_server() {
+    let guid = SchemaId::Guid(*b"sixteen of bytes");
+    let is_away = |url: &str| {
+        let away = client(url).fetch(guid).expect_err("nothing is known of it").to_string();
+        assert!(away.contains("not as a schema registry does"), "{away}");
+    };
+    for text in [r#"{"error_code":404,"message":"HTTP 404 Not Found"}"#, "Not Found"] {
+        let registry = Registry::start(None);
+        registry.lack("/schemas/guids/", text);
+        // It says which types it has.
+        client(&registry.url()).fetch(guid).expect("it is unknown");
+        // It does not say that either, as no other server does, until it answers as a registry.
+        registry.lack("/schemas/types", text);
+        is_away(&registry.url());
+        registry.add(7, "orders-value", "JSON", JSON, &[]);
+        let client = client(&registry.url());
+        client.fetch(SchemaId::Number(7)).expect("it is known");
+        client.fetch(guid).expect("it is unknown");
+        is_away(&(registry.url() + "/elsewhere"));
+    }
 }
 
 #[test]

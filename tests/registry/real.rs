@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{LINE, ORDER, PROTO, framed, ids, in_avro, in_protobuf, ran};
+use super::{LINE, ORDER, PROTO, framed, guid, ids, in_avro, in_protobuf, ran};
 use crate::support::brokers::free_port;
 use crate::support::kafka::sent;
 use crate::support::postgres::with_lib;
@@ -87,6 +87,9 @@ fn orders_by_the_schemas_of_a_real_registry_are_decided() {
         sent("7", framed(avro, &in_avro(7))),
         sent("p-1", framed(proto, &in_protobuf("p-1"))),
         sent("unknown", framed(1_000_000, &in_avro(8))),
+        sent("no number", framed(u32::MAX, &in_avro(8))),
+        // This one has no GUIDs.
+        sent("guid", [guid(), in_avro(8)].concat()),
         sent("9", framed(avro, &in_avro(9))),
     ]);
     let url = registry.url();
@@ -95,7 +98,7 @@ fn orders_by_the_schemas_of_a_real_registry_are_decided() {
     scene.done(SOON);
     verifier.stop();
     assert_eq!(ids(&scene, "accepted"), ["7", "9", "p-1"]);
-    assert_eq!(scene.kafka.count(&scene.topic("dead")), 1);
+    assert_eq!(scene.kafka.count(&scene.topic("dead")), 3);
     let (status, said) = ran(scene.tool(&["audit", "--topics"]), &named);
     assert_eq!(status, Some(0), "{said}");
 }

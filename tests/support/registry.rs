@@ -26,6 +26,8 @@ pub struct Registry {
 struct State {
     /// The answers by their paths.
     answers: Mutex<HashMap<String, Value>>,
+    /// What paths begin with that it does not have, and the text of its 404 there.
+    lacking: Mutex<Vec<(&'static str, &'static str)>>,
     /// Whom to name, as the header says it.
     login: Option<String>,
     /// Whose certificate it shows.
@@ -50,6 +52,8 @@ impl Registry {
     }
 
     fn begin(state: State) -> Self {
+        let types = json!(["JSON", "PROTOBUF", "AVRO"]);
+        state.answers.lock().expect("no panic").insert("/schemas/types".to_owned(), types);
         let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -109,6 +113,11 @@ impl Registry {
         answers.insert(format!("/schemas/guids/{guid}"), answer);
     }
 
+    /// Does not have the paths that begin so: any question there is answered by a 404 of this text.
+    pub fn lack(&self, paths: &'static str, text: &'static str) {
+        self.state.lacking.lock().expect("no panic").push((paths, text));
+    }
+
     /// Answers nobody, or goes on.
     pub fn set_away(&self, is_away: bool) {
         self.state.is_away.store(is_away, Ordering::SeqCst);
@@ -125,6 +134,22 @@ impl Drop for Registry {
         self.state.ended.store(true, Ordering::SeqCst);
         // Wakes who waits for connections.
         drop(TcpStream::connect(self.address));
+    }
+}
+
+fn refusal(code: u32, message: &str) -> String {
+    json!({"error_code": code, "message": message}).to_string()
+}
+
+/// What is said where nothing is. As the real one, it takes an id that is no `int` of Java for a path that it does not have.
+fn not_found(path: &str) -> String {
+    let is_id = path.strip_prefix("/schemas/ids/").is_some_and(|id| id.parse::<i32>().is_ok());
+    if path.starts_with("/subjects/") {
+        refusal(40401, "Subject not found")
+    } else if is_id || path.starts_with("/schemas/guids/") {
+        refusal(40403, "Schema not found")
+    } else {
+        refusal(404, "HTTP 404 Not Found")
     }
 }
 
@@ -154,18 +179,18 @@ fn serve(stream: impl Read + Write, state: &State) {
         return;
     }
     let path = first.split(' ').nth(1).unwrap_or_default();
-    let refused = |code: u32, message: &str| json!({"error_code": code, "message": message});
+    let lacking = |(paths, text): &(&str, &'static str)| path.starts_with(*paths).then_some(*text);
+    let lacking = state.lacking.lock().expect("no panic").iter().find_map(lacking);
     let (status, body) = if state.login.is_some() && login != state.login {
-        ("401 Unauthorized", refused(401, "Unauthorized"))
+        ("401 Unauthorized", refusal(401, "Unauthorized"))
+    } else if let Some(text) = lacking {
+        ("404 Not Found", text.to_owned())
     } else {
         match state.answers.lock().expect("no panic").get(path) {
-            Some(answer) => ("200 OK", answer.clone()),
-            None if path.starts_with("/subjects/") => ("404 Not Found", refused(40401, "Subject not found")),
-            None if path.starts_with("/schemas/") => ("404 Not Found", refused(40403, "Schema not found")),
-            None => ("404 Not Found", refused(404, "HTTP 404 Not Found")),
+            Some(answer) => ("200 OK", answer.to_string()),
+            None => ("404 Not Found", not_found(path)),
         }
     };
-    let body = body.to_string();
     // Nobody reads it where the client has gone.
     let _ = write!(
         reader.get_mut(),
