@@ -12,5 +12,15 @@ def number: if type == "string" then trim | tonumber else . end;
 # An object without those fields that are null.
 def known: with_entries(select(.value != null));
 
+# What an id is made of: text, or a whole number with every digit of it. Nothing else is an id, nor a part of one.
+def id_text($missing):
+  if . == null or . == "" then error($missing)
+  elif type == "string" then .
+  elif type == "number" and (tostring | ltrimstr("-") | explode) - ("0123456789" | explode) == [] then tostring
+  else error("an id is made of text and whole numbers, not of \(tojson)") end;
+
+def id: .id | id_text("the order has no id");
+def shop_of_id: .shop | id_text("nothing says which shop this is of, and ids are made of that");
+
 # What an order is called: {id}, or what --mapping …?id=… says, of an object with id and shop.
-def order_id: "\(.id)";
+def order_id: "\(id)";

@@ -4,6 +4,7 @@
 #
 # * The type is the data's own, else the one given when publishing (metadata cloudevent.type).
 # * With {shop} in the id, the data names its shop.
+# * An order_id that is missing or null is the contract's to refuse.
 
 def named: {id: .order_id, shop: .shop} | order_id;
 
@@ -11,5 +12,5 @@ if type != "object" then error("the data is no JSON object: publish with content
 elif .type == null and ($type == null or ($type | startswith("com.dapr."))) then
   error("nothing says what this is: give the data a type, or publish with metadata cloudevent.type")
 else
-  . + {type: (.type // $type)} | if has("order_id") then .order_id = named else . end | del(.shop)
+  . + {type: (.type // $type)} | if .order_id != null then .order_id = named else . end | del(.shop)
 end

@@ -5,12 +5,32 @@
 # * The type is the row's, or what the router was told to make of it: a header
 #   (table.fields.additional.placement=type:header:eventType) or a field beside the payload (type:envelope:eventType). It is
 #   a type of the contract, or said as a class is: OrderCreated, OrderCancelled, OrderReturned. Others ask for nothing.
-# * The order's id is order_id, orderId or id, else the record's key, which is the aggregate's id. Lines are lines or
-#   lineItems, of sku or item, and quantity.
+# * The order's id is order_id, orderId or id, else the aggregate's id: a row's aggregateid, or the key that the router
+#   writes, as text or as JsonConverter has it. The key of a row is the row's own id, never the aggregate's. Lines are lines
+#   or lineItems, of sku or item, and quantity.
 # * {shop} is the shop or the tenant that the payload names.
 
-def named: {id: ((.order_id // .orderId // .id // $key) | text // error("neither the payload nor the key has the order's id")),
-            shop: (.shop // .tenant)} | order_id;
+def no_id: error("neither the payload nor the \(if $aggregateid == null then "key" else "row" end) has the order's id");
+
+# A key of JsonConverter's is text in quotes, a number, or, where it has schemas, an object with its payload.
+def key:
+  if $key == null then null
+  elif $key | startswith("\"") then $key | fromjson
+  elif $key | startswith("{") then
+    $key | fromjson | .payload
+    | if type == "string" or type == "number" then .
+      else error("the key is JSON without an id: name order_id in the payload, or let the outbox event router write the key") end
+  else $key end;
+
+def named:
+  {id: (if .order_id != null then .order_id
+        elif .orderId != null then .orderId
+        elif .id != null then .id
+        elif $aggregateid != null then $aggregateid
+        else key end
+        | if type == "string" then trim else . end
+        | if . == null or . == "" then no_id else . end),
+   shop: (.shop // .tenant)} | order_id;
 
 def kind:
   ($type // header("eventtype") // header("type") // .eventType // .type

@@ -45,7 +45,8 @@ def restocked:
     and all(.refunds[]?.refund_line_items[]?; .restock_type != "no_restock") then
     {type: "order.cancelled", order_id: named(.id)}
   elif $what == "refunds/create" then
-    {type: "order.returned", order_id: named(.order_id), return_id: named(.id), lines: restocked}
+    {type: "order.returned", order_id: named(.order_id), return_id: named(.id // error("the refund has no id")),
+     lines: restocked}
   elif $what == "orders/edited" and .order_edit.line_items.additions != [] then
     error("order \(.order_edit.order_id) was edited, and has more pieces now: send an order of its own for them")
   else empty end

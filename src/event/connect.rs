@@ -1,12 +1,13 @@
 //! Kafka Connect's envelope: `{"schema": …, "payload": …}`, whose decimals are bytes in base64.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::value::RawValue;
 
-use super::json::{self, Members, ValueKind};
+use super::json::{self, Field, Members, ValueKind};
 use super::{Fault, FaultCode};
 
 /// What names a schema of decimals: bytes of a whole number, most significant first, and a scale in the schema.
@@ -29,7 +30,7 @@ pub(super) fn payload(schema: Option<&RawValue>, payload: &RawValue) -> Result<S
         return Ok(payload.get().to_owned());
     };
     let mut text = String::with_capacity(payload.get().len());
-    write(&mut text, schema, payload, 0)?;
+    write(&mut text, &Schema::read(schema, 0), payload, 0)?;
     Ok(text)
 }
 
@@ -37,47 +38,99 @@ fn bad(detail: impl std::fmt::Display) -> Fault {
     Fault::new(FaultCode::BadEnvelope, detail)
 }
 
+/// What a schema says of a value. It is read once: a value may have a hundred thousand elements of one schema.
+enum Schema<'s> {
+    /// A decimal, with the scale that the schema's parameters give; none where the schema has no parameters.
+    Decimal(Option<Cow<'s, str>>),
+    /// A decimal whose scale is beside its bytes.
+    VariableDecimal,
+    /// The fields that it speaks of, by their names.
+    Struct(HashMap<Cow<'s, str>, Schema<'s>>),
+    /// What its values are, where it says so.
+    Map(Option<Box<Schema<'s>>>),
+    /// What its items are, where it says so.
+    Array(Option<Box<Schema<'s>>>),
+    /// Stays as it is written.
+    Other,
+}
+
+impl<'s> Schema<'s> {
+    /// Reads the schema of values at this depth.
+    fn read(schema: &'s RawValue, depth: usize) -> Self {
+        // A value at that depth is refused, whatever its schema says.
+        if depth > MAX_DEPTH {
+            return Self::Other;
+        }
+        let found = json::fields(schema.get(), ["type", "name", "fields", "items", "values", "parameters"]);
+        let Ok([kind, name, fields, items, values, parameters]) = found else { return Self::Other };
+        let inner = |schema: &'s RawValue| Box::new(Self::read(schema, depth + 1));
+        match (&*word(&kind), &*word(&name)) {
+            ("bytes", DECIMAL) => {
+                let known = parameters.value.and_then(|known| json::fields(known.get(), ["scale"]).ok());
+                Self::Decimal(known.map(|[scale]| word(&scale)))
+            }
+            ("struct", VARIABLE_DECIMAL) => Self::VariableDecimal,
+            ("struct", _) => {
+                Self::Struct(fields.value.map(|fields| by_name(fields, depth + 1)).unwrap_or_default())
+            }
+            ("map", _) => Self::Map(values.value.map(inner)),
+            ("array", _) => Self::Array(items.value.map(inner)),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A field's text; empty where it has none.
+fn word<'a>(field: &Field<'a>) -> Cow<'a, str> {
+    match field.kind() {
+        Some(ValueKind::String(Some(word))) => word,
+        _ => Cow::Borrowed(""),
+    }
+}
+
+/// The schemas of a struct's fields, by their names; of two of one name the last counts.
+fn by_name(fields: &RawValue, depth: usize) -> HashMap<Cow<'_, str>, Schema<'_>> {
+    let fields: Vec<&RawValue> = serde_json::from_str(fields.get()).unwrap_or_default();
+    let named = fields.into_iter().filter_map(|schema| match json::fields(schema.get(), ["field"]) {
+        Ok([field]) => match field.kind() {
+            Some(ValueKind::String(Some(name))) => Some((name, Schema::read(schema, depth))),
+            _ => None,
+        },
+        Err(_) => None,
+    });
+    named.collect()
+}
+
 /// Writes a value as its schema says it is meant. What the schema does not speak of stays as it is written.
-fn write(text: &mut String, schema: &RawValue, value: &RawValue, depth: usize) -> Result<(), Fault> {
+fn write(text: &mut String, schema: &Schema<'_>, value: &RawValue, depth: usize) -> Result<(), Fault> {
     if depth > MAX_DEPTH {
         return Err(bad(format_args!("the payload is nested deeper than {MAX_DEPTH} levels")));
     }
-    let found = json::fields(schema.get(), ["type", "name", "fields", "items", "values", "parameters"]);
-    let Ok([kind, name, fields, items, values, parameters]) = found else {
-        text.push_str(value.get());
-        return Ok(());
-    };
-    let word = |field: &json::Field<'_>| match field.kind() {
-        Some(ValueKind::String(Some(word))) => word.into_owned(),
-        _ => String::new(),
-    };
-    match (&*word(&kind), &*word(&name), ValueKind::of(value)) {
-        ("bytes", DECIMAL, ValueKind::String(Some(encoded))) => {
-            let scale = parameters.value.map(|parameters| json::fields(parameters.get(), ["scale"]));
-            let Some(Ok([scale])) = scale else { return Err(bad("a Decimal's schema has no scale")) };
-            text.push_str(&decimal(&encoded, &word(&scale))?);
+    match (schema, ValueKind::of(value)) {
+        (Schema::Decimal(scale), ValueKind::String(Some(encoded))) => {
+            let scale = scale.as_deref().ok_or_else(|| bad("a Decimal's schema has no scale"))?;
+            text.push_str(&decimal(&encoded, scale)?);
         }
-        ("struct", VARIABLE_DECIMAL, ValueKind::Object) => {
-            match json::fields(value.get(), ["scale", "value"]) {
-                Ok([scale, encoded]) if scale.value.is_some() && encoded.value.is_some() => {
-                    let scale = scale.value.map_or("", RawValue::get);
-                    text.push_str(&decimal(&word(&encoded), scale)?);
-                }
-                _ => return Err(bad("a VariableScaleDecimal has no scale or no value")),
+        (Schema::VariableDecimal, ValueKind::Object) => match json::fields(value.get(), ["scale", "value"]) {
+            Ok([scale, encoded]) if scale.value.is_some() && encoded.value.is_some() => {
+                let scale = scale.value.map_or("", RawValue::get);
+                text.push_str(&decimal(&word(&encoded), scale)?);
             }
+            _ => return Err(bad("a VariableScaleDecimal has no scale or no value")),
+        },
+        (Schema::Struct(fields), ValueKind::Object) => {
+            write_members(text, value, |name| fields.get(name), depth)?;
         }
-        ("struct", _, ValueKind::Object) => {
-            let schemas = fields.value.map(by_name).unwrap_or_default();
-            write_members(text, value, |name| schemas.get(name).copied(), depth)?;
+        (Schema::Map(values), ValueKind::Object) => {
+            write_members(text, value, |_| values.as_deref(), depth)?;
         }
-        ("map", _, ValueKind::Object) => write_members(text, value, |_| values.value, depth)?,
-        ("array", _, ValueKind::Array) => {
+        (Schema::Array(items), ValueKind::Array) => {
             // It was read once as a whole, so its syntax holds.
             let elements: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
             text.push('[');
             for (number, element) in elements.into_iter().enumerate() {
                 text.push_str(if number == 0 { "" } else { "," });
-                match items.value {
+                match items {
                     Some(items) => write(text, items, element, depth + 1)?,
                     None => text.push_str(element.get()),
                 }
@@ -89,23 +142,10 @@ fn write(text: &mut String, schema: &RawValue, value: &RawValue, depth: usize) -
     Ok(())
 }
 
-/// The schemas of a struct's fields, by their names.
-fn by_name(fields: &RawValue) -> HashMap<String, &RawValue> {
-    let fields: Vec<&RawValue> = serde_json::from_str(fields.get()).unwrap_or_default();
-    let named = fields.into_iter().filter_map(|schema| match json::fields(schema.get(), ["field"]) {
-        Ok([field]) => match field.kind() {
-            Some(ValueKind::String(Some(name))) => Some((name.into_owned(), schema)),
-            _ => None,
-        },
-        Err(_) => None,
-    });
-    named.collect()
-}
-
 fn write_members<'s>(
     text: &mut String,
     object: &RawValue,
-    schema_of: impl Fn(&str) -> Option<&'s RawValue>,
+    schema_of: impl Fn(&str) -> Option<&'s Schema<'s>>,
     depth: usize,
 ) -> Result<(), Fault> {
     let Members(members) = serde_json::from_str(object.get())
@@ -191,6 +231,8 @@ fn digits(mut bytes: Vec<u8>) -> (bool, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -242,6 +284,49 @@ mod tests {
         let schema = r#"{"type":"array","items":"#.repeat(deep) + r#"{"name":"Decimal"}"# + &"}".repeat(deep);
         let value = "[".repeat(deep) + &"]".repeat(deep);
         assert!(read(&schema, &value).unwrap_err().contains("nested deeper"));
+    }
+
+    #[test]
+    fn of_two_fields_of_one_name_the_last_counts_and_what_is_deep_in_a_schema_alone_is_not_looked_at() {
+        let number = |name: &str, scale: i32| {
+            format!(
+                r#"{{"field":"{name}","type":"bytes","name":"{DECIMAL}","parameters":{{"scale":"{scale}"}}}}"#
+            )
+        };
+        let fields = [number("a", 0), number("b", 0), number("\\u0061", 2)].join(",");
+        let schema = format!(r#"{{"type":"struct","fields":[{fields},7,{{"field":null,"type":"string"}}]}}"#);
+        assert_eq!(read(&schema, r#"{"a":"AQ==","b":"AQ=="}"#).unwrap(), r#"{"a":0.01,"b":1}"#);
+        let deep = MAX_DEPTH * 2;
+        let schema = r#"{"type":"array","items":"#.repeat(deep) + &number("n", 0) + &"}".repeat(deep);
+        assert_eq!(read(&schema, "[[[1.50]]]").unwrap(), "[[[1.50]]]");
+    }
+
+    #[test]
+    fn a_schema_is_read_once_however_many_elements_its_values_have() {
+        // Read anew for each element, this takes most of a minute.
+        const FIELDS: usize = 5_000;
+        const ELEMENTS: usize = 50_000;
+        const SOON: Duration = Duration::from_secs(5);
+        let fields: Vec<String> =
+            (0..FIELDS).map(|number| format!(r#"{{"field":"f{number}","type":"string"}}"#)).collect();
+        let scale = r#""parameters":{"scale":"1"}"#;
+        let item = format!(
+            r#"{{"type":"struct","fields":[{},{{"field":"n","type":"bytes","name":"{DECIMAL}",{scale}}}]}}"#,
+            fields.join(",")
+        );
+        for (schema, element) in [
+            (format!(r#"{{"type":"array","items":{item}}}"#), r#"{"n":"AQ=="}"#),
+            (
+                format!(r#"{{"type":"array","items":{{"type":"map","values":{item}}}}}"#),
+                r#"{"k":{"n":"AQ=="}}"#,
+            ),
+        ] {
+            let listed = |element: &str| format!("[{}]", vec![element; ELEMENTS].join(","));
+            let begun = Instant::now();
+            let text = read(&schema, &listed(element)).unwrap();
+            assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+            assert!(text == listed(&element.replace("\"AQ==\"", "0.1")), "{}", &text[..100]);
+        }
     }
 
     proptest! {

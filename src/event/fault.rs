@@ -32,7 +32,7 @@ pub enum FaultCode {
     UnknownType,
     /// The envelope and the value name different types.
     TypeConflict,
-    /// A field that says which command this is comes more than once.
+    /// A field that says which command this is comes more than once; or any field of what a mapping is given.
     DuplicateField,
     /// The command has no id.
     MissingId,

@@ -1,5 +1,6 @@
 //! Reading a record as its topic's mapping says: unwrapped, given to the program, and what that gives read as a command.
 
+use super::fault::visible_echo;
 use super::{
     CE_GATE_SOURCE, Fault, FaultCode, Record, envelope, read_as_decided, read_command, read_payload, types,
     unwrap,
@@ -121,7 +122,7 @@ fn map(record: &Record, mapping: &Mapping) -> (Reading, Option<String>) {
         Err(_) if record.value.is_none() => return (Reading::Ignored, None),
         Err(fault) => return faulty(fault),
     };
-    let (kind, text) = match unwrap::all(envelope.kind.as_deref(), envelope.payload.as_ref()) {
+    let unwrapped = match unwrap::all(envelope.kind.as_deref(), envelope.payload.as_ref()) {
         Ok(unwrapped) => unwrapped,
         // A wrapped tombstone, or a row that was deleted.
         Err(fault) if fault.code == FaultCode::EmptyValue => return (Reading::Ignored, None),
@@ -134,12 +135,17 @@ fn map(record: &Record, mapping: &Mapping) -> (Reading, Option<String>) {
         key: record.key.as_deref(),
         topic: &record.source.at.topic,
         timestamp_ms: record.timestamp_ms,
-        kind: kind.as_deref(),
+        kind: unwrapped.kind.as_deref(),
+        aggregate_id: unwrapped.aggregate_id.as_deref(),
     };
-    match mapping.run(&text, &facts) {
+    match mapping.run(&unwrapped.payload, &facts) {
         Ok(Mapped::Value(value)) => (read_mapped(&value), Some(value)),
         Ok(Mapped::Nothing) => (Reading::Ignored, None),
         Err(MapError::NotJson(why)) => faulty(envelope.explain(Fault::new(FaultCode::NotJson, why))),
+        Err(MapError::Repeated(name)) => {
+            let detail = format!("\"{}\" comes more than once", visible_echo(&name));
+            faulty(envelope.explain(Fault::new(FaultCode::DuplicateField, detail)))
+        }
         Err(MapError::Failed(why)) => (Reading::Faulty(Fault::new(FaultCode::MappingFailed, why)), None),
         Err(MapError::TooSlow) => (Reading::TooSlow, None),
     }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::envelope::{conflict, repeated, structured};
 use super::json::{self, Field, NoFields, ValueKind};
 use super::{Fault, FaultCode, connect};
-use crate::ledger::Command;
+use crate::ledger::{Command, are_digits};
 
 /// Most wrappings in one another: an outbox row in Debezium's envelope in Connect's, as a string, are four.
 const MAX_LAYERS: usize = 8;
@@ -38,10 +38,21 @@ impl Wrapping {
     }
 }
 
-/// What was in a wrapping: maybe its type, and its text.
+/// What was in a wrapping: maybe its type, its text, and of a row of an outbox the id of the aggregate that it is about.
 struct Inner {
     kind: Option<String>,
+    aggregate_id: Option<String>,
     payload: String,
+}
+
+/// What is in all wrappings of a payload.
+pub(super) struct Unwrapped<'p> {
+    /// The innermost type, where one is known.
+    pub(super) kind: Option<String>,
+    /// The aggregate that a row of an outbox is about; empty where the row does not say, `None` where there is no such row.
+    pub(super) aggregate_id: Option<String>,
+    /// The text.
+    pub(super) payload: Cow<'p, str>,
 }
 
 /// Reads what is wrapped in a payload of which `fault` says why it is no command itself. `read` reads a command of a type,
@@ -74,12 +85,10 @@ pub(super) fn read(
     Err(within(&steps, &last))
 }
 
-/// Takes off all wrappings of a payload, whatever is in them: the innermost type, where one is known, and the text.
-pub(super) fn all<'p>(
-    declared: Option<&str>,
-    payload: &'p str,
-) -> Result<(Option<String>, Cow<'p, str>), Fault> {
+/// Takes off all wrappings of a payload, whatever is in them.
+pub(super) fn all<'p>(declared: Option<&str>, payload: &'p str) -> Result<Unwrapped<'p>, Fault> {
     let mut kind = declared.map(str::to_owned);
+    let mut aggregate_id = None;
     let mut payload = Cow::Borrowed(payload);
     let mut steps = Vec::new();
     while steps.len() < MAX_LAYERS
@@ -88,9 +97,10 @@ pub(super) fn all<'p>(
         steps.push(wrapping);
         let inner = opened.map_err(|fault| within(&steps, &fault))?;
         kind = inner.kind.or(kind);
+        aggregate_id = inner.aggregate_id.or(aggregate_id);
         payload = Cow::Owned(inner.payload);
     }
-    Ok((kind, payload))
+    Ok(Unwrapped { kind, aggregate_id, payload })
 }
 
 /// A fault with the wrappings that were opened before it was met, the outermost first.
@@ -151,12 +161,13 @@ fn open(text: &str) -> Option<(Wrapping, Result<Inner, Fault>)> {
         && (is_there(&data) || is_there(&data_base64))
     {
         let inner = structured(text)
-            .map(|(kind, payload)| Inner { kind: Some(kind.into_owned()), payload: payload.into_owned() });
+            .map(|(kind, payload)| Inner { kind: Some(kind.into_owned()), ..untyped(payload.into_owned()) });
         Some((Wrapping::CloudEvent, inner))
     } else if is_text(&op) && (is_there(&after) || is_there(&before)) {
         Some((Wrapping::DebeziumRow, once(&[op, after]).and_then(|()| row(&op, &after)).map(untyped)))
     } else if [aggregate_type, kind].iter().all(is_text) && is_there(&aggregate_id) && is_there(&payload) {
-        Some((Wrapping::OutboxRow, once(&[kind, payload]).and_then(|()| outbox(&kind, &payload))))
+        let inner = once(&[kind, payload]).and_then(|()| outbox(&kind, &aggregate_id, &payload));
+        Some((Wrapping::OutboxRow, inner))
     } else {
         None
     }
@@ -178,7 +189,7 @@ fn open_other(text: &str) -> Option<(Wrapping, Result<Inner, Fault>)> {
 }
 
 fn untyped(payload: String) -> Inner {
-    Inner { kind: None, payload }
+    Inner { kind: None, aggregate_id: None, payload }
 }
 
 fn empty(detail: &str) -> Fault {
@@ -202,7 +213,7 @@ fn row(op: &Field<'_>, after: &Field<'_>) -> Result<String, Fault> {
 }
 
 /// What an outbox's row is to publish: JSON, or text that holds it.
-fn outbox(kind: &Field<'_>, payload: &Field<'_>) -> Result<Inner, Fault> {
+fn outbox(kind: &Field<'_>, aggregate_id: &Field<'_>, payload: &Field<'_>) -> Result<Inner, Fault> {
     let Some(ValueKind::String(Some(kind))) = kind.kind() else {
         return Err(Fault::new(FaultCode::BadEnvelope, "its type is not text"));
     };
@@ -211,7 +222,19 @@ fn outbox(kind: &Field<'_>, payload: &Field<'_>) -> Result<Inner, Fault> {
         Some(ValueKind::String(Some(text))) => text.into_owned(),
         Some(_) => payload.value.map_or("", RawValue::get).to_owned(),
     };
-    Ok(Inner { kind: Some(kind.into_owned()), payload })
+    Ok(Inner { kind: Some(kind.into_owned()), aggregate_id: Some(id_text(aggregate_id)), payload })
+}
+
+/// A field that is an id: text, or a whole number with every digit. Empty where it is neither, or comes more than once:
+/// most commands have their id in the payload, and need none of it.
+fn id_text(field: &Field<'_>) -> String {
+    match field.kind().filter(|_| !field.repeated) {
+        Some(ValueKind::String(Some(text))) => text.into_owned(),
+        Some(ValueKind::Number(written)) if are_digits(written.strip_prefix('-').unwrap_or(written)) => {
+            written.to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 /// What compresses values by itself, beside Kafka, by how its output begins.

@@ -1,8 +1,10 @@
 //! Which functions a mapping has: those of jq, but for what makes it depend on more than the record.
 
 use jaq_core::load::parse::Def;
-use jaq_core::native::Fun;
+use jaq_core::native::{Fun, bome, run, v};
+use jaq_json::{Error, Val, ValR};
 
+use super::value;
 use super::watch::JqData;
 
 /// What a program may have heard of, and does not find here: each depends on a clock, the machine or other records, writes
@@ -37,6 +39,9 @@ const RANGE: &str = "
       $from | if $by > 0 then up elif $by < 0 then down else on end;
 ";
 
+/// What jaq has in Rust and is defined here in another way: [`RANGE`], and [`from_json`].
+const REPLACED: [&str; 2] = ["range", "fromjson"];
+
 /// What jq has and jaq has not.
 const MORE: &str = "
     def IN(values): . as $one | any(values; . == $one);
@@ -61,5 +66,14 @@ pub(super) fn definitions() -> impl Iterator<Item = Def<&'static str>> {
 /// Functions that are written in Rust.
 pub(super) fn natives() -> impl Iterator<Item = Fun<JqData>> {
     let library = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-    library.filter(|(name, _, _)| !is_left_out(name) && *name != "range")
+    let library = library.filter(|(name, _, _)| !is_left_out(name) && !REPLACED.contains(name));
+    library.chain([run::<JqData>(("fromjson", v(0), |(_, text)| bome(from_json(&text))))])
+}
+
+/// The value of a text, which is read as a record's value is: jaq reads by recursion, so a text of brackets alone would end
+/// the process.
+fn from_json(text: &Val) -> ValR {
+    let Val::TStr(bytes) = text else { return Err(Error::typ(text.clone(), "string")) };
+    // The text last: it may be long, and messages are cut.
+    value::read_text(bytes).map_err(|why| Error::str(format_args!("fromjson: {why}: {text}")))
 }

@@ -1,10 +1,10 @@
 //! Mappings: jq programs that make commands of what shops really send.
 //!
-//! A program is given one record's value, unwrapped, and `$headers`, `$key`, `$topic`, `$timestamp` and `$type`. It gives
-//! one command of the contract; or nothing, and the record asks for nothing; or `error("…")`, and the record is a dead
-//! letter that says so. Pure: what it gives follows from the record alone, so the past can be read again. There is no
-//! clock, environment, input or output (`functions`); numbers keep their digits (`value`); and what a program may
-//! take is bounded (`watch`).
+//! A program is given one record's value, unwrapped, and `$headers`, `$key`, `$topic`, `$timestamp`, `$type` and
+//! `$aggregateid`. It gives one command of the contract; or nothing, and the record asks for nothing; or `error("…")`, and
+//! the record is a dead letter that says so. Pure: what it gives follows from the record alone, so the past can be read
+//! again. There is no clock, environment, input or output (`functions`); numbers keep their digits, and of two fields of one
+//! name none is taken (`value`); and what a program may take is bounded (`watch`).
 //!
 //! The programs are jq as `jaq` has it. A program is its operator's own: it is trusted not to ask for a text of ten
 //! gigabytes (`"x" * 10000000000`), which nothing here prevents.
@@ -34,7 +34,7 @@ pub const MAX_PROGRAM_BYTES: usize = 131_072;
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the program is given besides the value, in this order.
-const VARIABLES: [&str; 5] = ["$headers", "$key", "$topic", "$timestamp", "$type"];
+const VARIABLES: [&str; 6] = ["$headers", "$key", "$topic", "$timestamp", "$type", "$aggregateid"];
 
 /// A program, compiled.
 pub struct Mapping {
@@ -77,6 +77,8 @@ pub struct Facts<'a> {
     pub timestamp_ms: Option<i64>,
     /// The type that its envelope gives it.
     pub kind: Option<&'a str>,
+    /// What it is about as a row of an outbox, whose column is called so; empty where that does not say.
+    pub aggregate_id: Option<&'a str>,
 }
 
 /// What a program makes of a record.
@@ -94,6 +96,9 @@ pub enum MapError {
     /// The value is no JSON, or more than is read.
     #[error("{0}")]
     NotJson(String),
+    /// Two fields of one object have this name.
+    #[error("\"{0}\" comes more than once")]
+    Repeated(String),
     /// The record, or what the program does with it, is at fault: it would be so again.
     #[error("{0}")]
     Failed(String),
@@ -151,8 +156,7 @@ impl Mapping {
     /// # Errors
     /// [`MapError`] when it makes no one value of it, and not nothing.
     pub fn run(&self, json: &str, facts: &Facts<'_>) -> Result<Mapped, MapError> {
-        let input = value::read(json).map_err(MapError::NotJson)?;
-        self.run_for(input, facts, TIME_LIMIT)
+        self.run_for(value::read(json)?, facts, TIME_LIMIT)
     }
 
     fn run_for(&self, input: Val, facts: &Facts<'_>, limit: Duration) -> Result<Mapped, MapError> {
@@ -194,6 +198,7 @@ fn variables(facts: &Facts<'_>) -> [Val; VARIABLES.len()] {
         // Holds on every machine that Kafka's offsets fit on; elsewhere it is not known.
         facts.timestamp_ms.and_then(|ms| isize::try_from(ms).ok()).map_or(Val::Null, Val::from),
         facts.kind.map_or(Val::Null, text),
+        facts.aggregate_id.map_or(Val::Null, text),
     ]
 }
 

@@ -21,8 +21,8 @@ presets!("commercetools", "dapr", "debezium-outbox", "magento", "shopify", "wooc
 
 /// What they share.
 const COMMON: &str = include_str!("../../mappings/common.jq");
-/// The line of it that says what an order is called.
-const ORDER_ID: &str = r#"def order_id: "\(.id)";"#;
+/// The line of it that says what an order is called, of parts that it defines before.
+const ORDER_ID: &str = r#"def order_id: "\(id)";"#;
 
 /// Why there is no such program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,12 +73,10 @@ fn order_id(template: &str) -> Result<String, NoPreset> {
         text.push_str(&rest[..start]);
         rest = &rest[start..];
         if let Some(after) = rest.strip_prefix("{id}") {
-            text.push_str(r"\(.id)");
+            text.push_str(r"\(id)");
             (rest, has_id) = (after, true);
         } else if let Some(after) = rest.strip_prefix("{shop}") {
-            text.push_str(
-                r#"\(.shop // error("nothing says which shop this is of, and ids are made of that"))"#,
-            );
+            text.push_str(r"\(shop_of_id)");
             rest = after;
         } else {
             return Err(wrong());

@@ -75,7 +75,7 @@ fn at_most_two_outputs_are_asked_for() {
 
 #[test]
 fn a_program_is_given_the_record_beside_the_value() {
-    let mapping = compiled("[$headers, $key, $topic, $timestamp, $type]");
+    let mapping = compiled("[$headers, $key, $topic, $timestamp, $type, $aggregateid]");
     let headers: [(&str, Option<&[u8]>); 4] =
         [("a", Some(b"1")), ("b", None), ("a", Some(b"2")), ("c", Some("ö".as_bytes()))];
     let facts = Facts {
@@ -84,16 +84,17 @@ fn a_program_is_given_the_record_beside_the_value() {
         topic: "orders",
         timestamp_ms: Some(1_767_323_045_678),
         kind: Some("order.created"),
+        aggregate_id: Some("o-1"),
     };
     assert_eq!(
         mapping.run("null", &facts),
         Ok(Mapped::Value(
-            r#"[{"a":"2","b":null,"c":"ö"},"k-1","orders",1767323045678,"order.created"]"#.to_owned()
+            r#"[{"a":"2","b":null,"c":"ö"},"k-1","orders",1767323045678,"order.created","o-1"]"#.to_owned()
         ))
     );
     assert_eq!(
         mapping.run("null", &Facts::default()),
-        Ok(Mapped::Value(r#"[{},null,"",null,null]"#.to_owned()))
+        Ok(Mapped::Value(r#"[{},null,"",null,null,null]"#.to_owned()))
     );
     let bytes = Facts { key: Some(b"\xff\xfe"), ..Facts::default() };
     assert_eq!(compiled("$key | length").run("null", &bytes), Ok(Mapped::Value("2".to_owned())));
@@ -228,6 +229,60 @@ fn values_are_bounded_in_depth_and_length() {
 }
 
 #[test]
+fn of_two_fields_of_one_name_none_is_taken_on_a_guess() {
+    let many = |last: &str| {
+        let fields: Vec<String> = (0..1_000).map(|number| format!(r#""f{number}":{{"f0":[]}}"#)).collect();
+        format!(r#"{{{},"{last}":0}}"#, fields.join(","))
+    };
+    for (text, name) in [
+        (r#"{"id":1,"id":1}"#, "id"),
+        (r#"{"lines":[{"sku":"a"},{"sku":"b","quantity":1,"sku":"c"}]}"#, "sku"),
+        (r#"{"a":{"b":[{}]},"c":{"b":1},"a":null}"#, "a"),
+        (r#"[{"s\u006bu":1,"sku":2}]"#, "sku"),
+        (r#"{"\"":1,"\u0022":2}"#, "\""),
+        (r#"{ "" : 1 , "" : 2 }"#, ""),
+        (&many("f999"), "f999"),
+    ] {
+        assert_eq!(run("empty", text), Err(MapError::Repeated(name.to_owned())), "{text}");
+    }
+    // Neither the names of objects in one another or side by side, nor what only looks like a name.
+    for text in [
+        r#"{"a":{"a":{"a":[{"a":1},{"a":2}]}},"b":"a","c":["a","a"],"A":"b"}"#,
+        r#"{"a":"\"a\":1,\"a\":2","b":"{\"a\":1","\\":"\\","c":{}}"#,
+        &many("f1000"),
+    ] {
+        assert_eq!(value(".", text), text);
+    }
+    assert!(failure(".", r#"{"\ud800":1}"#).starts_with("the value is not JSON"));
+}
+
+#[test]
+fn json_in_a_text_is_read_as_a_records_value_is() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    for text in ["{\"a\":2.0}", "[1,\"2\"]", "\"o-1\"", "null", "9007199254740993", &nested(100)] {
+        assert_eq!(value("fromjson", &quoted(text)), text);
+    }
+    for (text, why) in [
+        // As deep as ends the process, where nothing bounds it.
+        (&*nested(1_000_000), "fromjson: the value is nested deeper than 128 levels"),
+        ("{\"a\":1,\"a\":2}", "fromjson: \"a\" comes more than once"),
+        ("", "fromjson: the value is not JSON"),
+        ("1 2", "fromjson: the value is not JSON"),
+        ("[1] [2]", "fromjson: the value is not JSON"),
+        ("[NaN]", "fromjson: the value is not JSON"),
+        ("# \"\n[]", "fromjson: the value is not JSON"),
+    ] {
+        let said = failure("fromjson", &quoted(text));
+        assert!(said.starts_with(why), "{why}: {said:.200}");
+    }
+    assert!(failure("fromjson", "7").contains("as string"));
+    assert_eq!(value("map(tonumber)", r#"["+2","007"," 3 ",4]"#), "[2,7,3,4]");
+    assert!(failure("tonumber", &quoted(&nested(1_000_000))).starts_with("fromjson: the value is nested"));
+    assert!(failure("tonumber", "\"\"").starts_with("fromjson: the value is not JSON"));
+}
+
+#[test]
 fn what_reads_which_record_is_told_by_its_offset() {
     let at = crate::ledger::TopicPartition::new("orders", 1);
     let held = |from: i64, program: Option<&str>| crate::ledger::HeldProgram {
@@ -261,6 +316,43 @@ fn every_preset_compiles_with_a_template_of_ids_too() {
     for wrong in ["", "{shop}", "{id", "{id}}", "{order}-{id}", "\"{id}", "\\(.id)", "{id}\n"] {
         assert_eq!(preset("shopify", Some(wrong)), Err(NoPreset::Template(wrong.to_owned())), "{wrong}");
     }
+}
+
+#[test]
+fn the_built_in_mappings_make_ids_of_text_and_whole_numbers_alone() {
+    let plain = compiled(&preset("dapr", None).unwrap());
+    let with_shop = compiled(&preset("dapr", Some("{shop}-{id}")).unwrap());
+    let cancelled = |mapping: &Mapping, id: &str, shop: &str| {
+        let value = format!(r#"{{"type":"order.cancelled","order_id":{id},"shop":{shop}}}"#);
+        mapping.run(&value, &Facts::default())
+    };
+    let made = |id: &str| Mapped::Value(format!(r#"{{"type":"order.cancelled","order_id":{id}}}"#));
+    for (given, id) in [
+        ("\"o-1\"", "o-1"),
+        ("\" \"", " "),
+        ("\"1.5\"", "1.5"),
+        ("0", "0"),
+        ("-7", "-7"),
+        ("9007199254740993", "9007199254740993"),
+        ("90071992547409930000000000000000001", "90071992547409930000000000000000001"),
+    ] {
+        assert_eq!(cancelled(&plain, given, "null"), Ok(made(&format!("\"{id}\""))));
+        assert_eq!(cancelled(&with_shop, given, "\"s\""), Ok(made(&format!("\"s-{id}\""))));
+    }
+    for none in ["\"\"", "1.5", "2.0", "1e3", "true", "false", "[]", "{\"id\":1}"] {
+        for mapping in [&plain, &with_shop] {
+            let read = cancelled(mapping, none, "\"s\"");
+            assert!(matches!(read, Err(MapError::Failed(_))), "{none}: {read:?}");
+        }
+        let read = cancelled(&with_shop, "\"o-1\"", none);
+        assert!(matches!(read, Err(MapError::Failed(_))), "{none}: {read:?}");
+    }
+    // What is missing is the contract's to refuse.
+    for mapping in [&plain, &with_shop] {
+        assert_eq!(cancelled(mapping, "null", "\"s\""), Ok(made("null")));
+    }
+    let why = cancelled(&with_shop, "\"o-1\"", "null").unwrap_err().to_string();
+    assert!(why.contains("which shop"), "{why}");
 }
 
 proptest! {

@@ -3,10 +3,13 @@
 //! jaq reads a whole number as one of any length and a decimal as its text, so what a program passes on is what came. What
 //! it calculates with decimals is a float's.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 
 use jaq_json::{Num, Val, read};
 use serde::de::IgnoredAny;
+
+use super::MapError;
 
 /// Deepest nesting of what a program is given, and of what it gives: jaq reads by recursion. No shop nests half as deep.
 const MAX_DEPTH: usize = 128;
@@ -16,38 +19,99 @@ const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
 /// A text's value.
 ///
 /// # Errors
-/// Why it is none, or not read.
-pub(super) fn read(json: &str) -> Result<Val, String> {
+/// [`MapError`] when it is none, or not read.
+pub(super) fn read(json: &str) -> Result<Val, MapError> {
     // jaq reads more than JSON: comments, NaN, bytes.
-    serde_json::from_str::<IgnoredAny>(json).map_err(|error| format!("the value is not JSON: {error}"))?;
-    if depth(json.as_bytes()) > MAX_DEPTH {
-        return Err(format!("the value is nested deeper than {MAX_DEPTH} levels"));
-    }
-    read::parse_single(json.as_bytes()).map_err(|error| format!("the value is not JSON: {error}"))
+    serde_json::from_str::<IgnoredAny>(json).map_err(not_json)?;
+    check(json)?;
+    read::parse_single(json.as_bytes()).map_err(not_json)
 }
 
-/// How deep a JSON text is nested.
-fn depth(json: &[u8]) -> usize {
-    // As many as open anywhere, strings included: nearly always that is few enough, and quick to count.
-    let opened = json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    if opened <= MAX_DEPTH {
-        return opened;
+/// What `fromjson` makes of a text, and with it `tonumber`: what [`read()`] does, where anything can be nested in it. What
+/// cannot is read as jaq reads it, which takes numbers with a plus or with zeros in front.
+///
+/// # Errors
+/// As [`read()`].
+pub(super) fn read_text(text: &[u8]) -> Result<Val, MapError> {
+    if text.iter().any(|byte| matches!(byte, b'[' | b'{')) {
+        read(str::from_utf8(text).map_err(not_json)?)
+    } else {
+        read::parse_single(text).map_err(not_json)
     }
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in json {
+}
+
+fn not_json(error: impl fmt::Display) -> MapError {
+    MapError::NotJson(format!("the value is not JSON: {error}"))
+}
+
+/// Refuses what is nested too deeply, and an object with two fields of one name: jaq would take the last of them, and nobody
+/// knows which was meant. The text is known to be JSON, so it is enough to look at where strings and objects begin and end.
+fn check(json: &str) -> Result<(), MapError> {
+    // What is open at a place: of an object how many names were met before it, of an array nothing.
+    let mut open: Vec<Option<usize>> = Vec::new();
+    // The names of all objects that are open, those of the innermost last.
+    let mut names: Vec<Cow<'_, str>> = Vec::new();
+    let mut is_name = false;
+    let mut at = 0;
+    while let Some(byte) = json.as_bytes().get(at) {
+        at += 1;
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
+            b'"' => {
+                let end = end_of_string(json.as_bytes(), at);
+                if is_name {
+                    names.push(unescaped(json.get(at..end).unwrap_or_default())?);
+                }
+                at = end + 1;
             }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            b'{' | b'[' => {
+                is_name = *byte == b'{';
+                open.push(is_name.then_some(names.len()));
+                if open.len() > MAX_DEPTH {
+                    let why = format!("the value is nested deeper than {MAX_DEPTH} levels");
+                    return Err(MapError::NotJson(why));
+                }
+            }
+            b'}' | b']' => {
+                if let Some(Some(first)) = open.pop() {
+                    if let Some(name) = repeated(&mut names[first..]) {
+                        return Err(MapError::Repeated(name.to_owned()));
+                    }
+                    names.truncate(first);
+                }
+            }
+            b':' => is_name = false,
+            b',' => is_name = matches!(open.last(), Some(Some(_))),
             _ => {}
         }
     }
-    deepest
+    Ok(())
+}
+
+/// Where the quote stands that ends a string whose content begins here.
+fn end_of_string(json: &[u8], mut at: usize) -> usize {
+    loop {
+        match json.get(at) {
+            Some(b'"') | None => return at,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// A field's name as it is meant: `"sku"` and `"\u0073ku"` are one.
+fn unescaped(name: &str) -> Result<Cow<'_, str>, MapError> {
+    if name.contains('\\') {
+        serde_json::from_str::<String>(&format!("\"{name}\"")).map(Cow::Owned).map_err(not_json)
+    } else {
+        Ok(Cow::Borrowed(name))
+    }
+}
+
+/// One of the names that come more than once.
+fn repeated<'n>(names: &'n mut [Cow<'_, str>]) -> Option<&'n str> {
+    // By their lengths first: most names differ in that, and it costs least to compare.
+    names.sort_unstable_by(|one, other| one.len().cmp(&other.len()).then_with(|| one.cmp(other)));
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| &*pair[0])
 }
 
 /// A value's text.

@@ -69,6 +69,42 @@ fn what_a_mapping_is_given_is_unwrapped() {
 }
 
 #[test]
+fn of_an_outboxs_row_a_mapping_is_given_what_the_row_is_about() {
+    let about = mapping("{type: \"order.cancelled\", order_id: ($aggregateid // \"none\")}");
+    let cancelled = |value: &str| read_record(&record(value), Some(&about));
+    let row = |aggregate: &str| {
+        format!(
+            r#"{{"id":"5","aggregatetype":"order","aggregateid":{aggregate},"type":"t","payload":"{{}}"}}"#
+        )
+    };
+    for (aggregate, order_id) in [("\"o-1\"", "o-1"), ("9007199254740993", "9007199254740993"), ("-7", "-7")]
+    {
+        let row = row(aggregate);
+        for value in [row.clone(), format!(r#"{{"before":null,"after":{row},"op":"c"}}"#)] {
+            let command = Command::order_cancelled(id(order_id));
+            assert_eq!(cancelled(&value), Reading::Command(command), "{value}");
+        }
+    }
+    assert_eq!(cancelled("{}"), Reading::Command(Command::order_cancelled(id("none"))));
+    // Empty, which is no id, and not missing: the record's key is the row's own then, and no order's.
+    for aggregate in ["null", "1.5", "true", "\"o-1\",\"aggregateid\":\"o-2\""] {
+        let Reading::Faulty(fault) = cancelled(&row(aggregate)) else { panic!("no fault") };
+        assert_eq!(fault.code, FaultCode::InvalidId, "{aggregate}");
+    }
+}
+
+#[test]
+fn a_field_that_comes_more_than_once_is_named_and_nothing_is_read_on_a_guess() {
+    let shop = mapping(SHOP);
+    let twice = r#"{"kind":"order","no":1,"what":"MUG","n":1,"\u006eo":2}"#;
+    let as_text = serde_json::to_string(twice).unwrap();
+    for value in [twice.to_owned(), as_text, format!(r#"{{"schema":null,"payload":{twice}}}"#)] {
+        let Reading::Faulty(fault) = read_record(&record(&*value), Some(&shop)) else { panic!("no fault") };
+        assert_eq!(fault.to_string(), "duplicate_field: \"no\" comes more than once", "{value}");
+    }
+}
+
+#[test]
 fn a_tombstone_and_a_deleted_row_ask_for_nothing_where_there_is_a_mapping() {
     let shop = mapping(SHOP);
     let tombstone = Record { value: None, ..record("") };
