@@ -310,6 +310,9 @@ pub fn report(out: &mut impl Write, outcome: &AuditOutcome) -> io::Result<AuditS
     for (invariant, claim) in CLAIMS {
         let left_out = match invariant {
             4 if !outcome.with_topics => Some("--topics reads what was asked and published"),
+            4 if outcome.again.is_all_unretained() && outcome.findings(4).is_empty() => {
+                Some("all that was published is deleted from its topics (retention?)")
+            }
             6 if outcome.apart.is_none() => Some("--offsets reads what Kafka has"),
             _ => None,
         };

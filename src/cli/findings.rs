@@ -13,6 +13,9 @@ pub(super) struct ReportJson<'a> {
     absorbed: u64,
     dead_letters: u64,
     published: u64,
+    /// Results that are not compared, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unretained: Option<u64>,
     differing: u64,
     missing: u64,
     extra: u64,
@@ -44,6 +47,7 @@ impl<'a> From<&'a AuditReport> for ReportJson<'a> {
             absorbed: report.absorbed,
             dead_letters: report.dead_letters,
             published: report.published,
+            unretained: (report.unretained > 0).then_some(report.unretained),
             differing: report.differing,
             missing: report.missing,
             extra: report.extra,

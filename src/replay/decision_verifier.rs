@@ -19,7 +19,7 @@ use crate::store::{LedgerHistory, Snapshot};
 pub(super) struct DecisionVerifier {
     past: ReplayState,
     pub(super) report: AuditReport,
-    pub(super) since: Option<Stamp>,
+    since: Option<Stamp>,
     /// The last record of each partition that made a decision so far, in the ledger's order.
     last: HashMap<TopicPartition, Offset>,
     /// The decision before, in the ledger's order: where it stands, and when it was made.

@@ -248,6 +248,10 @@ pub struct AuditReport {
     pub dead_letters: u64,
     /// Results and dead letters that were read back.
     pub published: u64,
+    /// Results that should be there, and were looked for.
+    pub results: u64,
+    /// Results that were not looked for: what is as old is deleted from their partitions.
+    pub unretained: u64,
     /// Things that say something else than they should.
     pub differing: u64,
     /// Things that should be there and are not.
@@ -267,6 +271,29 @@ impl AuditReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.differing + self.missing + self.extra == 0
+    }
+
+    /// Whether results should be there, and all of them are as old as what is deleted: then none that was published is
+    /// compared.
+    #[must_use]
+    pub fn is_all_unretained(&self) -> bool {
+        self.results == 0 && self.unretained > 0
+    }
+
+    /// What is not compared since it is deleted, if anything.
+    pub(super) fn unretained_note(&self) -> Option<String> {
+        let count = self.unretained;
+        if self.is_all_unretained() {
+            return Some(format!(
+                "what was published is not compared: all {count} results that should be there are as old as what was \
+                 deleted from their topics (retention?)"
+            ));
+        }
+        (count > 0).then(|| {
+            format!(
+                "{count} results are not compared: they are as old as what was deleted from their partitions"
+            )
+        })
     }
 
     /// Counts a difference, and keeps it while there is room.

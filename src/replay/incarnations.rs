@@ -147,7 +147,8 @@ impl Incarnations {
     }
 }
 
-fn list(partitions: &[i32]) -> String {
+/// Partitions by their numbers, in words.
+pub(super) fn list(partitions: &[i32]) -> String {
     let numbers = partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!("partition{} {numbers}", if partitions.len() == 1 { "" } else { "s" })
 }

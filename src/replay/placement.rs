@@ -12,7 +12,7 @@ use crate::kafka::partitioner::{crc32_partition_of, partition_of};
 use crate::ledger::{Offset, Source, TopicPartition};
 
 /// The partitioners that producers have: librdkafka's own, and that of Kafka's clients.
-const PARTITIONERS: [fn(&[u8], i32) -> i32; 2] = [crc32_partition_of, partition_of];
+pub(super) const PARTITIONERS: [fn(&[u8], i32) -> i32; 2] = [crc32_partition_of, partition_of];
 /// Results that are named at most.
 const MOST_MISPLACED: usize = 1_000;
 /// The share of results that may stand elsewhere, one in so many: with more, another partitioner was used.

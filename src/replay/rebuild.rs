@@ -11,8 +11,8 @@ use super::incarnations::{Incarnations, check_same};
 use super::join::Join;
 use super::replay_state::{Entry, PAGE, Pages};
 use super::rows::{RowComparison, compare_rows};
-use super::scope::{Scope, check_fits, check_schema};
-use crate::event::{Record, read_mapped_as_decided, read_record};
+use super::scope::{Scope, check_fits, check_schema, too_slow};
+use crate::event::{Reading, Record, read_mapped_as_decided, read_record};
 use crate::kafka::reader::{OffsetRange, Reader};
 use crate::kafka::topics::Topics;
 use crate::ledger::{
@@ -339,11 +339,15 @@ impl Restorer<'_> {
                     page.pass(&record);
                     next.at = next.at.max(Stamp(record.timestamp_ms.unwrap_or(0).saturating_mul(1_000)));
                     scope.check_readable(&record)?;
-                    if let Ok(command) = read_record(&record, self.programs.reading(&record.source)).command()
-                    {
-                        page.requests.push(Request { command, source: Some(record.source) });
-                        page.sequences.push(next);
-                        next.seq.0 += 1;
+                    match read_record(&record, self.programs.reading(&record.source)) {
+                        Reading::Command(command) if record.check_key().is_ok() => {
+                            page.requests.push(Request { command, source: Some(record.source) });
+                            page.sequences.push(next);
+                            next.seq.0 += 1;
+                        }
+                        // Dead letters, one of them for its key alone; and what asks for nothing.
+                        Reading::Command(_) | Reading::Faulty(_) | Reading::Ignored => {}
+                        Reading::TooSlow => return Err(too_slow(&record)),
                     }
                 }
                 anyhow::Ok(())

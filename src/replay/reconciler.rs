@@ -24,11 +24,17 @@ pub trait Reconciler {
     /// This should be published, unless its record was deleted before it could be; or it was, and is deleted since.
     fn expect_excused(&mut self, event: Event);
 
+    /// This was published, but what is as old is deleted: it may be there still, and is not missed.
+    fn expect_unretained(&mut self, event: Event);
+
     /// This may be published, instead of what else is expected of its id or of nothing.
     fn allow(&mut self, event: Event);
 
     /// This was published, there.
     fn find(&mut self, event: Event, at: &Source);
+
+    /// This was published, there; what is as old is deleted elsewhere in its partition.
+    fn find_unretained(&mut self, event: Event, at: &Source);
 }
 
 fn bucket(id: &EventId) -> usize {
@@ -105,6 +111,10 @@ impl Reconciler for Sums {
         self.expect(event);
     }
 
+    fn expect_unretained(&mut self, _: Event) {
+        // All of what is deleted would be uneven, and hide what is not.
+    }
+
     fn allow(&mut self, event: Event) {
         // Sums cannot tell one thing or another: the names must.
         self.0[bucket(&event.id)].has_allowed = true;
@@ -116,6 +126,10 @@ impl Reconciler for Sums {
         sums.fingerprints = sums.fingerprints.wrapping_sub(event.fingerprint);
         sums.envelopes = sums.envelopes.wrapping_sub(event.envelope.unwrap_or_default());
     }
+
+    fn find_unretained(&mut self, _: Event, _: &Source) {
+        // It is not expected either.
+    }
 }
 
 /// The events of some buckets, by name.
@@ -125,6 +139,8 @@ pub struct Names {
     expected: HashMap<EventId, Vec<Digests>>,
     /// Those that may be missing.
     excused: HashSet<EventId>,
+    /// Those that are as old as what is deleted.
+    unretained: HashSet<EventId>,
     /// Those that may be there.
     allowed: HashMap<EventId, Vec<Digests>>,
     found: HashMap<EventId, Vec<(Digests, Source)>>,
@@ -212,6 +228,10 @@ impl Names {
                 let how = if says_the_same { Wrong::Envelope(source) } else { Wrong::Altered(source) };
                 wrong.push((id.clone(), how));
             }
+            if published == 0 && self.unretained.contains(&id) {
+                // Whether it ever was there nobody can say.
+                continue;
+            }
             if published == 0 && self.excused.contains(&id) {
                 match id {
                     EventId::DeadLetter(_) => excused_letters += 1,
@@ -251,6 +271,14 @@ impl Reconciler for Names {
         self.expect(event);
     }
 
+    fn expect_unretained(&mut self, event: Event) {
+        if self.names(&event) {
+            self.unretained.insert(event.id.clone());
+        }
+        // Where it is there after all, it is known.
+        self.expect(event);
+    }
+
     fn allow(&mut self, event: Event) {
         if self.names(&event) {
             self.allowed.entry(event.id.clone()).or_default().push(Digests::of(&event));
@@ -262,6 +290,10 @@ impl Reconciler for Names {
             let digests = Digests::of(&event);
             self.found.entry(event.id).or_default().push((digests, at.clone()));
         }
+    }
+
+    fn find_unretained(&mut self, event: Event, at: &Source) {
+        self.find(event, at);
     }
 }
 
@@ -345,6 +377,31 @@ mod tests {
                 named("e", Wrong::Unknown(vec![at(4)])),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_as_old_as_what_is_deleted_is_not_missed_and_is_known_where_it_is_found() {
+        let named = |found_old: &[u64], found: &[u64]| {
+            let fill = |reconciler: &mut dyn Reconciler| {
+                reconciler.expect_unretained(event("a", 1));
+                for (offset, fingerprint) in (0..).zip(found_old) {
+                    reconciler.find_unretained(event("a", *fingerprint), &at(offset));
+                }
+                for (offset, fingerprint) in (10..).zip(found) {
+                    reconciler.find(event("a", *fingerprint), &at(offset));
+                }
+            };
+            let mut sums = Sums::default();
+            fill(&mut sums);
+            let mut names = Names::of(HashSet::from([bucket(&EventId::Unknown("a".to_owned()))]));
+            fill(&mut names);
+            let wrong = names.named().wrong.into_iter().map(|(_, wrong)| wrong).collect::<Vec<_>>();
+            (sums.uneven().0.len(), wrong)
+        };
+        assert_eq!(named(&[], &[]), (0, vec![]));
+        assert_eq!(named(&[1], &[]), (0, vec![]));
+        // On another topic than it belongs on, say, of which nothing is deleted.
+        assert_eq!(named(&[], &[9]), (1, vec![Wrong::Altered(at(10))]));
     }
 
     #[test]

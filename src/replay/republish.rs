@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::incarnations::Incarnations;
 use super::record_filter::Met;
-use super::scope::{LedgerView, Scope, published_part};
+use super::scope::{LedgerView, Scope, published_part, too_slow};
 use super::{Progress, Stopped};
 use crate::config::TopicArgs;
 use crate::event::{Outgoing, Reading, Record, read_record, result};
@@ -104,7 +104,10 @@ pub async fn republish(
             let read = |record: Record| {
                 scope.check_readable(&record)?;
                 let reading = read_record(&record, programs.reading(&record.source));
-                anyhow::Ok((record, reading))
+                if reading == Reading::TooSlow {
+                    return Err(too_slow(&record));
+                }
+                Ok((record, reading))
             };
             page.into_iter().map(read).collect::<Result<_>>()
         })?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use tokio::task::block_in_place;
 
 use super::incarnations::{Incarnations, Replaced, check_same};
@@ -12,7 +12,7 @@ use crate::event::{Record, missing_schema};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
 use crate::ledger::{NextOffset, Stamp, TopicPartition};
-use crate::mapping::Programs;
+use crate::mapping::{MapError, Programs};
 use crate::registry::Registry;
 use crate::store::{LedgerHistory, Snapshot};
 
@@ -145,6 +145,12 @@ pub(super) fn check_schema(record: &Record) -> Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// That a record's mapping takes too long for it. No verifier gets past such a record, so nothing else may either: what it
+/// asks for must be neither guessed nor passed over.
+pub(super) fn too_slow(record: &Record) -> anyhow::Error {
+    anyhow!("{}: {}, so nobody can say how it should have ended", record.source, MapError::TooSlow)
 }
 
 impl LedgerView {

@@ -208,6 +208,20 @@ fn asked(
     Ok(read.map_err(PassedOver::Unreadable))
 }
 
+/// What was stated for one version of a level ends as it did then. Versions count movements, and a simulation makes others:
+/// it begins with one for each item, whatever came before, and orders end otherwise.
+fn stated_as_then(command: Command, then: &Decision) -> Command {
+    let Action::Set { item, available, expected_version: Some(_) } = &command.action else { return command };
+    let action = if then.accepted {
+        Action::Set { item: item.clone(), available: *available, expected_version: None }
+    } else if let Ok(reasons) = then.reasons() {
+        Action::Refuse(reasons)
+    } else {
+        return command;
+    };
+    Command { action, ..command }
+}
+
 struct Simulation<'a> {
     ledger: SqliteStore,
     levels: &'a BTreeMap<Item, i64>,
@@ -229,6 +243,8 @@ impl Simulation<'_> {
         let (stated, steps): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|(command, _)| self.is_stated(command));
         self.report.left_out.stated += stated.len() as u64;
+        let steps: Vec<_> =
+            steps.into_iter().map(|(command, then)| (stated_as_then(command, &then), then)).collect();
         let sequences: Vec<Sequenced> =
             steps.iter().map(|(_, then)| Sequenced { seq: then.seq, at: then.decided_at }).collect();
         let requests = steps

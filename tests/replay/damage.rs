@@ -10,7 +10,7 @@ use crate::support::wait;
 
 /// Audits a ledger against the scene's topics, and expects each text beside its invariant's number.
 #[track_caller]
-fn names(scene: &Scene, ledger: &Database, more: &[&str], says: &[(u8, &str)]) {
+pub(super) fn names(scene: &Scene, ledger: &Database, more: &[&str], says: &[(u8, &str)]) {
     let mut command = scene.tool(&["audit", "--topics"]);
     // The last one given counts.
     command.args(["--database-url", &ledger.url()]).args(more);
@@ -24,7 +24,12 @@ fn names(scene: &Scene, ledger: &Database, more: &[&str], says: &[(u8, &str)]) {
 }
 
 /// A copy of a topic with other records in it.
-fn copy(scene: &Scene, which: &str, name: &str, change: impl Fn(Vec<Sent>) -> Vec<Sent>) -> String {
+pub(super) fn copy(
+    scene: &Scene,
+    which: &str,
+    name: &str,
+    change: impl Fn(Vec<Sent>) -> Vec<Sent>,
+) -> String {
     let records = scene.kafka.read(&scene.topic(which));
     let records = records.into_iter().map(|record| Sent {
         partition: Some(record.source.at.partition),

@@ -5,6 +5,7 @@ mod docs;
 mod earlier;
 mod rebuild;
 mod redo;
+mod retained;
 
 use std::process::{Command, Output};
 use std::time::Duration;

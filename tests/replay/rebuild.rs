@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use stock_verifier::event::MAX_KEY_BYTES;
 
-use super::{SOON, lived, report};
+use super::{SOON, lived, report, run};
 use crate::support::database::Database;
-use crate::support::kafka::order;
+use crate::support::kafka::{Sent, order, sent};
 use crate::support::process::Verifier;
 use crate::support::scene::Scene;
 use crate::support::servers::Servers;
@@ -117,6 +118,42 @@ fn a_ledger_made_of_the_topics_alone_holds_every_rule() {
     });
     assert_eq!(status, 0, "{out}\n{log}");
     assert!(out.contains("302 decisions"), "{out}");
+}
+
+#[test]
+fn of_the_topics_alone_nothing_is_decided_that_the_verifier_does_not_decide() {
+    let scene = Scene::new(1);
+    let received = json!({"type": "stock.received", "adjustment_id": "r-1", "sku": "MUG", "quantity": 50});
+    scene.kafka.produce(&scene.topic("adjustments"), &[sent("MUG", received.to_string())]);
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.adjusted(SOON);
+    // A dead letter for its key alone.
+    let long = Sent { key: Some(vec![b'k'; MAX_KEY_BYTES + 1]), ..order("long", &[("MUG", 7)]) };
+    scene.produce(&[long, order("o-1", &[("MUG", 1)])]);
+    scene.done(SOON);
+    verifier.stop();
+    let decisions = scene.database.number("SELECT count(*) FROM decisions");
+    assert_eq!((decisions, scene.kafka.count(&scene.topic("dead"))), (2, 1));
+    let alone = |file: &str, more: &[&str]| {
+        let url = format!("sqlite://{}", scene.file(file).display());
+        let mut rebuild =
+            scene.tool(&["replay", "rebuild", "--into", &url, "--execute", "--from-topics-alone"]);
+        rebuild.args(more).arg("--json");
+        run(rebuild)
+    };
+    let (status, out, log) = alone("new.db", &[]);
+    assert_eq!(status, 0, "{out}\n{log}");
+    let done: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(done["restored"], json!(2), "{done:#}");
+
+    // What its mapping takes too long for is not passed over: no verifier gets past it.
+    let slow = scene.file("slow.jq");
+    std::fs::write(&slow, r#"if .order_id == "o-1" then def f: f; f else . end"#).expect("a file");
+    let mapping = format!("{}={}", scene.orders(), slow.display());
+    let (status, out, log) = alone("slow.db", &["--mapping", &mapping]);
+    assert_eq!(status, 2, "{out}\n{log}");
+    let says = format!("{}[0]@1: its mapping takes longer than 5s, so nobody can say", scene.orders());
+    assert!(log.contains(&says), "{log}");
 }
 
 /// Rebuilds the ledger of a scene that is at rest, stops that and kills it in the middle, goes on, and expects the same

@@ -270,6 +270,55 @@ fn a_simulation_says_what_it_left_out() {
 }
 
 #[test]
+fn what_was_stated_for_one_version_ends_in_a_simulation_as_it_did_then() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 10), ("HAT", 10)]);
+    // Two movements, for which a simulation has one.
+    scene.stock(&[("HAT", 20)]);
+    let set = |id: &str, available: i64| {
+        let value = json!({"type": "stock.set", "adjustment_id": id, "sku": "HAT", "available": available,
+                           "expected_version": 2});
+        sent("HAT", value.to_string())
+    };
+    // The second one comes too late; in a simulation the level has that version then.
+    scene.kafka.produce(&scene.topic("adjustments"), &[set("a-1", 50), set("a-2", 0)]);
+    let verifier = scene.start("a", &["--no-levels"]);
+    scene.adjusted(SOON);
+    scene.produce(&[order("o-1", &[("HAT", 40)])]);
+    scene.done(SOON);
+    verifier.stop();
+    let accepted = "SELECT count(*) FROM decisions WHERE accepted AND id IN ('a-1', 'o-1')";
+    assert_eq!(scene.database.number(accepted), 2);
+    assert_eq!(scene.database.number("SELECT count(*) FROM decisions WHERE NOT accepted AND id = 'a-2'"), 1);
+    let levels = scene.file("levels.csv");
+    std::fs::write(&levels, "sku,available\nMUG,5\n").expect("a file");
+    let found = report(&scene, 0, &["replay", "simulate", "--levels", levels.to_str().expect("a path")]);
+    assert_eq!((&found["accepted_now"], &found["lost"]), (&json!(1), &json!(0)), "{found:#}");
+}
+
+#[test]
+fn a_record_that_its_mapping_takes_too_long_for_now_is_named_and_not_passed_over() {
+    let scene = Scene::new(1);
+    scene.stock(&[("MUG", 10)]);
+    let plain = scene.file("plain.jq");
+    std::fs::write(&plain, ".").expect("a file");
+    let mapping = format!("{}={}", scene.orders(), plain.display());
+    let verifier = scene.start("a", &["--no-levels", "--mapping", &mapping]);
+    scene.produce(&[order("o-0", &[("MUG", 1)]), order("o-1", &[("MUG", 1)])]);
+    scene.done(SOON);
+    verifier.stop();
+    // As on a machine that is much slower.
+    scene.database.run(
+        r#"UPDATE mapping_programs SET program = 'if .order_id == "o-1" then def f: f; f else . end'
+           WHERE program IS NOT NULL"#,
+    );
+    let (status, out, log) = run(scene.tool(&["replay", "republish"]));
+    assert_eq!(status, 2, "{out}\n{log}");
+    let says = format!("{}[0]@1: its mapping takes longer than 5s, so nobody can say", scene.orders());
+    assert!(log.contains(&says), "{log}");
+}
+
+#[test]
 fn a_dead_letter_is_not_sent_to_a_topic_that_is_read_no_more() {
     let scene = Scene::new(1);
     scene.stock(&[("MUG", 10)]);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::super::finding::AuditReport;
 use super::super::incarnations::{Gone, Incarnations};
 use super::super::levels::PublishedLevels;
 use super::super::published::{Event, EventId};
@@ -9,9 +10,11 @@ use super::super::reconciler::Reconciler;
 use super::super::record_filter::Met;
 use super::super::scope::{Positions, Scope};
 use super::pieces::Misplaced;
+use super::retained::{Kept, Retained};
+use crate::event::{Record, TraceContext, result};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
-use crate::ledger::Source;
+use crate::ledger::{Decision, Source};
 use crate::mapping::Programs;
 
 /// Remarks about ids that were named, at most: of few ids there are few, and a file may name many.
@@ -26,8 +29,21 @@ pub(super) struct Over<'a> {
     pub(super) positions: &'a Positions,
     pub(super) programs: &'a Programs,
     pub(super) incarnations: &'a Incarnations,
+    /// From when on results are there still.
+    pub(super) retained: &'a Retained,
     /// Whether dead letters were deleted from their topic, nobody knows which.
     pub(super) letters_are_gone: bool,
+}
+
+/// The record that a result is of.
+#[derive(Clone, Copy)]
+pub(super) enum ResultOf<'r> {
+    /// This one.
+    Record(&'r Record),
+    /// One that is gone. Its result was published all the same, with a key and headers that nobody knows.
+    GoneRecord,
+    /// One that went with an earlier topic. The same, unless the topic was deleted first.
+    EarlierTopic,
 }
 
 /// A comparison with the topics under way.
@@ -83,11 +99,30 @@ impl<'a, R: Reconciler> Comparison<'a, R> {
         }
     }
 
-    pub(super) fn expect(&mut self, event: Event) {
+    /// This decision's result should be there, as far as nothing as old is deleted.
+    pub(super) fn expect_result(&mut self, report: &mut AuditReport, decision: &Decision, of: ResultOf<'_>) {
+        let (outgoing, is_known) = match of {
+            ResultOf::Record(record) => (result(decision, record.key.as_deref(), record.trace()), true),
+            ResultOf::GoneRecord | ResultOf::EarlierTopic => {
+                (result(decision, None, TraceContext::NONE), false)
+            }
+        };
+        let Some(event) = Event::expected(&outgoing) else { return };
+        let event = if is_known { event } else { event.of_a_record_that_is_gone() };
+        let key = outgoing.key.as_deref().filter(|_| is_known);
         if self.over.scope.filter.looks_inside() {
             self.meant.insert(event.id.clone());
         }
-        self.reconciler.expect(event);
+        let kept = self.over.retained.keeps(outgoing.channel, key, decision.decided_at);
+        let looked_for = if kept == Kept::No { &mut report.unretained } else { &mut report.results };
+        *looked_for += 1;
+        match (kept, of) {
+            (Kept::No, _) => self.reconciler.expect_unretained(event),
+            (Kept::Yes, ResultOf::Record(_) | ResultOf::GoneRecord) => self.reconciler.expect(event),
+            (Kept::Yes, ResultOf::EarlierTopic) | (Kept::Perhaps, _) => {
+                self.reconciler.expect_excused(event);
+            }
+        }
     }
 
     pub(super) fn is_read(&self, source: &Source) -> bool {

@@ -25,11 +25,11 @@ use super::reconciler::{Named, Names, Sums, Wrong};
 use super::scope::{LedgerView, Positions, Scope, published_part};
 use crate::kafka::reader::OffsetRange;
 use crate::kafka::topics::Topics;
-use crate::ledger::{Stamp, TopicPartition};
+use crate::ledger::TopicPartition;
 use crate::store::{LedgerHistory, Snapshot};
 use comparison::{Comparison, Over};
 use pieces::where_pieces_are;
-use retained::{results_since, shortened};
+use retained::{Retained, shortened};
 
 /// Compares the ledger with its topics: decides the chosen records again, each at its ledger sequence, and
 /// holds what was published against what is stored.
@@ -53,8 +53,8 @@ pub async fn with_topics(
     block_in_place(|| {
         view.topics.settle(&[&names.accepted_topic, &names.rejected_topic, &names.dead_letter_topic])
     })?;
-    let since = block_in_place(|| results_since(&view.topics, &scope, &mut verifier.report))?;
-    verifier.since = scope.since.max(since);
+    let retained = block_in_place(|| Retained::look(&view.topics, names))?;
+    verifier.report.notes.extend(retained.notes());
 
     let total: u64 = ranges.iter().map(OffsetRange::span).sum();
     progress.expect(total * 2 + view.snapshot.count().await?);
@@ -66,6 +66,7 @@ pub async fn with_topics(
         positions: &view.positions,
         programs: &view.programs,
         incarnations: &view.incarnations,
+        retained: &retained,
         letters_are_gone: !deleted.is_empty(),
     };
     let mut comparison = Comparison::new(over, Sums::default());
@@ -80,7 +81,7 @@ pub async fn with_topics(
         verifier.report.notes.push("so much differs that only some of it is named".to_owned());
     }
     let by_name = Comparison::new(over, Names::of(uneven));
-    let uneven = look_by_name(by_name, &mut *view.snapshot, verifier.since, progress).await?;
+    let uneven = look_by_name(by_name, &mut *view.snapshot, progress).await?;
     report_named(uneven, &deleted, &mut verifier.report);
     Ok(verifier.report)
 }
@@ -121,6 +122,8 @@ async fn compare(
 ) -> Result<DecisionVerifier> {
     let filter = comparison.over.scope.filter;
     let mut verifier = comparison.walk(&mut *snapshot, verifier, progress).await?;
+    let unretained = verifier.report.unretained_note();
+    verifier.report.notes.extend(unretained);
     verifier.report.notes.extend(comparison.notes());
     let misplaced = std::mem::take(&mut comparison.misplaced);
     verifier.report.notes.extend(where_pieces_are(&mut *snapshot, misplaced).await?);
@@ -131,7 +134,7 @@ async fn compare(
     if filter.is_everything() {
         verifier.end(snapshot).await?;
     }
-    let (published, placements) = comparison.read_published(progress, verifier.since)?;
+    let (published, placements) = comparison.read_published(progress)?;
     verifier.report.published = published;
     if filter.is_everything() {
         report_placements(placements, &mut verifier.report);
@@ -143,11 +146,11 @@ async fn compare(
 async fn look_by_name(
     mut comparison: Comparison<'_, Names>,
     snapshot: &mut dyn Snapshot,
-    since: Option<Stamp>,
     progress: &Progress,
 ) -> Result<Named> {
-    comparison.walk(snapshot, DecisionVerifier::new(since), progress).await?;
-    comparison.read_published(progress, since)?;
+    let verifier = DecisionVerifier::new(comparison.over.scope.since);
+    comparison.walk(snapshot, verifier, progress).await?;
+    comparison.read_published(progress)?;
     Ok(comparison.reconciler.named())
 }
 
@@ -160,8 +163,8 @@ fn report_named(named: Named, deleted: &[OffsetRange], report: &mut AuditReport)
     }
     if excused > 0 {
         report.notes.push(format!(
-            "{excused} results of earlier topics of their names were never published, and cannot be now: their records \
-             are gone"
+            "{excused} results are not there, and their records are gone: they were never published, and cannot be now, \
+             or were deleted (retention?)"
         ));
     }
     if excused_letters > 0 {

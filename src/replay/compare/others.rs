@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::super::decision_verifier::DecisionVerifier;
 use super::super::finding::Finding;
 use super::super::published::Event;
 use super::super::reconciler::Reconciler;
-use super::comparison::Comparison;
-use crate::event::{Fault, FaultCode, Reading, Record, dead_letter, read_record, read_strictly, result};
+use super::super::scope::too_slow;
+use super::comparison::{Comparison, ResultOf};
+use crate::event::{Fault, FaultCode, Reading, Record, dead_letter, read_record, read_strictly};
 use crate::ledger::{Action, Command, Decision, Id};
-use crate::mapping::MapError;
 use crate::store::Snapshot;
 
 impl<R: Reconciler> Comparison<'_, R> {
@@ -63,13 +63,7 @@ impl<R: Reconciler> Comparison<'_, R> {
                     self.ignored += 1;
                     continue;
                 }
-                Reading::TooSlow => {
-                    bail!(
-                        "{}: {}, so nobody can say how it should have ended",
-                        record.source,
-                        MapError::TooSlow
-                    )
-                }
+                Reading::TooSlow => return Err(too_slow(&record)),
             };
             read_records.push((record, command));
         }
@@ -86,13 +80,10 @@ impl<R: Reconciler> Comparison<'_, R> {
     ) {
         match first {
             Some(first) if first.source.as_ref() == Some(&record.source) => {
-                // Decided of an earlier topic's record at the same offset: taken for that one, and republished.
-                if !self.over.incarnations.is_of_last(first)
-                    && let Some(event) =
-                        Event::expected(&result(first, record.key.as_deref(), record.trace()))
-                {
-                    // The first time it was published with that one's key.
-                    self.expect(event.of_a_record_that_is_gone());
+                // Decided of an earlier topic's record at the same offset: taken for that one, and republished. The first
+                // time it was published with that one's key.
+                if !self.over.incarnations.is_of_last(first) && verifier.counts(first) {
+                    self.expect_result(&mut verifier.report, first, ResultOf::GoneRecord);
                 }
             }
             // Refused for its key, and not decided by an earlier version.

@@ -9,17 +9,14 @@ use super::super::placement::Placement;
 use super::super::published::{Event, letter_class, letter_of, time_of};
 use super::super::reconciler::Reconciler;
 use super::comparison::Comparison;
+use super::retained::Kept;
 use crate::event::{Channel, FaultCode, Record};
 use crate::kafka::reader::Reader;
-use crate::ledger::{Offset, Source, Stamp, TopicPartition};
+use crate::ledger::{Offset, Source, TopicPartition};
 
 impl<R: Reconciler> Comparison<'_, R> {
     /// Reads back all that was published of the ranges; how much that was, and where it stands.
-    pub(super) fn read_published(
-        &mut self,
-        progress: &Progress,
-        since: Option<Stamp>,
-    ) -> Result<(u64, Vec<Placement>)> {
+    pub(super) fn read_published(&mut self, progress: &Progress) -> Result<(u64, Vec<Placement>)> {
         block_in_place(|| {
             let names = self.over.scope.topics;
             let (mut published, mut placements) = (0, Vec::new());
@@ -32,19 +29,23 @@ impl<R: Reconciler> Comparison<'_, R> {
                 let mut reader: Reader = self.over.topics.read(&whole)?;
                 let mut placement = Placement::new(whole.len());
                 while let Some(record) = reader.take_next()? {
-                    if self.is_published_of_these(channel, &record, since)
+                    if self.is_published_of_these(channel, &record)
                         && let Some(event) = Event::found(channel, &record)
                         && (self.meant.contains(&event.id) || !self.over.scope.filter.looks_inside())
                         && (event.is_ours() || self.over.scope.filter.is_everything())
                     {
-                        published += 1;
-                        let of = if channel == Channel::DeadLetter {
-                            letter_of(&record)
+                        if self.is_retained(channel, &record) {
+                            published += 1;
+                            let of = if channel == Channel::DeadLetter {
+                                letter_of(&record)
+                            } else {
+                                published_source(&record)
+                            };
+                            placement.see(&record, &event.id, of);
+                            self.reconciler.find(event, &record.source);
                         } else {
-                            published_source(&record)
-                        };
-                        placement.see(&record, &event.id, of);
-                        self.reconciler.find(event, &record.source);
+                            self.reconciler.find_unretained(event, &record.source);
+                        }
                     }
                     progress.add(1)?;
                 }
@@ -54,15 +55,21 @@ impl<R: Reconciler> Comparison<'_, R> {
         })
     }
 
-    /// Whether an event is of a record of the ranges, and young enough.
-    fn is_published_of_these(&self, channel: Channel, event: &Record, since: Option<Stamp>) -> bool {
+    /// Whether an event is of a record of the ranges, and of what was decided since when it was asked for.
+    fn is_published_of_these(&self, channel: Channel, event: &Record) -> bool {
         if channel == Channel::DeadLetter {
             // What was decided and is lost is a finding of its own.
             return letter_class(event) != Some(FaultCode::UndecidedBelowPosition.name())
                 && letter_of(event).is_some_and(|source| self.is_read(&source));
         }
-        since.is_none_or(|since| time_of(event).is_none_or(|time| time >= since))
+        self.over.scope.since.is_none_or(|since| time_of(event).is_none_or(|time| time >= since))
             && published_source(event).is_none_or(|source| self.is_read(&source))
+    }
+
+    /// Whether one like this is expected: nothing as old is deleted from its partition.
+    fn is_retained(&self, channel: Channel, event: &Record) -> bool {
+        time_of(event)
+            .is_none_or(|time| self.over.retained.keeps(channel, event.key.as_deref(), time) != Kept::No)
     }
 }
 

@@ -9,13 +9,12 @@ use super::super::Progress;
 use super::super::decision_verifier::DecisionVerifier;
 use super::super::finding::Finding;
 use super::super::join::{Join, Page};
-use super::super::published::Event;
 use super::super::reconciler::Reconciler;
 use super::super::replay_state::{Entry, Pages};
 use super::super::scope::check_schema;
-use super::comparison::{Comparison, MOST_REMARKS};
+use super::comparison::{Comparison, MOST_REMARKS, ResultOf};
 use super::pieces::Misplaced;
-use crate::event::{Fault, Record, TraceContext, read_mapped_as_decided, result};
+use crate::event::{Fault, Record, read_mapped_as_decided};
 use crate::ledger::{Command, CommandKind, Decision, Item, Movement, Reason, Seq, Source, Step};
 use crate::store::Snapshot;
 
@@ -132,19 +131,13 @@ impl<R: Reconciler> Comparison<'_, R> {
             if let Some(finding) = finding {
                 verifier.report.add(finding);
             }
-            let event = match &found {
-                Found::Own(record, Ok(_)) => {
-                    Event::expected(&result(&decision, record.key.as_deref(), record.trace()))
-                }
+            let of = match &found {
+                Found::Own(record, Ok(_)) => Some(ResultOf::Record(record)),
                 Found::Own(_, Err(_)) | Found::Unread => None,
-                // It was published all the same.
-                Found::Another(_) | Found::Nothing(_) => {
-                    Event::expected(&result(&decision, None, TraceContext::NONE))
-                        .map(Event::of_a_record_that_is_gone)
-                }
+                Found::Another(_) | Found::Nothing(_) => Some(ResultOf::GoneRecord),
             };
-            if let Some(event) = event {
-                self.expect(event);
+            if let Some(of) = of {
+                self.expect_result(&mut verifier.report, &decision, of);
             }
         }
         let command = if let Found::Own(_, Ok(command)) = found { Some(command) } else { None };
@@ -208,15 +201,15 @@ impl<R: Reconciler> Comparison<'_, R> {
         }
     }
 
-    /// A decision whose record is gone with its topic. It was published all the same, unless the topic was deleted first.
-    fn of_an_earlier_topic(&mut self, verifier: &DecisionVerifier, decision: &Decision) {
+    /// A decision whose record is gone with its topic.
+    fn of_an_earlier_topic(&mut self, verifier: &mut DecisionVerifier, decision: &Decision) {
         self.gone.add(decision);
         // Results are looked at by the source they name, which two topics share.
         let is_looked_at = decision.source.as_ref().is_some_and(|source| self.is_read(source))
             && verifier.counts(decision)
             && !self.over.scope.filter.looks_inside();
-        if is_looked_at && let Some(event) = Event::expected(&result(decision, None, TraceContext::NONE)) {
-            self.reconciler.expect_excused(event.of_a_record_that_is_gone());
+        if is_looked_at {
+            self.expect_result(&mut verifier.report, decision, ResultOf::EarlierTopic);
         }
     }
 }
