@@ -1,7 +1,9 @@
 //! The audit against ledgers damaged by hand: every damage is named.
 
+mod large_carts;
 mod orders;
 mod sentences;
+mod without_lines;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use stock_verifier::ledger::{CommandKey, CommandKind, Id, NextOffset, Offset};
 use stock_verifier::replay::Progress;
 use stock_verifier::replay::compare::standing;
 use stock_verifier::replay::decision_verifier::ledger_alone;
-use stock_verifier::replay::finding::Finding;
+use stock_verifier::replay::finding::{AuditReport, Finding};
 use stock_verifier::store::{Audit, CommandBatch, Store};
 
 use crate::support::{TestDatabase, advance, batch, hold, order, partition, records, set};
@@ -343,6 +345,19 @@ async fn positions_are_compared_with_committed_offsets(database: Arc<TestDatabas
     assert!(text.contains("orders[1]: the ledger is at 9, Kafka's committed offset is 8"), "{text}");
     assert!(text.contains("orders[2]: the ledger is at 3, Kafka has no committed offset"), "{text}");
     assert!(text.contains("orders[3]: the ledger was never here, Kafka's committed offset is 1"), "{text}");
+}
+
+#[test]
+fn what_was_published_and_is_all_deleted_is_said_not_to_be_compared() {
+    let again = AuditReport { unretained: 3, ..AuditReport::default() };
+    let outcome = AuditOutcome { again, with_topics: true, ..AuditOutcome::default() };
+    let mut text = Vec::new();
+    assert_eq!(report(&mut text, &outcome).unwrap(), AuditStatus::Holds);
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("–  4  ") && text.contains("not compared; all that was published is deleted"),
+        "{text}"
+    );
 }
 
 #[test]

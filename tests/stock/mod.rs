@@ -30,10 +30,12 @@ on_every_store![
     limits_that_cannot_be_are_not_set,
     pieces_are_received_and_adjusted_and_the_level_is_shown,
     the_same_id_counts_once,
+    what_was_rejected_stays_so_under_its_id,
     what_the_rules_refuse_is_said_in_words,
     a_dry_run_says_what_an_import_would_do_and_does_nothing,
     what_changes_levels_prints_json_too,
     a_delivery_is_added_once,
+    rows_that_were_rejected_are_so_when_their_file_is_imported_again,
     bad_lines_are_skipped_and_named_where_that_is_asked,
     a_feed_as_a_shop_writes_it_is_imported,
 ];
@@ -326,6 +328,34 @@ async fn the_same_id_counts_once(database: Arc<TestDatabase>) {
     assert_eq!(levels(&*store).await, [("MUG".into(), 10, 1)]);
 }
 
+async fn what_was_rejected_stays_so_under_its_id(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    receive(&store, "MUG", 3, None).await.unwrap();
+    let error = adjust(&store, "MUG", -5, Some("d-77")).await.unwrap_err().to_string();
+    assert_eq!(error, "not adjusted: 5 pieces of MUG cannot be missing where 3 are");
+    receive(&store, "MUG", 10, None).await.unwrap();
+    for json in [false, true] {
+        let common = MoveArgs { json, ..under(Some("d-77")) };
+        let again = StockCommand::Adjust(AdjustArgs { sku: "MUG".to_owned(), by: -5, common });
+        let error = execute(again, &store).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "not adjusted: d-77 was decided before, and rejected then: 5 pieces of MUG cannot be missing where 3 are. \
+             Another id is needed to try again"
+        );
+    }
+    assert_eq!(levels(&*store).await, [("MUG".into(), 13, 2)]);
+    adjust(&store, "MUG", -5, Some("d-78")).await.unwrap();
+    receive(&store, "MUG", 1_000_000_000_000, Some("r-1")).await.unwrap_err();
+    set(&store, "MUG", 0, None).await.unwrap();
+    let error = receive(&store, "MUG", 1_000_000_000_000, Some("r-1")).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("not received: r-1 was decided before, and rejected then: MUG has room"),
+        "{error}"
+    );
+    assert_eq!(levels(&*store).await, [("MUG".into(), 0, 4)]);
+}
+
 async fn what_the_rules_refuse_is_said_in_words(database: Arc<TestDatabase>) {
     let store = database.ledger().await;
     let error = adjust(&store, "MUG", 1, None).await.unwrap_err().to_string();
@@ -449,6 +479,44 @@ async fn a_delivery_is_added_once(database: Arc<TestDatabase>) {
     );
     assert!(error.contains("limit_exceeded"), "{error}");
     assert_eq!(levels(&*store).await, [("HAT".into(), 6, 3), ("MUG".into(), 10, 3)]);
+}
+
+async fn rows_that_were_rejected_are_so_when_their_file_is_imported_again(database: Arc<TestDatabase>) {
+    let store = database.ledger().await;
+    set(&store, "MUG", 10, None).await.unwrap();
+    let file = "sku,quantity\nMUG,1000000000000\nHAT,1\n";
+    let add = || ImportArgs { add: true, ..ImportArgs::default() };
+    import_with(&store, file, add()).await.unwrap_err();
+    // There is room now, but what was decided stays so.
+    set(&store, "MUG", 0, None).await.unwrap();
+    for (json, received) in
+        [(false, "\n1 rows were received by an earlier import"), (true, "\"received_before\": 1,")]
+    {
+        let error = import_with(&store, file, ImportArgs { json, ..add() }).await.unwrap_err().to_string();
+        for says in [
+            received,
+            "1 rows were rejected:\nline 2: adjustment/receipt-",
+            "was rejected limit_exceeded, when this file was imported before\n",
+            "import them alone under another --name",
+        ] {
+            assert!(error.contains(says), "{says:?} is not in {error}");
+        }
+    }
+    let dry_run = async |json: bool| {
+        let args = ImportArgs { dry_run: true, json, ..add() };
+        import_with(&store, file, args).await.unwrap()
+    };
+    let text = dry_run(false).await;
+    assert!(text.contains("would add to 0 levels") && text.contains("\n1 rows were received by"), "{text}");
+    assert!(text.contains("\n1 rows were rejected by an earlier import of this very file"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&dry_run(true).await).unwrap();
+    for (name, number) in [("would_receive", 0_i64), ("received_before", 1), ("rejected_before", 1)] {
+        assert_eq!(json[name], number, "{name} of {json}");
+    }
+    assert_eq!(levels(&*store).await, [("HAT".into(), 1, 1), ("MUG".into(), 0, 2)]);
+    let again = ImportArgs { name: "again".to_owned(), ..add() };
+    import_with(&store, "sku,quantity\nMUG,1000000000000\n", again).await.unwrap();
+    assert_eq!(levels(&*store).await, [("HAT".into(), 1, 1), ("MUG".into(), 1_000_000_000_000, 3)]);
 }
 
 async fn bad_lines_are_skipped_and_named_where_that_is_asked(database: Arc<TestDatabase>) {

@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::state::{apply, own_id, show};
-use super::{answered, item};
+use super::{answered, first_decision, item};
 use crate::ledger::{Command, Id, Item, MAX_QUANTITY, Outcome, Quantity, Reason};
-use crate::store::Store;
+use crate::store::VerifierStore;
 
 /// The arguments of `stock receive`.
 #[derive(Debug, Args)]
@@ -70,14 +70,14 @@ impl MoveArgs {
     }
 }
 
-pub(super) async fn receive(args: ReceiveArgs, store: &dyn Store) -> Result<String> {
+pub(super) async fn receive(args: ReceiveArgs, store: &dyn VerifierStore) -> Result<String> {
     let item = item(&args.sku, args.common.location.as_deref())?;
     let id = args.common.id("receive")?;
     let pieces = Quantity::new(args.quantity).context("the number of pieces")?;
     applied("received", Command::stock_received(id, item.clone(), pieces), item, &args.common, store).await
 }
 
-pub(super) async fn adjust(args: AdjustArgs, store: &dyn Store) -> Result<String> {
+pub(super) async fn adjust(args: AdjustArgs, store: &dyn VerifierStore) -> Result<String> {
     let item = item(&args.sku, args.common.location.as_deref())?;
     let id = args.common.id("adjust")?;
     applied("adjusted", Command::stock_adjusted(id, item.clone(), args.by), item, &args.common, store).await
@@ -89,14 +89,29 @@ async fn applied(
     command: Command,
     item: Item,
     args: &MoveArgs,
-    store: &dyn Store,
+    store: &dyn VerifierStore,
 ) -> Result<String> {
+    let key = command.key.clone();
     let repeated = match (apply(command, store).await?, &args.adjustment_id) {
         (Outcome::Decided(decision), _) if !decision.accepted => {
             bail!("not {done}: {}", why(&item, decision.reasons()?.first()))
         }
-        (Outcome::Decided(_), _) | (Outcome::Repeated, None) => None,
-        (Outcome::Repeated, Some(id)) => Some(id),
+        (Outcome::Decided(_), _) => None,
+        (Outcome::Repeated, id) => {
+            let first = first_decision(&key, store).await?;
+            if !first.accepted {
+                let why = why(&item, first.reasons()?.first());
+                match id {
+                    Some(id) => bail!(
+                        "not {done}: {id} was decided before, and rejected then: {why}. Another id is needed to try \
+                         again"
+                    ),
+                    // Its own id: the commit's answer was lost, and the store found this very command decided.
+                    None => bail!("not {done}: {why}"),
+                }
+            }
+            id.as_ref()
+        }
         (Outcome::Conflict { .. }, Some(id)) => {
             bail!("not {done}: {id} was decided before, and was another command")
         }

@@ -8,17 +8,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::answered;
 use super::import_report::{self, Done, Hidden, Imported, LevelChange, Planned, WouldImport};
+use super::{answered, not_there, verdict};
 use crate::feed::{self, ColumnName, Encoding, Feed, FeedSettings, Refused, Row, Thousands};
-use crate::ledger::{Command, Id, Item, MAX_QUANTITY, Outcome, Quantity, Request};
-use crate::store::{CommandBatch, LedgerWriter, Store};
+use crate::ledger::{Command, CommandKey, Id, Item, MAX_QUANTITY, Outcome, Quantity, Request};
+use crate::store::{CommandBatch, LedgerHistory, Store};
 
 /// Rows done in one transaction: enough to be quick, and few enough that orders of the same items wait a moment only. A
 /// file with no more is done whole or not at all.
 const IMPORT_BATCH: usize = 2_000;
 
-/// Rows looked up at once by a dry run, which locks nothing.
+/// Rows looked up at once, which locks nothing.
 const LOOK_BATCH: usize = 10_000;
 
 /// Bad rows named before the rest is only counted, where they are why nothing is imported.
@@ -163,8 +163,9 @@ impl Import {
 /// Sets the levels of an import, or receives what came in.
 ///
 /// # Errors
-/// When the database fails, an earlier import said something else under these ids, or the ledger rejected a row.
-pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<String> {
+/// When the database fails, an earlier import said something else under these ids, or the ledger rejected a row, now or
+/// in an earlier import of the file.
+pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> {
     let rows = &import.feed.rows;
     ensure!(
         !rows.is_empty(),
@@ -173,18 +174,19 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
         import_report::refused(&import.feed.refused)
     );
     let progress = progress(rows.len(), rows.len() > IMPORT_BATCH);
-    let (mut done, mut before, mut rejected) = (0_usize, 0_usize, Vec::new());
+    let (mut done, mut repeated, mut rejected) = (0_usize, Vec::new(), Vec::new());
     for part in rows.chunks(IMPORT_BATCH) {
-        let requests = import.requests(part)?;
+        let batch = CommandBatch { advances: Vec::new(), requests: import.requests(part)?, epoch: None };
+        let so_far = done + repeated.len();
         let applied = store
-            .apply(&CommandBatch { advances: Vec::new(), requests, epoch: None })
+            .apply(&batch)
             .await
-            .with_context(|| format!("stopped after {} rows; run it again to go on", done + before))?;
-        for (row, outcome) in part.iter().zip(&applied.outcomes) {
+            .with_context(|| format!("stopped after {so_far} rows; run it again to go on"))?;
+        for ((row, request), outcome) in part.iter().zip(batch.requests).zip(&applied.outcomes) {
             match outcome {
                 Outcome::Decided(decision) if decision.accepted => done += 1,
-                Outcome::Repeated | Outcome::Republished(_) => before += 1,
-                Outcome::Decided(_) => rejected.push(format!("line {}: {}", row.line, answered(outcome))),
+                Outcome::Decided(_) => rejected.push((row.line, answered(outcome))),
+                Outcome::Repeated | Outcome::Republished(_) => repeated.push((row.line, request.command.key)),
                 other => bail!(
                     "line {}: {}; to import these rows all the same, give the import another --name",
                     row.line,
@@ -195,6 +197,10 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
         progress.inc(part.len() as u64);
     }
     progress.finish_and_clear();
+    let rejected_before = rejected_before(&repeated, store).await.context(
+        "all rows are decided, but how those of an earlier import were is not known; run it again",
+    )?;
+    let before = repeated.len() - rejected_before.len();
     let hidden = hidden(rows);
     let done = if import.adds {
         Done::Received { received: done, received_before: before }
@@ -203,8 +209,40 @@ pub(super) async fn import(import: Import, store: &dyn LedgerWriter) -> Result<S
     };
     let file = import.file.display().to_string();
     let written = Imported { file, done, hidden, refused: import.feed.refused }.written(import.json)?;
-    ensure!(rejected.is_empty(), "{written}{} rows were rejected:\n{}", rejected.len(), rejected.join("\n"));
+    let advice = if rejected_before.is_empty() { "" } else { REJECTED_BEFORE };
+    rejected.extend(rejected_before);
+    rejected.sort();
+    let named: Vec<String> = rejected.iter().map(|(line, what)| format!("line {line}: {what}")).collect();
+    ensure!(named.is_empty(), "{written}{} rows were rejected:\n{}{advice}", named.len(), named.join("\n"));
     Ok(written)
+}
+
+/// What to do about rows that an earlier import of the file had rejected: their ids stay decided.
+const REJECTED_BEFORE: &str =
+    "\nWhat was rejected before stays so. To try these rows again, import them alone under another --name.";
+
+/// Which of these rows, decided by an earlier import of the file, were rejected by it, and how.
+async fn rejected_before(
+    repeated: &[(u64, CommandKey)],
+    store: &dyn LedgerHistory,
+) -> Result<Vec<(u64, String)>> {
+    let mut rejected = Vec::new();
+    if repeated.is_empty() {
+        return Ok(rejected);
+    }
+    // Many at once: a file that is imported again may have a million rows.
+    let mut snapshot = store.snapshot().await?;
+    for part in repeated.chunks(LOOK_BATCH) {
+        let ids: Vec<&Id> = part.iter().map(|(_, key)| &key.id).collect();
+        let decided = snapshot.decisions_of(&ids).await?;
+        for (line, key) in part {
+            let decision = decided.get(key).with_context(|| not_there(key))?;
+            if !decision.accepted {
+                rejected.push((*line, format!("{}, when this file was imported before", verdict(decision))));
+            }
+        }
+    }
+    Ok(rejected)
 }
 
 fn hidden(rows: &[Row]) -> Vec<Hidden> {
@@ -217,7 +255,8 @@ fn hidden(rows: &[Row]) -> Vec<Hidden> {
 /// When the database fails.
 pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
     let rows = &import.feed.rows;
-    let (mut same, mut before, mut new, mut changes) = (0_usize, 0_usize, Vec::new(), Vec::new());
+    let (mut same, mut before, mut rejected_before) = (0_usize, 0_usize, 0_usize);
+    let (mut new, mut changes) = (Vec::new(), Vec::new());
     let mut snapshot = store.snapshot().await?;
     for part in rows.chunks(LOOK_BATCH) {
         let requests = import.requests(part)?;
@@ -231,8 +270,12 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
             .map(|level| (level.item, level.level.available))
             .collect();
         for (row, request) in part.iter().zip(&requests) {
-            if decided.contains_key(&request.command.key) {
-                before += 1;
+            if let Some(decision) = decided.get(&request.command.key) {
+                if decision.accepted {
+                    before += 1;
+                } else {
+                    rejected_before += 1;
+                }
                 continue;
             }
             let now = levels.get(&row.item).copied();
@@ -245,7 +288,7 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
             }
         }
     }
-    let (hidden, planned) = (hidden(rows), rows.len() - before);
+    let (hidden, planned) = (hidden(rows), rows.len() - before - rejected_before);
     let planned = if import.adds {
         Planned::Received { would_receive: planned, received_before: before }
     } else {
@@ -253,7 +296,9 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
     };
     let file = import.file.display().to_string();
     let refused = import.feed.refused;
-    WouldImport { file, planned, new: new.len(), same, changes, new_levels: new, hidden, refused }
+    let new_levels = new;
+    let new = new_levels.len();
+    WouldImport { file, planned, rejected_before, new, same, changes, new_levels, hidden, refused }
         .written(import.json)
 }
 

@@ -103,11 +103,19 @@ pub(super) struct WouldImport {
     pub(super) changes: Vec<LevelChange>,
     /// Those of items that are not known yet.
     pub(super) new_levels: Vec<LevelChange>,
+    /// Rows that were rejected when this very file was imported before.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) rejected_before: usize,
     /// Rows with characters that nobody sees.
     pub(super) hidden: Vec<Hidden>,
     /// What would be left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) refused: Vec<Refused>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A level that would change.
@@ -193,7 +201,7 @@ impl WouldImport {
                 (format!("add to {would_receive} levels"), "received", received_before)
             }
         };
-        let Self { file, new, same, changes, .. } = self;
+        let Self { file, rejected_before, new, same, changes, .. } = self;
         let mut text = format!(
             "Nothing was changed. An import of {file} would {would}: {new} of items that are not known yet, {} to another \
              number, {same} to what they are.\n",
@@ -208,6 +216,13 @@ impl WouldImport {
                 text,
                 "{before} rows were {done} by an earlier import of this very file and would be left alone, unless the import \
                  has another --name."
+            );
+        }
+        if *rejected_before > 0 {
+            let _ = writeln!(
+                text,
+                "{rejected_before} rows were rejected by an earlier import of this very file and stay so. To try them again, \
+                 import them alone under another --name."
             );
         }
         Ok(text + &refused(&self.refused) + &hidden(&self.hidden))

@@ -7,6 +7,8 @@ mod get;
 mod import;
 mod import_report;
 mod state;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::process::ExitCode;
@@ -25,8 +27,8 @@ pub use watch::WatchArgs;
 use super::open::{Access, FEW_CONNECTIONS, open_ledger, open_or_stand_in};
 use crate::config::DatabaseArgs;
 use crate::console;
-use crate::ledger::{Item, Location, Outcome, Reason, Sku};
-use crate::store::Store;
+use crate::ledger::{CommandKey, Decision, Item, Location, Outcome, Reason, Sku};
+use crate::store::{LedgerReader, Store};
 
 /// The arguments of `stock`.
 #[derive(Debug, Args)]
@@ -170,12 +172,7 @@ async fn apply(command: Prepared, store: &Arc<dyn Store>) -> Result<String> {
 /// What the ledger answered, where that is not what an operator's command expects.
 fn answered(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Decided(decision) | Outcome::Republished(decision) => {
-            let verdict = if decision.accepted { "accepted" } else { "rejected" };
-            let reasons = decision.reasons().unwrap_or_default();
-            let reasons: Vec<&str> = reasons.iter().map(Reason::name).collect();
-            format!("{} was {verdict} {}", decision.key, reasons.join(", ")).trim_end().to_owned()
-        }
+        Outcome::Decided(decision) | Outcome::Republished(decision) => verdict(decision),
         Outcome::Repeated => "this was decided before, and is not done again".to_owned(),
         Outcome::Conflict { .. } => "this id was decided before, for something else".to_owned(),
         Outcome::NotDue => "nothing was due".to_owned(),
@@ -183,6 +180,25 @@ fn answered(outcome: &Outcome) -> String {
             "it was applied before, but its decision is not there: run `stock-verifier audit`".to_owned()
         }
     }
+}
+
+/// What a decision says, in short.
+fn verdict(decision: &Decision) -> String {
+    let verdict = if decision.accepted { "accepted" } else { "rejected" };
+    let reasons = decision.reasons().unwrap_or_default();
+    let reasons: Vec<&str> = reasons.iter().map(Reason::name).collect();
+    format!("{} was {verdict} {}", decision.key, reasons.join(", ")).trim_end().to_owned()
+}
+
+/// The decision of a command that the ledger answered with [`Outcome::Repeated`]: that says that there is one, and not
+/// whether it was accepted.
+async fn first_decision(of: &CommandKey, store: &dyn LedgerReader) -> Result<Decision> {
+    store.decision(of).await?.with_context(|| not_there(of))
+}
+
+/// What is said of a command that was decided before, where nothing is found of that.
+fn not_there(of: &CommandKey) -> String {
+    format!("{of} was decided before, but its decision is not there: run `stock-verifier audit`")
 }
 
 /// The item of these arguments.

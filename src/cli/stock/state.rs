@@ -1,13 +1,15 @@
 //! `stock set` and `stock limits`: state the level or the limits of one item.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
 use super::get::{self, LevelView};
-use super::{answered, item};
+use super::{answered, first_decision, item};
 use crate::ledger::{Command, Id, Item, Limits, MAX_QUANTITY, Outcome, Reason, Request};
-use crate::store::{CommandBatch, LedgerReader, LedgerWriter, Store};
+use crate::store::{CommandBatch, LedgerReader, LedgerWriter, VerifierStore};
 
 /// The arguments of `stock set`.
 #[derive(Debug, Args)]
@@ -55,7 +57,7 @@ pub struct LimitsArgs {
     pub json: bool,
 }
 
-pub(super) async fn set(args: SetArgs, store: &dyn Store) -> Result<String> {
+pub(super) async fn set(args: SetArgs, store: &dyn VerifierStore) -> Result<String> {
     let item = item(&args.sku, args.location.as_deref())?;
     let command = Command::stock_set(own_id("set")?, item.clone(), args.available, args.expected_version);
     match reasons(command, store).await?.first() {
@@ -74,7 +76,7 @@ pub(super) async fn set(args: SetArgs, store: &dyn Store) -> Result<String> {
     }
 }
 
-pub(super) async fn limits(args: LimitsArgs, store: &dyn Store) -> Result<String> {
+pub(super) async fn limits(args: LimitsArgs, store: &dyn VerifierStore) -> Result<String> {
     let item = item(&args.sku, args.location.as_deref())?;
     let limits = Limits { backorder: args.backorder_limit, order: args.order_limit };
     let command = Command::limits_set(own_id("limits")?, item.clone(), limits);
@@ -101,13 +103,15 @@ pub(super) async fn apply(command: Command, store: &dyn LedgerWriter) -> Result<
 }
 
 /// Applies one command with an id of its own; why it was rejected, or nothing.
-async fn reasons(command: Command, store: &dyn LedgerWriter) -> Result<Vec<Reason>> {
-    match apply(command, store).await? {
-        Outcome::Decided(decision) if !decision.accepted => Ok(decision.reasons()?),
-        // Repeated: the commit's answer was lost, and the store found its own command decided when it tried again.
-        Outcome::Decided(_) | Outcome::Repeated => Ok(Vec::new()),
+async fn reasons(command: Command, store: &dyn VerifierStore) -> Result<Vec<Reason>> {
+    let key = command.key.clone();
+    let decision = match apply(command, store).await? {
+        Outcome::Decided(decision) => decision,
+        // The commit's answer was lost, and the store found its own command decided when it tried again.
+        Outcome::Repeated => Arc::new(first_decision(&key, store).await?),
         other => bail!("nothing was changed: {}", answered(&other)),
-    }
+    };
+    if decision.accepted { Ok(Vec::new()) } else { Ok(decision.reasons()?) }
 }
 
 /// The level of an item; for programs one object, which also says whether the command was `repeated`.

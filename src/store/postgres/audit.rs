@@ -182,19 +182,44 @@ const LINES: Check = Check {
     ),
 };
 
-/// What orders' lines say was taken, against the orders' decisions.
+/// What orders' lines say was given back, against the decisions that did so. Each of these is taken apart once, as those
+/// that took are below.
+const RETURNED: Check = Check {
+    invariant: 3,
+    sql: "SELECT json_build_object('noted_returned', json_build_object(
+              'order', coalesce(line.order_id, given.order_id),
+              'item', json_build_array(coalesce(line.sku, given.sku), coalesce(line.location, given.location)),
+              'noted', coalesce(line.returned, 0), 'decided', coalesce(given.quantity, 0)))::text
+          FROM order_lines AS line
+          FULL JOIN (SELECT coalesce(said.order_id, d.id) AS order_id, back.sku,
+                            coalesce(back.location, '') AS location, sum(back.quantity) AS quantity
+                     FROM decisions AS d
+                     CROSS JOIN LATERAL jsonb_to_record(d.detail::jsonb) AS said (order_id text, returned jsonb)
+                     CROSS JOIN LATERAL jsonb_to_recordset(said.returned)
+                         AS back (sku text, location text, quantity bigint)
+                     WHERE d.accepted AND d.kind IN (2, 3, 4, 5, 7)
+                     GROUP BY 1, 2, 3) AS given
+              ON given.order_id = line.order_id AND given.sku = line.sku AND given.location = line.location
+          WHERE line.returned IS DISTINCT FROM given.quantity LIMIT $1",
+};
+
+/// What orders' lines say was taken, against the orders' decisions. What an order took is taken apart once, and not for
+/// each of its lines: a cart may have a thousand.
 const TAKEN: Check = Check {
     invariant: 3,
-    sql: "SELECT json_build_object('noted_taken', json_build_object(
-              'order', line.order_id, 'item', json_build_array(line.sku, line.location), 'noted', line.deducted,
-              'decided', coalesce(took.quantity, 0)))::text
-          FROM order_lines AS line
-          LEFT JOIN decisions AS d ON d.id = line.order_id AND d.kind = 1 AND d.accepted
-          LEFT JOIN LATERAL (SELECT sum(quantity) AS quantity
-                             FROM jsonb_to_recordset(d.detail::jsonb -> 'lines')
-                                 AS x (sku text, location text, quantity bigint)
-                             WHERE x.sku = line.sku AND coalesce(x.location, '') = line.location) AS took ON true
-          WHERE took.quantity IS DISTINCT FROM line.deducted LIMIT $1",
+    sql: r#"SELECT json_build_object('noted_taken', json_build_object(
+                'order', line.order_id, 'item', json_build_array(line.sku, line.location), 'noted', line.deducted,
+                'decided', coalesce(took.quantity, 0)))::text
+            FROM order_lines AS line
+            LEFT JOIN (SELECT d.id, x.sku, coalesce(x.location, '') COLLATE "C" AS location,
+                              sum(x.quantity) AS quantity
+                       FROM decisions AS d
+                       CROSS JOIN LATERAL jsonb_to_recordset(d.detail::jsonb -> 'lines')
+                           AS x (sku text COLLATE "C", location text, quantity bigint)
+                       WHERE d.kind = 1 AND d.accepted AND d.id IN (SELECT order_id FROM order_lines)
+                       GROUP BY 1, 2, 3) AS took
+                ON took.id = line.order_id AND took.sku = line.sku AND took.location = line.location
+            WHERE took.quantity IS DISTINCT FROM line.deducted LIMIT $1"#,
 };
 
 /// Open holds, against the decisions that opened and ended them.
@@ -215,7 +240,7 @@ const HOLDS: Check = Check {
             WHERE held.id IS NULL OR (hold.order_id IS NULL) = (ended.order_id IS NULL) LIMIT $1"#,
 };
 
-/// What reads the decisions' details, beside [`LINES`], [`TAKEN`] and [`HOLDS`].
+/// What reads the decisions' details, beside [`LINES`], [`RETURNED`], [`TAKEN`] and [`HOLDS`].
 const DETAIL_CHECKS: &[Check] = &[
     Check {
         invariant: 1,
@@ -234,20 +259,12 @@ const DETAIL_CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        sql: "SELECT json_build_object('noted_returned', json_build_object(
-                  'order', coalesce(line.order_id, given.order_id),
-                  'item', json_build_array(coalesce(line.sku, given.sku), coalesce(line.location, given.location)),
-                  'noted', coalesce(line.returned, 0), 'decided', coalesce(given.quantity, 0)))::text
-              FROM order_lines AS line
-              FULL JOIN (SELECT coalesce(d.detail::jsonb ->> 'order_id', d.id) AS order_id, back.sku,
-                                coalesce(back.location, '') AS location, sum(back.quantity) AS quantity
-                         FROM decisions AS d
-                         CROSS JOIN LATERAL jsonb_to_recordset(d.detail::jsonb -> 'returned')
-                             AS back (sku text, location text, quantity bigint)
-                         WHERE d.accepted AND d.kind IN (2, 3, 4, 5, 7)
-                         GROUP BY 1, 2, 3) AS given
-                  ON given.order_id = line.order_id AND given.sku = line.sku AND given.location = line.location
-              WHERE line.returned IS DISTINCT FROM given.quantity LIMIT $1",
+        // What is given back may be nothing; an order took something, and an adjustment names its one line even when it
+        // changed nothing.
+        sql: "SELECT json_build_object('no_line', json_build_object('id', id))::text
+              FROM decisions
+              WHERE accepted AND kind IN (1, 10) AND coalesce(jsonb_array_length(detail::jsonb -> 'lines'), 0) = 0
+              LIMIT $1",
     },
 ];
 
@@ -368,14 +385,14 @@ async fn check_details(
     connection: &mut PgConnection,
     layout: Layout,
 ) -> Result<Vec<(u8, Vec<Breach>)>, sqlx::Error> {
-    let (lines, taken) = match layout {
-        Layout::Plain => (&LINES, &TAKEN),
-        Layout::Distributed => (&distributed::LINES, &distributed::TAKEN),
+    let (lines, returned, taken) = match layout {
+        Layout::Plain => (&LINES, &RETURNED, &TAKEN),
+        Layout::Distributed => (&distributed::LINES, &distributed::RETURNED, &distributed::TAKEN),
     };
     let lines =
         if sqlx::query_scalar(LINES_MATCH).fetch_one(&mut *connection).await? { None } else { Some(lines) };
     let mut found = Vec::new();
-    for check in lines.into_iter().chain(DETAIL_CHECKS).chain([taken, &HOLDS]) {
+    for check in lines.into_iter().chain(DETAIL_CHECKS).chain([returned, taken, &HOLDS]) {
         let rows: Vec<String> = sqlx::query_scalar(check.sql).bind(LIMIT).fetch_all(&mut *connection).await?;
         found.push((check.invariant, Check::read(&rows)?));
     }

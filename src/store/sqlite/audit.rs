@@ -3,7 +3,8 @@
 //! Decisions and movements are both kept in the ledger's order, so every
 //! look-up between them is by key and each check is one pass; those of what
 //! orders gave back and of holds are a second one, over the few decisions
-//! that did so.
+//! that did so. What decisions say is taken apart once for each decision, and
+//! not for each of its lines: a cart may have a thousand.
 
 use sqlx::{Connection, SqliteConnection};
 
@@ -30,6 +31,14 @@ macro_rules! detail {
 macro_rules! moved {
     () => {
         "CASE WHEN d.kind IN (1, 10) THEN '$.lines' ELSE '$.returned' END"
+    };
+}
+
+/// The item of a decision's line, as columns. Both are cast: SQLite makes an index of what it compares with a column of
+/// texts only where that is text by its type, and else goes through all of it for each row.
+macro_rules! line_item {
+    () => {
+        "CAST(line.value ->> 'sku' AS TEXT) AS sku, CAST(coalesce(line.value ->> 'location', '') AS TEXT) AS location"
     };
 }
 
@@ -61,7 +70,7 @@ const CHECKS: &[Check] = &[
                  WHERE m.balance < 0 AND m.balance < -coalesce(l.backorder_limit, 0)
                  GROUP BY m.sku, m.location),
              stated AS MATERIALIZED (
-                 SELECT line.value ->> 'sku' AS sku, coalesce(line.value ->> 'location', '') AS location,
+                 SELECT ", line_item!(), ",
                         max(CAST(", detail!(), " ->> '$.limits.backorder_limit' AS INTEGER)) AS most
                  FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
                  WHERE EXISTS (SELECT 1 FROM below) AND d.kind = 10 AND d.accepted AND line.type = 'object'
@@ -128,7 +137,13 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         sql: concat!(
-            "SELECT CASE
+            "WITH said AS MATERIALIZED (
+                 SELECT d.seq, ", line_item!(), ", count(*) AS times,
+                        max(line.value ->> 'balance') AS balance, max(line.value ->> 'quantity') AS quantity
+                 FROM decisions AS d, json_each(", detail!(), ", ", moved!(), ") AS line
+                 WHERE d.accepted AND line.type = 'object'
+                 GROUP BY 1, 2, 3)
+             SELECT CASE
                  WHEN own.id IS NULL
                      THEN json_object('movement_undecided', json_object(
                          'item', ", item!("odd."), ", 'version', odd.version, 'id', odd.id))
@@ -148,14 +163,11 @@ const CHECKS: &[Check] = &[
                      'id', odd.id, 'version', odd.version, 'item', ", item!("odd."), ", 'quantity', odd.quantity,
                      'balance', odd.balance, 'detail', substr(own.detail, 1, 200))) END
              FROM (SELECT m.*, d.partition AS said_partition, d.\"offset\" AS said_offset,
-                          d.accepted AND d.id = m.id AND d.kind = m.kind AND (
-                              SELECT count(*) = 1 AND max(line.value ->> 'balance') = m.balance
-                                     AND max(line.value ->> 'quantity') = iif(m.kind = 1, -m.quantity, m.quantity)
-                              FROM json_each(", detail!(), ", ", moved!(), ") AS line
-                              WHERE CASE line.type WHEN 'object' THEN
-                                        line.value ->> 'sku' = m.sku
-                                        AND coalesce(line.value ->> 'location', '') = m.location END) AS is_as_said
-                   FROM movements AS m LEFT JOIN decisions AS d ON d.seq = m.seq) AS odd
+                          d.id = m.id AND d.kind = m.kind AND said.times = 1 AND said.balance = m.balance
+                              AND said.quantity = iif(m.kind = 1, -m.quantity, m.quantity) AS is_as_said
+                   FROM movements AS m
+                   LEFT JOIN decisions AS d ON d.seq = m.seq
+                   LEFT JOIN said ON said.seq = m.seq AND said.sku = m.sku AND said.location = m.location) AS odd
              LEFT JOIN decisions AS own ON own.id = odd.id AND own.kind = odd.kind
              WHERE odd.is_as_said IS NOT 1 OR odd.partition IS NOT odd.said_partition
                    OR odd.\"offset\" IS NOT odd.said_offset
@@ -167,8 +179,7 @@ const CHECKS: &[Check] = &[
         // With the check above, lines and movements match one to one.
         sql: concat!(
             "SELECT json_object('not_moved', json_object('id', id, 'item', ", item!(""), "))
-             FROM (SELECT DISTINCT d.seq, d.id, line.value ->> 'sku' AS sku,
-                          coalesce(line.value ->> 'location', '') AS location
+             FROM (SELECT DISTINCT d.seq, d.id, ", line_item!(), "
                    FROM decisions AS d, json_each(", detail!(), ", ", moved!(), ") AS line
                    WHERE d.accepted AND line.type = 'object') AS said
              WHERE NOT EXISTS (SELECT 1 FROM movements AS m
@@ -203,12 +214,13 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         sql: concat!(
-            "WITH given AS MATERIALIZED (
-                 SELECT ", order!(), " AS order_id, line.value ->> 'sku' AS sku,
-                        coalesce(line.value ->> 'location', '') AS location,
-                        sum(line.value ->> 'quantity') AS quantity
-                 FROM decisions AS d, json_each(", detail!(), ", '$.returned') AS line
-                 WHERE d.kind IN (2, 3, 4, 5, 7) AND d.accepted AND line.type = 'object'
+            "WITH back AS MATERIALIZED (
+                 SELECT d.seq, CAST(", order!(), " AS TEXT) AS order_id FROM decisions AS d
+                 WHERE d.kind IN (2, 3, 4, 5, 7) AND d.accepted),
+             given AS MATERIALIZED (
+                 SELECT back.order_id, ", line_item!(), ", sum(line.value ->> 'quantity') AS quantity
+                 FROM back CROSS JOIN decisions AS d CROSS JOIN json_each(", detail!(), ", '$.returned') AS line
+                 WHERE d.seq = back.seq AND line.type = 'object'
                  GROUP BY 1, 2, 3)
              SELECT json_object('noted_returned', json_object(
                  'order', o.order_id, 'item', ", item!("o."), ", 'noted', o.returned,
@@ -228,17 +240,18 @@ const CHECKS: &[Check] = &[
     Check {
         invariant: 3,
         sql: concat!(
-            "SELECT json_object('noted_taken', json_object(
-                 'order', order_id, 'item', ", item!(""), ", 'noted', deducted,
-                 'decided', CAST(coalesce(took, 0) AS INTEGER)))
-             FROM (SELECT o.*, (SELECT sum(line.value ->> 'quantity')
-                                FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
-                                WHERE d.id = o.order_id AND d.kind = 1 AND d.accepted
-                                      AND CASE line.type WHEN 'object' THEN
-                                              line.value ->> 'sku' = o.sku
-                                              AND coalesce(line.value ->> 'location', '') = o.location END) AS took
-                   FROM order_lines AS o)
-             WHERE took IS NOT deducted LIMIT ?1"
+            "WITH took AS MATERIALIZED (
+                 SELECT d.id AS order_id, ", line_item!(), ", sum(line.value ->> 'quantity') AS quantity
+                 FROM decisions AS d, json_each(", detail!(), ", '$.lines') AS line
+                 WHERE d.id IN (SELECT order_id FROM order_lines) AND d.kind = 1 AND d.accepted
+                       AND line.type = 'object'
+                 GROUP BY 1, 2, 3)
+             SELECT json_object('noted_taken', json_object(
+                 'order', o.order_id, 'item', ", item!("o."), ", 'noted', o.deducted,
+                 'decided', CAST(coalesce(t.quantity, 0) AS INTEGER)))
+             FROM order_lines AS o
+             LEFT JOIN took AS t ON t.order_id = o.order_id AND t.sku = o.sku AND t.location = o.location
+             WHERE t.quantity IS NOT o.deducted LIMIT ?1"
         ),
     },
     Check {
@@ -299,4 +312,40 @@ pub(super) async fn audit(conn: &mut SqliteConnection) -> Result<Audit, StoreErr
     audit.add(3, named.collect());
     tx.commit().await.map_err(database(doing))?;
     Ok(audit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::SqliteStore;
+    use super::{CHECKS, LIMIT};
+    use crate::store::LedgerAdmin as _;
+
+    #[tokio::test]
+    async fn nothing_is_gone_through_again_for_each_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/ledger.db", folder.path().display());
+        let store = SqliteStore::open(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        let mut conn = store.readers.acquire().await.unwrap();
+        for check in CHECKS {
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(&format!("EXPLAIN QUERY PLAN {}", check.sql))
+                    .bind(LIMIT)
+                    .fetch_all(&mut *conn)
+                    .await
+                    .unwrap();
+            let mut of_each_row = HashSet::new();
+            for (step, part_of, _, what) in plan {
+                if what.starts_with("CORRELATED") || of_each_row.contains(&part_of) {
+                    of_each_row.insert(step);
+                }
+                let is_again = what.ends_with("LEFT-JOIN") || of_each_row.contains(&part_of);
+                assert!(!(what.starts_with("SCAN") && is_again), "{what}: {}", check.sql);
+            }
+        }
+        drop(conn);
+        store.close().await;
+    }
 }

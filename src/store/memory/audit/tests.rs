@@ -243,6 +243,16 @@ async fn a_decision_that_is_not_what_was_moved_is_named() {
 }
 
 #[tokio::test]
+async fn an_accepted_order_that_names_no_line_is_named() {
+    let takes_nothing = |ledger: &mut Ledger| {
+        let rejected = decision(ledger, CommandKind::OrderCreated, "too much");
+        rejected.accepted = true;
+        rejected.detail = "{\"lines\":[]}".to_owned();
+    };
+    expect_named(takes_nothing, &[(3, "command too much: it was accepted, and names no line")]).await;
+}
+
+#[tokio::test]
 async fn what_is_noted_otherwise_than_it_came_back_is_named() {
     expect_named(
         |ledger| {

@@ -43,6 +43,25 @@ pub(in super::super) const LINES: Check = Check {
     ),
 };
 
+/// What orders' lines say was given back, against the decisions that did so.
+pub(in super::super) const RETURNED: Check = Check {
+    invariant: 3,
+    sql: "SELECT json_build_object('noted_returned', json_build_object(
+              'order', coalesce(line.order_id, given.order_id),
+              'item', json_build_array(coalesce(line.sku, given.sku), coalesce(line.location, given.location)),
+              'noted', coalesce(line.returned, 0), 'decided', coalesce(given.quantity, 0)))::text
+          FROM order_lines AS line
+          FULL JOIN (SELECT coalesce(d.detail::jsonb ->> 'order_id', d.id) AS order_id, back.sku,
+                            coalesce(back.location, '') AS location, sum(back.quantity) AS quantity
+                     FROM decisions AS d
+                     CROSS JOIN LATERAL jsonb_to_recordset(d.detail::jsonb -> 'returned')
+                         AS back (sku text, location text, quantity bigint)
+                     WHERE d.accepted AND d.kind IN (2, 3, 4, 5, 7)
+                     GROUP BY 1, 2, 3) AS given
+              ON given.order_id = line.order_id AND given.sku = line.sku AND given.location = line.location
+          WHERE line.returned IS DISTINCT FROM given.quantity LIMIT $1",
+};
+
 /// What orders' lines say was taken, against the orders' decisions, which are on the same nodes.
 pub(in super::super) const TAKEN: Check = Check {
     invariant: 3,

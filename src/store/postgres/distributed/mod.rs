@@ -32,7 +32,7 @@ mod tx;
 
 use sqlx::PgConnection;
 
-pub(super) use audit::{LINES, TAKEN};
+pub(super) use audit::{LINES, RETURNED, TAKEN};
 pub(super) use examine::examine;
 pub(super) use migrate::{check_cluster, distribute};
 pub(super) use moment::{Moment, Placements};
