@@ -232,13 +232,12 @@ impl Sender {
     fn find_why(&self, events: &[Posted], lost: &mut Vec<Lost>) -> Result<()> {
         let mut invalid = lost.iter().filter(|lost| lost.is_invalid()).map(|lost| lost.index);
         let (Some(first), Some(_)) = (invalid.next(), invalid.next()) else { return Ok(()) };
-        let why = match self.attempt(events, &[first])?.pop() {
-            Some(alone) => alone.error,
+        let why = if let Some(alone) = self.attempt(events, &[first])?.pop() {
+            alone.error
+        } else {
             // What stood in its way is over, and may be for the others.
-            None => {
-                lost.retain(|lost| lost.index != first);
-                KafkaError::MessageProduction(RDKafkaErrorCode::InvalidDifferentRecord).into()
-            }
+            lost.retain(|lost| lost.index != first);
+            KafkaError::MessageProduction(RDKafkaErrorCode::InvalidDifferentRecord).into()
         };
         for lost in lost.iter_mut().filter(|lost| lost.is_invalid()) {
             lost.error = why.clone();

@@ -329,6 +329,7 @@ fn who_waits_for_the_verdict_is_not_given_that_of_another_order_with_the_same_id
     wait::until("it is rejected", SOON, || shopper.get(&format!("/v1/orders/{id}")).status == 200);
     let other = shopper.order_and_wait(&order(&id, &[("MUG", 1)]));
     assert_eq!((other.status, other.problem()), (422, "order-conflict"), "{other:?}");
+    wait::until("it is a dead letter", SOON, || sale.scene.kafka.count(&sale.scene.topic("dead")) == 1);
     gate.stop();
     verifier.stop();
 }

@@ -128,8 +128,8 @@ fn of_the_topics_alone_nothing_is_decided_that_the_verifier_does_not_decide() {
     let verifier = scene.start("a", &["--no-levels"]);
     scene.adjusted(SOON);
     // A dead letter for its key alone.
-    let long = Sent { key: Some(vec![b'k'; MAX_KEY_BYTES + 1]), ..order("long", &[("MUG", 7)]) };
-    scene.produce(&[long, order("o-1", &[("MUG", 1)])]);
+    let record = Sent { key: Some(vec![b'k'; MAX_KEY_BYTES + 1]), ..order("long", &[("MUG", 7)]) };
+    scene.produce(&[record, order("o-1", &[("MUG", 1)])]);
     scene.done(SOON);
     verifier.stop();
     let decisions = scene.database.number("SELECT count(*) FROM decisions");

@@ -298,7 +298,7 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
     let refused = import.feed.refused;
     let new_levels = new;
     let new = new_levels.len();
-    WouldImport { file, planned, rejected_before, new, same, changes, new_levels, hidden, refused }
+    WouldImport { file, planned, new, same, changes, new_levels, rejected_before, hidden, refused }
         .written(import.json)
 }
 
