@@ -17,7 +17,7 @@
 
 def named: {id: (.increment_id // .entity_id // error("an order of Magento has an increment_id")), shop: .store_id} | order_id;
 
-def canceled: (.qty_canceled // 0) | number;
+def canceled: ((.qty_canceled | text) // 0) | number;
 
 def ordered: (.qty_ordered // error("an item has no qty_ordered: no order of Magento, or the event leaves it out")) | number;
 

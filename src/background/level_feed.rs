@@ -167,6 +167,8 @@ pub(super) struct LevelFeed {
     queue: Arc<dyn WorkQueue>,
     delay: Duration,
     waiting: Arc<Waiting>,
+    /// What operators' commands moved may have been taken, and its answer lost.
+    may_be_lost: AtomicBool,
     /// Held while publishing, so that what is noted as published last was sent last.
     published: tokio::sync::Mutex<PublishedVersions>,
 }
@@ -181,7 +183,9 @@ impl LevelFeed {
         let waiting = Arc::new(Waiting::default());
         // What a predecessor left unpublished.
         waiting.round.store(true, Ordering::SeqCst);
-        Self { sender, reader, queue, delay, waiting, published: tokio::sync::Mutex::default() }
+        let may_be_lost = AtomicBool::new(false);
+        let published = tokio::sync::Mutex::default();
+        Self { sender, reader, queue, delay, waiting, may_be_lost, published }
     }
 
     pub(super) fn level_changes(&self) -> LevelChanges {
@@ -291,6 +295,9 @@ impl LevelFeed {
         let marked = self.take_unannounced().await;
         if marked.is_err() {
             // What was taken is noted nowhere else any more; it may be taken too where only the answer was lost.
+            self.may_be_lost.store(true, Ordering::SeqCst);
+        } else if self.may_be_lost.swap(false, Ordering::SeqCst) {
+            // Once, and not while it fails again and again, as where the database takes no writes.
             self.waiting.round.store(true, Ordering::SeqCst);
         }
         marked
@@ -375,8 +382,8 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::store::{DueHold, OverdueHolds, StoreError};
 
-    /// A ledger that does what it is asked, and whose answer is lost.
-    struct Unanswered;
+    /// A ledger that does what it is asked, and whose answers are lost at first.
+    struct Unanswered(AtomicBool);
 
     #[async_trait]
     impl WorkQueue for Unanswered {
@@ -389,6 +396,9 @@ mod tests {
         }
 
         async fn take_unannounced(&self, _: usize) -> Result<Vec<Item>, StoreError> {
+            if !self.0.load(Ordering::SeqCst) {
+                return Ok(Vec::new());
+            }
             let source = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
             Err(StoreError::Database { doing: "taking levels to publish", source, retry: true })
         }
@@ -413,10 +423,19 @@ mod tests {
         };
         let sender = Arc::new(Sender::new(&kafka, &topics).unwrap());
         let reader = Arc::new(MemoryStore::new(|| Stamp(0)));
-        let feed = LevelFeed::new(sender, reader, Arc::new(Unanswered), Duration::ZERO);
+        let queue = Arc::new(Unanswered(AtomicBool::new(true)));
+        let feed = LevelFeed::new(sender, reader, queue.clone(), Duration::ZERO);
         // The round that every start begins with is done.
         feed.waiting.round.store(false, Ordering::SeqCst);
-        assert!(feed.mark_unannounced().await.is_err());
-        assert!(feed.waiting.round.load(Ordering::SeqCst), "a round over all levels is due");
+        let is_due = || feed.waiting.round.swap(false, Ordering::SeqCst);
+        for _ in 0..2 {
+            feed.mark_unannounced().await.unwrap_err();
+            assert!(!is_due(), "it would be due again with each try");
+        }
+        queue.0.store(false, Ordering::SeqCst);
+        feed.mark_unannounced().await.unwrap();
+        assert!(is_due(), "a round over all levels");
+        feed.mark_unannounced().await.unwrap();
+        assert!(!is_due(), "one is enough");
     }
 }

@@ -17,6 +17,7 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(1_500);
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a server may not even say that it has what was sent, before the connection to it is dropped. One that is busy
 /// says so all the same.
+#[cfg(target_os = "linux")]
 const SILENT_LIMIT: Duration = Duration::from_secs(3);
 /// The longest pause between two tries to connect.
 const CONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -88,7 +89,9 @@ impl RedisConnection {
     /// # Errors
     /// When the URL is none.
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, CacheError> {
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(SILENT_LIMIT);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(SILENT_LIMIT);
         let mut info = settings.url.expose_secret().into_connection_info()?.set_tcp_settings(tcp);
         if let Some(password) = &settings.password {
             info = with_password(info, password);

@@ -17,8 +17,24 @@ use crate::store::LedgerWriter;
 /// An offset of each partition.
 pub(super) type Offsets = HashMap<TopicPartition, NextOffset>;
 
-/// Since when the ledger's position in a partition has been the same, or since it was last looked why.
-pub(super) type Standing = HashMap<TopicPartition, (NextOffset, Instant)>;
+/// A partition's position, which may stand still.
+#[derive(Clone, Copy)]
+pub(super) struct Stand {
+    position: NextOffset,
+    /// Since when it has been the same, or since it was last looked why.
+    since: Instant,
+    /// Below this there is nothing that is not decided, by what was looked at.
+    decided: NextOffset,
+}
+
+impl Stand {
+    fn at(position: NextOffset) -> Self {
+        Self { position, since: Instant::now(), decided: position }
+    }
+}
+
+/// The positions of partitions.
+pub(super) type Standing = HashMap<TopicPartition, Stand>;
 
 /// The topic, and the ledger's positions in it.
 #[derive(Clone)]
@@ -60,18 +76,21 @@ impl OrdersTopic {
         let mut decided = Offsets::new();
         for (at, end) in ends {
             let next = positions.get(at).map_or(NextOffset(0), |position| position.next);
-            let (stands_at, since) = standing.entry(at.clone()).or_insert((next, Instant::now()));
-            if *stands_at != next {
-                (*stands_at, *since) = (next, Instant::now());
+            let stand = standing.entry(at.clone()).or_insert_with(|| Stand::at(next));
+            if stand.position != next {
+                *stand = Stand::at(next);
             }
-            let is_looked_into = next < *end && since.elapsed() > marks_after;
-            let below = if is_looked_into {
-                *since = Instant::now();
-                self.first_record(at, next, *end).await?
-            } else {
-                next
-            };
-            decided.insert(at.clone(), below);
+            if stand.decided < *end && stand.since.elapsed() > marks_after {
+                match self.first_record(at, stand.decided, *end).await {
+                    Ok(first) => stand.decided = stand.decided.max(first),
+                    // It holds up none of the others.
+                    Err(error) => {
+                        tracing::debug!(partition = %at, "no look at what is not decided: {error:#}");
+                    }
+                }
+                stand.since = Instant::now();
+            }
+            decided.insert(at.clone(), stand.decided);
         }
         Ok(decided)
     }

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::Read as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -97,8 +96,6 @@ pub(super) struct Client {
     agent: Agent,
     url: Url,
     args: RegistryArgs,
-    /// Whether a schema registry has answered there. That stays so, as the URL does.
-    is_registry: AtomicBool,
 }
 
 impl Client {
@@ -126,7 +123,7 @@ impl Client {
             .user_agent(concat!("stock-verifier/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        Ok(Self { agent, url, args, is_registry: AtomicBool::new(false) })
+        Ok(Self { agent, url, args })
     }
 
     /// A schema with all that it refers to.
@@ -192,16 +189,14 @@ impl Client {
         let away = |why: &dyn Display| Away(format!("{url}: {why}"));
         match status {
             StatusCode::OK => {
-                let answer = serde_json::from_str(&text)
-                    .map_err(|error| away(&format_args!("its answer is no schema: {error}")))?;
-                self.note_registry();
-                Ok(Some(answer))
+                let answer = serde_json::from_str(&text);
+                answer.map(Some).map_err(|error| away(&format_args!("its answer is no schema: {error}")))
             }
             StatusCode::NOT_FOUND => {
                 let refusal = serde_json::from_str::<Refusal>(&text);
-                if refusal.is_ok_and(|refusal| NOT_FOUND.contains(&refusal.error_code)) {
-                    self.note_registry();
-                } else if !may_lack || !self.is_registry()? {
+                let is_said = refusal.is_ok_and(|refusal| NOT_FOUND.contains(&refusal.error_code));
+                let is_unknown = is_said || (may_lack && self.is_registry()?);
+                if !is_unknown {
                     return Err(away(&"answers 404, and not as a schema registry does: is the URL right?"));
                 }
                 Ok(None)
@@ -213,21 +208,12 @@ impl Client {
         }
     }
 
-    fn note_registry(&self) {
-        self.is_registry.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it is a schema registry that answers: it did so before, or says which types of schemas it has. Else the URL may
-    /// be wrong, which must not make dead letters of good records.
+    /// Whether it is a schema registry that answers now: it says which types of schemas it has. Else the URL may be wrong, or a
+    /// proxy answers in its place, which must not make dead letters of good records.
     fn is_registry(&self) -> Result<bool, Away> {
-        if !self.is_registry.load(Ordering::Relaxed) {
-            let Said { status, text, .. } = self.get(&["schemas", "types"])?;
-            let types = serde_json::from_str::<Vec<String>>(&text);
-            if status == StatusCode::OK && types.is_ok_and(|types| !types.is_empty()) {
-                self.note_registry();
-            }
-        }
-        Ok(self.is_registry.load(Ordering::Relaxed))
+        let Said { status, text, .. } = self.get(&["schemas", "types"])?;
+        let types = serde_json::from_str::<Vec<String>>(&text);
+        Ok(status == StatusCode::OK && types.is_ok_and(|types| !types.is_empty()))
     }
 
     /// Asks for what is at a path.

@@ -144,7 +144,16 @@ impl Shortened {
             }
             // Nothing of it is deleted. But before its first one the topic may have had fewer partitions: then what is older
             // belonged on others.
-            left.decided.or(left.published).unwrap_or(NEVER).min(latest)
+            let first = match (left.decided, left.published) {
+                // A repair publishes late, and another program says what it likes of when.
+                (Some(decided), Some(published))
+                    if published > decided.plus_seconds(RETENTION_SLACK_SECONDS) =>
+                {
+                    published
+                }
+                (decided, published) => decided.or(published).unwrap_or(NEVER),
+            };
+            first.min(latest)
         };
         let since: Vec<Stamp> = left.iter().map(since_of).collect();
         let count = i32::try_from(left.len()).unwrap_or(i32::MAX);

@@ -20,7 +20,7 @@ use sqlx::{Executor as _, PgConnection};
 
 use super::failure::failed;
 use super::levels::{self, LevelRows};
-use crate::ledger::{Action, CommandKey, CommandKind, Decision, Item, Level, Map, Request, Set};
+use crate::ledger::{Action, CommandKey, CommandKind, Decision, Item, Level, Map, Request, Set, Source};
 use crate::store::apply::UnknownItems;
 use crate::store::{CommandBatch, StoreError};
 
@@ -84,20 +84,23 @@ pub(super) async fn meet_at_items(
     if found.len() == begun { Ok((found, rows)) } else { Err(StoreError::ConcurrentChange) }
 }
 
-/// Whether the batch follows an order at whose levels it does not meet who decides it: it cancels one that is not decided, or
-/// goes on with one that was not accepted. Not where the order is in the batch itself: another instance that decides it too
-/// meets this batch's decision.
+/// Whether the batch follows an order at whose levels it does not meet who decides it: one that is not decided; or one that
+/// was rejected, and another partition's, from which it may be cancelled at the same time. Not where the order is in the
+/// batch itself: another instance that decides it too meets this batch's decision.
 fn meets_order_at_gate(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decision>>) -> bool {
     let mut unmet: Set<CommandKey> = batch
         .requests
         .iter()
-        .filter_map(|Request { command, .. }| {
+        .filter_map(|Request { command, source }| {
             let order = CommandKey { id: command.follows()?.clone(), kind: CommandKind::OrderCreated };
-            let is_met = match (decided.get(&order), &command.action) {
+            let is_met = match decided.get(&order) {
                 // A verifier asks it by itself, and only of an order that has a hold.
-                (_, Action::Expire) => true,
-                (Some(decision), action) => decision.accepted || *action == Action::Cancel,
-                (None, _) => false,
+                _ if command.action == Action::Expire => true,
+                // What comes by one partition is decided one after the other anyway.
+                Some(decision) => {
+                    decision.accepted || are_of_one_partition(decision.source.as_ref(), source.as_ref())
+                }
+                None => false,
             };
             (!is_met).then_some(order)
         })
@@ -110,9 +113,51 @@ fn meets_order_at_gate(batch: &CommandBatch, decided: &Map<CommandKey, Arc<Decis
     !unmet.is_empty()
 }
 
+fn are_of_one_partition(one: Option<&Source>, other: Option<&Source>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one.at == other.at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Command, Digest, Id, Offset, Seq, Stamp, TopicPartition};
+
+    /// A command that came by this partition.
+    fn by(partition: i32, command: Command) -> Request {
+        let at = TopicPartition::new("orders", partition);
+        Request { command, source: Some(Source { at, offset: Offset(7) }) }
+    }
+
+    #[test]
+    fn only_what_does_not_meet_its_order_elsewhere_has_the_gate_alone() {
+        let id = || Id::new("o-1").unwrap();
+        let key = CommandKey { id: id(), kind: CommandKind::OrderCreated };
+        let decided = |accepted| {
+            let Request { source, .. } = by(0, Command::order_cancelled(id()));
+            let decision = Decision {
+                key: key.clone(),
+                seq: Seq(1),
+                decided_at: Stamp(0),
+                digest: Digest([0; 16]),
+                accepted,
+                detail: "{}".to_owned(),
+                source,
+            };
+            Map::from_iter([(key.clone(), Arc::new(decision))])
+        };
+        let is_alone = |partition, command: Command, decided: &Map<CommandKey, Arc<Decision>>| {
+            let batch = CommandBatch { requests: vec![by(partition, command)], ..CommandBatch::default() };
+            begin_of(&batch, decided) == BEGIN_ALONE
+        };
+        let released = || Command::order_released(id());
+        assert!(is_alone(0, released(), &Map::default()), "nobody knows the order");
+        assert!(!is_alone(1, released(), &decided(true)), "its levels are locked");
+        assert!(
+            !is_alone(0, released(), &decided(false)),
+            "it was rejected, and all else of it comes by this partition"
+        );
+        assert!(is_alone(1, released(), &decided(false)), "a cancellation may come by the other");
+    }
 
     #[test]
     fn each_gate_has_one_number() {
