@@ -6,8 +6,8 @@
 //! records breaks that: an order and its cancellation may then be decided by two instances at the same time, and
 //! neither sees the other, since a cancellation does not know the SKUs of an order that is not decided yet. So every batch
 //! passes a gate that it shares with all others, and a batch that is about to remember such a cancellation has it for
-//! itself. So has one with a return, say, of an order that was not accepted: what is rejected for that must stand before the
-//! order in the ledger's order, if that is accepted after all.
+//! itself. So has one with a return, say, of an order that is not decided, or was rejected and came by another partition: the
+//! return is rejected, and must stand before an order or a cancellation that is decided at the same time.
 //!
 //! An item that has no level is the other case: an order for it is rejected, and must stand before the item's first level
 //! in the ledger's order. So a batch that found no level for one of its items passes a second gate, the items'. It shares
