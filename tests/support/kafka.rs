@@ -1,6 +1,6 @@
 //! Kafka as a producer, a consumer and an operator see it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ use super::wait;
 /// Longest wait for any one answer of Kafka.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How often the creation of topics is asked for again, each time with a new client.
-const CREATED_AGAIN: usize = 5;
+/// How often a question to Kafka's administration is asked again, each time by a new client.
+const ASKED_AGAIN: usize = 5;
 
 /// A record to be produced.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +54,22 @@ impl Sent {
     }
 }
 
-/// What exists already was created.
+/// What Kafka's administration answers.
+///
+/// A broker just started, or just gone, may be missing in what another says of the cluster: then the client drops it, and
+/// what it was asked.
+fn asked_again<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> T {
+    let mut answer = ask();
+    for _ in 0..ASKED_AGAIN {
+        if !matches!(answer, Err(KafkaError::AdminOp(RDKafkaErrorCode::DestroyBroker))) {
+            break;
+        }
+        answer = ask();
+    }
+    answer.expect("Kafka answers")
+}
+
+/// What is there already was created when that was asked for before.
 fn is_there(created: TopicResult) -> TopicResult {
     match created {
         Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(topic),
@@ -159,17 +174,15 @@ impl Cluster {
         });
         let new: Vec<_> = new.collect();
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
-        let ask = || wait_for(self.admin().create_topics(&new, &options));
-        let mut created = ask();
-        for _ in 0..CREATED_AGAIN {
-            // A broker just started may be missing in what another says of the cluster: then the client drops it, and what it
-            // was asked. That may be done.
-            if !matches!(created, Err(KafkaError::AdminOp(RDKafkaErrorCode::DestroyBroker))) {
-                break;
-            }
-            created = ask().map(|all| all.into_iter().map(is_there).collect());
-        }
-        for created in created.expect("Kafka answers") {
+        let mut is_again = false;
+        let created = asked_again(|| {
+            let created = wait_for(self.admin().create_topics(&new, &options));
+            // What is asked again may be done.
+            let may_be_there = std::mem::replace(&mut is_again, true);
+            let judge = |created| if may_be_there { is_there(created) } else { created };
+            created.map(|all| all.into_iter().map(judge).collect::<Vec<_>>())
+        });
+        for created in created {
             created.expect("created");
         }
         for topic in topics {
@@ -197,22 +210,32 @@ impl Cluster {
         let hash = group
             .encode_utf16()
             .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+        let leaders = self.leaders_of_offsets();
+        // As Kafka makes it positive (`Utils.abs`): not as it does with a key's hash, by leaving a bit out.
+        let number =
+            hash.checked_abs().unwrap_or(0) % i32::try_from(leaders.len()).expect("few partitions");
+        leaders[&number]
+    }
+
+    /// The brokers that coordinate groups.
+    pub fn coordinators(&self) -> BTreeSet<i32> {
+        self.leaders_of_offsets().into_values().collect()
+    }
+
+    /// The leader of each partition that keeps what groups commit.
+    fn leaders_of_offsets(&self) -> BTreeMap<i32, i32> {
         let metadata = self
             .asking("read_committed", "nobody")
             .fetch_metadata(Some("__consumer_offsets"), LIMIT)
             .expect("Kafka answers");
-        let partitions = metadata.topics()[0].partitions();
-        // As Kafka makes it positive (`Utils.abs`): not as it does with a key's hash, by leaving a bit out.
-        let number =
-            hash.checked_abs().unwrap_or(0) % i32::try_from(partitions.len()).expect("few partitions");
-        partitions.iter().find(|at| at.id() == number).expect("a partition of the group").leader()
+        metadata.topics()[0].partitions().iter().map(|at| (at.id(), at.leader())).collect()
     }
 
     /// Deletes a topic, and waits until nobody knows it.
     pub fn delete(&self, topic: &str) {
         let options = AdminOptions::new().operation_timeout(Some(LIMIT)).request_timeout(Some(LIMIT));
-        for deleted in wait_for(self.admin().delete_topics(&[topic], &options)).expect("Kafka answers") {
-            deleted.expect("deleted");
+        for deleted in asked_again(|| wait_for(self.admin().delete_topics(&[topic], &options))) {
+            assert!(matches!(deleted, Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))), "{deleted:?}");
         }
         wait::until("the topic is gone", LIMIT, || self.partitions(topic) == 0);
     }
@@ -226,7 +249,7 @@ impl Cluster {
     pub fn set(&self, topic: &str, name: &str, value: &str) {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let options = AdminOptions::new();
-        for changed in wait_for(self.admin().alter_configs([&change], &options)).expect("Kafka answers") {
+        for changed in asked_again(|| wait_for(self.admin().alter_configs([&change], &options))) {
             changed.expect("changed");
         }
         wait::until("the setting is changed", LIMIT, || self.config(topic, name) == value);
@@ -236,7 +259,7 @@ impl Cluster {
     pub fn config(&self, topic: &str, name: &str) -> String {
         let wanted = ResourceSpecifier::Topic(topic);
         let found =
-            wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())).expect("Kafka answers");
+            asked_again(|| wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())));
         let found = found.into_iter().next().expect("one topic").expect("the topic is there");
         found.get(name).and_then(|entry| entry.value.clone()).expect("the setting is there")
     }
@@ -254,8 +277,7 @@ impl Cluster {
     /// Makes a group forget what it committed. It must have no members.
     pub fn delete_group(&self, group: &str) {
         wait::until("the group is empty and deleted", LIMIT, || {
-            let done =
-                wait_for(self.admin().delete_groups(&[group], &AdminOptions::new())).expect("Kafka answers");
+            let done = asked_again(|| wait_for(self.admin().delete_groups(&[group], &AdminOptions::new())));
             done.into_iter().all(|group| group.is_ok())
         });
     }
@@ -264,7 +286,7 @@ impl Cluster {
     pub fn delete_records(&self, topic: &str, partition: i32, below: i64) {
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(topic, partition, KafkaOffset::Offset(below)).expect("an offset");
-        wait_for(self.admin().delete_records(&offsets, &AdminOptions::new())).expect("records deleted");
+        asked_again(|| wait_for(self.admin().delete_records(&offsets, &AdminOptions::new())));
         wait::until("the records are gone", LIMIT, || self.first(topic, partition) == below);
     }
 

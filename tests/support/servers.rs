@@ -1,10 +1,12 @@
 //! The servers the tests run on: those of the environment, or an instance of one's own to be killed at will.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 
@@ -51,40 +53,117 @@ pub fn wait_for<F: Future>(future: F) -> F::Output {
 
 /// Tests at work at once that use servers or the program. What each does within its time-outs depends on it. Threads there
 /// are more (tests/run): one that waits for a permit has one too.
-static ORDINARY: Permits = Permits::new(4);
+const ORDINARY: usize = 4;
 
 /// Besides those: tests at work at once that start servers of their own or keep several instances busy. Mostly they wait for a
 /// session to end or a server to come back, so two take little longer than one.
-static HEAVY: Permits = Permits::new(2);
+const HEAVY: usize = 2;
 
-/// How many more may begin, and who waits until one may.
-struct Permits {
-    left: Mutex<usize>,
-    freed: Condvar,
+/// One heavy test more has the places of so many ordinary ones while none of those waits: at the end of a run only heavy ones
+/// are left.
+const PLACES_OF_HEAVY: usize = 2;
+
+/// A test at work for longer hangs: it ends the run, which would else never end and say nothing of any test that failed.
+const HANGS_AFTER: Duration = Duration::from_secs(30 * 60);
+/// How often that is looked for.
+const WATCHED_EVERY: Duration = Duration::from_secs(10);
+
+/// Who is at work and since when, and how many ordinary tests wait.
+struct AtWork {
+    ordinary: usize,
+    heavy: usize,
+    ordinary_waiting: usize,
+    since: BTreeMap<String, Instant>,
 }
 
-impl Permits {
-    const fn new(at_once: usize) -> Self {
-        Self { left: Mutex::new(at_once), freed: Condvar::new() }
+impl AtWork {
+    /// Places of ordinary tests that heavy ones have.
+    fn lent(&self) -> usize {
+        self.heavy.saturating_sub(HEAVY) * PLACES_OF_HEAVY
     }
 
-    /// Waits for one.
-    fn take(&'static self) -> Permit {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.freed.wait_while(left, |left| *left == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
-        Permit { of: self }
+    fn may_begin(&self, weight: Weight) -> bool {
+        let free = ORDINARY.saturating_sub(self.ordinary + self.lent());
+        match weight {
+            Weight::Ordinary => free > 0,
+            Weight::Heavy => {
+                self.heavy < HEAVY
+                    || self.heavy == HEAVY && self.ordinary_waiting == 0 && free >= PLACES_OF_HEAVY
+            }
+        }
     }
+
+    fn of(&mut self, weight: Weight) -> &mut usize {
+        match weight {
+            Weight::Ordinary => &mut self.ordinary,
+            Weight::Heavy => &mut self.heavy,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Ordinary,
+    Heavy,
+}
+
+static AT_WORK: Mutex<AtWork> =
+    Mutex::new(AtWork { ordinary: 0, heavy: 0, ordinary_waiting: 0, since: BTreeMap::new() });
+static CHANGED: Condvar = Condvar::new();
+
+fn at_work() -> MutexGuard<'static, AtWork> {
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A test's permit, until its thread ends.
 struct Permit {
-    of: &'static Permits,
+    weight: Weight,
+    test: String,
+}
+
+impl Permit {
+    /// Waits for one.
+    fn take(weight: Weight) -> Self {
+        let waits = usize::from(weight == Weight::Ordinary);
+        let mut now = at_work();
+        now.ordinary_waiting += waits;
+        now = CHANGED.wait_while(now, |now| !now.may_begin(weight)).unwrap_or_else(PoisonError::into_inner);
+        now.ordinary_waiting -= waits;
+        *now.of(weight) += 1;
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        now.since.insert(test.clone(), Instant::now());
+        drop(now);
+        watch();
+        Self { weight, test }
+    }
+}
+
+/// Ends the run when a test hangs, from now on.
+fn watch() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::sleep(WATCHED_EVERY);
+                for (name, since) in &at_work().since {
+                    if since.elapsed() > HANGS_AFTER {
+                        // Not by a macro: what those print is a test's, and shown when that ends.
+                        let _ = writeln!(std::io::stderr(), "{name} hangs: at work for {HANGS_AFTER:?}");
+                        std::process::exit(101);
+                    }
+                }
+            }
+        });
+    });
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.of.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.of.freed.notify_one();
+        let mut now = at_work();
+        *now.of(self.weight) -= 1;
+        now.since.remove(&self.test);
+        drop(now);
+        CHANGED.notify_all();
     }
 }
 
@@ -97,17 +176,17 @@ thread_local! {
 pub fn take_permit() {
     let is_of_test = std::thread::current().name().is_some_and(|name| name.contains("::"));
     if is_of_test && PERMIT.with_borrow(Option::is_none) {
-        PERMIT.set(Some(ORDINARY.take()));
+        PERMIT.set(Some(Permit::take(Weight::Ordinary)));
     }
 }
 
-/// Waits until this test, which is one of the [`HEAVY`], may begin.
+/// Waits until this test, which is a heavy one, may begin.
 ///
 /// # Panics
 /// When the test has begun already: it would keep another from beginning while it waits.
 pub fn heavy() {
     assert!(PERMIT.with_borrow(Option::is_none), "heavy() comes first in a test");
-    PERMIT.set(Some(HEAVY.take()));
+    PERMIT.set(Some(Permit::take(Weight::Heavy)));
 }
 
 /// As [`heavy`], for tests that use the one address of Kafka's that leads through a proxy: one at a time.

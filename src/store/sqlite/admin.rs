@@ -1,8 +1,10 @@
 //! Making, checking, repairing and closing a ledger.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use sqlx::SqliteConnection;
 use sqlx::migrate::Migrator;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::failure::{CANNOT_OPEN, database, primary_code};
 use super::levels::{self, item_levels};
@@ -10,6 +12,13 @@ use super::tx::SqliteTx;
 use super::{SqliteStore, rows};
 use crate::ledger::Sequenced;
 use crate::store::{Applied, CommandBatch, ItemLevel, LedgerAdmin, StoreError, offline, retry, version};
+
+/// Longest wait for the connections that calls still have when a ledger closes: longer than any statement waits for the
+/// file.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause before the connections of a closing pool are looked at again.
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -60,10 +69,59 @@ impl LedgerAdmin for SqliteStore {
     }
 
     async fn close(&self) {
-        // Twice: sqlx 0.8.6 overlooks a connection that comes back to its pool while that closes, which leaves the files
-        // beside the ledger. By the end of the first time all have come back.
-        for pool in [&self.readers, &self.writer, &self.readers, &self.writer] {
-            pool.close().await;
+        // All are closed where it can be, so that the files beside the ledger are gone when this returns.
+        let all = async {
+            close(&self.readers).await;
+            close(&self.writer).await;
+        };
+        if tokio::time::timeout(CLOSE_LIMIT, all).await.is_err() {
+            tracing::warn!(
+                limit_s = CLOSE_LIMIT.as_secs(),
+                "the ledger's file is still in use by this process: what SQLite keeps beside it stays"
+            );
         }
+    }
+}
+
+/// Closes a pool's connections and waits for those that a call has, or that are on their way back.
+///
+/// Again and again: sqlx 0.8.6 counts each idle connection that it closes as a place that came free, so that it waits for
+/// as many connections less, and does not look at those that come back later.
+async fn close(pool: &SqlitePool) {
+    loop {
+        pool.close().await;
+        if pool.size() == 0 {
+            return;
+        }
+        tokio::time::sleep(CLOSE_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SqliteStore;
+    use super::*;
+
+    #[tokio::test]
+    async fn closing_waits_for_a_connection_that_is_not_back_beside_one_that_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let store = SqliteStore::open(&format!("sqlite://{}", file.display())).await.unwrap();
+        store.migrate().await.unwrap();
+        let held = store.readers.acquire().await.unwrap();
+        drop(store.readers.acquire().await.unwrap());
+        while store.readers.num_idle() == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::join!(store.close(), async {
+            while !store.readers.is_closed() {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(10 * CLOSE_PAUSE).await;
+            drop(held);
+        });
+        assert_eq!(store.readers.size() + store.writer.size(), 0);
+        let left: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [file], "files of SQLite stay beside the ledger");
     }
 }
