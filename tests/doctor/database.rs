@@ -38,7 +38,7 @@ fn settings_of_the_database_are_judged_each_with_what_to_do() {
     doctor(&scene).finds("warning", "database.connections", &["opens up to 6", "Raise max_connections"]);
     // Reads have connections of their own.
     let reads = ["doctor", "--http-listen", "127.0.0.1:0", "--workers", "2"];
-    Report::of(scene.tool_on(&reads, &scene.database.url())).finds(
+    Report::answered(|| scene.tool_on(&reads, &scene.database.url())).finds(
         "warning",
         "database.connections",
         &["opens up to 13"],
@@ -49,7 +49,7 @@ fn settings_of_the_database_are_judged_each_with_what_to_do() {
 fn a_ledger_without_tables_or_of_another_group_is_named() {
     let scene = healthy();
     let empty = Database::empty(&Servers::shared().database_url);
-    let report = Report::of(scene.tool_on(&["doctor"], &empty.url()));
+    let report = Report::answered(|| scene.tool_on(&["doctor"], &empty.url()));
     report.finds("error", "database.migrations", &["no stock ledger yet", "stock-verifier migrate"]);
 
     scene.database.run("INSERT INTO ledger_group (name) VALUES ('another')");
@@ -69,14 +69,8 @@ fn a_transaction_that_is_idle_and_holds_the_ledgers_locks_is_named_with_its_sess
     scene.stock(&[("MUG", 5)]);
     scene.database.holding("SELECT 1 FROM levels FOR UPDATE", || {
         wait::until("it is open for long", SOON, || {
-            let report = doctor(&scene);
-            // A batch may take as long as that.
-            let early = report.has("ok", "database.locks", &[]);
-            if !early {
-                let words = ["idle in a transaction", "levels", "pg_terminate_backend"];
-                report.finds("error", "database.locks", &words);
-            }
-            !early
+            let words = ["idle in a transaction", "levels", "pg_terminate_backend"];
+            doctor(&scene).has("error", "database.locks", &words)
         });
     });
     doctor(&scene).is_well().finds("ok", "database.locks", &[]);
@@ -86,11 +80,14 @@ fn a_transaction_that_is_idle_and_holds_the_ledgers_locks_is_named_with_its_sess
 fn a_table_that_is_locked_keeps_nothing_else_from_being_looked_at() {
     let scene = healthy();
     scene.database.holding("LOCK TABLE ledger_group", || {
-        let report = doctor(&scene);
-        report.finds("note", "ledger.group", &["no answer within", "lock"]);
-        report.finds("ok", "ledger.holds", &[]);
+        let look = || Report::of(scene.tool(&["doctor"]));
+        wait::until("nothing else is without an answer", SOON, || {
+            let report = look();
+            report.finds("note", "ledger.group", &["no answer within", "lock"]);
+            report.has("ok", "ledger.holds", &[])
+        });
         wait::until("the lock is named", SOON, || {
-            doctor(&scene).has("error", "database.locks", &["ledger_group", "pg_terminate_backend"])
+            look().has("error", "database.locks", &["ledger_group", "pg_terminate_backend"])
         });
     });
 }
@@ -107,7 +104,7 @@ fn a_role_that_may_only_read_is_told_what_it_lacks() {
     let mut url = url::Url::parse(&scene.database.url()).expect("a URL");
     url.set_username(&role).expect("a user");
     url.set_password(Some("a-password-of-a-test")).expect("a password");
-    let report = Report::of(scene.tool_on(&["doctor"], url.as_str()));
+    let report = Report::answered(|| scene.tool_on(&["doctor"], url.as_str()));
     report.finds(
         "error",
         "database.permissions",
@@ -116,7 +113,7 @@ fn a_role_that_may_only_read_is_told_what_it_lacks() {
     // What it may not see is not taken for well.
     report.finds("note", "ledger.holds", &["cannot look", "permission denied"]);
     scene.database.holding("LOCK TABLE levels IN ROW EXCLUSIVE MODE", || {
-        let report = Report::of(scene.tool_on(&["doctor"], url.as_str()));
+        let report = Report::answered(|| scene.tool_on(&["doctor"], url.as_str()));
         report.finds("note", "database.locks", &["levels", "may not see", "pg_monitor"]);
     });
     scene.database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
@@ -125,7 +122,7 @@ fn a_role_that_may_only_read_is_told_what_it_lacks() {
 #[test]
 fn a_database_that_is_away_or_says_nothing_is_an_error_in_time() {
     let scene = healthy();
-    let report = Report::of(scene.tool_on(&["doctor"], "postgres://stock@127.0.0.1:1/stock"));
+    let report = Report::answered(|| scene.tool_on(&["doctor"], "postgres://stock@127.0.0.1:1/stock"));
     report.finds("error", "database.connection", &["refused", "--database-url"]);
     // Accepts, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -138,11 +135,11 @@ fn a_database_that_is_away_or_says_nothing_is_an_error_in_time() {
 fn a_file_is_looked_at_as_far_as_it_fits() {
     let scene = healthy();
     let url = format!("sqlite://{}", scene.file("ledger.db").display());
-    let missing = Report::of(scene.tool_on(&["doctor"], &url));
+    let missing = Report::answered(|| scene.tool_on(&["doctor"], &url));
     missing.finds("error", "database.connection", &["there is no ledger at", "stock-verifier migrate"]);
     let mut migrate = program();
     assert!(migrate.args(["migrate", "--database-url", &url]).status().expect("it runs").success());
-    let report = Report::of(scene.tool_on(&["doctor"], &url));
+    let report = Report::answered(|| scene.tool_on(&["doctor"], &url));
     report.is_well();
     for check in
         ["database.settings", "database.locks", "database.migrations", "ledger.group", "ledger.holds"]

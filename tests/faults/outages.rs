@@ -1,6 +1,5 @@
 //! Servers that are killed under a running verifier and come back.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::brokers::Broker;
@@ -18,7 +17,7 @@ const PORTION: usize = 200;
 const UNWRITABLE: Duration = Duration::from_secs(2);
 /// By when all is published after. Mostly in three seconds; but a record that hung while there were too few replicas can hang on,
 /// until Kafka ends its transaction after ten, and looks for such once a second. A new producer is there in moments.
-const TOLD_AGAIN: Duration = Duration::from_secs(18);
+const TOLD_AGAIN: Duration = Duration::from_secs(40);
 
 /// The same where the group's coordinator is gone: sending offsets to it hangs, and is given up after twelve seconds; the next
 /// producers ask who it is now. That it does not hang twice is told by the log; this is for a busy machine.
@@ -89,7 +88,7 @@ const CLUSTERS: usize = 5;
 /// Groups that are tried until one has a coordinator that fits. Two of three brokers do.
 const GROUPS: usize = 30;
 
-/// Three brokers, each of which coordinates groups.
+/// Three brokers, of which not the first alone coordinates groups.
 fn cluster() -> (Private, [Broker; 2]) {
     for _ in 0..CLUSTERS {
         let private = Private::start_with(REPLICATED);
@@ -99,11 +98,13 @@ fn cluster() -> (Private, [Broker; 2]) {
         // Asked for a coordinator, Kafka makes the topic. A broker that was too slow to say that it lives, on a busy machine,
         // leads no partition of it then, and never will.
         let _ = Scene::on(&private.servers(), PARTITIONS).coordinator();
-        if kafka.coordinators() == BTreeSet::from([1, 2, 3]) {
+        let coordinators = kafka.coordinators();
+        if coordinators.iter().any(|broker| *broker > 1) {
             return (private, others);
         }
+        println!("all groups of this cluster have one coordinator: {coordinators:?}");
     }
-    panic!("in {CLUSTERS} clusters not every broker coordinates groups");
+    panic!("in {CLUSTERS} clusters only the first broker coordinates groups");
 }
 
 #[test]

@@ -17,8 +17,8 @@ use crate::support::wait;
 
 /// Longest wait for what takes seconds where the machine is not busy; what a topic refuses is tried for ten seconds first.
 const SOON: Duration = Duration::from_secs(90);
-/// By when what was refused for a moment is published: sooner than after the longest pause between two tries, ten seconds.
-const MOMENTS: Duration = Duration::from_secs(9);
+/// By when what was refused for a moment is published: sooner than after two of the longest pauses between two tries, ten seconds.
+const MOMENTS: Duration = Duration::from_secs(20);
 /// How long a stop may take.
 const STOP: [&str; 2] = ["--stop-timeout", "10s"];
 /// And by when the process has ended. No other limit of a stop is as

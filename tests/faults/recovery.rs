@@ -90,9 +90,12 @@ fn what_was_decided_but_not_published_before_a_crash_is_published_from_the_ledge
     scene.joined(&verifier);
     verifier.signal("TERM");
     assert_eq!(verifier.wait(SOON).code(), Some(0));
-    // 400 where its other member joins in the middle of the first transaction: the other 100 were decided by then.
+    // More where its other member joins in the middle of the first transaction: of the other 100 some were decided by then.
     let log = verifier.log();
-    assert!(["republished=300", "republished=400"].iter().any(|said| log.contains(said)), "{log}");
+    let again =
+        log.split("republished=").filter_map(|said| said.split_whitespace().next()?.parse::<u32>().ok());
+    let again: Vec<_> = again.collect();
+    assert!(again.iter().any(|count| (300..=400).contains(count)), "{again:?}: {log}");
 
     assert_eq!(scene.database.number(stored), before, "decisions were made again");
     assert_eq!(scene.prove().accepted, 800);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::kafka::{Sent, order};
 use crate::support::proxy::{Act, Proxy, Wire, api, api_key};
@@ -65,11 +66,13 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
     let stays = scene.start("stays", &patient);
     let mut dies = scene.start("dies", &patient);
     dies.said("reading", LONG);
-    let over = AtomicBool::new(false);
+    let over = CancellationToken::new();
     let (produced, silence) = std::thread::scope(|threads| {
+        // A failure ends it too.
+        let end = over.clone().drop_guard();
         let producing = threads.spawn(|| {
             let mut number = 0;
-            while !over.load(Ordering::SeqCst) {
+            while !over.is_cancelled() {
                 number += 1;
                 scene.produce(&one_each(&format!("o-{number}")));
             }
@@ -77,7 +80,7 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
         });
         let watching = threads.spawn(|| {
             let (mut applied, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
-            while !over.load(Ordering::SeqCst) {
+            while !over.is_cancelled() {
                 let now = scene.database.applied();
                 if now > applied {
                     (applied, since) = (now, Instant::now());
@@ -96,7 +99,7 @@ fn an_instance_killed_more_often_than_its_session_does_not_stall_the_group() {
             dies.kill();
             dies = scene.start("dies", &patient);
         }
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         (producing.join().expect("produced"), watching.join().expect("watched"))
     });
     println!("the longest silence was {silence:?}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use stock_verifier::gate::rule::Admission;
 use stock_verifier::ledger::Id;
+use tokio_util::sync::CancellationToken;
 
 use super::sale::{BOUND, SOON, Sale, asked, fresh, fresh_in, order};
 use crate::support::kafka::sent;
@@ -49,17 +50,18 @@ fn so_is_one_whose_partition_ends_with_the_mark_of_a_transaction_which_no_positi
 fn is_given_back_by_another(sale: &Sale, id: &str, meanwhile: impl FnOnce()) {
     let verifier = sale.scene.start("a", &[]);
     let (_proxy, brokers, _) = before_kafka(Act::Cut);
-    let (mut dies, shopper) = sale.gate_at(&brokers, "dies", &RECONNECTS);
+    let (mut dies, dying) = sale.gate_at(&brokers, "dies", &RECONNECTS);
+    // Before the entry's time begins.
+    let (gate, shopper) = sale.gate("lives", &BOUND);
     meanwhile();
     let bought = order(id, &[("MUG", 1)]);
     let asking = std::thread::spawn({
         let bought = bought.clone();
-        move || shopper.try_order(&bought, "")
+        move || dying.try_order(&bought, "")
     });
     sale.unsettled(1);
     dies.kill();
     assert!(asking.join().unwrap().is_none(), "it died before it answered");
-    let (gate, shopper) = sale.gate("lives", &BOUND);
     let second = order(&fresh(), &[("MUG", 1)]);
     assert_eq!(shopper.order(&second).status, 409, "somebody may still be sending the first");
     sale.unsettled(0);
@@ -142,7 +144,11 @@ fn the_entry_of_a_gate_that_was_killed_before_it_could_answer_is_settled_by_its_
         let bought = bought.clone();
         move || shopper.try_order(&bought, "")
     });
-    wait::until("Kafka has the order", SOON, || sale.sent() == 1);
+    // Within the five seconds after which the gate answers that it does not know.
+    let orders = sale.scene.orders();
+    wait::until("Kafka has the order", SOON, || {
+        sale.scene.kafka.ends(&orders, "read_uncommitted").iter().sum::<i64>() == 1
+    });
     dies.kill();
     assert!(asking.join().unwrap().is_none(), "it died before it answered");
     let verifier = sale.scene.start("a", &[]);
@@ -288,7 +294,10 @@ fn two_gates_of_which_one_is_killed_again_and_again_sell_each_piece_once_and_lea
     let (mut killed, shopper) = sale.gate("killed", &BOUND);
     let shaky = std::sync::Mutex::new(shopper);
     let (accepted, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed = CancellationToken::new();
     std::thread::scope(|scope| {
+        // Else buyers would ask for ever.
+        let guard = failed.clone().drop_guard();
         let buyers: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
@@ -306,6 +315,9 @@ fn two_gates_of_which_one_is_killed_again_and_again_sell_each_piece_once_and_lea
                             } else {
                                 shaky.lock().unwrap().clone()
                             };
+                            if failed.is_cancelled() {
+                                return;
+                            }
                             let is_open = sale.open_entries() > 0;
                             match shopper.try_order(&order, "?wait=2s") {
                                 Some(answer) if answer.status == 200 => {
@@ -330,6 +342,7 @@ fn two_gates_of_which_one_is_killed_again_and_again_sell_each_piece_once_and_lea
             killed = again;
             *shaky.lock().unwrap() = shopper;
         }
+        guard.disarm();
     });
     sale.comes_to_rest();
     assert_eq!((accepted.into_inner(), sale.in_ledger("MUG")), (PIECES, 0));

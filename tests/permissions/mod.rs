@@ -126,7 +126,9 @@ impl Shop {
         let (user, role) = (format!("stock-{who}"), format!("stock_{who}"));
         wait::value("doctor is answered in time", SOON, || {
             let mut command = self.command(&user, &role, &words);
-            Some(Self::done(&mut command)).filter(|(_, looked)| !looked.contains("no answer within 4"))
+            let late = ["no answer within", "says nothing for", "imed out"];
+            Some(Self::done(&mut command))
+                .filter(|(_, looked)| !late.iter().any(|late| looked.contains(late)))
         })
     }
 

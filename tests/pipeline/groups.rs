@@ -40,13 +40,15 @@ fn the_consumer_protocol_shares_the_work_and_survives_a_kill() {
 #[test]
 fn a_member_with_nothing_to_read_is_told_soon_where_its_partitions_begin_and_end() {
     const PARTITIONS: i32 = 12;
-    // As long as one fetch waits and a little, or some; not one for each partition, which made a rewind take seconds.
-    const SOON: Duration = Duration::from_secs(2);
+    // As long as one fetch waits, or some; not one for each partition, a minute, which made a rewind take seconds.
+    const SOON: Duration = Duration::from_secs(20);
+    /// Longest wait for the group.
+    const JOINS: Duration = Duration::from_secs(60);
     let scene = Scene::new(PARTITIONS);
     let kafka = KafkaArgs {
         brokers: Servers::shared().brokers,
         kafka_password_file: None,
-        properties: vec![Property::new("fetch.wait.max.ms", "500")],
+        properties: vec![Property::new("fetch.wait.max.ms", "5000")],
     };
     let group = GroupArgs {
         group: scene.group().to_owned(),
@@ -65,16 +67,19 @@ fn a_member_with_nothing_to_read_is_told_soon_where_its_partitions_begin_and_end
     wait_for(async {
         let mut memberships =
             Memberships::join(&kafka, &group, &topics, 0, &[Role::Adjustments]).expect("it joins");
-        let partitions = loop {
-            if let Incoming::Notice(_, Notice::Assigned(assigned)) = memberships.next(true).await {
-                let partitions = assigned.partitions.clone();
-                assigned.read(partitions.iter().map(|at| (at.clone(), NextOffset(0))).collect());
-                break partitions;
+        let joins = async {
+            loop {
+                if let Incoming::Notice(_, Notice::Assigned(assigned)) = memberships.next(true).await {
+                    let partitions = assigned.partitions.clone();
+                    assigned.read(partitions.iter().map(|at| (at.clone(), NextOffset(0))).collect());
+                    return partitions;
+                }
             }
         };
+        let partitions = tokio::time::timeout(JOINS, joins).await.expect("it joins");
         assert_eq!(partitions.len(), usize::try_from(PARTITIONS).unwrap());
         // Until it fetches: then there always is a fetch that waits at the broker.
-        let _ = tokio::time::timeout(SOON, memberships.next(true)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), memberships.next(true)).await;
         let member = Arc::clone(&memberships.members()[0]);
         let begun = Instant::now();
         let found = member.member().watermarks(&partitions).expect("Kafka answers");

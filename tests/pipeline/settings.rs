@@ -15,7 +15,7 @@ fn from_file(scene: &Scene, more: &str) -> Command {
     let text = format!(
         "brokers = {:?}\ndatabase-url = {:?}\ngroup = \"{}-file\"\ninstance-id = \"from-file\"\n\
          orders-topic = {:?}\naccepted-topic = {:?}\nrejected-topic = {:?}\nlevels-topic = {:?}\n\
-         dead-letter-topic = {:?}\nadjustments-topic = {:?}\nbatch-max-orders = 100\nbatch-max-bytes = \"1MiB\"\nbatch-max-age = \"5ms\"\n{more}",
+         dead-letter-topic = {:?}\nadjustments-topic = {:?}\nbatch-max-orders = 100\nbatch-max-bytes = \"1MiB\"\nbatch-max-age = \"5ms\"\nstop-timeout = \"30s\"\n{more}",
         scene.kafka.brokers,
         scene.database.url(),
         scene.name,

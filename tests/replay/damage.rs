@@ -504,6 +504,8 @@ fn results_behind_a_transaction_that_ends_are_waited_for() {
 
 #[test]
 fn a_repair_while_orders_are_published_publishes_nothing_twice() {
+    /// Orders that wait to be decided, at most.
+    const MOST_WAITING: usize = 1_000;
     let scene = Scene::new(4);
     scene.stock(&[("MUG", 1_000_000)]);
     let orders = |round: usize| -> Vec<Sent> {
@@ -516,8 +518,13 @@ fn a_repair_while_orders_are_published_publishes_nothing_twice() {
         let producer = threads.spawn(|| {
             let mut round = 0;
             while !ended.is_cancelled() {
-                scene.produce(&orders(round));
-                round += 1;
+                // No faster than they are decided, which may be slowly: all must be in the end.
+                if (scene.database.decided() as usize) + MOST_WAITING > round * 100 {
+                    scene.produce(&orders(round));
+                    round += 1;
+                } else {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
             }
             round
         });

@@ -1,5 +1,6 @@
 //! A database for each test.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::Row as _;
@@ -159,8 +160,13 @@ impl Database {
             sqlx::raw_sql(sql).execute(&mut *transaction).await.expect(sql);
             transaction
         });
-        work();
-        wait_for(transaction.rollback()).expect("rolled back");
+        // Rolled back where that failed too: dropped on a thread that unwinds it would end all tests.
+        let done = catch_unwind(AssertUnwindSafe(work));
+        let rolled_back = wait_for(transaction.rollback());
+        match done {
+            Ok(()) => rolled_back.expect("rolled back"),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// All rows of a query.

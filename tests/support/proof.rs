@@ -16,7 +16,7 @@ use super::scene::Scene;
 
 /// By when the last transactions have ended: their ends are marked soon after they are answered. One that was left open is
 /// ended by Kafka only after ten seconds.
-const ENDED_LIMIT: Duration = Duration::from_secs(5);
+const ENDED_LIMIT: Duration = Duration::from_secs(8);
 
 /// How the records of a scene ended.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

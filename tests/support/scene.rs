@@ -82,7 +82,7 @@ impl Scene {
         // Asked for, Kafka makes the topic of what groups commit.
         wait::value("the group has a coordinator", std::time::Duration::from_secs(30), || {
             self.kafka.try_committed(self.group(), &self.orders()).ok()?;
-            Some(self.kafka.coordinator(self.group()))
+            self.kafka.coordinator(self.group())
         })
     }
 
@@ -158,6 +158,8 @@ impl Scene {
     pub fn gate(&self, brokers: &str) -> Command {
         let mut command = program();
         command.args(["gate", "--brokers", brokers, "--database-url", &self.database.url()]);
+        // By default it has less than what it waits for may take on a busy machine.
+        command.env("STOCK_VERIFIER_STOP_TIMEOUT", "30s");
         self.name_topics(&mut command);
         command
     }

@@ -311,6 +311,12 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        self.services(&["stop", "--wipe"]);
+        let stop = || self.services(&["stop", "--wipe"]);
+        // A second panic would end all tests.
+        if std::thread::panicking() {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(stop));
+        } else {
+            stop();
+        }
     }
 }

@@ -20,6 +20,8 @@ use super::servers::take_permit;
 const CONNECTIONS: u32 = 8;
 /// Shards of a distributed ledger: several on each node.
 pub const CITUS_SHARDS: u16 = 8;
+/// Tries to drop a database, of some seconds each.
+const DROP_TRIES: u8 = 10;
 /// Tries to add a node to a cluster.
 const NODE_TRIES: u8 = 5;
 
@@ -182,9 +184,22 @@ impl TestDatabase {
             Self::Memory(_) | Self::Sqlite { .. } => return,
         };
         for node in nodes {
-            execute_postgres(node, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+            drop_database(node, name).await;
         }
     }
+}
+
+/// Drops a database, which PostgreSQL gives up after five seconds where the sessions that it ends are slow to end.
+async fn drop_database(server: &str, name: &str) {
+    let sql = format!("DROP DATABASE {name} WITH (FORCE)");
+    let mut conn = PgConnection::connect(server).await.expect("connects to PostgreSQL");
+    for _ in 0..DROP_TRIES {
+        match sqlx::raw_sql(&sql).execute(&mut conn).await {
+            Ok(_) => return,
+            Err(error) => println!("{sql}: {error}"),
+        }
+    }
+    panic!("{sql} was refused {DROP_TRIES} times");
 }
 
 /// Adds a node, which Citus breaks off where its own background work, in the extension just made, is in the way.

@@ -105,7 +105,15 @@ fn its_stages_are_below_it(batch: &Span, spans: &[&Span], orders: &str, of_kafka
 fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked_to_it() {
     let (scene, collector) = (Scene::new(1), Collector::start());
     scene.stock(&[("MUG", 10)]);
-    // Before it starts, so that all of it is one batch.
+    let mut command = scene.command("a", &["--http-listen", "127.0.0.1:0"]);
+    let variables = shown();
+    assert_eq!(variables.len(), 4, "{variables:?}");
+    command.envs(variables).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    command.env("OTEL_TRACES_SAMPLER_ARG", "1").env("OTEL_SERVICE_NAME", "shop-stock");
+    command.env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test");
+    let mut verifier = scene.launch(command, "a");
+    // Once all its members have joined: what is read before is read again.
+    scene.joined(&verifier);
     scene.produce(&[
         order("o-1", &[("MUG", 2)])
             .header("traceparent", traceparent(true).as_bytes())
@@ -114,13 +122,6 @@ fn an_orders_trace_goes_on_to_its_result_and_the_batch_that_decided_it_is_linked
         order("o-3", &[("MUG", 1)]).header("traceparent", b"nonsense"),
         sent("bad", "no JSON").header("traceparent", traceparent(true).as_bytes()),
     ]);
-    let mut command = scene.command("a", &["--http-listen", "127.0.0.1:0"]);
-    let variables = shown();
-    assert_eq!(variables.len(), 4, "{variables:?}");
-    command.envs(variables).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
-    command.env("OTEL_TRACES_SAMPLER_ARG", "1").env("OTEL_SERVICE_NAME", "shop-stock");
-    command.env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test");
-    let mut verifier = scene.launch(command, "a");
     scene.done(SOON);
 
     let accepted = scene.kafka.read(&scene.topic("accepted"));

@@ -38,9 +38,11 @@ pub(super) async fn connect(
     look: Duration,
 ) -> Result<(Arc<Examiner>, Cluster)> {
     let (kafka, group) = (args.kafka.clone(), args.group.group.clone());
+    let begun = Instant::now();
     let connected = spawn_blocking(move || {
         let examiner = Examiner::new(&kafka, &group, look)?;
-        let cluster = examiner.cluster(connect)?;
+        // Its own limit comes first: it knows why nobody answers.
+        let cluster = examiner.cluster(connect.saturating_sub(begun.elapsed()))?;
         anyhow::Ok((Arc::new(examiner), cluster))
     });
     match tokio::time::timeout(connect + SLACK, connected).await {

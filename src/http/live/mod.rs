@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use axum::response::sse::Event;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{LIVE_EVERY, LIVE_FRESH, LIVE_LEVELS_LIMIT, MAX_STREAMS, MEMBERS_EVERY, MEMBERS_LIMIT};
@@ -105,9 +105,10 @@ impl Hub {
     }
 
     async fn make_snapshots(&self) {
-        let mut ticks = interval(LIVE_EVERY);
+        let begun = Instant::now();
+        let mut ticks = interval_at(begun + LIVE_EVERY, LIVE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut history = History::new(self.watched.counts(), Instant::now());
+        let mut history = History::new(self.watched.counts(), begun);
         let mut is_watched = false;
         // `None` while there is no snapshot.
         let mut made_at: Option<Instant> = None;
@@ -116,8 +117,9 @@ impl Hub {
                 () = self.stop.cancelled() => return,
                 // Who arrives has the newest one already; one of their own only if that says too little of now.
                 () = self.arrived.notified() => made_at.is_none_or(|made| made.elapsed() > LIVE_FRESH),
-                now = ticks.tick() => {
-                    history.add(self.watched.counts(), now);
+                // Not the time it was due: what was counted in the meantime would be too much for a second.
+                _ = ticks.tick() => {
+                    history.add(self.watched.counts(), Instant::now());
                     true
                 }
             };
