@@ -306,11 +306,11 @@ fn a_broker_that_is_away_is_named_by_what_has_no_copy_any_more() {
     let accepted = scene.topic("accepted");
     wait::until("it is copied", SOON, || scene.kafka.in_sync(&accepted) == 2);
     // The tests' servers keep transactions on one broker, which is right where there is one.
-    doctor(&scene).finds(
-        "warning",
-        "kafka.brokers",
-        &["transaction.state.log.replication.factor is 1", "on 2 brokers", "Set both to 3"],
-    );
+    let words = ["transaction.state.log.replication.factor is 1", "on 2 brokers", "Set both to 3"];
+    wait::until("it says where transactions are kept", SOON, || {
+        let report = Report::of(scene.tool(&["doctor"]));
+        report.has("warning", "kafka.brokers", &words)
+    });
     second.kill();
     wait::until("its copy is missed", SOON, || {
         // What only the one that is away knows stays without an answer.

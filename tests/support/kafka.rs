@@ -251,7 +251,8 @@ impl Cluster {
 
     /// Deletes topics without waiting, those of them that there are.
     pub fn delete_if_there(&self, topics: &[&str]) {
-        let _ = wait_for(self.admin().delete_topics(topics, &AdminOptions::new()));
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_LIMIT));
+        let _ = wait_for(self.admin().delete_topics(topics, &options));
     }
 
     /// Changes a setting of a topic; the others go back to the broker's own.
