@@ -9,11 +9,12 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, DefaultConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::closing::BoundedClose;
 use super::elections::wait_for_coordinator;
 use super::offsets::{CommittedOffsets, list, offsets_at_times, watermarks};
 use super::topic_ids::{Described, describe};
@@ -42,10 +43,10 @@ async fn ask_again<T, F: Future<Output = KafkaResult<T>>>(mut ask: impl FnMut() 
     ask().await
 }
 
-fn admin(kafka: &KafkaArgs) -> Result<AdminClient<DefaultClientContext>> {
+fn admin(kafka: &KafkaArgs) -> Result<BoundedClose<AdminClient<DefaultClientContext>>> {
     let mut config = kafka.client()?;
     kafka.overlay(&mut config);
-    config.create().context("the Kafka configuration is refused")
+    BoundedClose::of(&config, DefaultClientContext)
 }
 
 /// A topic to be made.
@@ -190,7 +191,7 @@ impl ConsumerContext for LastError {}
 
 /// Asks which topics there are. Every call blocks.
 pub struct TopicList {
-    consumer: BaseConsumer<LastError>,
+    consumer: BoundedClose<BaseConsumer<LastError>>,
     brokers: String,
 }
 
@@ -202,8 +203,7 @@ impl TopicList {
     pub fn connect(kafka: &KafkaArgs) -> Result<Self> {
         let mut config = kafka.client()?;
         kafka.overlay(&mut config);
-        let consumer =
-            config.create_with_context(LastError::default()).context("the Kafka configuration is refused")?;
+        let consumer = BoundedClose::of(&config, LastError::default())?;
         Ok(Self { consumer, brokers: kafka.brokers.clone() })
     }
 
@@ -267,7 +267,7 @@ pub fn lags(kafka: &KafkaArgs, group: &str, topic: &str, since_ms: i64) -> Resul
         .set("isolation.level", "read_uncommitted");
     kafka.overlay(&mut config);
     config.remove("group.instance.id");
-    let consumer: BaseConsumer = config.create().context("the Kafka configuration is refused")?;
+    let consumer = BoundedClose::<BaseConsumer>::of(&config, DefaultConsumerContext)?;
     let metadata =
         consumer.fetch_metadata(Some(topic), ANSWER_LIMIT).context("cannot read the topic's partitions")?;
     let partitions: Vec<_> = metadata

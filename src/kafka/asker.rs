@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 
+use super::closing::BoundedClose;
 use super::consumer::Watermarks;
 use super::elections::wait_for_coordinator;
 use super::error::{Doing as _, Error};
@@ -33,7 +34,7 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Asks about topics, a group's members and what it committed. Every call blocks, for some seconds at most.
-pub struct Asker(WithPassword<BaseConsumer<Quiet>>);
+pub struct Asker(BoundedClose<WithPassword<BaseConsumer<Quiet>>>);
 
 impl Asker {
     /// Asks under this client id. `group` is whose committed offsets it can ask for; it does not become a member.
@@ -56,7 +57,7 @@ impl Asker {
             config.set("group.id", group);
         }
         let client = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-        Ok(Self(WithPassword::consumer(client)))
+        Ok(Self(BoundedClose::new(WithPassword::consumer(client))))
     }
 
     /// Serves the callbacks, which would pile up.

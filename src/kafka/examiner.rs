@@ -11,10 +11,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin_request::Operations;
+use super::closing::BoundedClose;
 use super::elections::wait_for_coordinator;
 use super::error::ClientError;
 use super::groups::{self, GroupDescription};
@@ -105,7 +106,7 @@ fn api_version(line: &str) -> Option<(&str, i16, i16)> {
 pub struct Examiner {
     kafka: KafkaArgs,
     group: String,
-    consumer: BaseConsumer<Ear>,
+    consumer: BoundedClose<BaseConsumer<Ear>>,
     limit: Duration,
 }
 
@@ -304,7 +305,7 @@ impl Examiner {
         config.set("client.id", id).set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
         self.kafka.overlay(&mut config);
         config.set("transactional.id", id);
-        let producer: BaseProducer = config.create().context("the Kafka configuration is refused")?;
+        let producer = BoundedClose::<BaseProducer>::of(&config, DefaultProducerContext)?.unwaited();
         Ok(producer.init_transactions(self.limit).map_err(ClientError::from))
     }
 }
@@ -330,7 +331,12 @@ fn ask_offsets(
     Ok(known.collect())
 }
 
-fn consumer(kafka: &KafkaArgs, group: &str, isolation: &str, ear: Ear) -> Result<BaseConsumer<Ear>> {
+fn consumer(
+    kafka: &KafkaArgs,
+    group: &str,
+    isolation: &str,
+    ear: Ear,
+) -> Result<BoundedClose<BaseConsumer<Ear>>> {
     let mut config = kafka.client()?;
     kafka.overlay(&mut config);
     config
@@ -344,7 +350,8 @@ fn consumer(kafka: &KafkaArgs, group: &str, isolation: &str, ear: Ear) -> Result
         .set("debug", "feature")
         .set_log_level(RDKafkaLogLevel::Debug)
         .remove("group.instance.id");
-    config.create_with_context(ear).context("the Kafka configuration is refused")
+    // It joins nothing, and doctor is in a hurry.
+    BoundedClose::of(&config, ear).map(BoundedClose::unwaited)
 }
 
 #[cfg(test)]

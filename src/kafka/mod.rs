@@ -4,6 +4,7 @@ pub mod admin;
 mod admin_request;
 pub mod asker;
 mod client;
+mod closing;
 pub mod consumer;
 mod elections;
 mod error;

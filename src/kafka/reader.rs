@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
+use super::closing::BoundedClose;
 use super::consumer::own;
 use crate::event::Record;
 use crate::ledger::{NextOffset, Offset, Source, TopicPartition};
@@ -69,7 +70,7 @@ impl ConsumerContext for Quiet {}
 /// Reads ranges of partitions to their ends, each partition's records in their order.
 pub struct Reader {
     /// One for each topic: the event of a partition's end does not say the topic.
-    consumers: Vec<BaseConsumer<Quiet>>,
+    consumers: Vec<BoundedClose<BaseConsumer<Quiet>>>,
     indexes: HashMap<TopicPartition, usize>,
     partitions: Vec<Partition>,
     share: usize,
@@ -123,8 +124,7 @@ impl Reader {
         let consumers = assignments
             .iter()
             .map(|(topic, assignment)| {
-                let consumer: BaseConsumer<Quiet> =
-                    config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+                let consumer = BoundedClose::<BaseConsumer<Quiet>>::of(config, Quiet)?;
                 consumer.assign(assignment).with_context(|| format!("cannot read {topic}"))?;
                 Ok(consumer)
             })

@@ -7,11 +7,15 @@ use anyhow::{Context as _, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 
+use super::closing::BoundedClose;
 use super::password::{WithPassword, renewed};
 
 /// The shortest life of a producer before another replaces it: what broke it may break the next at once, and each
 /// is connections and threads.
 pub(super) const RENEW_PAUSE: Duration = Duration::from_secs(5);
+
+/// A producer as it is handed out.
+pub(super) type Producer<C> = BoundedClose<WithPassword<ThreadedProducer<C>>>;
 
 /// Whoever sends asks it for the producer each time.
 pub(super) struct RenewedProducer<C: ProducerContext + 'static> {
@@ -22,7 +26,7 @@ pub(super) struct RenewedProducer<C: ProducerContext + 'static> {
 }
 
 struct Made<C: ProducerContext + 'static> {
-    producer: Arc<WithPassword<ThreadedProducer<C>>>,
+    producer: Arc<Producer<C>>,
     at: Instant,
 }
 
@@ -38,7 +42,7 @@ impl<C: ProducerContext + Default + 'static> RenewedProducer<C> {
     ///
     /// # Errors
     /// When it is broken and was made only just now.
-    pub(super) fn get(&self) -> Result<Arc<WithPassword<ThreadedProducer<C>>>> {
+    pub(super) fn get(&self) -> Result<Arc<Producer<C>>> {
         // Holds no state that a panic could leave half changed: the process ends with one anyway.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, reason)) = made.producer.client().fatal_error() {
@@ -56,11 +60,9 @@ impl<C: ProducerContext + Default + 'static> RenewedProducer<C> {
     }
 }
 
-fn make<C: ProducerContext + Default + 'static>(
-    config: &ClientConfig,
-) -> Result<Arc<WithPassword<ThreadedProducer<C>>>> {
+fn make<C: ProducerContext + Default + 'static>(config: &ClientConfig) -> Result<Arc<Producer<C>>> {
     let config = renewed(config);
     let producer =
         config.create_with_context(C::default()).context("the producer's configuration is refused")?;
-    Ok(Arc::new(WithPassword::producer(producer)))
+    Ok(Arc::new(BoundedClose::new(WithPassword::producer(producer))))
 }

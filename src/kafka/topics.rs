@@ -10,6 +10,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
+use super::closing::BoundedClose;
 use super::elections::{COORDINATOR_LIMIT, wait_for_coordinator};
 use super::offsets::{self, offsets_at_times};
 use super::reader::{OffsetRange, Quiet, Reader};
@@ -30,7 +31,7 @@ const SETTLE_LOOK: Duration = Duration::from_millis(200);
 /// Asks a cluster about its topics. Every call blocks.
 pub struct Topics {
     config: ClientConfig,
-    consumer: BaseConsumer<Quiet>,
+    consumer: BoundedClose<BaseConsumer<Quiet>>,
     /// Where schemas are looked up that values are written by.
     registry: Option<Arc<Registry>>,
 }
@@ -56,7 +57,7 @@ impl Topics {
             .set("fetch.wait.max.ms", "20")
             .set("fetch.queue.backoff.ms", "5");
         kafka.overlay(&mut config);
-        let consumer = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
+        let consumer = BoundedClose::of(&config, Quiet)?;
         Ok(Self { config, consumer, registry: None })
     }
 
@@ -136,12 +137,9 @@ impl Topics {
     /// # Errors
     /// When Kafka does not answer, or there is no such topic.
     pub fn ends_with_hidden(&self, topics: &[&str]) -> Result<Vec<(TopicPartition, NextOffset)>> {
-        let all: BaseConsumer<Quiet> = self
-            .config
-            .clone()
-            .set("isolation.level", "read_uncommitted")
-            .create_with_context(Quiet)
-            .context("the Kafka configuration is refused")?;
+        let mut config = self.config.clone();
+        config.set("isolation.level", "read_uncommitted");
+        let all = BoundedClose::<BaseConsumer<Quiet>>::of(&config, Quiet)?;
         let mut ends = Vec::new();
         for topic in topics {
             for at in self.partitions(topic)? {

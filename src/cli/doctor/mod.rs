@@ -194,8 +194,6 @@ async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Diagnosis>, Option<KafkaFacts>
     diagnoses.extend(topics::judge(&facts, &wanted));
     diagnoses.extend(group::judge(&facts, &args.topics, &wanted.names, &args.group.group));
     diagnoses.extend(transactions::judge(&facts));
-    // Never closed: librdkafka waits without end for a connection to a broker that is away. The process ends anyway.
-    std::mem::forget(examiner);
     (diagnoses, Some(facts))
 }
 

@@ -21,6 +21,7 @@ use self::context::Context;
 pub use self::context::{Assigned, LogEnd, Notice, Revoked, StartOffsets};
 pub use self::member::{Member, MemberName, NotSpeaking, Watermarks};
 pub use self::polling::{FetchedRecord, Incoming, Memberships};
+use super::closing::BoundedClose;
 use super::password::WithPassword;
 use crate::config::{GroupArgs, KafkaArgs, TopicArgs};
 use crate::event::{Header, Record};
@@ -127,7 +128,7 @@ pub(in crate::kafka) fn own(message: &BorrowedMessage<'_>, source: Source) -> (R
 
 /// One membership of the group.
 pub struct Consumer {
-    inner: WithPassword<BaseConsumer<Context>>,
+    inner: BoundedClose<WithPassword<BaseConsumer<Context>>>,
     group: String,
     /// What the group calls it, when it is a static member.
     static_id: Option<String>,
@@ -147,7 +148,7 @@ impl Consumer {
         let static_id = make_static(&mut config, group, worker, role);
         let context = context(role.topics(topics).into_iter().map(Arc::from).collect());
         let inner = config.create_with_context(context).context("the consumer's configuration is refused")?;
-        let inner = WithPassword::consumer(inner);
+        let inner = BoundedClose::new(WithPassword::consumer(inner));
         Ok(Self { inner, group: group.group.clone(), static_id })
     }
 

@@ -130,7 +130,13 @@ impl Memberships {
                 tracing::error!("a polling thread panicked");
             }
         }
-        drop(members);
+        // Side by side: each may take a while.
+        let closing = members.into_iter().map(|member| thread::spawn(move || drop(member)));
+        for thread in closing.collect::<Vec<_>>() {
+            if thread.join().is_err() {
+                tracing::error!("closing a consumer panicked");
+            }
+        }
     }
 }
 

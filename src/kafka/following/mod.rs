@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use crate::config::KafkaArgs;
+use crate::kafka::closing::BoundedClose;
 use crate::kafka::password::WithPassword;
 
 /// Says nothing: librdkafka goes on by itself; that Kafka is away, readiness says.
@@ -31,7 +32,7 @@ fn consumer(
     client_id: &str,
     group: &str,
     buffers: &[(&str, &str)],
-) -> Result<WithPassword<BaseConsumer<Quiet>>> {
+) -> Result<BoundedClose<WithPassword<BaseConsumer<Quiet>>>> {
     let mut config = kafka.client()?;
     for (name, value) in buffers {
         config.set(*name, *value);
@@ -48,5 +49,5 @@ fn consumer(
         .set("auto.offset.reset", "earliest")
         .remove("group.instance.id");
     let client = config.create_with_context(Quiet).context("the Kafka configuration is refused")?;
-    Ok(WithPassword::consumer(client))
+    Ok(BoundedClose::new(WithPassword::consumer(client)))
 }

@@ -14,6 +14,7 @@ use super::{Quiet, consumer};
 use crate::config::KafkaArgs;
 use crate::event::Record;
 use crate::kafka::asker::Asker;
+use crate::kafka::closing::BoundedClose;
 use crate::kafka::consumer::{Watermarks, own};
 use crate::kafka::password::WithPassword;
 use crate::kafka::topic_ids::Described;
@@ -92,7 +93,7 @@ impl Drop for TopicFollower {
 }
 
 struct Following {
-    consumer: WithPassword<BaseConsumer<Quiet>>,
+    consumer: BoundedClose<WithPassword<BaseConsumer<Quiet>>>,
     asker: Asker,
     topic: Arc<str>,
     /// Where each partition is read next.
