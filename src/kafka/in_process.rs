@@ -57,6 +57,15 @@ impl MockBroker {
         self.0.request_errors(RDKafkaApiKey::Produce, &refused);
     }
 
+    /// Lets no producer write to the partitions that its transaction asks for next.
+    #[cfg(test)]
+    pub(crate) fn refuse_next_partitions(&self) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+        let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED];
+        self.0.request_errors(RDKafkaApiKey::AddPartitionsToTxn, &refused);
+    }
+
     /// Refuses the next commits of offsets, as while members join a group.
     #[cfg(test)]
     pub(crate) fn refuse_next_commits(&self, count: usize) {
