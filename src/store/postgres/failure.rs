@@ -9,6 +9,9 @@ use crate::store::StoreError;
 /// The key that holds each command id to one decision.
 const DECISIONS_KEY: &str = "decisions_pkey";
 
+/// The key of levels to be announced.
+const NOTES_KEY: &str = "unannounced_levels_pkey";
+
 /// SQLSTATE `lock_not_available`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -66,10 +69,10 @@ fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a batch was refused because one of its ids was decided before.
-pub(super) fn met_known_id(error: &StoreError) -> bool {
+/// Whether a batch was refused because one of its ids was decided before, or one of its new items noted.
+pub(super) fn met_known(error: &StoreError) -> bool {
     matches!(error, StoreError::Database { source: sqlx::Error::Database(database), .. }
-        if broke(&**database, DECISIONS_KEY))
+        if broke(&**database, DECISIONS_KEY) || broke(&**database, NOTES_KEY))
 }
 
 /// Whether this was a wait for a lock that took too long.

@@ -3,6 +3,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::copy::CopyRows;
 use super::failure::failed;
 use super::rows;
 use super::rows::{Ctid, LevelColumns};
@@ -254,23 +255,21 @@ pub(super) async fn insert_levels(
     connection: &mut PgConnection,
     new: &[(&Item, Level)],
 ) -> Result<(), StoreError> {
-    let (skus, locations) = rows::item_columns(new.iter().map(|(item, _)| *item));
-    let mut levels = LevelColumns::default();
-    for (_, level) in new {
-        levels.push(*level);
+    let doing = failed("writing the levels of new items");
+    let statement = "COPY levels (sku, location, available, version, backorder_limit, order_limit)
+                     FROM STDIN WITH (FORMAT binary)";
+    let mut copied = CopyRows::begin(connection, statement, 6).await.map_err(&doing)?;
+    for (item, level) in new {
+        let row = copied.row().await.map_err(&doing)?;
+        row.text(item.sku.as_str())
+            .text(rows::location_column(item))
+            .bigint(level.available)
+            .bigint(level.version)
+            .bigint(level.limits.backorder);
+        match level.limits.order {
+            Some(limit) => row.bigint(limit),
+            None => row.null(),
+        };
     }
-    sqlx::query(
-        "INSERT INTO levels (sku, location, available, version, backorder_limit, order_limit)
-         SELECT * FROM UNNEST($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])",
-    )
-    .bind(skus)
-    .bind(locations)
-    .bind(levels.availables)
-    .bind(levels.versions)
-    .bind(levels.backorder_limits)
-    .bind(levels.order_limits)
-    .execute(connection)
-    .await
-    .map_err(failed("writing the levels of new items"))?;
-    Ok(())
+    copied.finish().await.map_err(doing)
 }

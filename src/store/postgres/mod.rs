@@ -12,11 +12,11 @@
 //! | 5 | read decisions by command id; draw the batch's ledger sequences | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
 //! | 6, 7 | read what followed orders gave back, and their holds | |
 //! | 8 | write levels and positions | one statement |
-//! | 9, 10 | write levels whose limits changed; levels of new items | |
+//! | 9, 10 | write levels whose limits changed; `COPY` those of new items | |
 //! | 11, 12 | `COPY` the decisions | two trips each: open, then send and end |
 //! | 13, 14 | `COPY` the movements | |
 //! | 15 to 17 | write what orders gave back; their holds; holds that ended | |
-//! | 18 | note which levels an operator's commands changed | |
+//! | 18 | note which levels an operator's commands changed | by `COPY` those of new items, as an import has many |
 //! | 19 | `COMMIT` | |
 //!
 //! Steps with nothing to do are left out: a batch of plain orders has ten.

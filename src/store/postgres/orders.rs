@@ -7,9 +7,11 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::copy::CopyRows;
 use super::failure::failed;
-use super::rows::{PgStamp, damaged, item, item_columns, limit_column};
+use super::rows::{PgStamp, damaged, item, item_columns, limit_column, location_column};
 use crate::ledger::{Hold, Id, Item, Map, Movement, OrderState, TopicPartition};
+use crate::store::apply::IdLookup;
 use crate::store::{DueHold, MOST_LEASE, OverdueHolds, StoreError};
 
 /// Fills in what these orders gave back, and their holds. The locks on their levels keep both as they are.
@@ -145,20 +147,42 @@ async fn end_holds(connection: &mut PgConnection, orders: &[(Id, OrderState)]) -
     Ok(())
 }
 
-/// Notes the levels that commands from no record moved.
+/// Notes the levels that commands from no record moved. An item without a movement before is not noted, which is trusted as
+/// `lookup` trusts ids: only a ledger that lost its movements has such a note.
 pub(super) async fn note_unannounced(
     connection: &mut PgConnection,
     movements: &[Movement],
+    lookup: IdLookup,
 ) -> Result<(), StoreError> {
-    let items: BTreeSet<&Item> = movements
-        .iter()
-        .filter(|movement| movement.source.is_none())
-        .map(|movement| &movement.item)
-        .collect();
+    let (mut new, mut known) = (BTreeSet::new(), BTreeSet::new());
+    for Movement { item, version, .. } in movements.iter().filter(|movement| movement.source.is_none()) {
+        let is_new = *version == 1 && lookup == IdLookup::New;
+        if is_new { &mut new } else { &mut known }.insert(item);
+    }
+    known.retain(|item| !new.contains(item));
+    note_new(connection, &new).await?;
+    note_known(connection, &known).await
+}
+
+/// Notes items of which none is noted. An import has many.
+async fn note_new(connection: &mut PgConnection, items: &BTreeSet<&Item>) -> Result<(), StoreError> {
     if items.is_empty() {
         return Ok(());
     }
-    let (skus, locations) = item_columns(items.into_iter());
+    let doing = failed("noting new levels to announce");
+    let statement = "COPY unannounced_levels (sku, location) FROM STDIN WITH (FORMAT binary)";
+    let mut rows = CopyRows::begin(connection, statement, 2).await.map_err(&doing)?;
+    for item in items {
+        rows.row().await.map_err(&doing)?.text(item.sku.as_str()).text(location_column(item));
+    }
+    rows.finish().await.map_err(doing)
+}
+
+async fn note_known(connection: &mut PgConnection, items: &BTreeSet<&Item>) -> Result<(), StoreError> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let (skus, locations) = item_columns(items.iter().copied());
     sqlx::query(
         // Updates what is there, so that who takes it meanwhile waits for this batch's level, or skips it.
         "INSERT INTO unannounced_levels (sku, location) SELECT * FROM UNNEST($1::text[], $2::text[])

@@ -38,12 +38,14 @@ pub(super) struct PostgresTx<'c> {
     transaction: Transaction<'c, Postgres>,
     /// Where the levels' rows are that were locked last, in the order of their items.
     rows: LevelRows,
+    /// How the decisions were looked up, and so how the notes of levels are written.
+    lookup: IdLookup,
 }
 
 impl<'c> PostgresTx<'c> {
     /// One that was begun.
     pub(super) fn begun(transaction: Transaction<'c, Postgres>) -> Self {
-        Self { transaction, rows: LevelRows::new() }
+        Self { transaction, rows: LevelRows::new(), lookup: IdLookup::Any }
     }
 
     /// What it is on.
@@ -112,6 +114,7 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
         ids: &[&Id],
         lookup: IdLookup,
     ) -> Result<(Map<CommandKey, Arc<Decision>>, Sequenced), StoreError> {
+        self.lookup = lookup;
         let statement = match lookup {
             IdLookup::Any => decisions_where!("d.id = ANY($1)"),
             // As `decisions_cancelled` has it, the index that holds nothing else: a number in place of the 2 would not do.
@@ -146,7 +149,7 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
     ) -> Result<(), StoreError> {
         let connection = &mut *self.transaction;
         levels::write_with_positions(connection, (items, &self.rows), changes, &batch.advances).await?;
-        write_decided(connection, changes).await
+        write_decided(connection, changes, self.lookup).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -174,15 +177,17 @@ impl<'c> OfflineTx<'c> for PostgresTx<'c> {
     }
 }
 
-/// Writes what was decided, beside levels and positions.
+/// Writes what was decided, beside levels and positions. Where the batch's ids were taken for new, so are the notes of items that
+/// are: what shows neither to be so is `failure::met_known`.
 pub(super) async fn write_decided(
     connection: &mut PgConnection,
     changes: &Changes,
+    lookup: IdLookup,
 ) -> Result<(), StoreError> {
     copy_decisions(connection, changes).await?;
     copy_movements(connection, changes).await?;
     orders::write_states(connection, &changes.orders).await?;
-    orders::note_unannounced(connection, &changes.movements).await
+    orders::note_unannounced(connection, &changes.movements, lookup).await
 }
 
 /// The decisions there are for orders that commands follow, before anything is locked.

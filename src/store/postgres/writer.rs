@@ -27,8 +27,10 @@ impl PostgresStore {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if full_lookup_batches.is_err() {
             match self.attempt_as(batch, IdLookup::New).await {
-                Err(error) if failure::met_known_id(&error) => {
-                    tracing::debug!("a command id was decided before; ids are looked up for a while");
+                Err(error) if failure::met_known(&error) => {
+                    tracing::debug!(
+                        "a command id was decided before, or a new item noted; both are looked up for a while"
+                    );
                     self.full_lookup_batches.store(FULL_LOOKUP_BATCHES, Ordering::Relaxed);
                 }
                 applied => return applied,

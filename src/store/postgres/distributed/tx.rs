@@ -77,7 +77,8 @@ impl<'c> LedgerTx<'c> for DistributedTx<'c> {
         let connection = self.plain.connection();
         write_levels(connection, (items, &self.read), changes).await?;
         write_positions(connection, &batch.advances).await?;
-        tx::write_decided(connection, changes).await
+        // Not as if all were new: the notes are on the coordinator, and nodes may lose what they are of.
+        tx::write_decided(connection, changes, IdLookup::Any).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
