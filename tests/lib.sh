@@ -305,7 +305,7 @@ ensure_kubernetes_validate() {
 
 # The program of the version that landed before this one, which it must run beside. Built once per machine from its
 # commit, beside a copy of what is compiled here already: most dependencies are the same.
-LAST_LANDED=1a0f8e0118a7d733baa9bda8d7ea91932be67ee2
+LAST_LANDED=61a50356c567b287b1339d637f950ce6eeb59d6f
 ensure_last_landed() {
   local cache work
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/last-landed-$LAST_LANDED

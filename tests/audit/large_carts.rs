@@ -16,7 +16,7 @@ async fn sqlites_audit_of_large_carts_takes_about_as_long_as_one_of_small_carts(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresqls_audit_of_large_carts_takes_about_as_long_as_one_of_small_carts() {
-    on(large_carts_take_about_as_long_as_small_ones, TestDatabase::postgres().await).await;
+    on(large_carts_take_about_as_long_as_small_ones, TestDatabase::postgres_migrated().await).await;
 }
 
 /// Lines of all carts together.

@@ -257,7 +257,7 @@ async fn a_hold_whose_end_is_asked_for_until_far_ahead_is_named(database: Arc<Te
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequence_that_was_set_back_is_named() {
-    let database = Arc::new(TestDatabase::postgres().await);
+    let database = Arc::new(TestDatabase::postgres_migrated().await);
     expect_named(
         &database,
         "SELECT setval('ledger_seq', 100000, false)",

@@ -112,7 +112,7 @@ async fn a_file_and_a_server_say_the_same_of_the_same_damage() {
     for (name, sqlite, postgres) in DAMAGES {
         let postgres = if postgres.is_empty() { sqlite } else { postgres };
         let of_file = said(TestDatabase::sqlite(), sqlite).await;
-        let of_server = said(TestDatabase::postgres().await, postgres).await;
+        let of_server = said(TestDatabase::postgres_migrated().await, postgres).await;
         assert!(!of_server.is_empty(), "{name}: nothing was found");
         if of_file != of_server {
             let file: Vec<_> = of_file.iter().filter(|found| !of_server.contains(found)).collect();
@@ -131,5 +131,5 @@ async fn a_file_and_a_server_say_the_same_of_a_decision_that_is_no_json() {
     };
     let of_file = unreadable(said(TestDatabase::sqlite(), damage).await);
     assert_eq!(of_file.len(), 1, "{of_file:?}");
-    assert_eq!(of_file, unreadable(said(TestDatabase::postgres().await, damage).await));
+    assert_eq!(of_file, unreadable(said(TestDatabase::postgres_migrated().await, damage).await));
 }

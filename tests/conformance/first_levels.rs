@@ -31,7 +31,7 @@ struct Scene {
 
 impl Scene {
     async fn set_up() -> Self {
-        let database = TestDatabase::postgres().await;
+        let database = TestDatabase::postgres_migrated().await;
         let store = database.ledger().await;
         store.apply(&batch(vec![set("a-1", "OLD", 9, None)])).await.unwrap();
         // So that the partition has a position.

@@ -246,7 +246,7 @@ impl Round {
 }
 
 async fn in_every_order(other: Other) {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     let plain = database.ledger().await;
     let one = Instance::on(&database).await;
     let two = Instance::on(&database).await;

@@ -13,6 +13,8 @@ use stock_verifier::store::{
 
 use super::{expect_no_findings, levels};
 use crate::on_every_database;
+use crate::support::database::unique;
+use crate::support::servers::setting;
 use crate::support::{TestDatabase, batch, cancelled, order, set, words};
 
 // Its table of migrations is damaged by SQL.
@@ -79,7 +81,7 @@ fn whole(error: &StoreError) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_sees_a_cancellation_decided_while_it_waited_whatever_isolation_is_usual_there() {
-    let database = Arc::new(TestDatabase::postgres().await);
+    let database = Arc::new(TestDatabase::postgres_migrated().await);
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 10, None), set("a-2", "CUP", 10, None)])).await.unwrap();
     store.close().await;
@@ -112,7 +114,7 @@ async fn an_order_sees_a_cancellation_decided_while_it_waited_whatever_isolation
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_durable_whatever_is_usual_there() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     let store = database.ledger().await;
     store.close().await;
     // Asked by the commit itself, of the transaction it ends.
@@ -151,13 +153,12 @@ async fn a_commit_is_durable_whatever_is_usual_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_another_encoding_is_refused_before_anything_is_made() {
-    let database = TestDatabase::postgres().await;
-    database.remove().await;
-    let TestDatabase::Postgres { server, name } = &database else { unreachable!("made so") };
-    let mut connection = PgConnection::connect(server).await.unwrap();
+    let (server, name) = (setting("DATABASE_URL"), unique("sv_test"));
+    let mut connection = PgConnection::connect(&server).await.unwrap();
     let create =
         format!("CREATE DATABASE {name} ENCODING 'WIN1252' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     connection.execute(&*create).await.unwrap();
+    let database = TestDatabase::Postgres { server, name };
     let store = database.open().await;
     let refused = store.migrate().await.unwrap_err();
     for word in ["server_encoding", "WIN1252", "UTF8", "CREATE DATABASE"] {
@@ -178,7 +179,7 @@ async fn a_database_of_another_encoding_is_refused_before_anything_is_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_correctness_rests_on_are_checked_or_set() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     let store = database.ledger().await;
     store.close().await;
     // What cannot be set for a session without harm is refused, with what to do.
@@ -242,7 +243,7 @@ async fn once_given_up<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_database_is_named_can_be_read_and_is_written_once_it_can_be() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
     store.close().await;
@@ -279,7 +280,7 @@ async fn a_read_only_database_is_named_can_be_read_and_is_written_once_it_can_be
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_costs_a_compared_batch_its_connection_is_said_and_not_only_that_there_is_a_new_one() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
     set_default(&database, "default_transaction_read_only = on").await;
@@ -441,7 +442,7 @@ async fn a_ledger_can_have_a_schema_of_its_own_beside_another_program() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_ours_frozen_in_mid_copy_is_ended_and_no_other() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     let store = database.ledger().await;
     store.apply(&batch(vec![set("a-1", "MUG", 10, None)])).await.unwrap();
     // A reader of ours, idle in its transaction for as long as it likes.
@@ -483,7 +484,7 @@ async fn a_session_of_ours_frozen_in_mid_copy_is_ended_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_ask_wait_among_themselves_and_hold_up_nobody_who_decides() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     database.ledger().await.close().await;
     let one = Connections { batches: 1, readers: 1, others: 1 };
     let store = Arc::new(PostgresStore::open(&database.url(), one).await.unwrap());
@@ -514,7 +515,7 @@ async fn those_who_ask_wait_among_themselves_and_hold_up_nobody_who_decides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_the_work_alone_does_not_cost_the_connection() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     database.ledger().await.close().await;
     // As a verifier has it: as many connections for batches as there are pipelines.
     let one = Connections { batches: 1, readers: 1, others: 1 };
@@ -560,7 +561,7 @@ async fn an_error_of_the_work_alone_does_not_cost_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_is_refused_undoes_its_batch_and_does_not_cost_the_connection() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     database.ledger().await.close().await;
     let one = Connections { batches: 1, readers: 1, others: 1 };
     let store = PostgresStore::open(&database.url(), one).await.unwrap();

@@ -36,7 +36,7 @@ fn scans(plan: &Value, found: &mut Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_of_the_read_api_uses_an_index_whatever_kind_of_plan_it_has() {
-    let database = TestDatabase::postgres().await;
+    let database = TestDatabase::postgres_migrated().await;
     database.ledger().await.close().await;
     database.execute(LARGE).await;
     let mut connection = PgConnection::connect(&database.url()).await.unwrap();

@@ -8,7 +8,9 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use stock_verifier::store::LedgerAdmin as _;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 
+use super::dropped::drop_database;
 use super::servers::wait_for;
+use super::template;
 use super::{CITUS_SHARDS, TestDatabase};
 
 /// A name no other test of this or any other run has.
@@ -36,9 +38,8 @@ impl Database {
 
     /// One with the ledger's tables and nothing in them.
     pub fn fresh(server: &str) -> Self {
-        let database = Self::empty(server);
-        wait_for(database.store().migrate()).expect("migrated");
-        database
+        let template = wait_for(template::migrated(server));
+        Self::create(server, &format!("TEMPLATE {template}"))
     }
 
     fn create(server: &str, clause: &str) -> Self {
@@ -201,20 +202,15 @@ impl Drop for Database {
         if std::thread::panicking() {
             return;
         }
-        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         wait_for(async {
             self.pool.close().await;
-            for server in std::iter::once(&self.server).chain(&self.others) {
-                // A server that was killed for good takes its databases along.
-                if let Ok(mut connection) = connect(server).await {
-                    let _ = sqlx::raw_sql(&sql).execute(&mut connection).await;
-                }
-            }
+            let servers = std::iter::once(&self.server).chain(&self.others).cloned().collect();
+            drop_database(servers, &self.name).await;
         });
     }
 }
 
-fn url_of(server: &str, name: &str) -> String {
+pub(super) fn url_of(server: &str, name: &str) -> String {
     let mut url = url::Url::parse(server).expect("DATABASE_URL is a URL");
     url.set_path(name);
     url.into()

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod clock;
 pub mod collector;
 pub mod database;
+mod dropped;
 pub mod kafka;
 pub mod postgres;
 pub mod preloaded;
@@ -18,6 +19,7 @@ pub mod scene;
 pub mod servers;
 mod stores;
 pub mod stream;
+mod template;
 pub mod turns;
 pub mod wait;
 

@@ -59,8 +59,8 @@ const ORDINARY: usize = 4;
 /// session to end or a server to come back, so two take little longer than one.
 const HEAVY: usize = 2;
 
-/// One heavy test more has the places of so many ordinary ones while none of those waits: at the end of a run only heavy ones
-/// are left.
+/// A heavy test has the places of so many ordinary ones: one more begins in theirs while no ordinary one waits, and they begin
+/// in its place once no heavy one waits any more. At the end of a run only some of one kind are left.
 const PLACES_OF_HEAVY: usize = 2;
 
 /// A test at work for longer hangs: it ends the run, which would else never end and say nothing of any test that failed.
@@ -68,11 +68,14 @@ const HANGS_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How often that is looked for.
 const WATCHED_EVERY: Duration = Duration::from_secs(10);
 
-/// Who is at work and since when, and how many ordinary tests wait.
+/// Who is at work and since when, and how many wait.
 struct AtWork {
     ordinary: usize,
     heavy: usize,
     ordinary_waiting: usize,
+    heavy_waiting: usize,
+    /// Whether a heavy test has begun: before that none waits since none was started yet.
+    heavy_begun: bool,
     since: BTreeMap<String, Instant>,
 }
 
@@ -82,8 +85,14 @@ impl AtWork {
         self.heavy.saturating_sub(HEAVY) * PLACES_OF_HEAVY
     }
 
+    /// Places for ordinary tests that heavy ones leave.
+    fn left(&self) -> usize {
+        let are_over = self.heavy_begun && self.heavy_waiting == 0;
+        if are_over { HEAVY.saturating_sub(self.heavy) * PLACES_OF_HEAVY } else { 0 }
+    }
+
     fn may_begin(&self, weight: Weight) -> bool {
-        let free = ORDINARY.saturating_sub(self.ordinary + self.lent());
+        let free = (ORDINARY + self.left()).saturating_sub(self.ordinary + self.lent());
         match weight {
             Weight::Ordinary => free > 0,
             Weight::Heavy => {
@@ -99,6 +108,13 @@ impl AtWork {
             Weight::Heavy => &mut self.heavy,
         }
     }
+
+    fn waiting(&mut self, weight: Weight) -> &mut usize {
+        match weight {
+            Weight::Ordinary => &mut self.ordinary_waiting,
+            Weight::Heavy => &mut self.heavy_waiting,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +123,14 @@ enum Weight {
     Heavy,
 }
 
-static AT_WORK: Mutex<AtWork> =
-    Mutex::new(AtWork { ordinary: 0, heavy: 0, ordinary_waiting: 0, since: BTreeMap::new() });
+static AT_WORK: Mutex<AtWork> = Mutex::new(AtWork {
+    ordinary: 0,
+    heavy: 0,
+    ordinary_waiting: 0,
+    heavy_waiting: 0,
+    heavy_begun: false,
+    since: BTreeMap::new(),
+});
 static CHANGED: Condvar = Condvar::new();
 
 fn at_work() -> MutexGuard<'static, AtWork> {
@@ -124,12 +146,12 @@ struct Permit {
 impl Permit {
     /// Waits for one.
     fn take(weight: Weight) -> Self {
-        let waits = usize::from(weight == Weight::Ordinary);
         let mut now = at_work();
-        now.ordinary_waiting += waits;
+        *now.waiting(weight) += 1;
         now = CHANGED.wait_while(now, |now| !now.may_begin(weight)).unwrap_or_else(PoisonError::into_inner);
-        now.ordinary_waiting -= waits;
+        *now.waiting(weight) -= 1;
         *now.of(weight) += 1;
+        now.heavy_begun |= weight == Weight::Heavy;
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         now.since.insert(test.clone(), Instant::now());
         drop(now);

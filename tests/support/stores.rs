@@ -1,7 +1,6 @@
 //! Databases for the tests that every store passes, and short ways to say commands.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
@@ -14,14 +13,15 @@ use stock_verifier::store::postgres::{Connections, PostgresStore};
 use stock_verifier::store::sqlite::SqliteStore;
 use stock_verifier::store::{Advance, CommandBatch, LedgerAdmin as _, Store};
 
+use super::database::{unique, url_of};
+use super::dropped::drop_database;
 use super::servers::take_permit;
+use super::template;
 
 /// Connections of one PostgreSQL store: as many as the suite's busiest test has tasks.
 const CONNECTIONS: u32 = 8;
 /// Shards of a distributed ledger: several on each node.
 pub const CITUS_SHARDS: u16 = 8;
-/// Tries to drop a database, of some seconds each.
-const DROP_TRIES: u8 = 10;
 /// Tries to add a node to a cluster.
 const NODE_TRIES: u8 = 5;
 
@@ -53,18 +53,25 @@ impl TestDatabase {
         Self::Sqlite { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// A new database on the PostgreSQL server that `DATABASE_URL` names. Never skipped: without a server it fails.
+    /// A new database on the PostgreSQL server that `DATABASE_URL` names, without tables. Never skipped: without a server it
+    /// fails.
     pub async fn postgres() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self::on_postgres(None).await
+    }
+
+    /// The same with the ledger's tables and nothing in them.
+    pub async fn postgres_migrated() -> Self {
         take_permit();
-        let server = std::env::var("DATABASE_URL").unwrap_or_default();
-        assert!(
-            server.starts_with("postgres"),
-            "DATABASE_URL names no PostgreSQL server: run the tests with tests/run, which starts one"
-        );
-        let name = format!("sv_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        execute_postgres(&server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-        execute_postgres(&server, &format!("CREATE DATABASE {name}")).await;
+        let template = template::migrated(&postgres_server()).await;
+        Self::on_postgres(Some(&template)).await
+    }
+
+    async fn on_postgres(template: Option<&str>) -> Self {
+        take_permit();
+        let server = postgres_server();
+        let name = unique("sv_test");
+        let clause = template.map_or_else(String::new, |template| format!(" TEMPLATE {template}"));
+        execute_postgres(&server, &format!("CREATE DATABASE {name}{clause}")).await;
         Self::Postgres { server, name }
     }
 
@@ -85,7 +92,7 @@ impl TestDatabase {
         .await
         .expect("the nodes of the cluster");
         assert!(others.len() > 1, "a cluster of one worker shows nothing: {others:?}");
-        let name = super::database::unique("sv_test");
+        let name = unique("sv_test");
         let mut nodes = vec![coordinator.clone()];
         for (host, port) in others {
             let mut url = url::Url::parse(&coordinator).expect("CITUS_URL is a URL");
@@ -96,7 +103,7 @@ impl TestDatabase {
         let cluster = Self::Citus { nodes: nodes.clone(), name: name.clone() };
         for node in &nodes {
             execute_postgres(node, &format!("CREATE DATABASE {name}")).await;
-            execute_postgres(&in_database(node, &name), "CREATE EXTENSION citus").await;
+            execute_postgres(&url_of(node, &name), "CREATE EXTENSION citus").await;
         }
         for (number, node) in nodes.iter().enumerate() {
             let url = url::Url::parse(node).expect("a URL");
@@ -122,8 +129,8 @@ impl TestDatabase {
         match self {
             Self::Memory(_) => panic!("a ledger in memory has no URL: this is a test for databases alone"),
             Self::Sqlite { folder } => format!("sqlite://{}/ledger.db", folder.path().display()),
-            Self::Postgres { server, name } => in_database(server, name),
-            Self::Citus { nodes, name } => in_database(&nodes[0], name),
+            Self::Postgres { server, name } => url_of(server, name),
+            Self::Citus { nodes, name } => url_of(&nodes[0], name),
         }
     }
 
@@ -178,28 +185,22 @@ impl TestDatabase {
 
     /// Removes the database. Not reached when a test fails, so that one can look.
     pub async fn remove(&self) {
-        let (nodes, name) = match self {
-            Self::Postgres { server, name } => (std::slice::from_ref(server), name),
-            Self::Citus { nodes, name } => (nodes.as_slice(), name),
-            Self::Memory(_) | Self::Sqlite { .. } => return,
-        };
-        for node in nodes {
-            drop_database(node, name).await;
+        match self {
+            Self::Postgres { server, name } => drop_database(vec![server.clone()], name).await,
+            Self::Citus { nodes, name } => drop_database(nodes.clone(), name).await,
+            Self::Memory(_) | Self::Sqlite { .. } => {}
         }
     }
 }
 
-/// Drops a database, which PostgreSQL gives up after five seconds where the sessions that it ends are slow to end.
-async fn drop_database(server: &str, name: &str) {
-    let sql = format!("DROP DATABASE {name} WITH (FORCE)");
-    let mut conn = PgConnection::connect(server).await.expect("connects to PostgreSQL");
-    for _ in 0..DROP_TRIES {
-        match sqlx::raw_sql(&sql).execute(&mut conn).await {
-            Ok(_) => return,
-            Err(error) => println!("{sql}: {error}"),
-        }
-    }
-    panic!("{sql} was refused {DROP_TRIES} times");
+/// The server that `DATABASE_URL` names.
+fn postgres_server() -> String {
+    let server = std::env::var("DATABASE_URL").unwrap_or_default();
+    assert!(
+        server.starts_with("postgres"),
+        "DATABASE_URL names no PostgreSQL server: run the tests with tests/run, which starts one"
+    );
+    server
 }
 
 /// Adds a node, which Citus breaks off where its own background work, in the extension just made, is in the way.
@@ -212,12 +213,6 @@ async fn add_node(url: &str, sql: &str) {
         }
     }
     panic!("{sql} was refused {NODE_TRIES} times");
-}
-
-fn in_database(server: &str, name: &str) -> String {
-    let mut url = url::Url::parse(server).expect("a URL");
-    url.set_path(name);
-    url.into()
 }
 
 async fn execute_postgres(url: &str, sql: &str) {
@@ -247,7 +242,8 @@ macro_rules! on_every_store {
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                $crate::support::on(super::$case, $crate::support::TestDatabase::postgres().await).await;
+                let database = $crate::support::TestDatabase::postgres_migrated().await;
+                $crate::support::on(super::$case, database).await;
             })+
         }
         mod citus {
