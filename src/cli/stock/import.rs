@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -17,6 +18,10 @@ use crate::store::{CommandBatch, LedgerHistory, Store};
 /// Rows done in one transaction: enough to be quick, and few enough that orders of the same items wait a moment only. A
 /// file with no more is done whole or not at all.
 const IMPORT_BATCH: usize = 2_000;
+
+/// After a transaction it rests for the time that this took, divided by so much: what is free then is the verifier's, for whom an
+/// import is in no hurry.
+const REST: u32 = 4;
 
 /// Rows looked up at once, which locks nothing.
 const LOOK_BATCH: usize = 10_000;
@@ -175,7 +180,10 @@ pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> 
     );
     let progress = progress(rows.len(), rows.len() > IMPORT_BATCH);
     let (mut done, mut repeated, mut rejected) = (0_usize, Vec::new(), Vec::new());
+    let mut rest = Duration::ZERO;
     for part in rows.chunks(IMPORT_BATCH) {
+        tokio::time::sleep(rest).await;
+        let begun = Instant::now();
         let batch = CommandBatch { advances: Vec::new(), requests: import.requests(part)?, epoch: None };
         let so_far = done + repeated.len();
         let applied = store
@@ -195,6 +203,7 @@ pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> 
             }
         }
         progress.inc(part.len() as u64);
+        rest = begun.elapsed() / REST;
     }
     progress.finish_and_clear();
     let rejected_before = rejected_before(&repeated, store).await.context(
