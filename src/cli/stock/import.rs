@@ -21,7 +21,7 @@ const IMPORT_BATCH: usize = 2_000;
 
 /// After a transaction it rests for the time that this took, divided by so much: what is free then is the verifier's, for whom an
 /// import is in no hurry.
-const REST: u32 = 4;
+const REST: u32 = 10;
 
 /// Rows looked up at once, which locks nothing.
 const LOOK_BATCH: usize = 10_000;
