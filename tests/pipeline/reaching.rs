@@ -93,14 +93,20 @@ fn a_server_is_reached_by_its_socket_by_ipv6_and_among_others_that_are_away() {
         format!("postgres://stock@[::1]:1,[::1]:{port}/stock?target_session_attrs=primary"),
         format!("postgres:///stock?host=/nowhere,{socket}&port=1,{port}&user=stock"),
     ] {
-        succeeds(get(&url, &file));
+        // Again where one of several servers took longer than its three seconds, as it does on a busy machine.
+        wait::until(&url, SOON, || {
+            let done = get(&url, &file).output().expect("it runs");
+            println!("{url}: {}", String::from_utf8_lossy(&done.stderr));
+            done.status.success()
+        });
     }
     let nobody = format!("postgres://stock@127.0.0.1:1,127.0.0.1:{port}/stock?target_session_attrs=standby");
-    let refused = get(&nobody, &file).output().expect("it runs");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    for word in ["none of its servers will do", "127.0.0.1:1: ", "no standby"] {
-        assert!(said.contains(word), "{word} is not in {said}");
-    }
+    wait::until("it says that none will do, and why not each", SOON, || {
+        let refused = get(&nobody, &file).output().expect("it runs");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        println!("{said}");
+        ["none of its servers will do", "127.0.0.1:1: ", "no standby"].iter().all(|word| said.contains(word))
+    });
 }
 
 #[test]
