@@ -1,4 +1,4 @@
-//! Clients that are waited for in vain now and then when they are closed.
+//! Clients are closed within a bound.
 //!
 //! librdkafka joins the threads of all brokers before a client has ended, and where one is away, or has just gone, that can take
 //! for ever (librdkafka#4519, #4674): a command that has done its work would not end, nor would a verifier that is to be started

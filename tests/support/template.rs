@@ -1,4 +1,4 @@
-//! A database with the ledger's tables that others are copied from, which takes a third of what making the tables takes.
+//! A database with the ledger's tables that others are copied from, which takes less than half of what making the tables takes.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

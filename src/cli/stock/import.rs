@@ -19,8 +19,7 @@ use crate::store::{CommandBatch, LedgerHistory, Store};
 /// file with no more is done whole or not at all.
 const IMPORT_BATCH: usize = 2_000;
 
-/// After a transaction it rests for the time that this took, divided by so much: what is free then is the verifier's, for whom an
-/// import is in no hurry.
+/// After each transaction an import rests for the time that it took, divided by this: a verifier beside it loses less of its speed.
 const REST: u32 = 10;
 
 /// Rows looked up at once, which locks nothing.
