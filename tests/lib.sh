@@ -305,7 +305,7 @@ ensure_kubernetes_validate() {
 
 # The program of the version that landed before this one, which it must run beside. Built once per machine from its
 # commit, beside a copy of what is compiled here already: most dependencies are the same.
-LAST_LANDED=61a50356c567b287b1339d637f950ce6eeb59d6f
+LAST_LANDED=218dc9d7c45798ab395b648b357a9a4163e5155e
 ensure_last_landed() {
   local cache work
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/last-landed-$LAST_LANDED
