@@ -76,7 +76,7 @@ fn a_real_prometheus_scrapes_it_and_every_query_of_the_dashboard_and_the_alerts_
         wait::until(query, SOON, || value(query) == Some(expected));
     }
     let (rules, queries) = (rules(), queries());
-    assert!(rules.len() >= 15 && queries.len() >= 27, "{rules:?} {queries:?}");
+    assert!(rules.len() >= 13 && queries.len() >= 27, "{rules:?} {queries:?}");
     for query in rules.into_iter().map(str::to_owned).chain(queries) {
         wait::until(&query, SOON, || !prometheus.query(&query).is_empty());
     }
