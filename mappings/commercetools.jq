@@ -7,6 +7,8 @@
 # * OrderCreatedFromRecurringOrder comes in OrderCreated's place for orders by a schedule, and is read like it.
 # * The id is the order's own, not its number, which not every message has. {shop} is the project's key.
 # * A variant without a SKU is known by its product's id and its own number. Gifts count. Custom line items have no stock.
+# * commercetools keeps stock by SKU and supply channel: a line's supply channel, by its id, is its location. A line without
+#   one is of the default location.
 # * Cancelled gives all back, and what is imported as cancelled takes nothing. Other states and messages ask for nothing.
 # * OrderLineItemAdded is a dead letter: an order's lines stand under its id, so send an order of its own for it.
 #   OrderLineItemRemoved and ReturnInfoAdded name lines by ids that only commercetools knows: send order.returned instead.
@@ -25,7 +27,7 @@ elif .payloadNotIncluded != null then
     error("the message came without its payload, which was too large: it says only that order \(.resource.id) changed")
   else empty end
 elif .type | creates then
-  [.order.lineItems[] | {sku: sku, quantity}] as $lines
+  [.order.lineItems[] | {sku: sku, quantity, location: .supplyChannel.id} | known] as $lines
   | if $lines == [] or .order.orderState == "Cancelled" then empty
     else {type: "order.created", order_id: named, lines: $lines} end
 elif .type == "OrderStateChanged" and .orderState == "Cancelled" then

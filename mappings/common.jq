@@ -24,3 +24,7 @@ def shop_of_id: .shop | id_text("nothing says which shop this is of, and ids are
 
 # What an order is called: {id}, or what --mapping …?id=… says, of an object with id and shop.
 def order_id: "\(id)";
+
+# The ids of what follows an order, and of adjustments, made as an order's is: those of two shops may be one.
+def ids_of($shop): reduce ("return_id", "confirmation_id", "extension_id", "adjustment_id") as $name
+  (.; if .[$name] | . == null or . == "" then . else .[$name] = ({id: .[$name], shop: $shop} | order_id) end);

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::columns::Columns;
-use super::{Feed, FeedSettings, Refused, Row};
+use super::{Feed, FeedSettings, Refused, Row, number};
 use crate::ledger::{Exact, Item, Location, Sku};
 
 pub(super) fn read(content: &[u8], settings: &FeedSettings) -> Feed {
@@ -49,7 +49,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 }
 
 fn read_line(text: &[u8], line: u64, settings: &FeedSettings) -> Result<Row, Vec<Refused>> {
-    let whole = |what: String| vec![Refused { line, column: None, what }];
+    let whole = |what: String| vec![Refused::new(line, None, what)];
     let Fields(fields) =
         serde_json::from_slice(text).map_err(|error| whole(format!("is no JSON object: {error}")))?;
     let names: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
@@ -62,7 +62,7 @@ fn read_line(text: &[u8], line: u64, settings: &FeedSettings) -> Result<Row, Vec
                 .replace("the header must be", "the fields must be"),
         )
     })?;
-    let fault = |column: &str, what: String| Refused { line, column: Some(column.to_owned()), what };
+    let fault = |column: &str, what: String| Refused::new(line, Some(column), what);
     let field = |index: usize| fields[index].1.get();
     let sku =
         string(field(columns.sku)).and_then(|text| Sku::new(text.trim()).map_err(|error| error.to_string()));
@@ -74,18 +74,25 @@ fn read_line(text: &[u8], line: u64, settings: &FeedSettings) -> Result<Row, Vec
         }),
     };
     let written = field(columns.available);
-    let quoted = string(written);
     let within = &settings.pieces;
-    let pieces = match Exact::of(quoted.as_deref().unwrap_or(written)) {
-        Some(Exact::Whole(pieces)) if within.contains(&pieces) => Ok(pieces),
-        _ => {
-            let shown: String = written.chars().take(40).collect();
-            Err(format!("must be a whole number from {} to {}, is {shown}", within.start(), within.end()))
-        }
+    let pieces = match string(written) {
+        // Text is what people and spreadsheets write, here as in a column.
+        Ok(text) => number::pieces(text.trim(), settings.thousands, within),
+        Err(_) => match Exact::of(written) {
+            Some(Exact::Whole(pieces)) if within.contains(&pieces) => Ok(pieces),
+            _ => {
+                let shown: String = written.chars().take(40).collect();
+                Err(format!("must be a whole number from {} to {}, is {shown}", within.start(), within.end()))
+            }
+        },
     };
     match (sku, location, pieces) {
         (Ok(sku), Ok(location), Ok(pieces)) => {
             Ok(Row { record: line, line, item: Item { sku, location }, pieces })
+        }
+        (Ok(sku), Ok(location), Err(what)) => {
+            let item = Some(Item { sku, location });
+            Err(vec![Refused { item, ..fault(&columns.available_name, what) }])
         }
         (sku, location, pieces) => {
             let columns = [

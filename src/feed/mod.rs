@@ -83,6 +83,15 @@ pub struct Refused {
     pub column: Option<String>,
     /// What is wrong, and what is expected.
     pub what: String,
+    /// What it is about, where that could be read all the same.
+    #[serde(skip)]
+    item: Option<Item>,
+}
+
+impl Refused {
+    fn new(line: u64, column: Option<&str>, what: String) -> Self {
+        Self { line, column: column.map(str::to_owned), what, item: None }
+    }
 }
 
 impl fmt::Display for Refused {
@@ -120,11 +129,19 @@ pub fn read(content: &[u8], settings: &FeedSettings) -> Result<Feed> {
     Ok(feed)
 }
 
-/// Of two lines about one item nobody can say which counts, so none does.
+/// Of two lines about one item nobody can say which counts, so none does: nor where one of them is refused for its number.
 fn refuse_duplicates(feed: &mut Feed) {
+    let good = feed.rows.iter().map(|row| (&row.item, row.line));
+    let bad = feed.refused.iter().filter_map(|refused| Some((refused.item.as_ref()?, refused.line)));
+    // The first line of each item, and the one after it. The bad ones come last here, wherever they stand.
     let mut lines: HashMap<&Item, (u64, Option<u64>)> = HashMap::with_capacity(feed.rows.len());
-    for Row { item, line, .. } in &feed.rows {
-        lines.entry(item).and_modify(|(_, next)| *next = next.or(Some(*line))).or_insert((*line, None));
+    for (item, line) in good.chain(bad) {
+        let met = |(first, next): &mut (u64, Option<u64>)| {
+            let later = line.max(*first);
+            *first = line.min(*first);
+            *next = Some(next.map_or(later, |next| next.min(later)));
+        };
+        lines.entry(item).and_modify(met).or_insert((line, None));
     }
     let twice: HashMap<Item, (u64, u64)> =
         lines.into_iter().filter_map(|(item, (first, next))| Some((item.clone(), (first, next?)))).collect();
@@ -139,7 +156,7 @@ fn refuse_duplicates(feed: &mut Feed) {
         } else {
             format!("{} is on line {first} already", row.item)
         };
-        refused.push(Refused { line: row.line, column: Some("sku".to_owned()), what });
+        refused.push(Refused::new(row.line, Some("sku"), what));
         false
     });
     refused.sort_by_key(|refused| refused.line);

@@ -31,11 +31,14 @@ impl Thousands {
         self.0 == letter || self.0 == ' ' && matches!(letter, '\u{a0}' | '\u{202f}')
     }
 
-    /// The digits of a whole number without what stands between its thousands; `None` when it stands elsewhere.
+    /// The digits of a whole number without what stands between its thousands; `None` when it stands elsewhere. No number of
+    /// several groups begins with a zero: `0,500` is a half by another's way of writing.
     fn taken_from(self, whole: &str) -> Option<String> {
         let groups: Vec<&str> = whole.split(|letter| self.is(letter)).collect();
         let (first, others) = groups.split_first()?;
-        let is_grouped = (1..=3).contains(&first.len()) && others.iter().all(|group| group.len() == 3);
+        let is_grouped = (1..=3).contains(&first.len())
+            && !first.starts_with('0')
+            && others.iter().all(|group| group.len() == 3);
         (others.is_empty() || is_grouped).then(|| groups.concat())
     }
 }
@@ -49,10 +52,33 @@ pub(super) fn pieces(
     thousands: Option<Thousands>,
     within: &RangeInclusive<i64>,
 ) -> Result<i64, String> {
-    value(text, thousands).filter(|pieces| within.contains(pieces)).ok_or_else(|| {
-        let expected = format!("must be a whole number from {} to {}", within.start(), within.end());
-        format!("{expected}, is \"{}\"{}", visible(&shown(text)), hint(text, thousands))
-    })
+    value(text, thousands)
+        .filter(|pieces| within.contains(pieces))
+        .ok_or_else(|| format!("{}{}", expected(text, within), hint(text, thousands)))
+}
+
+/// The same where semicolons stand between the columns and nothing is said of thousands. Who writes so mostly has commas before
+/// fractions, and points between thousands: whether `1.000` is one piece or a thousand, nobody knows.
+///
+/// # Errors
+/// As [`pieces`], and of such a number.
+pub(super) fn pieces_beside_semicolons(text: &str, within: &RangeInclusive<i64>) -> Result<i64, String> {
+    let unsigned = text.strip_prefix('+').unwrap_or(text);
+    let is_a_thousand_too = unsigned
+        .strip_suffix(".000")
+        .is_some_and(|whole| (1..=3).contains(&whole.len()) && are_digits(whole) && !whole.starts_with('0'));
+    if is_a_thousand_too {
+        let expected = expected(text, within);
+        return Err(format!(
+            "{expected}: if its point is between thousands, say --thousands '.', and if it is before a fraction, --thousands ','"
+        ));
+    }
+    pieces(text, None, within)
+}
+
+fn expected(text: &str, within: &RangeInclusive<i64>) -> String {
+    let (least, most) = (within.start(), within.end());
+    format!("must be a whole number from {least} to {most}, is \"{}\"", visible(&shown(text)))
 }
 
 /// Longest piece of a column that a message repeats, in characters.
@@ -126,6 +152,38 @@ mod tests {
         }
         assert_eq!(read("1,000,000,000,000", Some(",")), Ok(MAX_QUANTITY));
         assert_eq!(read("-0", None), Ok(0));
+        // Without groups, zeros in front say nothing.
+        for (text, mark, number) in [("0012", ",", 12), ("0", ",", 0), ("0.0", ",", 0), ("0,0", ".", 0)] {
+            assert_eq!(read(text, Some(mark)), Ok(number), "{text}");
+        }
+    }
+
+    #[test]
+    fn beside_semicolons_a_number_that_may_be_a_thousand_is_not_read_as_one() {
+        let read = |text: &str| pieces_beside_semicolons(text, &(0..=MAX_QUANTITY));
+        for text in ["1.000", "+1.000", "12.000", "999.000"] {
+            let why = read(text).unwrap_err();
+            assert!(why.contains(&format!("is \"{text}\": if its point is between thousands")), "{why}");
+        }
+        for (text, number) in [
+            ("1", 1),
+            ("1.0", 1),
+            ("1.00", 1),
+            ("1.0000", 1),
+            ("1000.000", 1_000),
+            ("0.000", 0),
+            ("007.000", 7),
+        ] {
+            assert_eq!(read(text), Ok(number), "{text}");
+        }
+        for text in ["1.250", "-1.000", ".000", "x.000", "1,234", "1.000.000", "1.000,0"] {
+            assert!(!read(text).unwrap_err().contains("before a fraction"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_hint_says_of_a_point_is_so() {
+        assert_eq!((read("1.000", Some(".")), read("1.000", Some(","))), (Ok(1_000), Ok(1)));
     }
 
     #[test]
@@ -164,6 +222,14 @@ mod tests {
             ("1,234,5", ","),
             ("1.234.0", ","),
             ("12.0", "."),
+            // A half, by another's way of writing.
+            ("0,500", ","),
+            ("-0,500", ","),
+            ("0.500", "."),
+            ("0 500", " "),
+            ("00,500", ","),
+            ("0,500,000", ","),
+            ("012,500", ","),
         ] {
             assert!(read(text, Some(mark)).is_err(), "{text}");
         }
@@ -177,7 +243,9 @@ mod tests {
                 .ends_with(", is \"1,234\": if that is between thousands, say --thousands ','")
         );
         assert!(read("1'234", None).unwrap_err().ends_with("say --thousands \"'\""));
-        assert!(!read("1,23", None).unwrap_err().contains("--thousands"));
+        for other in ["1,23", "0,500"] {
+            assert!(!read(other, None).unwrap_err().contains("--thousands"), "{other}");
+        }
         assert!(read(&"9".repeat(1_000), None).unwrap_err().len() < 150);
     }
 

@@ -139,6 +139,10 @@ fn a_byte_order_mark_or_a_name_says_the_encoding() {
         faults_as(b"sku,available\nA,5\n\x81\xff,1\n", &in_encoding("Shift_JIS")),
         "line 3: is not Shift_JIS"
     );
+    for end in ["\n", "\r\n", "\r"] {
+        let file = [&b"sku,available"[..], b"A,5", b"\x81\xff,1"].join(end.as_bytes());
+        assert_eq!(faults_as(file, &in_encoding("Shift_JIS")), "line 3: is not Shift_JIS", "{end:?}");
+    }
     assert_eq!(faults(b"\xFF\xFEs\0k\0u"), "line 1: is not UTF-16LE");
     assert!("windoze".parse::<Encoding>().is_err());
 }
@@ -213,6 +217,128 @@ fn an_item_on_two_lines_is_refused_on_both_unless_they_are_of_two_locations() {
     assert_eq!(left, [None, Some("south")]);
     let spaces = faults("sku,available\nMUG,1\nMUG\u{a0},2\n");
     assert!(spaces.ends_with("line 3, column sku: MUG is on line 2 already"), "{spaces}");
+}
+
+#[test]
+fn an_item_on_two_lines_counts_on_neither_where_one_of_them_is_refused_for_its_number() {
+    let file = "sku,available\nA,x\nB,1\nA,2\nC,3\nC,many\nC,many more\n";
+    let feed = plain(file);
+    assert_eq!(feed.rows.iter().map(|row| row.item.to_string()).collect::<Vec<_>>(), ["B"]);
+    let found = faults(file);
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines.len(), 5, "{found}");
+    // What is refused already is named once, for its number.
+    for (line, says) in lines.iter().zip([
+        "line 2, column available: must be",
+        "line 4, column sku: A is on line 2 already",
+        "line 5, column sku: C is on line 6 too",
+        "line 6, column available: must be",
+        "line 7, column available: must be",
+    ]) {
+        assert!(line.starts_with(says), "{says:?} is not in {line}");
+    }
+    // Of another location it is another item, and of a line without a number of its own nobody knows the item.
+    let file = "sku,location,available\nA,north,x\nA,south,1\nA,,2\nA\n";
+    assert_eq!(plain(file).rows.len(), 2);
+    let file = "{\"sku\":\"A\",\"available\":1}\n{\"sku\":\"A\",\"available\":1.5}\n";
+    assert!(plain(file).rows.is_empty());
+    assert!(faults(file).starts_with("line 1, column sku: A is on line 2 too\nline 2, column available: "));
+}
+
+#[test]
+fn rows_that_a_quote_joins_are_refused_by_all_their_lines() {
+    let joined = "were read as one row: a quote that opens a column is not closed before the next delimiter";
+    let extra = FeedSettings { ignore_extra: true, ..FeedSettings::default() };
+    // An inch at the beginning of a name, and one in another.
+    let file = "sku\tname\tavailable\nB\t\"Huge\t6\nC\tMug \"red\t7\nD\tPen\t8\n";
+    let feed = read_as(file, &extra);
+    assert_eq!(feed.rows.iter().map(|row| row.item.to_string()).collect::<Vec<_>>(), ["D"]);
+    assert_eq!(faults_as(file, &extra), format!("line 2: lines 2 to 3 {joined}"));
+    // One that never closes takes in all that follows.
+    for end in ["", "\n", "\r\n\r\n"] {
+        let file = format!("sku,available\n\nA,1\n\"B,2\nC,3\n\nD,4{end}");
+        assert_eq!(faults(file), format!("line 4: lines 4 to 7 {joined}"), "{end:?}");
+    }
+    for end in ["\n", "\r\n", "\r"] {
+        let file = ["sku,available", "A,1", "\"B,2", "C\" x,3", "D,4", ""].join(end);
+        assert_eq!(faults(&file), format!("line 3: lines 3 to 4 {joined}"), "{end:?}");
+        assert_eq!(plain(&file).rows.len(), 2, "{end:?}");
+    }
+    for row in ["\"Mug\" red,1", "A,\"1\"2", "\"A\"\"B,1", "A,\"", "\"\"\",1"] {
+        let found = faults(format!("sku,available\n{row}"));
+        assert!(found.starts_with("line 2: a quote that opens a column is not closed"), "{found}");
+    }
+    // A header, too: the rows that it takes in would be gone.
+    let file = "sku\tavailable\t\"note\nA\t1\tx\nB\t2\ty\"!\nC\t3\tz\n";
+    for delimiter in [None, Some(b'\t')] {
+        let settings = FeedSettings { delimiter, ..extra.clone() };
+        assert_eq!(faults_as(file, &settings), format!("line 1: lines 1 to 3 {joined}"));
+    }
+}
+
+#[test]
+fn quotes_that_close_where_their_column_ends_are_read_as_they_are_meant() {
+    for end in ["\n", "\r\n", "\r"] {
+        let rows_of = |lines: &[&str]| {
+            let file = [&["sku,\"available\""][..], lines].concat().join(end);
+            [rows(&plain(&file)), rows(&plain(file + end))]
+        };
+        for (line, row) in [
+            ("\"A\",\"1\"", "A: 1"),
+            ("\"A, red\" ,\"1\"\t", "A, red: 1"),
+            ("\"19\"\" rack\",1", "19\" rack: 1"),
+            ("\"\"\"A\"\"\",1", "\"A\": 1"),
+            ("\"A\"\",\"\"B\",1", "A\",\"B: 1"),
+            // Where none opens the column, it is a letter.
+            ("19\" rack,1", "19\" rack: 1"),
+            ("A\",\"1\"", "A\": 1"),
+            (" \"A\",1", "\"A\": 1"),
+        ] {
+            for rows in rows_of(&[line, "B,2"]) {
+                assert_eq!(rows, [row, "B: 2"], "{line} {end:?}");
+            }
+            for rows in rows_of(&["B,2", "", line]) {
+                assert_eq!(rows, ["B: 2", row], "{line} {end:?}");
+            }
+        }
+        // A line end that is quoted is one of the column, where it stands for itself.
+        let extra = FeedSettings { ignore_extra: true, ..FeedSettings::default() };
+        let file = ["sku;note;available", "A;\"one", "", "two; \"\"three\"\"\";1", "B;\"\";2"].join(end);
+        assert_eq!(rows(&read_as(&file, &extra)), ["A: 1", "B: 2"], "{end:?}");
+    }
+    // A tab between columns is no blank.
+    assert_eq!(rows(&plain("sku\tavailable\n\"A\"\t\"1\"\n")), ["A: 1"]);
+}
+
+#[test]
+fn a_point_beside_semicolons_that_may_be_between_thousands_is_asked_about() {
+    let file = "sku;available\nMUG;1.000\nHAT;12\n";
+    let found = faults(file);
+    assert!(found.starts_with("line 2, column available: must be a whole number"), "{found}");
+    assert!(found.contains("--thousands '.'") && found.contains("--thousands ','"), "{found}");
+    let with =
+        |mark: &str| FeedSettings { thousands: Some(mark.parse().unwrap()), ..FeedSettings::default() };
+    assert_eq!(rows(&read_as(file, &with("."))), ["MUG: 1000", "HAT: 12"]);
+    assert_eq!(rows(&read_as(file, &with(","))), ["MUG: 1", "HAT: 12"]);
+    for mark in [",", "\t", "|"] {
+        assert_eq!(rows(&plain(file.replace(';', mark))), ["MUG: 1", "HAT: 12"], "{mark:?}");
+    }
+}
+
+#[test]
+fn a_number_in_a_string_of_json_is_read_as_in_a_column() {
+    let line = |text: &str| format!("{{\"sku\":\"A\",\"available\":\"{text}\"}}\n");
+    for text in ["12", "0012", "+12", "12.0", " 12 "] {
+        assert_eq!(rows(&plain(line(text))), ["A: 12"], "{text:?}");
+    }
+    let thousands = FeedSettings { thousands: Some(",".parse().unwrap()), ..FeedSettings::default() };
+    assert_eq!(rows(&read_as(line("1,234"), &thousands)), ["A: 1234"]);
+    assert!(faults(line("1,234")).ends_with("say --thousands ','"), "{}", faults(line("1,234")));
+    for text in ["1E+06", "2e1", "1.5", "", "x"] {
+        assert!(faults(line(text)).contains(&format!("is \"{text}\"")), "{}", faults(line(text)));
+    }
+    // A number of JSON has no digits that were thrown away.
+    assert_eq!(rows(&plain("{\"sku\":\"A\",\"available\":1E+06}\n")), ["A: 1000000"]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(super) fn decode(content: &[u8], said: Option<Encoding>) -> Result<Cow<'_, [
     let mut text = String::with_capacity(room.expect("a file is shorter than memory"));
     let (result, _) = decoder.decode_to_string_without_replacement(content, &mut text, true);
     if let DecoderResult::Malformed(..) = result {
-        let line = text.matches('\n').count() + 1;
+        let line = Lines::new(text.as_bytes()).of(text.len() as u64);
         bail!("line {line}: is not {}", encoding.name());
     }
     ensure!(result == DecoderResult::InputEmpty, "the file is too large to be decoded");

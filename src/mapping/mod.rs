@@ -7,7 +7,9 @@
 //! name none is taken (`value`); and what a program may take is bounded (`watch`).
 //!
 //! The programs are jq as `jaq` has it. A program is its operator's own: it is trusted not to ask for a text of ten
-//! gigabytes (`"x" * 10000000000`), which nothing here prevents.
+//! gigabytes (`"x" * 10000000000`) or for a number of as many digits, which nothing here prevents. Nor to nest a value in
+//! itself tens of thousands of times and then drop it, compare it or print it: jaq does so by recursion, which ends the
+//! process. Only what a program gives is let go of in another way, so such a value may be its output.
 
 mod functions;
 mod presets;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use jaq_core::compile::Undefined;
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::{Compiler, Ctx, Vars, unwrap_valr};
-use jaq_json::Val;
+use jaq_json::{Val, ValR};
 
 pub use presets::{NoPreset, PRESETS, Preset, preset};
 pub use programs::{Mappings, Programs};
@@ -166,12 +168,10 @@ impl Mapping {
             let context = Ctx::<JqData>::new(&watch, Vars::new(variables(facts)));
             let mut outputs = self.filter.id.run((context, input)).map(unwrap_valr);
             let Some(first) = outputs.next() else { return Ok(Mapped::Nothing) };
-            let first = first.map_err(|error| MapError::Failed(error_text(error)))?;
-            match outputs.next() {
-                None => value::write(&first).map(Mapped::Value).map_err(MapError::Failed),
-                Some(Ok(_)) => Err(MapError::Failed("the mapping gives more than one value".to_owned())),
-                Some(Err(error)) => Err(MapError::Failed(error_text(error))),
-            }
+            let second = if first.is_ok() { outputs.next() } else { None };
+            // Before what it gave: whoever has that last lets go of it.
+            drop(outputs);
+            made_of(first, second)
         }));
         ran.unwrap_or_else(|broken| match broken.downcast_ref() {
             Some(Broken::TooSlow) => Err(MapError::TooSlow),
@@ -182,9 +182,31 @@ impl Mapping {
     }
 }
 
+/// What a program's first output comes to, which is to be its only one.
+fn made_of(first: ValR, second: Option<ValR>) -> Result<Mapped, MapError> {
+    let first = first.map_err(|error| MapError::Failed(error_text(error)))?;
+    let why = match second {
+        None => match value::write(&first) {
+            // Then it is not nested deeply.
+            Ok(text) => return Ok(Mapped::Value(text)),
+            Err(why) => why,
+        },
+        Some(Ok(second)) => {
+            value::dismantle(second);
+            "the mapping gives more than one value".to_owned()
+        }
+        Some(Err(error)) => error_text(error),
+    };
+    value::dismantle(first);
+    Err(MapError::Failed(why))
+}
+
 /// What `error(…)` said, or what jq says of a failure of its own.
 fn error_text(error: jaq_core::Error<Val>) -> String {
-    value::plain(&error.into_val())
+    let said = error.into_val();
+    let text = value::plain(&said);
+    value::dismantle(said);
+    text
 }
 
 /// The values of [`VARIABLES`].

@@ -229,6 +229,73 @@ fn values_are_bounded_in_depth_and_length() {
 }
 
 #[test]
+fn what_a_program_nests_too_deeply_is_refused_and_let_go_of_without_a_recursion() {
+    // On a stack as tokio's threads have it.
+    let thread = std::thread::Builder::new().stack_size(2 * 1024 * 1024);
+    let ran = thread.spawn(|| {
+        let array = "reduce range(100000) as $i (0; [.])";
+        let object = "reduce range(100000) as $i (0; {a: .})";
+        for (program, why) in [
+            (array.to_owned(), "nested deeper"),
+            (object.to_owned(), "nested deeper"),
+            (format!("{array} | error"), "nested deeper"),
+            (format!("{array} | [., .]"), "nested deeper"),
+            (format!("({array}), 1"), "more than one value"),
+            (format!("1, ({object})"), "more than one value"),
+            (format!("({array}), error(\"two\")"), "two"),
+        ] {
+            // Longer than any takes, on a machine that has other work, too.
+            let limit = Duration::from_secs(300);
+            let ran = compiled(&program).run_for(Val::Null, &Facts::default(), limit);
+            assert!(matches!(&ran, Err(MapError::Failed(said)) if said.contains(why)), "{program}: {ran:?}");
+        }
+    });
+    ran.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_number_of_more_than_a_thousand_characters_is_refused_before_it_is_read() {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    for number in [
+        "7".repeat(1_000),
+        format!("-{}", "7".repeat(999)),
+        format!("0.{}", "7".repeat(998)),
+        format!("7e{}", "7".repeat(998)),
+    ] {
+        let text = format!("{{\"a\":[{number},true,-7]}}");
+        assert_eq!(value(".", &text), text);
+        assert_eq!(value("tonumber", &quoted(&number)), number);
+    }
+    for number in [
+        "7".repeat(1_001),
+        "7".repeat(100_000),
+        format!("-{}", "7".repeat(1_000)),
+        format!("0.{}", "7".repeat(999)),
+        format!("7E+{}", "7".repeat(998)),
+    ] {
+        let why = "the value has a number of more than 1000 characters";
+        for text in [number.clone(), format!("[{number}]"), format!("{{\"a\":{number}}}")] {
+            assert_eq!(failure("empty", &text), why);
+        }
+        for text in [number.clone(), format!(" {number} "), format!("[{number}]"), format!("# \"\n{number}")]
+        {
+            let said = failure("fromjson", &quoted(&text));
+            assert!(said.starts_with(&format!("fromjson: {why}")), "{said:.200}");
+        }
+        assert!(failure("tonumber", &quoted(&number)).starts_with(&format!("fromjson: {why}")));
+    }
+    // Digits of a text are letters.
+    let text = format!("[\"{0}\",{{\"{0}\":0}}]", "7".repeat(2_000));
+    assert_eq!(value(".", &text), text);
+    let text = format!("\"{}\"", "7".repeat(2_000));
+    assert_eq!(value("fromjson", &quoted(&text)), text);
+    // What a program makes of one is bounded, too.
+    let given = "7".repeat(900);
+    assert!(value(". + 1", &given).ends_with("778"));
+    assert_eq!(failure(". * .", &given), "the mapping gives a number of more than 1000 digits");
+}
+
+#[test]
 fn of_two_fields_of_one_name_none_is_taken_on_a_guess() {
     let many = |last: &str| {
         let fields: Vec<String> = (0..1_000).map(|number| format!(r#""f{number}":{{"f0":[]}}"#)).collect();

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use jaq_json::{Num, Val, read};
+use jaq_json::{Num, Rc, Val, read};
 use serde::de::IgnoredAny;
 
 use super::MapError;
@@ -15,6 +15,9 @@ use super::MapError;
 const MAX_DEPTH: usize = 128;
 /// Longest value that a program gives, in bytes. An order of ten thousand lines has a tenth.
 const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
+/// Longest number that a program is given, in characters, and about the longest that it gives: a whole number is read and
+/// written in the square of its length, in one step that nothing breaks off. A million digits take seconds, ten million minutes.
+const MAX_NUMBER_CHARS: usize = 1_000;
 
 /// A text's value.
 ///
@@ -28,7 +31,7 @@ pub(super) fn read(json: &str) -> Result<Val, MapError> {
 }
 
 /// What `fromjson` makes of a text, and with it `tonumber`: what [`read()`] does, where anything can be nested in it. What
-/// cannot is read as jaq reads it, which takes numbers with a plus or with zeros in front.
+/// cannot is read as jaq reads it, which takes numbers with a plus or with zeros in front, and comments before them.
 ///
 /// # Errors
 /// As [`read()`].
@@ -36,6 +39,13 @@ pub(super) fn read_text(text: &[u8]) -> Result<Val, MapError> {
     if text.iter().any(|byte| matches!(byte, b'[' | b'{')) {
         read(str::from_utf8(text).map_err(not_json)?)
     } else {
+        // What begins as a string is one or nothing, and digits in it are letters like others.
+        let first = text.trim_ascii_start();
+        if !first.starts_with(b"\"") && !first.starts_with(b"b\"") {
+            for word in text.split(|byte| !is_of_number(*byte)) {
+                check_number(word.len())?;
+            }
+        }
         read::parse_single(text).map_err(not_json)
     }
 }
@@ -44,8 +54,22 @@ fn not_json(error: impl fmt::Display) -> MapError {
     MapError::NotJson(format!("the value is not JSON: {error}"))
 }
 
-/// Refuses what is nested too deeply, and an object with two fields of one name: jaq would take the last of them, and nobody
-/// knows which was meant. The text is known to be JSON, so it is enough to look at where strings and objects begin and end.
+/// What numbers are made of. Of other words of JSON a letter or two is, too.
+fn is_of_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
+}
+
+fn check_number(length: usize) -> Result<(), MapError> {
+    if length > MAX_NUMBER_CHARS {
+        let why = format!("the value has a number of more than {MAX_NUMBER_CHARS} characters");
+        return Err(MapError::NotJson(why));
+    }
+    Ok(())
+}
+
+/// Refuses what is nested too deeply, a number that is too long, and an object with two fields of one name: jaq would take the
+/// last of them, and nobody knows which was meant. The text is known to be JSON, so it is enough to look at where strings,
+/// numbers and objects begin and end.
 fn check(json: &str) -> Result<(), MapError> {
     // What is open at a place: of an object how many names were met before it, of an array nothing.
     let mut open: Vec<Option<usize>> = Vec::new();
@@ -81,6 +105,12 @@ fn check(json: &str) -> Result<(), MapError> {
             }
             b':' => is_name = false,
             b',' => is_name = matches!(open.last(), Some(Some(_))),
+            b'0'..=b'9' | b'-' => {
+                let rest = json.as_bytes().get(at..).unwrap_or_default();
+                let more = rest.iter().take_while(|byte| is_of_number(**byte)).count();
+                check_number(1 + more)?;
+                at += more;
+            }
             _ => {}
         }
     }
@@ -137,6 +167,10 @@ fn write_into(text: &mut String, value: &Val, depth: usize) -> Result<(), String
         Val::Num(Num::Float(number)) if !number.is_finite() => {
             return Err(format!("the mapping gives a number that JSON does not have: {number}"));
         }
+        // A digit has a little more than three bits.
+        Val::Num(Num::BigInt(number)) if number.bits() > 4 * MAX_NUMBER_CHARS as u64 => {
+            return Err(format!("the mapping gives a number of more than {MAX_NUMBER_CHARS} digits"));
+        }
         // Writing to a string fails only when a Display does, and these do not.
         Val::Num(number) => drop(write!(text, "{number}")),
         Val::TStr(bytes) => write_text(text, bytes)?,
@@ -172,6 +206,22 @@ fn write_text(text: &mut String, bytes: &[u8]) -> Result<(), String> {
     // Holds because a str has no way to fail.
     text.push_str(&serde_json::to_string(content).expect("text is always valid JSON"));
     Ok(())
+}
+
+/// Lets go of a value, level by level: by itself it would do so by recursion, and what a program nests in itself often enough
+/// would end the process. Of what others hold, too, only this hold is let go.
+pub(super) fn dismantle(value: Val) {
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        match value {
+            Val::Arr(items) => left.extend(Rc::into_inner(items).unwrap_or_default()),
+            Val::Obj(members) => {
+                let members = Rc::into_inner(members).unwrap_or_default();
+                left.extend(members.into_iter().flat_map(|(name, member)| [name, member]));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Bytes of a record as a value: text where they are UTF-8, else bytes; null where there are none.

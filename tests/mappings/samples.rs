@@ -73,6 +73,56 @@ fn two_shops_in_one_topic_have_ids_of_their_own() {
 }
 
 #[test]
+fn what_follows_the_orders_of_two_shops_and_their_adjustments_have_ids_of_their_own_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("orders.jsonl");
+    // The same of each shop, and once of nobody's.
+    let of_shops = |record: &dyn Fn(&str) -> String| {
+        let records = [r#","shop":"mugs""#, r#","shop":"hats""#, ""].map(record).join("\n");
+        fs::write(&file, records + "\n").unwrap();
+    };
+    let commands = |preset: &str| {
+        let (status, lines) =
+            tested(&["--mapping", &format!("preset:{preset}?id={{shop}}-{{id}}"), file.to_str().unwrap()]);
+        assert_eq!(status, 1, "{lines:?}");
+        lines
+    };
+    for (kind, fields, id) in [
+        (
+            "order.returned",
+            r#""return_id":"r-1","lines":[{"sku":"MUG","quantity":1}]"#,
+            "order.returned/SHOP-r-1",
+        ),
+        ("order.confirmed", r#""confirmation_id":"c-1""#, "order.confirmed/SHOP-c-1"),
+        ("order.confirmed", r#""confirmation_id":null"#, "order.confirmed/SHOP-o-1"),
+        ("order.hold_extended", r#""extension_id":"e-1","hold_seconds":60"#, "order.hold_extended/SHOP-e-1"),
+        ("stock.received", r#""adjustment_id":7,"sku":"MUG","quantity":1"#, "adjustment/SHOP-7"),
+    ] {
+        let data = |shop: &str| {
+            let order = if kind.starts_with("order.") { r#""order_id":"o-1","# } else { "" };
+            format!("{{{order}{fields}{shop}}}")
+        };
+        of_shops(&|shop: &str| {
+            format!(
+                r#"{{"topic":"orders","payload":{{"specversion":"1.0","id":"1","source":"shop","type":"{kind}","data":{}}}}}"#,
+                data(shop)
+            )
+        });
+        let by_dapr = commands("dapr");
+        of_shops(&|shop: &str| {
+            format!(r#"{{"topic":"orders","headers":["eventType","{kind}"],"payload":{}}}"#, data(shop))
+        });
+        for lines in [by_dapr, commands("debezium-outbox")] {
+            for (line, shop) in lines.iter().zip(["mugs", "hats"]) {
+                let command = format!("\"command\":\"{}\"", id.replace("SHOP", shop));
+                assert!(line.contains(&command), "{command} is not in {line}");
+            }
+            assert!(lines[2].contains("nothing says which shop this is of"), "{}", lines[2]);
+        }
+    }
+}
+
+#[test]
 fn a_program_of_ones_own_is_tested_as_a_table_and_refused_with_line_and_column() {
     let directory = tempfile::tempdir().unwrap();
     let (good, bad) = (directory.path().join("good.jq"), directory.path().join("bad.jq"));

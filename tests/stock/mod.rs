@@ -36,6 +36,8 @@ on_every_store![
     what_changes_levels_prints_json_too,
     a_delivery_is_added_once,
     rows_that_were_rejected_are_so_when_their_file_is_imported_again,
+    rows_that_are_read_otherwise_than_before_are_named_and_the_others_are_done,
+    a_delivery_that_is_read_otherwise_than_before_is_not_received_once_more,
     bad_lines_are_skipped_and_named_where_that_is_asked,
     a_feed_as_a_shop_writes_it_is_imported,
 ];
@@ -517,6 +519,74 @@ async fn rows_that_were_rejected_are_so_when_their_file_is_imported_again(databa
     let again = ImportArgs { name: "again".to_owned(), ..add() };
     import_with(&store, "sku,quantity\nMUG,1000000000000\n", again).await.unwrap();
     assert_eq!(levels(&*store).await, [("HAT".into(), 1, 1), ("MUG".into(), 1_000_000_000_000, 3)]);
+}
+
+/// How a file with more than one column of numbers is read.
+fn by_column(available: &str) -> FeedArgs {
+    let columns = vec![format!("available={available}").parse().unwrap()];
+    FeedArgs { columns, ignore_extra: true, ..FeedArgs::default() }
+}
+
+async fn rows_that_are_read_otherwise_than_before_are_named_and_the_others_are_done(
+    database: Arc<TestDatabase>,
+) {
+    let store = database.ledger().await;
+    // More rows than one transaction takes, of which the first import reads three.
+    let others = (0..2_100).map(|n| format!("SKU-{n:04},x,7\n")).collect::<String>();
+    let file = format!("sku,here,there\nMUG,10,10\nHAT,1,2\nTEE,3,4\n{others}");
+    let import_by = async |column: &str, args: ImportArgs| {
+        import_with(&store, &file, ImportArgs { feed: by_column(column), ..args }).await
+    };
+    import_by("here", ImportArgs { skip_bad: true, ..ImportArgs::default() }).await.unwrap();
+    let said = "2 rows were read otherwise by an earlier import of this very file, as with other --columns or --thousands. \
+                What that decided of them stays so:\n  line 3: HAT\n  line 4: TEE\nTo set all rows";
+    let dry_run = || ImportArgs { dry_run: true, ..ImportArgs::default() };
+    let text = import_by("there", dry_run()).await.unwrap();
+    assert!(text.contains("would set 2100 levels: 2100 of items that are not known yet"), "{text}");
+    assert!(text.contains("\n1 rows were set by an earlier import") && text.contains(said), "{text}");
+    let text = import_by("there", ImportArgs { json: true, ..dry_run() }).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["conflicts"], serde_json::json!([{"line": 3, "sku": "HAT"}, {"line": 4, "sku": "TEE"}]));
+    assert_eq!((json["would_set"].as_i64(), json["set_before"].as_i64()), (Some(2_100), Some(1)));
+
+    let error = import_by("there", ImportArgs::default()).await.unwrap_err().to_string();
+    assert!(error.starts_with("2100 levels set") && error.contains("\n1 rows were set by"), "{error}");
+    assert!(error.contains(said) && error.ends_with("give the import another --name."), "{error}");
+    let level = async |sku: &str| {
+        store.levels(None).await.unwrap().into_iter().find(|level| level.item.sku.as_str() == sku)
+    };
+    for (sku, available) in [("MUG", 10), ("HAT", 1), ("TEE", 3), ("SKU-0000", 7), ("SKU-2099", 7)] {
+        assert_eq!(level(sku).await.map(|level| level.level.available), Some(available), "{sku}");
+    }
+    // Under another name all of it counts, as it is read now.
+    import_by("there", ImportArgs { name: "there".to_owned(), ..ImportArgs::default() }).await.unwrap();
+    for (sku, available) in [("MUG", 10), ("HAT", 2), ("TEE", 4)] {
+        assert_eq!(level(sku).await.map(|level| level.level.available), Some(available), "{sku}");
+    }
+}
+
+async fn a_delivery_that_is_read_otherwise_than_before_is_not_received_once_more(
+    database: Arc<TestDatabase>,
+) {
+    let store = database.ledger().await;
+    let file = "sku,here,there\nMUG,10,10\nHAT,1,2\n";
+    let add = |column: &str| ImportArgs { add: true, feed: by_column(column), ..ImportArgs::default() };
+    import_with(&store, file, add("here")).await.unwrap();
+    let dry_run = ImportArgs { dry_run: true, ..add("there") };
+    let text = import_with(&store, file, dry_run).await.unwrap();
+    let error = import_with(&store, file, add("there")).await.unwrap_err().to_string();
+    assert!(error.starts_with("0 deliveries received"), "{error}");
+    for text in [text, error] {
+        for says in [
+            "\n1 rows were received by an earlier import",
+            "1 rows were read otherwise by an earlier import of this very file",
+            "\n  line 3: HAT\nAnother --name would receive once more",
+            "by `stock adjust` instead.",
+        ] {
+            assert!(text.contains(says), "{says:?} is not in {text}");
+        }
+    }
+    assert_eq!(levels(&*store).await, [("HAT".into(), 1, 1), ("MUG".into(), 10, 1)]);
 }
 
 async fn bad_lines_are_skipped_and_named_where_that_is_asked(database: Arc<TestDatabase>) {

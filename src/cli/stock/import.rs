@@ -9,18 +9,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::import_report::{self, Done, Hidden, Imported, LevelChange, Planned, WouldImport};
+use super::import_report::{self, Done, Imported, LevelChange, Named, Planned, WouldImport};
 use super::{answered, not_there, verdict};
 use crate::feed::{self, ColumnName, Encoding, Feed, FeedSettings, Refused, Row, Thousands};
 use crate::ledger::{Command, CommandKey, Id, Item, MAX_QUANTITY, Outcome, Quantity, Request};
 use crate::store::{CommandBatch, LedgerHistory, Store};
 
-/// Rows done in one transaction: enough to be quick, and few enough that orders of the same items wait a moment only. A
-/// file with no more is done whole or not at all.
+/// Rows done in one transaction: enough to be quick, and few enough that orders of the same items wait a moment only. Of a
+/// file with no more, all rows are answered or none is: what of them is rejected, or was decided before, changes nothing.
 const IMPORT_BATCH: usize = 2_000;
 
 /// After each transaction an import rests for the time that it took, divided by this: a verifier beside it loses less of its speed.
-const REST: u32 = 10;
+const REST: u32 = 5;
 
 /// Rows looked up at once, which locks nothing.
 const LOOK_BATCH: usize = 10_000;
@@ -167,8 +167,8 @@ impl Import {
 /// Sets the levels of an import, or receives what came in.
 ///
 /// # Errors
-/// When the database fails, an earlier import said something else under these ids, or the ledger rejected a row, now or
-/// in an earlier import of the file.
+/// When the database fails; or, after all rows were done that can be, when an earlier import of the file read some of them
+/// otherwise, or the ledger rejected some, now or then.
 pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> {
     let rows = &import.feed.rows;
     ensure!(
@@ -178,7 +178,7 @@ pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> 
         import_report::refused(&import.feed.refused)
     );
     let progress = progress(rows.len(), rows.len() > IMPORT_BATCH);
-    let (mut done, mut repeated, mut rejected) = (0_usize, Vec::new(), Vec::new());
+    let (mut done, mut repeated, mut rejected, mut conflicts) = (0_usize, Vec::new(), Vec::new(), Vec::new());
     let mut rest = Duration::ZERO;
     for part in rows.chunks(IMPORT_BATCH) {
         tokio::time::sleep(rest).await;
@@ -194,11 +194,8 @@ pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> 
                 Outcome::Decided(decision) if decision.accepted => done += 1,
                 Outcome::Decided(_) => rejected.push((row.line, answered(outcome))),
                 Outcome::Repeated | Outcome::Republished(_) => repeated.push((row.line, request.command.key)),
-                other => bail!(
-                    "line {}: {}; to import these rows all the same, give the import another --name",
-                    row.line,
-                    answered(other)
-                ),
+                Outcome::Conflict { .. } => conflicts.push(Named::new(row.line, &row.item)),
+                other => bail!("line {}: {}", row.line, answered(other)),
             }
         }
         progress.inc(part.len() as u64);
@@ -221,7 +218,12 @@ pub(super) async fn import(import: Import, store: &dyn Store) -> Result<String> 
     rejected.extend(rejected_before);
     rejected.sort();
     let named: Vec<String> = rejected.iter().map(|(line, what)| format!("line {line}: {what}")).collect();
-    ensure!(named.is_empty(), "{written}{} rows were rejected:\n{}{advice}", named.len(), named.join("\n"));
+    let rejected = match named.len() {
+        0 => String::new(),
+        many => format!("{many} rows were rejected:\n{}{advice}\n", named.join("\n")),
+    };
+    let not_done = rejected + &import_report::conflicts(&conflicts, import.adds);
+    ensure!(not_done.is_empty(), "{written}{}", not_done.trim_end());
     Ok(written)
 }
 
@@ -253,8 +255,8 @@ async fn rejected_before(
     Ok(rejected)
 }
 
-fn hidden(rows: &[Row]) -> Vec<Hidden> {
-    rows.iter().filter_map(|row| Hidden::of(row.line, &row.item)).collect()
+fn hidden(rows: &[Row]) -> Vec<Named> {
+    rows.iter().filter_map(|row| Named::if_hidden(row.line, &row.item)).collect()
 }
 
 /// Says what an import would do. Orders may change that until it is done.
@@ -264,7 +266,7 @@ fn hidden(rows: &[Row]) -> Vec<Hidden> {
 pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
     let rows = &import.feed.rows;
     let (mut same, mut before, mut rejected_before) = (0_usize, 0_usize, 0_usize);
-    let (mut new, mut changes) = (Vec::new(), Vec::new());
+    let (mut new, mut changes, mut conflicts) = (Vec::new(), Vec::new(), Vec::new());
     let mut snapshot = store.snapshot().await?;
     for part in rows.chunks(LOOK_BATCH) {
         let requests = import.requests(part)?;
@@ -279,7 +281,9 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
             .collect();
         for (row, request) in part.iter().zip(&requests) {
             if let Some(decision) = decided.get(&request.command.key) {
-                if decision.accepted {
+                if !decision.is_of(&request.command) {
+                    conflicts.push(Named::new(row.line, &row.item));
+                } else if decision.accepted {
                     before += 1;
                 } else {
                     rejected_before += 1;
@@ -296,7 +300,7 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
             }
         }
     }
-    let (hidden, planned) = (hidden(rows), rows.len() - before - rejected_before);
+    let (hidden, planned) = (hidden(rows), rows.len() - before - rejected_before - conflicts.len());
     let planned = if import.adds {
         Planned::Received { would_receive: planned, received_before: before }
     } else {
@@ -306,7 +310,7 @@ pub(super) async fn look(import: Import, store: &dyn Store) -> Result<String> {
     let refused = import.feed.refused;
     let new_levels = new;
     let new = new_levels.len();
-    WouldImport { file, planned, new, same, changes, new_levels, rejected_before, hidden, refused }
+    WouldImport { file, planned, new, same, changes, new_levels, rejected_before, conflicts, hidden, refused }
         .written(import.json)
 }
 

@@ -14,21 +14,26 @@ use crate::ledger::{Item, Location, Sku, is_invisible, visible};
 const MOST_ROWS: usize = 20;
 const MOST_CHANGES: usize = 50;
 
-/// A row of whose item a person cannot see all: another item than the one that looks the same.
+/// A row by its line and its item.
 #[derive(Debug, Serialize)]
-pub(super) struct Hidden {
+pub(super) struct Named {
     line: u64,
     #[serde(flatten)]
     item: ItemView,
 }
 
-impl Hidden {
-    /// The row, if it is such a one.
-    pub(super) fn of(line: u64, item: &Item) -> Option<Self> {
+impl Named {
+    /// The row on this line.
+    pub(super) fn new(line: u64, item: &Item) -> Self {
+        Self { line, item: ItemView::from(item.clone()) }
+    }
+
+    /// The row, if a person cannot see all of its item: another item than the one that looks the same.
+    pub(super) fn if_hidden(line: u64, item: &Item) -> Option<Self> {
         let has_hidden = |text: &str| text.contains(is_invisible);
         let is_hidden =
             has_hidden(item.sku.as_str()) || item.location.as_ref().is_some_and(|at| has_hidden(at.as_str()));
-        is_hidden.then(|| Self { line, item: ItemView::from(item.clone()) })
+        is_hidden.then(|| Self::new(line, item))
     }
 }
 
@@ -71,7 +76,7 @@ pub(super) struct Imported {
     #[serde(flatten)]
     pub(super) done: Done,
     /// Rows with characters that nobody sees.
-    pub(super) hidden: Vec<Hidden>,
+    pub(super) hidden: Vec<Named>,
     /// What was left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) refused: Vec<Refused>,
@@ -106,8 +111,11 @@ pub(super) struct WouldImport {
     /// Rows that were rejected when this very file was imported before.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) rejected_before: usize,
+    /// Rows that an earlier import of this very file read otherwise: they would be left alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) conflicts: Vec<Named>,
     /// Rows with characters that nobody sees.
-    pub(super) hidden: Vec<Hidden>,
+    pub(super) hidden: Vec<Named>,
     /// What would be left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) refused: Vec<Refused>,
@@ -137,15 +145,38 @@ impl LevelChange {
     }
 }
 
-fn hidden(rows: &[Hidden]) -> String {
-    let line = |row: &Hidden| format!("  line {}: {}\n", row.line, row.item.named());
-    let named = rows.iter().take(MOST_ROWS).map(line).collect::<Vec<_>>().concat();
+fn hidden(rows: &[Named]) -> String {
     match rows.len() {
         0 => String::new(),
         many => format!(
             "{many} rows have characters in their SKU or location that nobody sees, and so are other items than those that \
-             look the same:\n{named}{}",
-            if many > MOST_ROWS { "  … and more\n" } else { "" }
+             look the same:\n{}",
+            named(rows)
+        ),
+    }
+}
+
+/// The first of these rows, a line each.
+fn named(rows: &[Named]) -> String {
+    let line = |row: &Named| format!("  line {}: {}\n", row.line, row.item.named());
+    let more = if rows.len() > MOST_ROWS { "  … and more\n" } else { "" };
+    rows.iter().take(MOST_ROWS).map(line).collect::<Vec<_>>().concat() + more
+}
+
+/// Names the rows that an earlier import of the file read otherwise, and says what to do about them.
+pub(super) fn conflicts(rows: &[Named], adds: bool) -> String {
+    let advice = if adds {
+        "Another --name would receive once more what the earlier import received of this file: correct these levels by \
+         `stock adjust` instead."
+    } else {
+        "To set all rows of the file as they are read now, give the import another --name."
+    };
+    match rows.len() {
+        0 => String::new(),
+        many => format!(
+            "{many} rows were read otherwise by an earlier import of this very file, as with other --columns or --thousands. \
+             What that decided of them stays so:\n{}{advice}\n",
+            named(rows)
         ),
     }
 }
@@ -225,6 +256,8 @@ impl WouldImport {
                  import them alone under another --name."
             );
         }
+        let adds = matches!(self.planned, Planned::Received { .. });
+        text.push_str(&conflicts(&self.conflicts, adds));
         Ok(text + &refused(&self.refused) + &hidden(&self.hidden))
     }
 }
@@ -274,9 +307,9 @@ mod tests {
 
     #[test]
     fn what_nobody_sees_in_a_name_is_named() {
-        let rows: Vec<Hidden> = [(2, item("MUG", None)), (3, item("M\u{200b}UG", Some("north")))]
+        let rows: Vec<Named> = [(2, item("MUG", None)), (3, item("M\u{200b}UG", Some("north")))]
             .iter()
-            .filter_map(|(line, item)| Hidden::of(*line, item))
+            .filter_map(|(line, item)| Named::if_hidden(*line, item))
             .collect();
         let text = hidden(&rows);
         assert!(text.ends_with("look the same:\n  line 3: M<U+200B>UG at north\n"), "{text}");
