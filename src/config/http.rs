@@ -25,7 +25,8 @@ pub struct HttpArgs {
     pub http_token_file: Option<PathBuf>,
 
     /// A streaming replica of the ledger's database, for reads; may be given many times (in the environment: one a line).
-    /// The password file of the ledger's database counts here too
+    /// Each server that a URL names is one by itself, and none may be a balancer over several. The password file of the
+    /// ledger's database counts here too
     #[arg(long, env = "STOCK_VERIFIER_READ_DATABASE_URL", value_name = "URL",
           value_parser = SecretParser(parse_database_url), value_delimiter = '\n',
           hide_env_values = true, hide_default_value = true)]

@@ -9,6 +9,13 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time for the head of a request, and longest a connection may be idle: who sends a byte now and then must not
 /// keep a connection.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(15);
+/// Longest time for a body to come, within [`REQUEST_LIMIT`]: a mebibyte at 2 Mbit/s. It comes before the request is let
+/// in, so that who sends slowly takes no place from who asks.
+pub const BODY_LIMIT: Duration = Duration::from_secs(5);
+const _: () = assert!(BODY_LIMIT.as_secs() < REQUEST_LIMIT.as_secs());
+/// Longest that the other side may take nothing of an answer, or not acknowledge it: then its connection ends, which it would
+/// else keep for good. A network that is away for less than half a minute is survived.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// Longest that requests under way are waited for when the process stops.
 pub const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Longest `?wait=`: below the minute after which many proxies give a connection up.
@@ -16,6 +23,9 @@ pub const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Largest body: as many lines as an order may have, with ids of the greatest length, with room.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Bodies that are coming, all together, in KiB: each counts with the length that it states, or with the largest. A quarter
+/// of the memory that a verifier is given (docs/operations.md), and room for as many usual ones as there are connections.
+pub const MAX_BODIES_KIB: usize = 64 * 1024;
 /// Largest head of a request, all headers and the address: three ids of the greatest length, percent-encoded, and a token.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Most items of one batch: as many as an order may have lines.

@@ -311,6 +311,15 @@ mod tests {
         addresses.clone().oneshot(request).await.unwrap()
     }
 
+    async fn post(addresses: &Router, path: &str, body: Body) -> Response {
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .header("content-length", "100")
+            .body(body)
+            .unwrap();
+        addresses.clone().oneshot(request).await.unwrap()
+    }
+
     async fn kind(response: Response) -> (u16, String) {
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await.unwrap();
@@ -345,6 +354,8 @@ mod tests {
         let next = get(&silent, "/v1/stock/MUG").await;
         assert_eq!(next.headers()["retry-after"], "1");
         assert_eq!(kind(next).await, (503, "busy".to_owned()));
+        let cart = || Body::from(r#"{"lines":[{"sku":"MUG","quantity":1}]}"#);
+        assert_eq!(kind(post(&silent, "/v1/precheck", cart()).await).await, (503, "busy".to_owned()));
         assert_eq!(get(&silent, "/livez").await.status(), 200);
         assert_eq!(get(&silent, "/readyz").await.status(), 503);
         for one in under_way {
@@ -352,5 +363,27 @@ mod tests {
         }
         let after = kind(get(&silent, "/v1/stock/MUG").await).await;
         assert_eq!(after, (504, "timed-out".to_owned()), "permits are free again");
+        let after = kind(post(&silent, "/v1/precheck", cart()).await).await;
+        assert_eq!(after, (504, "timed-out".to_owned()), "for those with a body too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_a_body_slowly_takes_no_place_and_is_told_that_it_did_not_come() {
+        let silent = addresses(false);
+        let slow: Vec<_> = (0..2 * bounds::MAX_REQUESTS)
+            .map(|number| {
+                let path = if number % 2 == 0 { "/v1/precheck" } else { "/v1/stock:batch" };
+                let nothing = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+                let silent = silent.clone();
+                tokio::spawn(async move { post(&silent, path, Body::from_stream(nothing)).await })
+            })
+            .collect();
+        // Less than they have: each has begun, and none is over.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let other = kind(get(&silent, "/v1/stock/MUG").await).await;
+        assert_eq!(other, (504, "timed-out".to_owned()), "it was let in, and the database is silent");
+        for one in slow {
+            assert_eq!(kind(one.await.unwrap()).await, (408, "blank".to_owned()));
+        }
     }
 }

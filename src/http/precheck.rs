@@ -13,7 +13,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 use super::answer::{answer, id_schema, optional_id_schema, reason_schema, time_schema};
 use super::problem::{Body, Problem, ProblemDocument};
-use super::state::{Admitted, ApiState};
+use super::state::ApiState;
 use crate::event::Object;
 use crate::event::schema::OrderPolicy;
 use crate::ledger::{
@@ -153,9 +153,10 @@ async fn levels_of(api: &ApiState, items: &[Item]) -> Result<AsOf<Vec<ItemLevel>
     ))]
 pub(super) async fn check(
     State(api): State<Arc<ApiState>>,
-    _admitted: Admitted,
     Body(cart): Body<Cart>,
 ) -> Result<Response, Problem> {
+    // Now that all of it is there.
+    let _admitted = api.admit()?;
     if cart.lines.is_empty() || cart.lines.len() > MAX_LINES {
         let found = cart.lines.len();
         return Err(Problem::body(format!("lines must have 1 to {MAX_LINES} elements, has {found}")));

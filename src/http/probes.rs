@@ -37,7 +37,8 @@ pub(super) async fn livez() -> Response {
     uncached(Json(Liveness { alive: true }).into_response())
 }
 
-/// Whether it can verify orders now: each dependency with its state and since when, and the partitions that are stopped.
+/// Whether everything that it depends on answers: each with its state and since when, and the partitions that are stopped. A
+/// database that takes no writes answers too: then reads go on, and orders wait.
 #[utoipa::path(get, path = "/readyz", tag = "probes", operation_id = "readyz", security(()),
     responses(
         (status = 200, description = "It is ready.", body = Readiness),

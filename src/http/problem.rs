@@ -8,14 +8,17 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::bounds::{BODY_LIMIT, MAX_BODIES_KIB, MAX_BODY_BYTES};
 use crate::event::Object;
 use crate::store::StoreError;
 
@@ -199,11 +202,31 @@ impl From<StoreError> for Problem {
 /// A JSON object in the body.
 pub(super) struct Body<T>(pub(super) T);
 
+/// Room for the bodies that are coming, in KiB: memory is the process's.
+static ROOM: Semaphore = Semaphore::const_new(MAX_BODIES_KIB);
+
+/// How much room a body takes until it is read, in KiB.
+fn room_of(headers: &HeaderMap) -> u32 {
+    let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // What is longer than the longest is refused without being read.
+    let bytes = stated.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+    // Holds because the longest has a mebibyte.
+    u32::try_from(bytes / 1024 + 1).expect("a thousand KiB")
+}
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let read = Json::<Object<T>>::from_request(request, state).await;
+        let Ok(_room) = ROOM.try_acquire_many(room_of(request.headers())) else {
+            return Err(Problem::new(Kind::Busy, "too much is being sent at once: ask again"));
+        };
+        // Else the time for the answer would be over, as if the database were silent.
+        let read = timeout(BODY_LIMIT, Json::<Object<T>>::from_request(request, state)).await;
+        let read = read.map_err(|_| {
+            let late = format!("the body did not come within {} s", BODY_LIMIT.as_secs());
+            Problem::new(Kind::Plain(StatusCode::REQUEST_TIMEOUT), late)
+        })?;
         let Json(Object(body)) = read.map_err(|rejection: JsonRejection| match rejection.status() {
             status @ (StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
                 Problem::new(Kind::Plain(status), rejection.body_text())
@@ -283,4 +306,19 @@ pub(super) fn panicked(why: Box<dyn Any + Send>) -> Response {
     tracing::error!("a request panicked: {}", said.unwrap_or("no text"));
     let kind = Kind::Plain(StatusCode::INTERNAL_SERVER_ERROR);
     Problem::new(kind, "the verifier's log says why").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_takes_the_room_that_it_states_and_at_most_that_of_the_longest() {
+        let room = |stated: Option<&'static str>| {
+            let headers = stated.map(|length| (CONTENT_LENGTH, HeaderValue::from_static(length)));
+            room_of(&headers.into_iter().collect())
+        };
+        assert_eq!([Some("0"), Some("1023"), Some("1024"), Some("100000")].map(room), [1, 1, 2, 98]);
+        assert_eq!([None, Some("1048576"), Some("99999999999999999999"), Some("-1")].map(room), [1025; 4]);
+    }
 }

@@ -50,7 +50,7 @@ impl ApiState {
         Self { queries, levels, waiters, health, metrics, live, admission }
     }
 
-    /// Lets a request in that asks the database.
+    /// Lets a request in that asks the database. One that has a body when that has come.
     pub(super) fn admit(&self) -> Result<Admitted, Problem> {
         let permit = Arc::clone(&self.admission).try_acquire_owned();
         permit.map(|permit| Admitted { _permit: permit }).map_err(|_| {

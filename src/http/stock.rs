@@ -156,9 +156,10 @@ pub(super) struct UnknownItem {
     ))]
 pub(super) async fn batch(
     State(api): State<Arc<ApiState>>,
-    _admitted: Admitted,
     Body(asked): Body<StockBatch>,
 ) -> Result<Response, Problem> {
+    // Now that all of it is there.
+    let _admitted = api.admit()?;
     if asked.items.is_empty() || asked.items.len() > MAX_ITEMS {
         let found = asked.items.len();
         return Err(Problem::body(format!("items must have 1 to {MAX_ITEMS} elements, has {found}")));

@@ -87,18 +87,19 @@ pub struct UsualSettings {
 pub struct Standbys {
     /// `synchronous_standby_names`; empty when no commit waits for a standby.
     pub synchronous_names: String,
-    /// The `sync_state` of each that is connected now; `None` where this role may not see it.
+    /// The `sync_state` of each that is connected now; `None` where this role may not see it. Who takes a backup, only keeps
+    /// the log, or follows some tables by logical replication is none, unless a commit waits for it.
     pub connected: Vec<Option<String>>,
 }
 
-/// How many connections there are and may be.
+/// How many connections there are and may be, but for those of the process that asks: it gives them back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionCounts {
     /// `max_connections`.
     pub most: i64,
     /// Those of them that are kept for administrators.
     pub reserved: i64,
-    /// Those in use, the asking one among them.
+    /// Those in use.
     pub used: i64,
     /// The most of this role, and those in use; `None` for any number.
     pub of_role: Option<(i64, i64)>,
@@ -107,6 +108,17 @@ pub struct ConnectionCounts {
 }
 
 impl ConnectionCounts {
+    /// The same without so many of those that this role has in this database.
+    pub(super) fn without(self, own: i64) -> Self {
+        let of = |limit: Option<(i64, i64)>| limit.map(|(most, used)| (most, (used - own).max(0)));
+        Self {
+            used: (self.used - own).max(0),
+            of_role: of(self.of_role),
+            of_database: of(self.of_database),
+            ..self
+        }
+    }
+
     /// How many more this role can open.
     #[must_use]
     pub fn left(&self) -> i64 {
@@ -139,6 +151,9 @@ pub struct LockHolder {
     pub writes: bool,
     /// How many sessions wait for it.
     pub blocks: i64,
+    /// Whether it is committed on this server, and waits for a synchronous standby to have it too. Not where this role may
+    /// not see it.
+    pub awaits_standby: bool,
 }
 
 /// What has a transaction.
@@ -264,5 +279,20 @@ mod tests {
         assert_eq!(counts.left(), 7);
         assert_eq!(ConnectionCounts { of_role: Some((10, 8)), ..counts }.left(), 2);
         assert_eq!(ConnectionCounts { of_database: Some((5, 9)), ..counts }.left(), 0);
+    }
+
+    #[test]
+    fn who_asks_takes_no_connection_from_who_is_asked_for() {
+        let counts = ConnectionCounts {
+            most: 100,
+            reserved: 3,
+            used: 96,
+            of_role: Some((6, 6)),
+            of_database: Some((7, 2)),
+        };
+        assert_eq!(counts.left(), 0);
+        let others = counts.without(6);
+        assert_eq!((others.used, others.of_role, others.of_database), (90, Some((6, 0)), Some((7, 0))));
+        assert_eq!(others.left(), 6);
     }
 }

@@ -1,10 +1,11 @@
 //! Faults of the database.
 
 use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 
 use super::{Report, SOON, doctor, healthy};
-use crate::support::database::{Database, run_on, unique};
-use crate::support::postgres::Postgres;
+use crate::support::database::{Database, boolean_on, run_on, unique};
+use crate::support::postgres::{Postgres, with_lib};
 use crate::support::process::program;
 use crate::support::proxy::{Act, Proxy, Wire};
 use crate::support::servers::Servers;
@@ -36,6 +37,22 @@ fn settings_of_the_database_are_judged_each_with_what_to_do() {
         &format!("ALTER DATABASE {name} RESET ALL; ALTER DATABASE {name} CONNECTION LIMIT 5"),
     );
     doctor(&scene).finds("warning", "database.connections", &["opens up to 6", "Raise max_connections"]);
+    // What doctor itself has open is not counted: as many as a `run` needs are enough, and one fewer is not.
+    let limit = |most: i64| {
+        run_on(&Servers::shared().database_url, &format!("ALTER DATABASE {name} CONNECTION LIMIT {most}"));
+    };
+    for (left, severity) in [(6, "ok"), (5, "warning")] {
+        // The sessions of the doctor before may not be gone yet.
+        wait::until("connections are left to others", SOON, || {
+            let others = scene.database.number(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND usesysid IS NOT NULL",
+            );
+            limit(others + left);
+            doctor(&scene).has(severity, "database.connections", &[&format!("{left} connections are left")])
+        });
+    }
+    limit(5);
     // Reads have connections of their own.
     let reads = ["doctor", "--http-listen", "127.0.0.1:0", "--workers", "2"];
     Report::answered(|| scene.tool_on(&reads, &scene.database.url())).finds(
@@ -178,6 +195,93 @@ fn a_prepared_transaction_is_named_with_how_to_end_it() {
     wait::until("nothing is prepared any more", SOON, || {
         Report::of(scene.tool_on(&["doctor"], &url)).has("ok", "database.locks", &[])
     });
+}
+
+/// A server with a ledger, and its URL.
+fn server_with(more: &str) -> (Postgres, String) {
+    let postgres = Postgres::start_with("stock", more);
+    let url = postgres.url();
+    let mut migrate = program();
+    assert!(migrate.args(["migrate", "--database-url", &url]).status().expect("it runs").success());
+    (postgres, url)
+}
+
+/// A tool of PostgreSQL that copies what a server writes, and ends when that is away, or this is dropped.
+struct Copying(Child);
+
+impl Copying {
+    fn start(tool: &str, words: &[&str]) -> Self {
+        let tool = format!("{}/{tool}", with_lib("ensure postgres >&2; echo \"$PG_BIN\""));
+        let mut command = Command::new(tool);
+        command.arg("--no-loop").args(words).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("it runs"))
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_only_copies_the_log_or_follows_some_tables_is_taken_for_no_standby() {
+    let scene = healthy();
+    let (primary, url) = server_with("wal_level = logical");
+    let folder = scene.file("copied");
+    std::fs::create_dir(&folder).expect("a folder");
+    let folder = folder.display().to_string();
+    let _log = Copying::start("pg_receivewal", &["--directory", &folder, "--dbname", &url]);
+    let slot = ["--slot", "shop", "--create-slot", "--start", "--file", "-", "--dbname", &url];
+    let plugin =
+        ["--plugin", "pgoutput", "--option", "proto_version=1", "--option", "publication_names=shop"];
+    let _tables = Copying::start("pg_recvlogical", &[&slot[..], &plugin[..]].concat());
+    wait::until("both copy", SOON, || boolean_on(&url, "SELECT count(*) = 2 FROM pg_stat_replication"));
+    let look = || Report::answered(|| scene.tool_on(&["doctor"], &url));
+    look().finds("ok", "database.standbys", &["no standby"]);
+    let _standby = Postgres::standby_of(&primary);
+    wait::until("the standby follows", SOON, || {
+        look().has("warning", "database.standbys", &["1 standbys follow"])
+    });
+}
+
+#[test]
+fn commits_that_wait_for_more_standbys_than_there_are_are_named_and_none_is_told_to_be_ended() {
+    let scene = healthy();
+    let (primary, url) = server_with("");
+    let _standby = Postgres::standby_of(&primary);
+    let set = |setting: &str| {
+        run_on(&url, &format!("ALTER SYSTEM SET synchronous_standby_names = '{setting}'"));
+        run_on(&url, "SELECT pg_reload_conf()");
+    };
+    let look = || Report::answered(|| scene.tool_on(&["doctor"], &url));
+    set("ANY 1 (walreceiver, elsewhere)");
+    wait::until("a commit waits for the one that there is", SOON, || {
+        look().has("ok", "database.standbys", &["ANY 1 (walreceiver, elsewhere)"])
+    });
+    set("ANY 2 (walreceiver, elsewhere)");
+    wait::until("there are too few", SOON, || {
+        look().has("error", "database.standbys", &["2 of them are needed, and 1 are connected", "Bring"])
+    });
+    let committing = std::thread::spawn({
+        let url = url.clone();
+        move || {
+            run_on(
+                &url,
+                "INSERT INTO levels (sku, location, available, version, backorder_limit) VALUES ('MUG', '', 7, 1, 0)",
+            );
+        }
+    });
+    wait::until("the commit is named", SOON, || {
+        let report = look();
+        let all: Vec<_> = ["warning", "error"].iter().flat_map(|severity| report.all(severity)).collect();
+        assert!(all.iter().all(|(.., advice)| !advice.contains("pg_terminate_backend")), "{all:?}");
+        report.has("warning", "database.locks", &["waits for a synchronous standby", "Do not end it"])
+    });
+    set("");
+    committing.join().expect("it is committed");
+    wait::until("nothing waits any more", SOON, || look().has("ok", "database.locks", &[]));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod live;
 mod measured;
 mod plans;
 mod problems;
+mod replicas;
 pub mod running;
 
 use std::sync::Arc;

@@ -147,6 +147,21 @@ fn isolation(usual: &UsualSettings) -> Diagnosis {
     )
 }
 
+/// How many standbys a commit waits for, by `synchronous_standby_names`: `ANY N (…)`, `FIRST N (…)` and `N (…)` say it; of a
+/// list without a number it is one.
+fn standbys_needed(names: &str) -> usize {
+    let before = names.split_once('(').map_or("", |(before, _)| before);
+    // Where the bracket is in a name that is quoted, these are no such words.
+    let number = match &before.split_whitespace().collect::<Vec<_>>()[..] {
+        [number] => number.parse().ok(),
+        [method, number] if ["any", "first"].iter().any(|known| method.eq_ignore_ascii_case(known)) => {
+            number.parse().ok()
+        }
+        _ => None,
+    };
+    number.unwrap_or(1)
+}
+
 fn replication(standbys: &Standbys) -> Diagnosis {
     let check = "database.standbys";
     let waits_for = &standbys.synchronous_names;
@@ -169,25 +184,30 @@ fn replication(standbys: &Standbys) -> Diagnosis {
             )
         };
     }
-    if synchronous > 0 {
+    let needed = standbys_needed(waits_for);
+    if synchronous >= needed {
         return Diagnosis::ok(check, format!("commits wait for standbys: {waits_for}"));
     }
-    if hidden > 0 {
+    if synchronous + hidden >= needed {
         return Diagnosis::note(
             check,
             format!(
-                "commits wait for {waits_for}; whether one of the {hidden} standbys is it, this role may not see"
+                "commits wait for {waits_for}, so for {needed}; whether {needed} of the {hidden} standbys are such, this \
+                 role may not see"
             ),
             "GRANT pg_monitor TO the role that doctor runs as",
         );
     }
+    // Where some may not be seen, they are too few all the same.
+    let there = synchronous + hidden;
     Diagnosis::error(
         check,
         format!(
-            "every commit waits for {waits_for} (synchronous_standby_names), and no such standby is connected"
+            "every commit waits for {waits_for} (synchronous_standby_names): {needed} of them are needed, and {there} are \
+             connected"
         ),
-        "Bring the standby back; or, until then, take it out: ALTER SYSTEM SET synchronous_standby_names = '' and \
-         SELECT pg_reload_conf()",
+        "Bring the standby back; or, until then, need fewer: ALTER SYSTEM SET synchronous_standby_names = '…' (where it \
+         is '', no commit waits) and SELECT pg_reload_conf(). What waits then goes on by itself: end no session that does",
     )
 }
 
@@ -229,7 +249,7 @@ fn clock(ahead: i64) -> Diagnosis {
 
 fn lock_holder(holder: &LockHolder) -> Option<Diagnosis> {
     let check = "database.locks";
-    let LockHolder { by, role, seconds, tables, writes, blocks } = holder;
+    let LockHolder { by, role, seconds, tables, writes, blocks, awaits_standby } = holder;
     let seconds = *seconds;
     let is_held_long = seconds.is_none_or(|seconds| seconds >= HELD_LONG);
     if !is_held_long {
@@ -249,6 +269,16 @@ fn lock_holder(holder: &LockHolder) -> Option<Diagnosis> {
             );
             let advice = format!("COMMIT PREPARED or ROLLBACK PREPARED '{gid}', as its coordinator would");
             Some(Diagnosis::error(check, what, advice))
+        }
+        TransactionOwner::Session { pid, application, address, .. } if *awaits_standby => {
+            let what = format!(
+                "session {pid} ({application:?} of {role} from {address}) waits for a synchronous standby to have what it \
+                 commits, {since}, and keeps its locks on {tables} until then{waiting}"
+            );
+            let advice = "Bring the standby back (see database.standbys), or need fewer by synchronous_standby_names: then \
+                          it goes on by itself. Do not end it: what it committed would be seen here and be on no standby";
+            let judge = if *blocks > 0 { Diagnosis::error } else { Diagnosis::warning };
+            Some(judge(check, what, advice))
         }
         TransactionOwner::Session { pid, application, address, idle } => {
             let does = match idle {
@@ -378,6 +408,7 @@ mod tests {
             tables: vec!["levels".to_owned()],
             writes,
             blocks,
+            awaits_standby: false,
         }
     }
 
@@ -414,6 +445,19 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_standby_is_not_to_be_ended() {
+        for (blocks, expected) in [(0, Severity::Warning), (3, Severity::Error)] {
+            let holder = LockHolder { awaits_standby: true, ..session(Some(false), Some(60), true, blocks) };
+            let diagnosis = lock_holder(&holder).unwrap();
+            assert_eq!(diagnosis.severity, expected);
+            let advice = diagnosis.advice.unwrap();
+            assert!(advice.contains("Bring the standby back") && !advice.contains("terminate"), "{advice}");
+        }
+        let young = LockHolder { awaits_standby: true, ..session(Some(false), Some(0), true, 3) };
+        assert_eq!(lock_holder(&young), None, "each commit waits for a moment");
+    }
+
+    #[test]
     fn standbys_are_judged_by_whether_a_commit_waits_for_one_that_is_there() {
         let state = |state: &str| Some(state.to_owned());
         let table = [
@@ -424,10 +468,37 @@ mod tests {
             ("a", vec![state("async")], Severity::Error),
             ("a", vec![], Severity::Error),
             ("a", vec![None], Severity::Note),
+            ("ANY 2 (a, b)", vec![state("quorum"), state("async")], Severity::Error),
+            ("ANY 2 (a, b)", vec![state("quorum"), state("quorum")], Severity::Ok),
+            ("FIRST 2 (a, b, c)", vec![state("sync"), state("potential")], Severity::Error),
+            ("ANY 2 (a, b)", vec![None], Severity::Error),
+            ("ANY 2 (a, b)", vec![None, None], Severity::Note),
         ];
         for (names, connected, expected) in table {
             let standbys = Standbys { synchronous_names: names.to_owned(), connected };
             assert_eq!(replication(&standbys).severity, expected, "{standbys:?}");
+        }
+        let few = Standbys { synchronous_names: "2 (a, b)".to_owned(), connected: vec![state("sync")] };
+        let what = replication(&few).what;
+        assert!(what.contains("2 of them are needed, and 1 are connected"), "{what}");
+    }
+
+    #[test]
+    fn a_commit_waits_for_as_many_standbys_as_the_setting_says_in_any_of_its_forms() {
+        for (names, needed) in [
+            ("ANY 2 (a, b)", 2),
+            ("any 3(a,b,c)", 3),
+            ("FIRST 2 (a, b)", 2),
+            ("First  2 ( \"a\" , b )", 2),
+            ("2 (a, b)", 2),
+            (" 2(*)", 2),
+            ("a, b", 1),
+            ("*", 1),
+            ("2", 1),
+            ("\"a (2)\", b", 1),
+            ("\"a 2 (\", b", 1),
+        ] {
+            assert_eq!(standbys_needed(names), needed, "{names}");
         }
     }
 

@@ -19,28 +19,43 @@ const CLIENT_ID: &str = "stock-verifier-";
 /// Where the advice about permissions stands.
 const PERMISSIONS: &str = "kafka.permissions";
 
-/// All of it but the positions.
-pub(super) fn judge(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: &str) -> Vec<Diagnosis> {
-    let mut diagnoses = permissions(facts, topics, names, group);
-    diagnoses.push(members(&facts.group, group));
-    diagnoses.extend(others(&facts.others, topics));
-    diagnoses.extend(retention(facts, topics));
-    diagnoses
+/// The topics that a verifier uses.
+pub(super) struct Used<'a> {
+    /// What each is for.
+    pub(super) topics: &'a TopicArgs,
+    /// Those that must be there.
+    pub(super) names: &'a [String],
+    /// Whether it reads the levels again that it publishes, to answer prechecks from them.
+    pub(super) follows_levels: bool,
 }
 
-/// What a verifier must be allowed with each topic.
-fn needed(topics: &TopicArgs, name: &str) -> &'static [Operation] {
-    if name == topics.orders_topic {
-        // The end of holds is asked for there.
-        &[Operation::Read, Operation::Write]
-    } else if name == topics.adjustments_topic {
-        &[Operation::Read]
-    } else {
-        &[Operation::Write]
+impl Used<'_> {
+    /// What it must be allowed with one of them.
+    fn needed(&self, name: &str) -> &'static [Operation] {
+        if name == self.topics.orders_topic {
+            // The end of holds is asked for there.
+            &[Operation::Read, Operation::Write]
+        } else if name == self.topics.adjustments_topic {
+            &[Operation::Read]
+        } else if name == self.topics.levels_topic && self.follows_levels {
+            &[Operation::Read, Operation::Write]
+        } else {
+            &[Operation::Write]
+        }
     }
 }
 
-fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: &str) -> Vec<Diagnosis> {
+/// All of it but the positions.
+pub(super) fn judge(facts: &KafkaFacts, used: &Used<'_>, group: &str) -> Vec<Diagnosis> {
+    let mut diagnoses = permissions(facts, used, group);
+    diagnoses.push(members(&facts.group, group));
+    diagnoses.extend(others(&facts.others, used.topics));
+    diagnoses.extend(retention(facts, used.topics));
+    diagnoses
+}
+
+fn permissions(facts: &KafkaFacts, used: &Used<'_>, group: &str) -> Vec<Diagnosis> {
+    let names = used.names;
     let advice = "Grant it as docs/permissions.md has it for the verifier; or, if this is another user than the \
                   verifier's, run doctor with the settings of `run`";
     let mut diagnoses = Vec::new();
@@ -48,7 +63,8 @@ fn permissions(facts: &KafkaFacts, topics: &TopicArgs, names: &[String], group: 
         Ok(allowed) => {
             let lacking = |name: &String| {
                 let has = (*allowed.get(name)?)?;
-                let lacks: Vec<String> = needed(topics, name)
+                let lacks: Vec<String> = used
+                    .needed(name)
                     .iter()
                     .filter(|operation| !has.has(**operation))
                     .map(|operation| format!("{operation:?}"))
@@ -537,15 +553,34 @@ mod tests {
         let names: Vec<String> = topics().named().iter().map(|(_, name)| (*name).to_owned()).collect();
         let mut allowed: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), Some(all))).collect();
         facts.allowed = Ok(allowed.clone());
-        assert_eq!(permissions(&facts, &topics(), &names, "g")[0].severity, Severity::Ok);
+        let topics = topics();
+        let used = |follows_levels| Used { topics: &topics, names: &names, follows_levels };
+        assert_eq!(permissions(&facts, &used(false), "g")[0].severity, Severity::Ok);
         allowed.insert("o".to_owned(), Some(Operations::of(&[Operation::Read])));
         allowed.insert("a".to_owned(), Some(Operations::of(&[Operation::Read])));
         allowed.insert("d".to_owned(), Some(Operations::default()));
         facts.allowed = Ok(allowed);
-        let found = permissions(&facts, &topics(), &names, "g");
+        let found = permissions(&facts, &used(false), "g");
         assert_eq!(found[0].what, "this user lacks Write on o, Write on d");
         facts.group.as_mut().unwrap().operations = Some(Operations::default());
-        assert_eq!(permissions(&facts, &topics(), &names, "g")[1].what, "this user lacks Read on group g");
+        assert_eq!(permissions(&facts, &used(false), "g")[1].what, "this user lacks Read on group g");
+    }
+
+    #[test]
+    fn the_levels_must_be_read_where_prechecks_are_answered_from_them() {
+        let mut facts = facts(None, true);
+        let topics = topics();
+        let names: Vec<String> = topics.named().iter().map(|(_, name)| (*name).to_owned()).collect();
+        let all = Operations::of(&[Operation::Read, Operation::Write]);
+        let mut allowed: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), Some(all))).collect();
+        allowed.insert("s.l".to_owned(), Some(Operations::of(&[Operation::Write])));
+        facts.allowed = Ok(allowed);
+        let found = |follows_levels| {
+            let used = Used { topics: &topics, names: &names, follows_levels };
+            permissions(&facts, &used, "g").swap_remove(0)
+        };
+        assert_eq!(found(false).severity, Severity::Ok);
+        assert_eq!(found(true).what, "this user lacks Read on s.l");
     }
 
     #[test]

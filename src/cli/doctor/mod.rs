@@ -23,7 +23,7 @@ use clap::Args;
 
 use super::reads;
 use super::run::{CONNECTIONS_BACKGROUND, CONNECTIONS_READERS};
-use crate::config::{DatabaseArgs, DatabaseUrl, GroupArgs, KafkaArgs, TopicArgs};
+use crate::config::{DatabaseArgs, DatabaseUrl, GroupArgs, KafkaArgs, PrecheckSource, TopicArgs};
 use crate::console;
 use crate::store::postgres::{Connections, PostgresStore};
 use crate::store::sqlite::{FileAccess, SqliteStore};
@@ -69,6 +69,11 @@ pub struct DoctorArgs {
     #[arg(long, env = "STOCK_VERIFIER_HTTP_LISTEN", value_name = "IP:PORT")]
     http_listen: Option<SocketAddr>,
 
+    /// What prechecks are answered from
+    #[arg(long, env = "STOCK_VERIFIER_PRECHECK_FROM", value_name = "SOURCE", value_enum,
+          default_value_t = PrecheckSource::Database)]
+    precheck_from: PrecheckSource,
+
     /// Print JSON instead of a list for people
     #[arg(long)]
     json: bool,
@@ -88,6 +93,11 @@ impl DoctorArgs {
     fn connections_of_run(&self) -> u32 {
         let reads = if self.http_listen.is_some() { reads::CONNECTIONS_READS } else { 0 };
         u32::from(self.workers) + CONNECTIONS_READERS + CONNECTIONS_BACKGROUND + reads
+    }
+
+    /// Whether a `run` with these settings reads the levels topic too.
+    fn follows_levels(&self) -> bool {
+        self.http_listen.is_some() && self.precheck_from == PrecheckSource::LevelsTopic
     }
 
     /// The topics that must be there.
@@ -192,7 +202,9 @@ async fn look_at_kafka(args: &DoctorArgs) -> (Vec<Diagnosis>, Option<KafkaFacts>
         largest_sent: args.largest_sent(),
     };
     diagnoses.extend(topics::judge(&facts, &wanted));
-    diagnoses.extend(group::judge(&facts, &args.topics, &wanted.names, &args.group.group));
+    let used =
+        group::Used { topics: &args.topics, names: &wanted.names, follows_levels: args.follows_levels() };
+    diagnoses.extend(group::judge(&facts, &used, &args.group.group));
     diagnoses.extend(transactions::judge(&facts));
     (diagnoses, Some(facts))
 }

@@ -16,8 +16,8 @@ use crate::ledger::Stamp;
 use crate::store::examination::Deadline;
 use crate::store::{
     Answer, ClockReading, ClusterFacts, ConnectionCounts, DatabaseFacts, Examination, Followers,
-    LedgerAdmin as _, LedgerExaminer, LedgerHistory as _, LockHolder, MissingGrant, OVERDUE, PostgresFacts,
-    Standbys, StoreError, TransactionOwner, UsualSettings, WorkQueue as _, version,
+    LedgerAdmin as _, LedgerExaminer, LedgerHistory as _, LedgerWriter as _, LockHolder, MissingGrant,
+    OVERDUE, PostgresFacts, Standbys, StoreError, TransactionOwner, UsualSettings, WorkQueue as _, version,
 };
 
 /// What a verifier's role must be allowed, beside reading: the same as docs/permissions.md, whose test would fail too.
@@ -48,15 +48,14 @@ impl LedgerExaminer for PostgresStore {
     /// own, since it may be locked.
     async fn examine(&self, limit: Duration) -> Examination {
         let deadline = Deadline::after(limit);
-        let (catalogues, usual, tables, writable, group, overdue) = tokio::join!(
+        let (catalogues, tables, writable, group, overdue) = tokio::join!(
             catalogues(self, deadline),
-            deadline.wait("asking what is usual for the role", usual(self)),
             deadline.wait("reading the ledger's version", tables(self)),
             deadline.wait("asking whether the database can be written", self.check_writable()),
             deadline.wait("reading whose ledger it is", self.group()),
             deadline.wait("looking for overdue holds", self.overdue_holds(OVERDUE)),
         );
-        let database = DatabaseFacts::Postgres(Box::new(PostgresFacts { usual, ..catalogues }));
+        let database = DatabaseFacts::Postgres(Box::new(catalogues));
         Examination { tables, writable, group, overdue, database }
     }
 
@@ -77,17 +76,23 @@ async fn catalogues(store: &PostgresStore, deadline: Deadline) -> PostgresFacts 
         };
     }
     // The most telling first, should the server become slow.
+    let lock_holders = ask!("looking who holds locks", lock_holders);
+    let settings = ask!("checking the database's settings", settings::unmet);
+    let version = ask!("asking for the server's version", server_version);
+    let standbys = ask!("looking for standbys", standbys);
+    // On a connection of its own, which is over when connections are counted.
+    let usual = deadline.wait("asking what is usual for the role", usual(store)).await;
+    let over = usual.as_ref().ok().map(|(_, session)| *session);
     PostgresFacts {
-        lock_holders: ask!("looking who holds locks", lock_holders),
-        settings: ask!("checking the database's settings", settings::unmet),
-        version: ask!("asking for the server's version", server_version),
-        standbys: ask!("looking for standbys", standbys),
-        connections: ask!("counting connections", connections),
+        lock_holders,
+        settings,
+        version,
+        standbys,
+        usual: usual.map(|(usual, _)| usual),
+        connections: deadline.wait("counting connections", connections(store, over)).await,
         clock: ask!("asking for the time", clock),
         missing_grants: ask!("asking for privileges", missing_grants),
         cluster: deadline.wait("asking the nodes of the cluster", cluster(store)).await,
-        // Asked on a connection of its own.
-        usual: Ok(UsualSettings { isolation: String::new() }),
     }
 }
 
@@ -98,16 +103,17 @@ async fn cluster(store: &PostgresStore) -> Answer<Option<ClusterFacts>> {
     }
 }
 
-async fn usual(store: &PostgresStore) -> Answer<UsualSettings> {
+/// What is usual, and the server's process of the session that said so.
+async fn usual(store: &PostgresStore) -> Answer<(UsualSettings, i32)> {
     let mut connection = store.pool.session().connect_bare().await?;
-    let found: Result<String, _> =
-        sqlx::query_scalar("SELECT current_setting('default_transaction_isolation')")
+    let found: Result<(String, i32), _> =
+        sqlx::query_as("SELECT current_setting('default_transaction_isolation'), pg_backend_pid()")
             .fetch_one(&mut connection)
             .await;
     // It has said what it was asked for; how it ends changes nothing.
     let _ = tokio::time::timeout(CLOSE_LIMIT, connection.close()).await;
-    let isolation = found.map_err(failed("asking what is usual for the role"))?;
-    Ok(UsualSettings { isolation })
+    let (isolation, session) = found.map_err(failed("asking what is usual for the role"))?;
+    Ok((UsualSettings { isolation }, session))
 }
 
 async fn server_version(connection: &mut PgConnection) -> Answer<String> {
@@ -118,9 +124,17 @@ async fn server_version(connection: &mut PgConnection) -> Answer<String> {
 }
 
 async fn standbys(connection: &mut PgConnection) -> Answer<Standbys> {
+    // By a logical slot some tables are followed, which nobody fails over to; a tool that copies the log is no server. Whom a
+    // commit waits for counts all the same, and who may be one of those where this role may not see it.
     let (synchronous_names, connected) = sqlx::query_as(
         "SELECT current_setting('synchronous_standby_names'),
-                ARRAY(SELECT sync_state FROM pg_stat_replication)",
+                ARRAY(SELECT sync_state FROM pg_stat_replication AS sender
+                      WHERE sync_state IN ('sync', 'quorum')
+                            OR sync_state IS NULL AND current_setting('synchronous_standby_names') <> ''
+                            OR state IS DISTINCT FROM 'backup'
+                               AND coalesce(application_name, '') NOT IN ('pg_basebackup', 'pg_receivewal')
+                               AND NOT EXISTS (SELECT FROM pg_replication_slots AS slot
+                                               WHERE slot.active_pid = sender.pid AND slot.slot_type = 'logical'))",
     )
     .fetch_one(connection)
     .await
@@ -128,21 +142,34 @@ async fn standbys(connection: &mut PgConnection) -> Answer<Standbys> {
     Ok(Standbys { synchronous_names, connected })
 }
 
-async fn connections(connection: &mut PgConnection) -> Answer<ConnectionCounts> {
+/// Counted are the sessions of others: without one that is `over`, should its process still be there, and without those that
+/// the store's pools have now. One that they are about to open is taken for a session already, so that too few are counted
+/// rather than too many.
+async fn connections(store: &PostgresStore, over: Option<i32>) -> Answer<ConnectionCounts> {
+    let all = store.with(async |connection| all_connections(connection, over).await).await?;
+    let own: i64 = store.connections().iter().map(|pool| i64::from(pool.used) + i64::from(pool.idle)).sum();
+    Ok(all.without(own))
+}
+
+async fn all_connections(connection: &mut PgConnection, without: Option<i32>) -> Answer<ConnectionCounts> {
     // Who is connected everybody may see, by role and database; the server's own workers lack one of the two.
     let doing = failed("counting connections");
     let row = sqlx::query(
-        "SELECT current_setting('max_connections')::bigint AS most,
+        "WITH session AS MATERIALIZED (
+             SELECT usename, usesysid, datname, datid FROM pg_stat_activity WHERE pid IS DISTINCT FROM $1
+         )
+         SELECT current_setting('max_connections')::bigint AS most,
                 current_setting('superuser_reserved_connections')::bigint
                     + coalesce(current_setting('reserved_connections', true)::bigint, 0) AS reserved,
-                (SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datid IS NOT NULL) AS used,
+                (SELECT count(*) FROM session WHERE usesysid IS NOT NULL AND datid IS NOT NULL) AS used,
                 (SELECT nullif(rolconnlimit, -1)::bigint FROM pg_roles WHERE rolname = session_user) AS role_most,
-                (SELECT count(*) FROM pg_stat_activity WHERE usename = session_user) AS role_used,
+                (SELECT count(*) FROM session WHERE usename = session_user) AS role_used,
                 (SELECT nullif(datconnlimit, -1)::bigint FROM pg_database WHERE datname = current_database())
                     AS database_most,
-                (SELECT count(*) FROM pg_stat_activity
+                (SELECT count(*) FROM session
                  WHERE datname = current_database() AND usesysid IS NOT NULL) AS database_used",
     )
+    .bind(without)
     .fetch_one(connection)
     .await
     .map_err(&doing)?;
@@ -243,6 +270,7 @@ async fn held(connection: &mut PgConnection) -> Answer<Vec<(String, LockHolder)>
                 session.state LIKE 'idle in transaction%' AS idle,
                 extract(epoch FROM clock_timestamp() - coalesce(session.xact_start, prepared.prepared))::bigint AS seconds,
                 coalesce(prepared.gid, '?') AS gid,
+                coalesce(session.wait_event = 'SyncRep', false) AS awaits_standby,
                 (SELECT count(*) FROM waiting WHERE coalesce(held.pid, 0) = ANY(blockers)) AS blocks
          FROM held
          LEFT JOIN pg_stat_activity AS session ON session.pid = held.pid
@@ -276,6 +304,7 @@ fn lock_holder(row: &PgRow) -> Result<(String, LockHolder), sqlx::Error> {
         tables: row.try_get("tables")?,
         writes: row.try_get("writes")?,
         blocks: row.try_get("blocks")?,
+        awaits_standby: row.try_get("awaits_standby")?,
     };
     Ok((row.try_get("name")?, holder))
 }

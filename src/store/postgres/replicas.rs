@@ -5,15 +5,20 @@
 //! The primary is asked again and again where its log ends and what time it is ([`Sample`]); each replica, how far it has
 //! replayed that log. A replica that has replayed up to a sample's end has all that was committed until that sample's
 //! time. So positions in the log are compared, never clocks: where nothing is written, no replica is old. An answer is of
-//! the moment that was known before it was asked for, and so at most an interval older than need be.
+//! the moment that was known before it was asked for, and so at most an interval older than need be. What positions mean
+//! after a failover is in `replicas/wal.rs`.
 //!
 //! # Which server answers
 //!
 //! In turn, a replica that is there, is a standby of this very primary, and not further behind than asked for; else the
 //! primary, on connections of its own, so that readers never take one from deciding. What a replica cannot answer the
 //! primary is asked at once. A replica that is left is looked at as before, and comes back by itself.
+//!
+//! How far a replica is it says on one connection, and answers on another: so both must lead to one server. Where a URL
+//! names several, each is a replica by itself ([`each_server`]).
 
-use std::collections::VecDeque;
+mod wal;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,9 +26,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::Row as _;
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
+use url::form_urlencoded;
 
+use self::wal::{Descent, Looks, Replayed, Sample, Samples};
+use super::address::{Address, Wanted};
 use super::failure::failed;
 use super::rows::PgStamp;
 use super::{Connections, PostgresStore};
@@ -34,62 +43,36 @@ use crate::store::{
 
 /// How often primary and replicas are asked how far they are: a tiny statement each.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// Longest wait for an answer to that; who does not answer in time is away.
+/// Longest wait for an answer to that, once there is a connection; who does not answer in time is away.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// Longest time until a replica is reached for the first time: some connections one after the other and thirty trips, of 200
+/// ms each to another continent, with room. Nobody waits for it: reads go elsewhere meanwhile.
+const OPEN_LIMIT: Duration = Duration::from_secs(15);
 /// How long what a replica said last counts.
 const PROBE_COUNTS: Duration = Duration::from_secs(3);
 /// Longest wait for a replica's answer before the primary is asked.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Samples of the primary kept: five minutes of them. A replica that is further behind is older than any.
-const SAMPLES: usize = 1_200;
 /// Connections to each server: many reads share them, since each is a statement or a few.
 const READ_CONNECTIONS: Connections = Connections { batches: 1, readers: 4, others: 1 };
 
-/// A place in the write-ahead log, in bytes from its beginning.
-type Lsn = i64;
-
-/// Where the primary's log ended, and when. Whatever was committed until then is before that end.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    end: Lsn,
-    /// By the primary's clock.
-    at: Stamp,
-    /// By this process's, before it was asked for.
-    asked: Instant,
-}
-
-/// The primary's last samples, the newest last.
-#[derive(Debug, Default)]
-struct Samples(VecDeque<Sample>);
-
-impl Samples {
-    fn push(&mut self, sample: Sample) {
-        // Another server is the primary now, whose log is shorter: what was known is of a history that ended.
-        if self.0.back().is_some_and(|last| last.end > sample.end) {
-            self.0.clear();
-        }
-        if self.0.len() == SAMPLES {
-            self.0.pop_front();
-        }
-        self.0.push_back(sample);
-    }
-
-    /// The newest that lies before this place of the log, or right there.
-    fn reached(&self, replayed: Lsn) -> Option<Sample> {
-        self.0.iter().rfind(|sample| sample.end <= replayed).copied()
-    }
-}
+/// Why a replica is left that does not answer.
+const LATE: &str = "it does not answer in time";
+/// Why one is left that is of another history.
+const ASTRAY: &str = "it has replayed what the primary never wrote: a failover left it behind in another history (rewind it \
+    by pg_rewind, or make it anew)";
 
 /// What is known of a replica.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     reached: Sample,
-    /// When it said so.
-    said: Instant,
+    /// The history of the primary that it is of.
+    history: u64,
+    /// When it was asked.
+    asked: Instant,
 }
 
 struct Replica {
-    /// Its number in the order given, from 1: its URL may be a secret.
+    /// Its number in the order given, from 1, each server of a URL by itself: its URL may be a secret.
     number: usize,
     url: String,
     /// Made once it is reached.
@@ -132,7 +115,7 @@ pub struct Answered {
 
 impl Replicas {
     /// Reads the ledger at `primary` on the replicas at these URLs, the password being the same for all, where they are at
-    /// most `max_lag` behind. A replica that is not there now is used when it is.
+    /// most `max_lag` behind. Each server that a URL names is a replica. One that is not there now is used when it is.
     ///
     /// # Errors
     /// When a URL is wrong, or the primary cannot be reached.
@@ -142,19 +125,17 @@ impl Replicas {
         password: Option<&SecretString>,
         max_lag: Duration,
     ) -> Result<Self, StoreError> {
-        let replica = |(index, url): (usize, &String)| {
-            super::Address::read(url, password)?;
-            Ok(Replica {
-                number: index + 1,
-                url: url.clone(),
-                store: Mutex::default(),
-                known: Mutex::default(),
-            })
+        let servers = urls.iter().map(|url| each_server(url, password)).collect::<Result<Vec<_>, _>>()?;
+        let replica = |(index, url): (usize, String)| Replica {
+            number: index + 1,
+            url,
+            store: Mutex::default(),
+            known: Mutex::default(),
         };
         let shared = Arc::new(Shared {
             primary: PostgresStore::open_with_password(primary, password, READ_CONNECTIONS).await?,
             password: Mutex::new(password.cloned()),
-            replicas: urls.iter().enumerate().map(replica).collect::<Result<_, StoreError>>()?,
+            replicas: servers.into_iter().flatten().enumerate().map(replica).collect(),
             samples: Mutex::default(),
             max_lag,
             turn: AtomicUsize::new(0),
@@ -173,11 +154,13 @@ impl Replicas {
         &self.shared.answered
     }
 
-    /// How old an answer of each replica that is not left is at most, by its number in the order given, from 1.
+    /// How old an answer of each replica that is not left is at most, by its number in the order given, from 1, each server
+    /// of a URL by itself.
     #[must_use]
     pub fn ages(&self) -> Vec<(u32, Duration)> {
+        let history = lock(&self.shared.samples).history();
         let age = |replica: &Replica| {
-            let known = (*lock(&replica.known))?;
+            let known = self.shared.fit(replica, history)?;
             Some((u32::try_from(replica.number).ok()?, known.reached.asked.elapsed()))
         };
         self.shared.replicas.iter().filter_map(age).collect()
@@ -207,35 +190,75 @@ impl Replicas {
     }
 }
 
+/// The URLs of the servers that one names, each by itself and whatever it is now: whether it is a standby is asked at each
+/// look.
+fn each_server(url: &str, password: Option<&SecretString>) -> Result<Vec<String>, StoreError> {
+    let address = Address::read(url, password)?;
+    if address.servers.len() == 1 && address.wanted == Wanted::Any {
+        return Ok(vec![url.to_owned()]);
+    }
+    // What comes after a # says nothing. Of a parameter that is there twice the last counts, and it is stronger than what
+    // stands before the parameters.
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    let more = if url.contains('?') { '&' } else { '?' };
+    let alone = |server: &PgConnectOptions| {
+        let host = server
+            .get_socket()
+            .map_or_else(|| server.get_host().to_owned(), |folder| folder.to_string_lossy().into_owned());
+        let parameters = form_urlencoded::Serializer::new(String::new())
+            .append_pair("hostaddr", &host)
+            .append_pair("port", &server.get_port().to_string())
+            .append_pair("target_session_attrs", "any")
+            .finish();
+        format!("{url}{more}{parameters}")
+    };
+    Ok(address.servers.iter().map(alone).collect())
+}
+
+/// Longest that asking this server how far it is may take: where there is no connection, one is to be found first.
+fn probe_limit(store: &PostgresStore) -> Duration {
+    let is_connected = store.pool.usage("others").idle > 0;
+    if is_connected { PROBE_LIMIT } else { PROBE_LIMIT + store.pool.servers().longest_search() }
+}
+
 /// Where its log ends, by the server that writes it.
 async fn sample(primary: &PostgresStore) -> Result<Sample, StoreError> {
-    let asked = Instant::now();
     primary
         .with(async |connection| {
+            // Once there is a connection: what finding one takes makes no answer old.
+            let asked = Instant::now();
             let doing = failed("asking the primary where its log ends");
-            // The clock is read first: columns are computed in their order.
-            let row =
-                sqlx::query("SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
-                    .fetch_one(connection)
-                    .await
-                    .map_err(&doing)?;
+            // The clock is read first: columns are computed in their order. The name of a file of the log begins with its
+            // timeline.
+            let row = sqlx::query(
+                "SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint,
+                        left(pg_walfile_name(pg_current_wal_lsn()), 8)",
+            )
+            .fetch_one(connection)
+            .await
+            .map_err(&doing)?;
             let at: PgStamp = row.try_get(0).map_err(&doing)?;
-            Ok(Sample { end: row.try_get(1).map_err(&doing)?, at: at.0, asked })
+            let timeline: &str = row.try_get(2).map_err(&doing)?;
+            let timeline = u32::from_str_radix(timeline, 16)
+                .map_err(|error| doing(sqlx::Error::Decode(error.into())))?;
+            Ok(Sample { timeline, end: row.try_get(1).map_err(&doing)?, at: at.0, asked })
         })
         .await
 }
 
-/// How far a standby has replayed, and which cluster it is of; `None` where it is no standby.
-async fn replayed(replica: &PostgresStore) -> Result<Option<Lsn>, StoreError> {
+/// How far a standby has replayed; `None` where it is no standby.
+async fn replayed(replica: &PostgresStore) -> Result<Option<Replayed>, StoreError> {
     replica
         .with(async |connection| {
-            sqlx::query_scalar(
+            let asked = Instant::now();
+            let up_to: Option<i64> = sqlx::query_scalar(
                 "SELECT CASE WHEN pg_is_in_recovery()
                              THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint END",
             )
             .fetch_one(connection)
             .await
-            .map_err(failed("asking a replica how far it is"))
+            .map_err(failed("asking a replica how far it is"))?;
+            Ok(up_to.map(|up_to| Replayed { up_to, asked, said: Instant::now() }))
         })
         .await
 }
@@ -256,7 +279,7 @@ impl Shared {
     /// Samples the primary for ever. While it does not answer, the last samples stay, and age.
     async fn sample(self: Arc<Self>) {
         loop {
-            match timeout(PROBE_LIMIT, sample(&self.primary)).await {
+            match timeout(probe_limit(&self.primary), sample(&self.primary)).await {
                 Ok(Ok(sample)) => lock(&self.samples).push(sample),
                 Ok(Err(error)) => tracing::debug!(%error, "sampling the primary"),
                 Err(_) => tracing::debug!("the primary does not say where its log ends"),
@@ -268,39 +291,49 @@ impl Shared {
     /// Looks at a replica for ever.
     async fn watch(self: Arc<Self>, index: usize) {
         let replica = &self.replicas[index];
-        // What was said of it last; nothing yet.
-        let mut said: Option<Result<(), String>> = None;
+        let mut looks = Looks::default();
+        // Whether the log says that it is read; nothing yet.
+        let mut said: Option<bool> = None;
         loop {
-            let looked = timeout(PROBE_LIMIT, self.look(replica)).await;
-            let found = looked.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
-            let now = found.as_ref().map(|_| ()).map_err(Clone::clone);
-            *lock(&replica.known) = found.ok();
-            if said.as_ref().map(Result::is_ok) != Some(now.is_ok()) {
+            let found = self.look(replica, &mut looks).await;
+            let now = found.as_ref().map(Option::is_some).map_err(Clone::clone);
+            *lock(&replica.known) = found.ok().flatten();
+            // What is not known yet is worth no word: the next look says more.
+            if now != Ok(false) && said != Some(now.is_ok()) {
                 match &now {
-                    Ok(()) => tracing::info!(replica = replica.number, "reads go to this replica"),
+                    Ok(_) => tracing::info!(replica = replica.number, "reads go to this replica"),
                     Err(why) => {
                         tracing::warn!(replica = replica.number, "not reading from this replica: {why}");
                     }
                 }
-                said = Some(now);
+                said = Some(now.is_ok());
             }
             sleep(PROBE_EVERY).await;
         }
     }
 
-    /// What a replica is good for now; else why it is not.
-    async fn look(&self, replica: &Replica) -> Result<Known, String> {
+    /// What a replica is good for now, where that is known; else why it is not.
+    async fn look(&self, replica: &Replica, looks: &mut Looks) -> Result<Option<Known>, String> {
         let store = self.store_of(replica).await?;
-        let said = Instant::now();
-        let replayed = replayed(&store).await.map_err(|error| with_cause(&error))?;
+        let answer = timeout(probe_limit(&store), replayed(&store)).await;
+        let answer =
+            answer.map_err(|_| LATE.to_owned()).and_then(|it| it.map_err(|error| with_cause(&error)));
+        // Who was away may come back rewound, or made anew.
+        let replayed = answer.inspect_err(|_| *looks = Looks::default())?;
         let replayed = replayed.ok_or("it is no standby (promoted?)")?;
-        let reached = lock(&self.samples).reached(replayed);
+        let samples = lock(&self.samples);
+        let descent = looks.look(&samples, replayed);
+        if descent == Descent::OfAnother {
+            return Err(ASTRAY.to_owned());
+        }
+        let reached = samples.reached(replayed.up_to);
         let reached = reached.ok_or("it is further behind than is known, or the primary does not answer")?;
         if reached.asked.elapsed() > self.max_lag {
             let behind = reached.asked.elapsed().as_secs_f64();
             return Err(format!("it is {behind:.1} s behind, more than --read-max-lag"));
         }
-        Ok(Known { reached, said })
+        let known = Known { reached, history: samples.history(), asked: replayed.asked };
+        Ok((descent == Descent::OfIt).then_some(known))
     }
 
     /// A replica's store, opened when it can be reached for the first time.
@@ -308,32 +341,51 @@ impl Shared {
         if let Some(store) = lock(&replica.store).clone() {
             return Ok(store);
         }
+        // The primary is asked too.
+        let limit = OPEN_LIMIT + self.primary.pool.servers().longest_search();
+        let store = timeout(limit, self.open_replica(replica)).await.map_err(|_| LATE.to_owned())??;
+        *lock(&replica.store) = Some(store.clone());
+        Ok(store)
+    }
+
+    async fn open_replica(&self, replica: &Replica) -> Result<PostgresStore, String> {
         let password = lock(&self.password).clone();
         let store = PostgresStore::open_with_password(&replica.url, password.as_ref(), READ_CONNECTIONS)
             .await
             .map_err(|error| with_cause(&error))?;
-        // Who may not ask is believed.
-        if let (Ok(its), Ok(primary)) = (cluster(&store).await, cluster(&self.primary).await)
-            && its != primary
-        {
-            store.close().await;
-            return Err("it is no replica of the primary, but of another cluster".to_owned());
+        match (cluster(&store).await, cluster(&self.primary).await) {
+            (Ok(its), Ok(primary)) if its != primary => {
+                store.close().await;
+                Err("it is no replica of the primary, but of another cluster".to_owned())
+            }
+            // Who cannot be asked now is asked again.
+            (Err(error), _) | (_, Err(error)) if error.is_transient() => {
+                store.close().await;
+                Err(with_cause(&error))
+            }
+            // Who may not ask is believed.
+            _ => Ok(store),
         }
-        *lock(&replica.store) = Some(store.clone());
-        Ok(store)
+    }
+
+    /// What is known of a replica, where that is enough to read from it.
+    fn fit(&self, replica: &Replica, history: u64) -> Option<Known> {
+        let known = (*lock(&replica.known))?;
+        let is_fit = known.history == history
+            && known.asked.elapsed() <= PROBE_COUNTS
+            && known.reached.asked.elapsed() <= self.max_lag;
+        is_fit.then_some(known)
     }
 
     /// The replica whose turn it is, and the moment that its answer will be of.
     fn choose(&self) -> Option<(&Replica, PostgresStore, Sample)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let count = self.replicas.len();
+        let (count, history) = (self.replicas.len(), lock(&self.samples).history());
         (0..count).find_map(|step| {
             let replica = &self.replicas[(turn + step) % count];
-            let known = (*lock(&replica.known))?;
-            let is_fit =
-                known.said.elapsed() <= PROBE_COUNTS && known.reached.asked.elapsed() <= self.max_lag;
+            let known = self.fit(replica, history)?;
             let store = lock(&replica.store).clone()?;
-            is_fit.then_some((replica, store, known.reached))
+            Some((replica, store, known.reached))
         })
     }
 
@@ -404,32 +456,41 @@ impl LedgerQueries for Replicas {
 mod tests {
     use super::*;
 
-    fn sample(end: Lsn, at: i64) -> Sample {
-        Sample { end, at: Stamp(at), asked: Instant::now() }
+    /// What the URLs of a URL's servers lead to.
+    fn servers(url: &str) -> Vec<(String, u16)> {
+        let urls = each_server(url, None).unwrap();
+        let server = |url: &String| {
+            let address = Address::read(url, None).unwrap();
+            assert!(address.servers.len() == 1 && address.wanted == Wanted::Any, "{url}");
+            let options = &address.servers[0];
+            let socket = options.get_socket().map(|folder| folder.display().to_string());
+            (socket.unwrap_or_else(|| options.get_host().to_owned()), options.get_port())
+        };
+        urls.iter().map(server).collect()
     }
 
     #[test]
-    fn a_replica_has_all_of_the_last_sample_whose_end_it_replayed() {
-        let mut samples = Samples::default();
-        for (end, at) in [(100, 1), (100, 2), (200, 3), (300, 4)] {
-            samples.push(sample(end, at));
-        }
-        let reached = |replayed| samples.reached(replayed).map(|sample| sample.at.0);
-        assert_eq!(reached(99), None);
-        assert_eq!(reached(100), Some(2), "nothing was written in between");
-        assert_eq!(reached(299), Some(3));
-        assert_eq!(reached(1_000), Some(4));
+    fn each_server_that_a_url_names_is_a_replica_by_itself() {
+        let three = [("a", 5432), ("b", 5433), ("::1", 5434)].map(|(host, port)| (host.to_owned(), port));
+        assert_eq!(servers("postgres://u:p@a,b:5433,[::1]:5434/stock?target_session_attrs=standby#x"), three);
+        assert_eq!(servers("postgres://u:p@a,b:5433,[::1]:5434"), three);
+        assert_eq!(servers("postgres:///stock?host=a,b,::1&port=5432,5433,5434"), three);
+        assert_eq!(servers("postgres:///stock?hostaddr=a,b,::1&port=5432,5433,5434"), three);
+        let same = [("a", 7), ("/tmp", 7)].map(|(host, port)| (host.to_owned(), port));
+        assert_eq!(servers("postgres:///stock?host=a,/tmp&port=7"), same);
+        assert_eq!(servers("postgres://a/stock?target_session_attrs=prefer-standby").len(), 1);
+        let one = "postgres://u:p@a:5433/stock?sslmode=disable";
+        assert_eq!(each_server(one, None).unwrap(), [one], "it is left as it is");
     }
 
     #[test]
-    fn a_primary_whose_log_is_shorter_is_another() {
-        let mut samples = Samples::default();
-        samples.push(sample(500, 1));
-        samples.push(sample(400, 2));
-        assert_eq!(samples.reached(450).map(|sample| sample.at.0), Some(2));
-        for at in 0..2_000 {
-            samples.push(sample(600, at));
+    fn each_of_them_has_the_user_the_database_and_the_rest() {
+        for url in each_server("postgres://shop:p@a,b/stock?sslmode=verify-full", None).unwrap() {
+            let address = Address::read(&url, None).unwrap();
+            let options = &address.servers[0];
+            assert_eq!((options.get_username(), options.get_database()), ("shop", Some("stock")));
+            assert!(matches!(options.get_ssl_mode(), sqlx::postgres::PgSslMode::VerifyFull));
+            assert!(address.has_password);
         }
-        assert_eq!(samples.0.len(), SAMPLES, "its bound");
     }
 }

@@ -62,6 +62,12 @@ impl Servers {
         self.taken.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Longest time until there is a new connection, or it is clear that no server will do now. Who waits no longer than
+    /// for an answer would never get past a server that is gone.
+    pub(super) fn longest_search(&self) -> Duration {
+        longest_search(&self.address())
+    }
+
     /// Takes again the first that will do, where there are several and the pool may be about to connect.
     ///
     /// # Errors
@@ -78,12 +84,26 @@ impl Servers {
     }
 }
 
-/// The first server that will do, by what sessions with it are like.
-async fn choose(address: &Address) -> Result<Session, StoreError> {
-    let rounds: &[Wanted] = match &address.wanted {
+/// What is wanted of a server, round by round over all of them.
+fn rounds(address: &Address) -> &[Wanted] {
+    match &address.wanted {
         Wanted::PreferStandby => &[Wanted::Standby, Wanted::Any],
         wanted => std::slice::from_ref(wanted),
-    };
+    }
+}
+
+/// The longest that [`choose`] may take, and connecting to what it chose, which answered just now.
+fn longest_search(address: &Address) -> Duration {
+    let tries = rounds(address).len() * address.servers.len();
+    if tries == 1 {
+        return ACQUIRE_TIMEOUT;
+    }
+    ONE_OF_SEVERAL.saturating_mul(u32::try_from(tries + 1).unwrap_or(u32::MAX))
+}
+
+/// The first server that will do, by what sessions with it are like.
+async fn choose(address: &Address) -> Result<Session, StoreError> {
+    let rounds = rounds(address);
     if let ([one], [wanted]) = (&*address.servers, rounds) {
         return try_one(one, *wanted, ACQUIRE_TIMEOUT).await;
     }
@@ -147,4 +167,19 @@ fn none_will_do(refusals: &[(&PgConnectOptions, StoreError)]) -> StoreError {
     let retry = refusals.iter().any(|(_, error)| error.is_transient());
     let source = sqlx::Error::Configuration(said.join("; ").into());
     StoreError::Database { doing: "connecting to PostgreSQL: none of its servers will do", source, retry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_may_try_each_server_in_each_round_and_then_connect() {
+        let seconds = |url: &str| longest_search(&Address::read(url, None).unwrap()).as_secs();
+        let each = ONE_OF_SEVERAL.as_secs();
+        assert_eq!(seconds("postgres://a/stock"), ACQUIRE_TIMEOUT.as_secs());
+        assert_eq!(seconds("postgres://a/stock?target_session_attrs=read-write"), ACQUIRE_TIMEOUT.as_secs());
+        assert_eq!(seconds("postgres://a,b/stock?target_session_attrs=read-write"), 3 * each);
+        assert_eq!(seconds("postgres://a,b,c/stock?target_session_attrs=prefer-standby"), 7 * each);
+    }
 }
