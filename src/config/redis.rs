@@ -9,6 +9,10 @@ use secrecy::SecretString;
 
 use super::secret::{SecretParser, read_secret};
 
+/// Longest time that Redis is to keep something for. What is longer is a mistake; Redis refuses what its clock does not reach,
+/// and would do so in the middle of letting an order in.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// Where the gates keep what they count with.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redis")]
@@ -29,7 +33,7 @@ pub struct RedisArgs {
 
     /// How long it is remembered that an order was decided. Who sends it again within is answered from the ledger
     #[arg(long, env = "STOCK_VERIFIER_REDIS_REMEMBER", value_name = "TIME", default_value = "1h",
-          value_parser = humantime::parse_duration)]
+          value_parser = RedisArgs::parse_time)]
     pub redis_remember: Duration,
 }
 
@@ -45,6 +49,15 @@ fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
 }
 
 impl RedisArgs {
+    /// Reads a time that Redis is to keep something for.
+    ///
+    /// # Errors
+    /// When it is none, or longer than ten years.
+    pub fn parse_time(text: &str) -> Result<Duration, String> {
+        let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        if time > LONGEST { Err("expected ten years at most".to_owned()) } else { Ok(time) }
+    }
+
     /// The URL, which may hold a password.
     #[must_use]
     pub fn url(&self) -> SecretString {
@@ -57,5 +70,19 @@ impl RedisArgs {
     /// When the file cannot be read, or is empty.
     pub fn password(&self) -> Result<Option<SecretString>> {
         self.redis_password_file.as_deref().map(read_secret).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_redis_cannot_keep_anything_for_is_refused() {
+        assert_eq!(RedisArgs::parse_time("1h"), Ok(Duration::from_secs(3_600)));
+        assert_eq!(RedisArgs::parse_time("3650days"), Ok(LONGEST));
+        for wrong in ["", "long", "3651days", "300000000years"] {
+            RedisArgs::parse_time(wrong).unwrap_err();
+        }
     }
 }

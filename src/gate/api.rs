@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, FromRequestParts, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tower_http::timeout::TimeoutLayer;
 use utoipa::{IntoParams, ToSchema};
 
@@ -32,7 +34,18 @@ use crate::ledger::{
 
 /// Largest order. With its key and headers below what librdkafka sends at most, a million bytes.
 const MAX_ORDER_BYTES: usize = 950_000;
-/// Longest time for an answer, waiting on purpose aside: what Redis and Kafka may take, and room.
+/// Up to this length an order needs no room of its own: it is longer than the usual one of some hundred bytes, and as many as
+/// there are connections take 32 MiB.
+const SMALL_BYTES: usize = 8 << 10;
+/// Bytes of larger orders at once. Each order is there up to three times: as it came, as it is read, and as it is sent. So all
+/// take 150 MiB at most, and with the 64 MiB that wait to be sent less than the 256 MiB of the chart and of the systemd unit.
+const LARGE_BYTES: usize = 16 << 20;
+/// Longest time for an order to come in. It takes no place at the door before, so that who sends slowly keeps out nobody.
+const BODY_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for a decision that the cache knows of, and a replica of the database does not yet: longer than one may be
+/// behind where nothing else is said (`--read-max-lag`).
+const DECIDED_LIMIT: Duration = Duration::from_secs(6);
+/// Longest time for an answer once an order is there, waiting on purpose aside: what Redis and Kafka may take, and room.
 const ANSWER_LIMIT: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 5);
 /// After how many seconds to ask again, where nothing better is known.
 const SOON: u64 = 1;
@@ -109,13 +122,54 @@ pub(super) struct ApiState {
     door: Arc<Door>,
     orders: Orders,
     at_the_door: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     bounds: Bounds,
+}
+
+impl ApiState {
+    /// The answer where there is no place.
+    fn too_many(&self, why: String) -> Problem {
+        self.door.observer.answered(TOO_MANY, None);
+        Problem::new(Kind::Other(&OVER_BOUND), why).retry_after(SOON)
+    }
+}
+
+/// Room in memory for an order, until dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _of_large: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Room for the order of these headers, where there is any. Where they do not say how long it is, it may be as long as
+    /// any.
+    fn take(large: &Arc<Semaphore>, headers: &HeaderMap) -> Option<Self> {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let bytes = length.unwrap_or(MAX_ORDER_BYTES).min(MAX_ORDER_BYTES);
+        if bytes <= SMALL_BYTES {
+            return Some(Self { _of_large: None });
+        }
+        let room = Arc::clone(large).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()?;
+        Some(Self { _of_large: Some(room) })
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for Room {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, Problem> {
+        let none =
+            || api.too_many("there is no room now for one more order of this length: ask again".to_owned());
+        Self::take(&api.large, &parts.headers).ok_or_else(none)
+    }
 }
 
 /// The gate's addresses.
 pub(super) fn routes(door: Arc<Door>, orders: Orders, bounds: Bounds, shown: Shown) -> Router {
-    let state = ApiState { door, orders, at_the_door: Arc::new(Semaphore::new(bounds.orders)), bounds };
-    let within = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, MAX_WAIT + ANSWER_LIMIT);
+    let [at_the_door, large] = [bounds.orders, LARGE_BYTES].map(|most| Arc::new(Semaphore::new(most)));
+    let state = ApiState { door, orders, at_the_door, large, bounds };
+    let limit = BODY_LIMIT + MAX_WAIT + ANSWER_LIMIT;
+    let within = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limit);
     Router::new()
         .route("/v1/orders", post(submit))
         .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES))
@@ -170,46 +224,60 @@ pub(super) struct LetIn {
 pub(super) async fn submit(
     State(api): State<Arc<ApiState>>,
     http::Asked(query): http::Asked<SubmitQuery>,
-    headers: HeaderMap,
-    body: Bytes,
+    // Before the body is read.
+    room: Room,
+    request: Request,
 ) -> Result<Response, Problem> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?.unwrap_or_default();
-    let Ok(permit) = Arc::clone(&api.at_the_door).try_acquire_owned() else {
-        api.door.observer.answered(TOO_MANY, None);
-        let most = api.bounds.orders;
-        return Err(Problem::new(
-            Kind::Other(&OVER_BOUND),
-            format!("{most} orders are at the door: ask again"),
-        )
-        .retry_after(SOON));
+    let (order, place) = {
+        let headers = request.headers().clone();
+        let body = body_of(request).await?;
+        let Ok(place) = Arc::clone(&api.at_the_door).try_acquire_owned() else {
+            return Err(api.too_many(format!("{} orders are at the door: ask again", api.bounds.orders)));
+        };
+        let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID, None))?;
+        (order, place)
     };
-    let order = read(&headers, &body).inspect_err(|_| api.door.observer.answered(INVALID, None))?;
     let (id, digest, lines) = (order.asked.id.clone(), order.asked.digest, order.asked.lines.clone());
-    match api.door.enter(order, permit).await {
+    match api.door.enter(order, (place, room)).await {
         Entrance::LetIn { undecided, .. } => {
             let known = if wait.is_zero() { None } else { api.orders.wait(&id, wait).await.ok().flatten() };
-            verdict_of(known, id, digest, undecided)
+            Ok(verdict_of(known, &id, digest)?.unwrap_or_else(|| let_in(id, undecided)))
         }
-        // Its result is out, so it is in the ledger: what does not find it is a database that lost it.
-        Entrance::Decided => verdict_of(api.orders.find(&id).await?, id, digest, true),
+        // Its result is out, so it is in the ledger; a replica of it may be behind.
+        Entrance::Decided => {
+            let known = api.orders.wait(&id, wait.max(DECIDED_LIMIT)).await?;
+            verdict_of(known, &id, digest)?.ok_or_else(not_seen)
+        }
         refused => Err(refusal(refused, &id, &lines)),
     }
 }
 
-/// The verdict on this very order; that it was let in, where there is none yet.
-fn verdict_of(
-    known: Option<KnownOrder>,
-    id: Id,
-    digest: Digest,
-    undecided: bool,
-) -> Result<Response, Problem> {
+/// The body of a request, within its bounds.
+async fn body_of(request: Request) -> Result<Bytes, Problem> {
+    let read = timeout(BODY_LIMIT, Bytes::from_request(request, &())).await.map_err(|_| {
+        let kind = Kind::Plain(StatusCode::REQUEST_TIMEOUT);
+        Problem::new(kind, format!("the order did not come in within {BODY_LIMIT:?}"))
+    })?;
+    read.map_err(|rejection| Problem::new(Kind::Plain(rejection.status()), rejection.body_text()))
+}
+
+/// The verdict on this very order; `None` where there is none yet.
+fn verdict_of(known: Option<KnownOrder>, id: &Id, digest: Digest) -> Result<Option<Response>, Problem> {
     let decided = known.and_then(|known| Some((known.verdict()?.digest, known)));
     match decided {
-        Some((of, known)) if of == digest => known.answer(id),
+        Some((of, known)) if of == digest => known.answer(id.clone()).map(Some),
         // Decided before the cache knew of it.
-        Some(_) => Err(conflict(&id)),
-        None => Ok(let_in(id, undecided)),
+        Some(_) => Err(conflict(id)),
+        None => Ok(None),
     }
+}
+
+/// The answer about an order that is decided, where the database does not show it: to call it let in would also tell so who
+/// sent other content.
+fn not_seen() -> Problem {
+    let detail = "the order is decided, and the database that is read does not show it yet: ask again";
+    Problem::new(Kind::LedgerAway, detail)
 }
 
 fn let_in(order_id: Id, undecided: bool) -> Response {
@@ -420,6 +488,35 @@ mod tests {
             "the same again is the same"
         );
         assert_eq!(traceparent(&headers(&[])), None);
+    }
+
+    fn length(bytes: usize) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, bytes.into());
+        headers
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_bytes_of_large_orders_and_always_for_small_ones() {
+        let large = Arc::new(Semaphore::new(LARGE_BYTES));
+        let take = |headers: &HeaderMap| Room::take(&large, headers);
+        // Who does not say how long an order is may send the longest; who says too much is told so when it is read.
+        let longest = [length(MAX_ORDER_BYTES), HeaderMap::new(), length(usize::MAX)];
+        let taken: Vec<Room> = longest.iter().cycle().map_while(take).collect();
+        assert_eq!(taken.len(), LARGE_BYTES / MAX_ORDER_BYTES);
+        let small: Vec<Room> = (0..10_000).map_while(|_| take(&length(SMALL_BYTES))).collect();
+        assert_eq!(small.len(), 10_000);
+        assert!(take(&length(MAX_ORDER_BYTES)).is_none());
+        drop(taken);
+        assert!(take(&length(MAX_ORDER_BYTES)).is_some(), "the room of those that are let in is free again");
+    }
+
+    #[test]
+    fn a_decision_that_the_database_does_not_show_yet_is_asked_for_again() {
+        let seen = verdict_of(None, &Id::new("o-1").unwrap(), Digest([0; 16])).unwrap();
+        let answer = seen.ok_or_else(not_seen).unwrap_err().into_response();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[axum::http::header::RETRY_AFTER], "1");
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::ledger::{Digest, Id, Item, Level, Limits, Location, NextOffset, Sku, 
 const SCAN_COUNT: usize = 1_000;
 /// How long filling may take.
 const FILLING_LIMIT: Duration = Duration::from_secs(3_600);
+/// How long it is remembered at most that an order without an entry was decided. Whoever was let in by a Redis that went back
+/// since asks again within; and every order that came by no gate leaves such a mark: 5,000 a second are 1.5 million of them.
+const MARK_LIMIT: Duration = Duration::from_secs(300);
 /// Between an item's SKU and its location. No id holds a control character.
 const SEPARATOR: char = '\u{1f}';
 
@@ -63,6 +66,12 @@ pub struct RedisCache {
     scripts: Arc<Scripts>,
     prefix: Arc<str>,
     remember_ms: u64,
+    mark_ms: u64,
+}
+
+/// As Redis takes it: at least the shortest there is.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 impl RedisCache {
@@ -75,7 +84,8 @@ impl RedisCache {
             connection: RedisConnection::new(settings)?,
             scripts: Arc::new(Scripts::new()),
             prefix: settings.prefix.as_str().into(),
-            remember_ms: u64::try_from(settings.remember.as_millis()).unwrap_or(u64::MAX).max(1),
+            remember_ms: millis(settings.remember),
+            mark_ms: millis(settings.remember.min(MARK_LIMIT)),
         })
     }
 
@@ -162,7 +172,7 @@ impl RedisCache {
         results: &[(Id, bool)],
     ) -> Result<Settled, CacheError> {
         let mut call = self.call(&self.scripts.settle);
-        call.arg(offset_name(at)).arg(from.0).arg(next.0).arg(self.remember_ms);
+        call.arg(offset_name(at)).arg(from.0).arg(next.0).arg(self.remember_ms).arg(self.mark_ms);
         for (id, accepted) in results {
             call.arg(id.as_str()).arg(flag(*accepted));
         }
@@ -295,6 +305,10 @@ impl RedisCache {
     /// # Errors
     /// When Redis does not answer.
     pub async fn offsets(&self, of: &[TopicPartition]) -> Result<Vec<Option<NextOffset>>, CacheError> {
+        if of.is_empty() {
+            // Redis refuses to be asked for nothing.
+            return Ok(Vec::new());
+        }
         let mut command = redis::cmd("MGET");
         for at in of {
             command.arg(self.key(&format!("offset:{}", offset_name(at))));

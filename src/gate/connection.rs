@@ -12,7 +12,7 @@ use redis::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// Longest wait for an answer of Redis: above it Redis is away, and a buyer waits.
-const ANSWER_LIMIT: Duration = Duration::from_millis(1_500);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(1_500);
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a server may not even say that it has what was sent, before the connection to it is dropped. One that is busy

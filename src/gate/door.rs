@@ -4,20 +4,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::Observer;
 use super::cache::RedisCache;
+use super::connection::ANSWER_LIMIT;
 use super::level_reads::WantedLevels;
 use super::rule::{Admission, Asked, LineRefusal, Millis};
 use crate::event::Outgoing;
 use crate::kafka::order_producer::{DELIVERY_LIMIT, Delivery, OrderProducer};
 use crate::ledger::{Digest, Id, Item, Sku};
 
-/// After so long nobody is still sending an order that is not known to be sent.
-const RESEND_AFTER: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 1);
+/// After so long nobody is still sending an order that is not known to be sent: an entry's time begins in Redis, whose answer
+/// may take its time, and only then the order goes to Kafka. With room.
+pub(super) const RESEND_AFTER: Duration =
+    DELIVERY_LIMIT.saturating_add(ANSWER_LIMIT).saturating_add(Duration::from_secs(1));
 /// How often an order that somebody is sending is looked at again before its asker is told so, and the pause in between: as
 /// a rule it is sent by then, and noted.
 const SENDING_LOOKS: u32 = 10;
@@ -139,13 +142,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Lets an order in, or says why not. It keeps its permit until then, whoever waits for it.
-    pub(super) async fn enter(self: &Arc<Self>, order: Order, permit: OwnedSemaphorePermit) -> Entrance {
+    /// Lets an order in, or says why not. It keeps its place until then, whoever waits for it.
+    pub(super) async fn enter(self: &Arc<Self>, order: Order, place: impl Send + 'static) -> Entrance {
         let door = Arc::clone(self);
         let begun = Instant::now();
         let entering = self.under_way.spawn(async move {
             let entrance = door.let_in(&order).await;
-            drop(permit);
+            drop((order, place));
             door.observer.answered(entrance.name(), Some(begun.elapsed()));
             entrance
         });

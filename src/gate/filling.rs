@@ -1,21 +1,20 @@
 //! Filling the cache from the ledger, when it is new or was emptied.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::RedisCache;
 use super::level_reads::store_page;
-use super::orders_topic::{Offsets, OrdersTopic, Standing};
-use super::results::{CLIENT_ID, ends};
+use super::orders_topic::{OrdersTopic, Standing, TopicEnds};
+use super::partitions::Partitions;
 use crate::causes;
-use crate::config::{KafkaArgs, TopicArgs};
-use crate::kafka::topics::Topics;
+use crate::config::TopicArgs;
 use crate::ledger::{NextOffset, TopicPartition};
 use crate::store::LedgerReader;
 
@@ -36,7 +35,7 @@ pub(super) struct Filling {
     pub(super) cache: RedisCache,
     pub(super) ledger: Arc<dyn LedgerReader>,
     pub(super) orders: OrdersTopic,
-    pub(super) kafka: KafkaArgs,
+    pub(super) partitions: Partitions,
     pub(super) topics: TopicArgs,
     pub(super) asked: Arc<Notify>,
 }
@@ -85,28 +84,28 @@ impl Filling {
             self.cache.set_filled(filling).await?,
             "Redis was emptied, or another took its place, meanwhile"
         );
-        tracing::info!(pages, took = ?begun.elapsed(), "the cache is filled from the ledger");
+        // Only Redis knew them, and it was new or had lost everything: a SKU that is not to be sold yet is sold now.
+        tracing::warn!(
+            pages, took = ?begun.elapsed(),
+            "the cache is filled from the ledger. When SKUs are sold, and what each buyer can have, Redis alone knows: where \
+             that was stated before, state it again (gate open, gate close)"
+        );
         Ok(())
     }
 
-    /// Where the results end.
+    /// Where the results end. A partition that says nothing is begun when it does, at its beginning.
     async fn result_ends(&self) -> Result<Vec<(TopicPartition, NextOffset)>> {
-        let (kafka, topics) = (self.kafka.clone(), self.topics.clone());
-        spawn_blocking(move || {
-            let asked = Topics::connect(&kafka, CLIENT_ID)?;
-            let mut results = ends(&asked, &topics.accepted_topic)?;
-            results.extend(ends(&asked, &topics.rejected_topic)?);
-            Ok(results.into_iter().map(|(at, (_, end))| (at, end)).collect())
-        })
-        .await?
+        let topics = vec![self.topics.accepted_topic.clone(), self.topics.rejected_topic.clone()];
+        let answered = self.partitions.whole(topics, HashSet::new()).await?;
+        Ok(answered.whole.into_iter().map(|range| (range.at, range.to)).collect())
     }
 
     /// Waits until the ledger has decided all orders below these ends: their entries are not known any more, and what they
-    /// take is not in its levels before.
-    async fn wait_for_ledger(&self, ends: &Offsets) -> Result<()> {
+    /// take is not in its levels before. For a partition that says nothing nobody waits: no verifier reads it either.
+    async fn wait_for_ledger(&self, TopicEnds { id, ends, .. }: &TopicEnds) -> Result<()> {
         let (begun, mut standing) = (Instant::now(), Standing::new());
         loop {
-            let decided = self.orders.decided(ends, &mut standing, MARKS_AFTER).await?;
+            let decided = self.orders.decided(id.as_ref(), ends, &mut standing, MARKS_AFTER).await?;
             let below = |at| decided.get(at).copied().unwrap_or(NextOffset(0));
             let Some((at, end)) = ends.iter().find(|(at, end)| below(at) < **end) else { return Ok(()) };
             if begun.elapsed() > BACKLOG_LIMIT {

@@ -25,6 +25,7 @@ mod level_reads;
 pub mod openapi;
 mod orders_topic;
 mod page;
+mod partitions;
 mod results;
 pub mod rule;
 mod scripts;
@@ -43,13 +44,14 @@ use tokio_util::task::TaskTracker;
 use self::api::Bounds;
 use self::cache::{CacheStatus, RedisCache, RedisSettings};
 pub use self::door::WhenCacheIsAway;
-use self::door::{Door, SENT_QUEUE};
+use self::door::{Door, RESEND_AFTER, SENT_QUEUE};
 use self::ending::Endings;
 use self::figures::{Figures, Shown};
 use self::filling::Filling;
 use self::level_reads::WantedLevels;
 use self::orders_topic::OrdersTopic;
-pub use self::results::CLIENT_ID;
+pub use self::partitions::CLIENT_ID;
+use self::partitions::Partitions;
 use self::results::Results;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::http::{Api, Extra, Orders, Probe, Server, Token};
@@ -96,7 +98,7 @@ pub fn answers() -> impl Iterator<Item = &'static str> {
 }
 
 /// The shortest bound of an entry: by then nobody is still sending its order.
-pub const SHORTEST_BOUND: Duration = Duration::from_secs(DELIVERY_LIMIT.as_secs() + 1);
+pub const SHORTEST_BOUND: Duration = RESEND_AFTER;
 
 /// How the cache is asked whether it is there.
 fn ping(cache: RedisCache) -> Probe {
@@ -156,8 +158,8 @@ impl Gate {
     ) -> Result<Self> {
         if settings.entry_bound < SHORTEST_BOUND {
             bail!(
-                "an entry's bound (--entry-bound) must be {SHORTEST_BOUND:?} or longer: an order may be under way to Kafka \
-                 for {DELIVERY_LIMIT:?}"
+                "an entry's bound (--entry-bound) must be {SHORTEST_BOUND:?} or longer: an order may be under way for so long, \
+                 {DELIVERY_LIMIT:?} of it to Kafka"
             );
         }
         let figures = Arc::new(Figures::new(observer));
@@ -180,7 +182,7 @@ impl Gate {
         let bounds = Bounds { orders: settings.most_orders };
         let (server, orders) = serve(listen, api, door, bounds, figures).await?;
         let orders_topic = OrdersTopic {
-            kafka: settings.kafka.clone(),
+            partitions: Partitions::new(&settings.kafka),
             name: settings.topics.orders_topic.clone(),
             positions: store.clone(),
         };
@@ -188,7 +190,7 @@ impl Gate {
             cache: cache.clone(),
             ledger: store.clone(),
             orders: orders_topic.clone(),
-            kafka: settings.kafka.clone(),
+            partitions: Partitions::new(&settings.kafka),
             topics: settings.topics.clone(),
             asked: Arc::clone(&fill),
         };
@@ -201,6 +203,7 @@ impl Gate {
         };
         let results = Results {
             cache: cache.clone(),
+            partitions: Partitions::new(&settings.kafka),
             kafka: settings.kafka,
             topics: settings.topics,
             follow_levels: settings.follow_levels,

@@ -1,18 +1,19 @@
 //! Results of the ledger, read by every gate without a group: they settle entries, and tell who waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::RedisCache;
 use super::level_reads::WantedLevels;
+use super::partitions::{CLIENT_ID, Partitions};
 use super::rule::Settled;
 use crate::config::{KafkaArgs, TopicArgs};
 use crate::event::Record;
@@ -20,16 +21,17 @@ use crate::event::types::{ORDER_ACCEPTED, ORDER_REJECTED};
 use crate::http::Orders;
 use crate::kafka::asker::Asker;
 use crate::kafka::following::partitions::{Followed, Follower};
+use crate::kafka::reader::OffsetRange;
 use crate::kafka::topic_ids::Described;
-use crate::kafka::topics::Topics;
+use crate::kafka::topics::Answered;
 use crate::ledger::{Id, Item, Location, NextOffset, Sku, TopicId, TopicPartition};
 
-/// What a gate calls itself in Kafka.
-pub const CLIENT_ID: &str = "stock-verifier-gate";
 /// The pause after Redis did not answer, or is not filled yet.
 const AWAY_PAUSE: Duration = Duration::from_millis(200);
 /// How often is looked for partitions that topics have been given.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
+/// The pause before partitions that said nothing are asked for again: each time by a client of its own.
+const SILENT_PAUSE: Duration = Duration::from_secs(2);
 /// How often is looked whether Redis and Kafka are still those that they were: two small questions.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,7 @@ impl Event {
 pub(super) struct Results {
     pub(super) cache: RedisCache,
     pub(super) kafka: KafkaArgs,
+    pub(super) partitions: Partitions,
     pub(super) topics: TopicArgs,
     /// Whether levels are published. They only say what to read.
     pub(super) follow_levels: bool,
@@ -109,10 +112,10 @@ impl Results {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = looks.tick() => {
-                    if !self.begin(&mut reading).await {
-                        looks.reset_after(AWAY_PAUSE);
-                    }
+                _ = looks.tick() => looks.reset_after(self.look(&mut reading).await),
+                () = reading.forgot.notified() => looks.reset_immediately(),
+                Some(answered) = reading.asked.join_next() => {
+                    looks.reset_after(self.begin(&mut reading, answered).await);
                 }
                 _ = checks.tick() => {
                     if let Err(error) = self.check(&asker, &mut reading).await {
@@ -126,7 +129,7 @@ impl Results {
                     }
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        from = self.take(&turn) => reading.go_on(&turn, from),
+                        taken = self.take(&turn) => reading.go_on(&turn, taken),
                     }
                 }
             }
@@ -136,33 +139,64 @@ impl Results {
         Ok(())
     }
 
-    /// Begins to read the partitions that are not read yet. Whether all that is needed for it answered.
-    async fn begin(&self, reading: &mut Reading) -> bool {
-        let begun = async {
-            if !self.cache.status().await?.filled {
-                self.fill.notify_one();
-                return Ok(false);
+    /// The topics that are read.
+    fn names(&self) -> Vec<String> {
+        let TopicArgs { accepted_topic, rejected_topic, levels_topic, .. } = &self.topics;
+        let all = [accepted_topic, rejected_topic, levels_topic];
+        all.into_iter().take(if self.follow_levels { 3 } else { 2 }).cloned().collect()
+    }
+
+    fn is_level(&self, at: &TopicPartition) -> bool {
+        *at.topic == *self.topics.levels_topic
+    }
+
+    /// Asks for the partitions that are not read yet, unless that is being asked. Not here: what is read goes on meanwhile,
+    /// however long Kafka takes. After how long to look again, where nothing comes of it.
+    async fn look(&self, reading: &mut Reading) -> Duration {
+        if !reading.asked.is_empty() {
+            return PARTITIONS_EVERY;
+        }
+        match self.cache.status().await {
+            Ok(status) if status.filled => {
+                let (partitions, names) = (self.partitions.clone(), self.names());
+                let read: HashSet<TopicPartition> = reading.nexts.keys().cloned().collect();
+                reading.asked.spawn(async move { partitions.whole(names, read).await });
+                PARTITIONS_EVERY
             }
-            let (results, levels) = self.partitions().await?;
-            let new: Vec<_> = results.into_iter().filter(|(at, _)| !reading.reads(at)).collect();
+            Ok(_) => {
+                self.fill.notify_one();
+                AWAY_PAUSE
+            }
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "results cannot be read yet");
+                AWAY_PAUSE
+            }
+        }
+    }
+
+    /// Begins to read the partitions that were asked for. After how long to look again.
+    async fn begin(&self, reading: &mut Reading, answered: Result<Result<Answered>, JoinError>) -> Duration {
+        let begun = async {
+            let Answered { whole, silent } = answered.context("asking Kafka panicked")??;
+            let (levels, results): (Vec<OffsetRange>, Vec<OffsetRange>) =
+                whole.into_iter().partition(|range| self.is_level(&range.at));
             // Of a partition that is new all is read.
-            let firsts: Vec<_> = new.iter().map(|(at, (low, _))| (at.clone(), *low)).collect();
+            let firsts: Vec<_> = results.into_iter().map(|range| (range.at, range.from)).collect();
             self.cache.begin_offsets(&firsts).await?;
-            let partitions: Vec<TopicPartition> = new.into_iter().map(|(at, _)| at).collect();
+            let partitions: Vec<TopicPartition> = firsts.into_iter().map(|(at, _)| at).collect();
             for (at, stored) in partitions.iter().zip(self.cache.offsets(&partitions).await?) {
-                let Some(from) = stored else { return Ok(false) };
+                let Some(from) = stored else { return Ok(AWAY_PAUSE) };
                 reading.read(at.clone(), from);
             }
-            for (at, (_, end)) in levels {
-                if !reading.reads(&at) {
-                    reading.read(at, end);
-                }
+            // Levels only say what to read: the round over all of them has what was said before.
+            for level in levels {
+                reading.read(level.at, level.to);
             }
-            anyhow::Ok(true)
+            anyhow::Ok(if silent.is_empty() { PARTITIONS_EVERY } else { SILENT_PAUSE })
         };
         begun.await.unwrap_or_else(|error| {
             tracing::debug!("results cannot be read yet: {error:#}");
-            false
+            AWAY_PAUSE
         })
     }
 
@@ -171,29 +205,34 @@ impl Results {
     async fn check(&self, asker: &Arc<Asker>, reading: &mut Reading) -> Result<()> {
         self.check_topics(asker, reading).await?;
         let results: Vec<TopicPartition> =
-            reading.nexts.keys().filter(|at| *at.topic != *self.topics.levels_topic).cloned().collect();
-        if results.is_empty() {
-            return Ok(());
-        }
+            reading.nexts.keys().filter(|at| !self.is_level(at)).cloned().collect();
+        let mut unknown = HashSet::new();
         for (at, stored) in results.iter().zip(self.cache.offsets(&results).await?) {
             match stored {
-                // Filling begins them anew.
-                None => self.fill.notify_one(),
+                None => drop(unknown.insert(at)),
                 Some(from) if reading.nexts.get(at).is_some_and(|next| from < *next) => {
                     reading.go_back(at, from);
                 }
                 Some(_) => {}
             }
         }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        if self.cache.status().await?.filled {
+            // It went back to before they were begun: filling does it no more.
+            reading.begin_anew(|at| unknown.contains(at));
+        } else {
+            // Filling begins them anew.
+            self.fill.notify_one();
+        }
         Ok(())
     }
 
     /// Reads a topic that was made anew from its beginning: its offsets begin anew, and would be taken for settled. What the
-    /// one before had and nobody read is gone; entries that wait for it end by their bound.
+    /// one before had and nobody read is gone; entries that wait for it end by their bound. Levels are read from its end.
     async fn check_topics(&self, asker: &Arc<Asker>, reading: &mut Reading) -> Result<()> {
-        let topics = [&self.topics.accepted_topic, &self.topics.rejected_topic, &self.topics.levels_topic];
-        let names: Vec<String> =
-            topics.into_iter().take(if self.follow_levels { 3 } else { 2 }).cloned().collect();
+        let names = self.names();
         let described = {
             let (asker, names) = (Arc::clone(asker), names.clone());
             spawn_blocking(move || {
@@ -212,59 +251,66 @@ impl Results {
                 continue;
             }
             if is_anew || was.is_some() {
-                tracing::warn!(
-                    topic = %name,
-                    %id,
-                    "the topic was made anew: it is read from its beginning. Entries whose results were in the one before, and \
-                     not read, end by their bound (--entry-bound)"
-                );
-                reading.forget(&name);
-                if !self.begin(reading).await {
-                    // It is met as a new one again.
-                    return Ok(());
+                if is_result {
+                    tracing::warn!(
+                        topic = %name,
+                        %id,
+                        "the topic was made anew: it is read from its beginning. Entries whose results were in the one \
+                         before, and not read, end by their bound (--entry-bound)"
+                    );
+                } else {
+                    tracing::warn!(
+                        topic = %name,
+                        %id,
+                        "the topic of levels was made anew: it is read from its end, and what it had before is read from the \
+                         ledger"
+                    );
                 }
+                reading.forget(|at| *at.topic == *name);
             }
             reading.topics.insert(name, id);
         }
         Ok(())
     }
 
-    /// Where the partitions of results and of levels begin and end.
-    async fn partitions(&self) -> Result<(Ends, Ends)> {
-        let (kafka, topics) = (self.kafka.clone(), self.topics.clone());
-        let levels = self.follow_levels;
-        spawn_blocking(move || {
-            let asked = Topics::connect(&kafka, CLIENT_ID)?;
-            let mut results = ends(&asked, &topics.accepted_topic)?;
-            results.extend(ends(&asked, &topics.rejected_topic)?);
-            let levels = if levels { ends(&asked, &topics.levels_topic)? } else { Vec::new() };
-            Ok((results, levels))
-        })
-        .await?
-    }
-
-    /// Settles some records; where to go back to, where Redis knows less than was settled.
-    async fn take(&self, followed: &Followed) -> Option<NextOffset> {
+    /// Settles some records.
+    async fn take(&self, followed: &Followed) -> Taken {
         let events: Vec<Event> = followed.records.iter().filter_map(Event::read).collect();
-        if *followed.at.topic == *self.topics.levels_topic {
+        if self.is_level(&followed.at) {
             self.wanted.add(events.into_iter().flat_map(Event::items));
-            return None;
+            return Taken::Settled;
         }
         let verdicts: Vec<(Id, bool)> = events.iter().filter_map(Event::verdict).collect();
         let Followed { at, from, next, .. } = followed;
-        let gap = loop {
+        let taken = loop {
             match self.cache.settle(at, *from, *next, &verdicts).await {
-                Ok(Settled::Applied | Settled::Already) => break None,
-                Ok(Settled::Gap(stored)) => break Some(stored),
-                Ok(Settled::Empty) => self.fill.notify_one(),
+                Ok(Settled::Applied | Settled::Already) => break Taken::Settled,
+                Ok(Settled::Gap(stored)) => break Taken::Behind(stored),
+                Ok(Settled::Empty) => {
+                    if self.cache.status().await.is_ok_and(|status| status.filled) {
+                        break Taken::Unknown;
+                    }
+                    self.fill.notify_one();
+                }
                 Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "settling results"),
             }
             sleep(AWAY_PAUSE).await;
         };
         self.orders.decided(verdicts.iter().map(|(id, _)| id));
         self.wanted.add(events.into_iter().flat_map(Event::items));
-        gap
+        taken
     }
+}
+
+/// What taking some records came to.
+#[derive(Debug, Clone, Copy)]
+enum Taken {
+    /// They are settled.
+    Settled,
+    /// Redis knows less than was settled: up to here.
+    Behind(NextOffset),
+    /// Redis was filled, and has no offset of their partition: it went back to before that was made.
+    Unknown,
 }
 
 /// What is read, and how far.
@@ -276,12 +322,23 @@ struct Reading {
     expected: HashMap<TopicPartition, NextOffset>,
     /// The topics that are read, by their names.
     topics: HashMap<String, TopicId>,
+    /// The answer about those that are not read yet, while it is waited for.
+    asked: JoinSet<Result<Answered>>,
+    /// Some were forgotten, and are to be begun again.
+    forgot: Notify,
 }
 
 impl Reading {
     fn new(kafka: &KafkaArgs) -> Result<Self> {
         let follower = Follower::new(kafka, CLIENT_ID)?;
-        Ok(Self { follower, nexts: HashMap::new(), expected: HashMap::new(), topics: HashMap::new() })
+        Ok(Self {
+            follower,
+            nexts: HashMap::new(),
+            expected: HashMap::new(),
+            topics: HashMap::new(),
+            asked: JoinSet::new(),
+            forgot: Notify::new(),
+        })
     }
 
     fn reads(&self, at: &TopicPartition) -> bool {
@@ -311,27 +368,30 @@ impl Reading {
         }
     }
 
-    /// After some records: from where on, where Redis knew less.
-    fn go_on(&mut self, turn: &Followed, from: Option<NextOffset>) {
-        match from {
-            None => drop(self.nexts.insert(turn.at.clone(), turn.next)),
-            Some(from) => self.go_back(&turn.at, from),
+    /// After some records.
+    fn go_on(&mut self, turn: &Followed, taken: Taken) {
+        match taken {
+            Taken::Settled => drop(self.nexts.insert(turn.at.clone(), turn.next)),
+            Taken::Behind(from) => self.go_back(&turn.at, from),
+            Taken::Unknown => self.begin_anew(|at| *at == turn.at),
         }
     }
 
-    /// Forgets a topic's partitions, which are begun again.
-    fn forget(&mut self, topic: &str) {
-        self.nexts.retain(|at, _| *at.topic != *topic);
-        self.expected.retain(|at, _| *at.topic != *topic);
+    /// Begins partitions again of which Redis has no offset, though it was filled.
+    fn begin_anew(&mut self, is_unknown: impl Fn(&TopicPartition) -> bool) {
+        for at in self.nexts.keys().filter(|at| is_unknown(at)) {
+            tracing::warn!(%at, "Redis does not know any more how far results were settled: all that are left are read again");
+        }
+        self.forget(is_unknown);
     }
-}
 
-/// Partitions, each with where it begins and ends.
-pub(super) type Ends = Vec<(TopicPartition, (NextOffset, NextOffset))>;
-
-/// Where the partitions of a topic begin and end.
-pub(super) fn ends(topics: &Topics, topic: &str) -> Result<Ends> {
-    Ok(topics.whole_topic(topic)?.into_iter().map(|range| (range.at, (range.from, range.to))).collect())
+    /// Forgets partitions, which are begun again. What is being asked meanwhile is not of them, or of a topic that is gone.
+    fn forget(&mut self, is_forgotten: impl Fn(&TopicPartition) -> bool) {
+        self.nexts.retain(|at, _| !is_forgotten(at));
+        self.expected.retain(|at, _| !is_forgotten(at));
+        self.asked = JoinSet::new();
+        self.forgot.notify_one();
+    }
 }
 
 #[cfg(test)]

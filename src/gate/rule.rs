@@ -20,10 +20,18 @@
 //! an oversale: only the ledger decides.
 //!
 //! The last three are remembered so that who asks again is answered; nothing is subtracted for them.
+//!
+//! An order that takes what there is (a partial one) gets no more of an item than one order may. So no more is subtracted
+//! for it: else one that asks for a million would keep everybody out until its result. Where that limit is raised before it
+//! is decided, it may get more than was subtracted; which costs a rejection, as above.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::{Digest, Id, Item, Level, NextOffset, OrderLine, Sku, Stamp, TopicPartition};
+
+/// Most pieces of an item that are subtracted at once. Up to there Lua's numbers are exact; far beyond what a level and a
+/// backorder limit come to together, so whoever asks for more gets nothing by any estimate.
+pub const MOST_PENDING: i64 = 1 << 53;
 
 /// A moment by Redis' clock, in milliseconds since 1970. All gates go by that clock.
 pub type Millis = u64;
@@ -298,16 +306,17 @@ impl CachedStock {
         if let Some(entry) = self.entries.get_mut(&asked.id) {
             return again(entry, &asked.digest, now, resend_after);
         }
-        let pieces = pieces_by_sku(&asked.lines);
+        let lines = self.at_most(asked);
+        let pieces = pieces_by_sku(lines.iter().copied());
         if let Some(not_open) = pieces.keys().find_map(|sku| self.not_open(sku, now)) {
             return not_open;
         }
-        let (refusals, undecided) = self.judge(asked);
+        let (refusals, undecided) = self.judge(&lines, asked.all_or_none);
         if !refusals.is_empty() {
             return Admission::Short(refusals);
         }
         for (sku, pieces) in &pieces {
-            if let Some(refused) = self.beyond_buyer_limit(sku, *pieces, asked.buyer.as_ref(), now) {
+            if let Some(refused) = self.beyond_buyer_limit(sku, *pieces, asked, now) {
                 return refused;
             }
         }
@@ -317,11 +326,10 @@ impl CachedStock {
                 self.bought.entry((sku, buyer)).or_default().insert(asked.id.clone(), (now, pieces));
             }
         }
-        let open = asked.lines.iter().map(|line| (line.item.clone(), line.quantity)).collect();
         let entry = Entry {
             standing: Standing::Admitted,
             digest: Some(asked.digest),
-            open,
+            open: lines.into_iter().map(|(item, quantity)| (item.clone(), quantity)).collect(),
             at: now,
             undecided,
             buyer: asked.buyer.clone(),
@@ -330,27 +338,30 @@ impl CachedStock {
         Admission::Admitted { undecided, at: now }
     }
 
+    /// What an order takes of each item at most: all that it asks for, or none; else no more than one order may.
+    fn at_most<'a>(&self, asked: &'a Asked) -> Vec<(&'a Item, i64)> {
+        let at_most = |OrderLine { item, quantity }: &'a OrderLine| {
+            let limit = self.levels.get(item).and_then(|level| level.limits.order);
+            (item, limit.filter(|_| !asked.all_or_none).map_or(*quantity, |limit| limit.min(*quantity)))
+        };
+        asked.lines.iter().map(at_most).collect()
+    }
+
     /// What is wrong with the lines by the estimate, and whether anything of them cannot be judged: an item that is not
     /// known, one that is promised beyond what is there, an order that takes what there is.
-    fn judge(&self, asked: &Asked) -> (Vec<LineRefusal>, bool) {
-        let (mut refusals, mut undecided) = (Vec::new(), !asked.all_or_none);
-        for (index, line) in asked.lines.iter().enumerate() {
-            let Some(level) = self.levels.get(&line.item).filter(|level| level.limits.backorder == 0) else {
-                undecided = true;
-                continue;
-            };
-            if !asked.all_or_none {
-                continue;
-            }
-            let amount = level.available - self.pending(&line.item);
-            match level.limits.order {
-                Some(limit) if line.quantity > limit => {
-                    refusals.push(LineRefusal::OverLimit { line: index, limit });
-                }
-                _ if line.quantity > amount => {
-                    refusals.push(LineRefusal::Short { line: index, available: amount.max(0) });
-                }
-                _ => {}
+    fn judge(&self, lines: &[(&Item, i64)], all_or_none: bool) -> (Vec<LineRefusal>, bool) {
+        let (mut refusals, mut undecided) = (Vec::new(), !all_or_none);
+        for (line, (item, quantity)) in lines.iter().enumerate() {
+            let (level, pending) = (self.levels.get(*item), self.pending(item));
+            let is_known = level.is_some_and(|level| level.limits.backorder == 0);
+            undecided |= !is_known;
+            let is_judged = is_known && all_or_none;
+            let amount = level.map_or(0, |level| level.available - pending);
+            let limit = level.and_then(|level| level.limits.order).filter(|limit| quantity > limit);
+            if let Some(limit) = limit.filter(|_| is_judged) {
+                refusals.push(LineRefusal::OverLimit { line, limit });
+            } else if (is_judged && *quantity > amount) || *quantity > MOST_PENDING - pending {
+                refusals.push(LineRefusal::Short { line, available: amount.max(0) });
             }
         }
         (refusals, undecided)
@@ -365,20 +376,14 @@ impl CachedStock {
         Some(Admission::NotOpen { sku: sku.clone(), opens_at: Some(opens_at) })
     }
 
-    fn beyond_buyer_limit(
-        &self,
-        sku: &Sku,
-        pieces: i64,
-        buyer: Option<&String>,
-        now: Millis,
-    ) -> Option<Admission> {
+    fn beyond_buyer_limit(&self, sku: &Sku, pieces: i64, asked: &Asked, now: Millis) -> Option<Admission> {
         let limit = self.sales.get(sku)?.buyer?;
-        let Some(buyer) = buyer else { return Some(Admission::BuyerMissing { sku: sku.clone() }) };
+        let Some(buyer) = &asked.buyer else { return Some(Admission::BuyerMissing { sku: sku.clone() }) };
         let bought = self.bought.get(&(sku.clone(), buyer.clone()));
-        let within = |at: Millis| at + limit.window_ms > now;
-        let had: i64 = bought.map_or(0, |bought| {
-            bought.values().filter(|(at, _)| within(*at)).map(|(_, pieces)| pieces).sum()
-        });
+        // The same order again, whose entry is forgotten by now, is no second purchase.
+        let counts = |(id, (at, _)): &(&Id, &(Millis, i64))| **id != asked.id && at + limit.window_ms > now;
+        let had: i64 =
+            bought.map_or(0, |bought| bought.iter().filter(counts).map(|(_, (_, pieces))| pieces).sum());
         let left = (limit.pieces - had).max(0);
         (pieces > left).then(|| Admission::BuyerLimit { sku: sku.clone(), left })
     }
@@ -443,9 +448,9 @@ impl CachedStock {
             (false, _) => {}
             (true, true) => entry.standing = Standing::Accepted,
             (true, false) => {
+                let gone = Entry { open: std::mem::take(&mut entry.open), ..entry.clone() };
                 entry.standing = Standing::Rejected;
-                entry.open.clear();
-                self.forget_purchase(id);
+                self.forget_purchase(id, &gone);
             }
         }
     }
@@ -493,17 +498,36 @@ impl CachedStock {
     /// Whether it did.
     pub fn give_back(&mut self, id: &Id, at: Millis) -> bool {
         let same = |entry: &Entry| entry.standing.is_unsettled() && entry.at == at;
-        let is_there = self.entries.get(id).is_some_and(same);
+        if !self.entries.get(id).is_some_and(same) {
+            return false;
+        }
+        if let Some(gone) = self.entries.remove(id) {
+            self.forget_purchase(id, &gone);
+        }
+        true
+    }
+
+    /// Forgets an entry that has ended, as Redis does after a time. Whether there was one.
+    pub fn forget(&mut self, id: &Id) -> bool {
+        let has_ended = |entry: &Entry| {
+            matches!(entry.standing, Standing::Closed | Standing::Rejected | Standing::Decided)
+        };
+        let is_there = self.entries.get(id).is_some_and(has_ended);
         if is_there {
-            self.forget_purchase(id);
             self.entries.remove(id);
         }
         is_there
     }
 
-    fn forget_purchase(&mut self, id: &Id) {
-        for bought in self.bought.values_mut() {
-            bought.remove(id);
+    /// Takes what a buyer had by an entry from what counts; not what there is of one with this id that was forgotten before.
+    fn forget_purchase(&mut self, id: &Id, gone: &Entry) {
+        let Some(buyer) = &gone.buyer else { return };
+        for (sku, pieces) in pieces_by_sku(gone.open.iter().map(|(item, quantity)| (item, *quantity))) {
+            if let Some(bought) = self.bought.get_mut(&(sku, buyer.clone()))
+                && bought.get(id).is_some_and(|(_, had)| *had == pieces)
+            {
+                bought.remove(id);
+            }
         }
     }
 }
@@ -526,9 +550,9 @@ fn again(entry: &mut Entry, digest: &Digest, now: Millis, resend_after: Millis) 
 }
 
 /// How many pieces of each SKU some lines ask for, whatever the location.
-fn pieces_by_sku(lines: &[OrderLine]) -> BTreeMap<Sku, i64> {
-    lines.iter().fold(BTreeMap::new(), |mut pieces, line| {
-        *pieces.entry(line.item.sku.clone()).or_default() += line.quantity;
+fn pieces_by_sku<'a>(lines: impl IntoIterator<Item = (&'a Item, i64)>) -> BTreeMap<Sku, i64> {
+    lines.into_iter().fold(BTreeMap::new(), |mut pieces, (item, quantity)| {
+        *pieces.entry(item.sku.clone()).or_default() += quantity;
         pieces
     })
 }

@@ -1,12 +1,13 @@
 //! The gate's producer: an order at a time, each with what became of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::error::ClientError;
 use super::record::marked;
@@ -16,6 +17,9 @@ use crate::event::Outgoing;
 
 /// How long an order may be under way before its sender is told that nobody knows. A buyer waits.
 pub const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
+/// How soon Kafka must have refused an order with those it was sent with, so that it is sent once more, alone, within
+/// [`DELIVERY_LIMIT`]. Whoever refuses answers at once.
+const ALONE_WITHIN: Duration = Duration::from_secs(2);
 /// How long an order waits for others to be sent with it, in milliseconds: under load that makes batches, which cost the
 /// broker less.
 const LINGER_MS: &str = "2";
@@ -84,7 +88,10 @@ fn is_refusal(error: &KafkaError) -> bool {
 /// An idempotent producer of orders.
 pub struct OrderProducer {
     topic: String,
+    config: ClientConfig,
     producer: RenewedProducer<Reports>,
+    /// Sends each order by itself; there once one was refused with others.
+    alone: OnceCell<RenewedProducer<Reports>>,
 }
 
 impl OrderProducer {
@@ -110,29 +117,76 @@ impl OrderProducer {
             // An entry ends by a bound that is longer.
             .set("message.timeout.ms", DELIVERY_LIMIT.as_millis().to_string())
             .set("delivery.report.only.error", "false");
-        Ok(Self { topic: topic.to_owned(), producer: RenewedProducer::new("orders", config)? })
+        let producer = RenewedProducer::new("orders", config.clone())?;
+        Ok(Self { topic: topic.to_owned(), config, producer, alone: OnceCell::new() })
     }
 
     /// Sends an order, and waits until it is known what became of it, some seconds at most.
+    ///
+    /// Kafka refuses what is sent together as a whole, and so for its size each order of it, however small. So one that was
+    /// refused for that is sent again alone: only then it is too large by itself.
     pub async fn send(&self, order: &Outgoing) -> Delivery {
-        let (asker, answer) = oneshot::channel();
-        {
-            let producer = match self.producer.get() {
-                Ok(producer) => producer,
-                Err(error) => {
-                    tracing::debug!("{error:#}");
-                    return Delivery::NotWritten(
-                        KafkaError::MessageProduction(RDKafkaErrorCode::Fatal).into(),
-                    );
-                }
-            };
-            if let Err((error, _)) = producer.send(marked(order, &self.topic, Box::new(asker))) {
-                return Delivery::NotWritten(error.into());
-            }
+        let begun = Instant::now();
+        let answer = match self.hand_over(&self.producer, order) {
+            Ok(answer) => answer,
+            Err(error) => return Delivery::NotWritten(error),
+        };
+        let delivery = heard(answer).await;
+        if !delivery.is_too_large() {
+            return delivery;
         }
-        // Dropped without a word only with the producer.
-        answer.await.unwrap_or(Delivery::Unknown(ClientError::CLOSED))
+        // Nothing is the matter with it as far as is known.
+        let with_others = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidDifferentRecord);
+        if begun.elapsed() > ALONE_WITHIN {
+            return Delivery::NotWritten(with_others.into());
+        }
+        let answer = match self.alone.get_or_try_init(|| async { self.make_alone() }).await {
+            Ok(alone) => self.hand_over(alone, order),
+            Err(error) => {
+                tracing::debug!("{error:#}");
+                Err(with_others.into())
+            }
+        };
+        match answer {
+            Ok(answer) => heard(answer).await,
+            Err(error) => Delivery::NotWritten(error),
+        }
     }
+
+    fn make_alone(&self) -> Result<RenewedProducer<Reports>> {
+        tracing::warn!(
+            topic = %self.topic,
+            "Kafka refuses orders that are sent together for their size, and each is sent again alone, which is slow: give \
+             the topic a larger max.message.bytes, or the gate a smaller batch.size (-X)"
+        );
+        let mut config = self.config.clone();
+        config
+            .set("batch.num.messages", "1")
+            .set("message.timeout.ms", DELIVERY_LIMIT.saturating_sub(ALONE_WITHIN).as_millis().to_string());
+        RenewedProducer::new("single orders", config)
+    }
+
+    /// Gives an order to a producer, which will say what became of it.
+    fn hand_over(
+        &self,
+        producer: &RenewedProducer<Reports>,
+        order: &Outgoing,
+    ) -> Result<oneshot::Receiver<Delivery>, ClientError> {
+        let (asker, answer) = oneshot::channel();
+        let producer = producer.get().map_err(|error| {
+            tracing::debug!("{error:#}");
+            ClientError::from(KafkaError::MessageProduction(RDKafkaErrorCode::Fatal))
+        })?;
+        match producer.send(marked(order, &self.topic, Box::new(asker))) {
+            Ok(()) => Ok(answer),
+            Err((error, _)) => Err(error.into()),
+        }
+    }
+}
+
+async fn heard(answer: oneshot::Receiver<Delivery>) -> Delivery {
+    // Dropped without a word only with the producer.
+    answer.await.unwrap_or(Delivery::Unknown(ClientError::CLOSED))
 }
 
 #[cfg(test)]
@@ -168,11 +222,23 @@ mod tests {
         assert!(matches!(producer.send(&order(10)).await, Delivery::Written));
         let large = producer.send(&order(2_000_000)).await;
         assert!(large.is_too_large(), "{large:?}");
-        cluster
-            .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        // With others, and alone.
+        let too_large = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 2];
+        cluster.request_errors(RDKafkaApiKey::Produce, &too_large);
         let refused = producer.send(&order(10)).await;
         assert!(refused.is_too_large(), "{refused:?}");
         assert!(matches!(producer.send(&order(10)).await, Delivery::Written), "the next is not held up");
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_too_large_only_together_with_others_is_written_alone() {
+        let (cluster, producer) = scene();
+        assert!(matches!(producer.send(&order(10)).await, Delivery::Written));
+        cluster
+            .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        let alone = producer.send(&order(10)).await;
+        assert!(matches!(alone, Delivery::Written), "{alone:?}");
+        assert!(producer.alone.initialized() && matches!(producer.send(&order(10)).await, Delivery::Written));
     }
 
     #[tokio::test]

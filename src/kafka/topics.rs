@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
@@ -22,11 +22,22 @@ use crate::registry::Registry;
 
 /// Longest wait for one answer of Kafka. Committed offsets wait for an open transaction, which may live for 10 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for an answer about one of many partitions: who asks so goes on with the others, and asks again.
+const EACH_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for the end of transactions that hide results: twice as long as one of a verifier can be open. Another's
 /// may be open for longer; waiting for it is the operator's to decide.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 /// The pause between two looks.
 const SETTLE_LOOK: Duration = Duration::from_millis(200);
+
+/// What Kafka says of partitions one by one.
+#[derive(Debug, Default)]
+pub struct Answered {
+    /// All of each that it says something of.
+    pub whole: Vec<OffsetRange>,
+    /// Those that it says nothing of, each with why.
+    pub silent: Vec<(TopicPartition, String)>,
+}
 
 /// Asks a cluster about its topics. Every call blocks.
 pub struct Topics {
@@ -81,9 +92,14 @@ impl Topics {
     /// # Errors
     /// When Kafka does not answer, or there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<Vec<TopicPartition>> {
+        Ok(self.led_partitions(topic, ANSWER_LIMIT)?.into_iter().map(|(at, _)| at).collect())
+    }
+
+    /// The partitions of a topic, each with the broker that leads it, where one does.
+    fn led_partitions(&self, topic: &str, limit: Duration) -> Result<Vec<(TopicPartition, Option<i32>)>> {
         let metadata = self
             .consumer
-            .fetch_metadata(Some(topic), ANSWER_LIMIT)
+            .fetch_metadata(Some(topic), limit)
             .with_context(|| format!("no answer from Kafka about topic {topic}"))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let error = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from);
@@ -101,7 +117,10 @@ impl Topics {
         let mut partitions: Vec<_> = found
             .partitions()
             .iter()
-            .map(|partition| TopicPartition::new(Arc::clone(&topic), partition.id()))
+            .map(|partition| {
+                let leader = Some(partition.leader()).filter(|leader| *leader >= 0);
+                (TopicPartition::new(Arc::clone(&topic), partition.id()), leader)
+            })
             .collect();
         partitions.sort_unstable();
         Ok(partitions)
@@ -132,14 +151,72 @@ impl Topics {
         self.partitions(topic)?.iter().map(|at| self.whole(at)).collect()
     }
 
+    /// The same of those partitions of it that are asked for, one by one: one without a leader, or whose leader is silent,
+    /// keeps no other from its answer.
+    ///
+    /// # Errors
+    /// When Kafka says nothing of the topic, or there is none.
+    pub fn each_whole(&self, topic: &str, is_asked: impl Fn(&TopicPartition) -> bool) -> Result<Answered> {
+        self.each(&self.consumer, topic, EACH_LIMIT, is_asked)
+    }
+
+    /// The same of every partition, with what open transactions hide from readers of committed records.
+    ///
+    /// # Errors
+    /// When Kafka says nothing of the topic, or there is none.
+    pub fn each_with_hidden(&self, topic: &str) -> Result<Answered> {
+        let consumer = self.of_all_records()?;
+        self.each(&consumer, topic, EACH_LIMIT, |_| true)
+    }
+
+    fn each(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        topic: &str,
+        limit: Duration,
+        is_asked: impl Fn(&TopicPartition) -> bool,
+    ) -> Result<Answered> {
+        let (mut answered, mut silent_leaders) = (Answered::default(), Vec::new());
+        for (at, leader) in self.led_partitions(topic, EACH_LIMIT)? {
+            if !is_asked(&at) {
+                continue;
+            }
+            let asked = match leader {
+                None => Err("it has no leader".to_owned()),
+                // Waited for once, and not for each partition that it leads.
+                Some(leader) if silent_leaders.contains(&leader) => {
+                    Err(format!("its leader, broker {leader}, does not answer"))
+                }
+                Some(leader) => offsets::watermarks(consumer, &at, limit).map_err(|error| {
+                    if is_silence(&error) {
+                        silent_leaders.push(leader);
+                    }
+                    error.to_string()
+                }),
+            };
+            match asked {
+                Ok((low, high)) => {
+                    answered.whole.push(OffsetRange { at, from: NextOffset(low), to: NextOffset(high) });
+                }
+                Err(why) => answered.silent.push((at, why)),
+            }
+        }
+        Ok(answered)
+    }
+
+    /// A client that reads what open transactions hide, too.
+    fn of_all_records(&self) -> Result<BoundedClose<BaseConsumer<Quiet>>> {
+        let mut config = self.config.clone();
+        config.set("isolation.level", "read_uncommitted");
+        BoundedClose::of(&config, Quiet)
+    }
+
     /// Where every partition of these topics ends, with what open transactions hide from readers of committed records.
     ///
     /// # Errors
     /// When Kafka does not answer, or there is no such topic.
     pub fn ends_with_hidden(&self, topics: &[&str]) -> Result<Vec<(TopicPartition, NextOffset)>> {
-        let mut config = self.config.clone();
-        config.set("isolation.level", "read_uncommitted");
-        let all = BoundedClose::<BaseConsumer<Quiet>>::of(&config, Quiet)?;
+        let all = self.of_all_records()?;
         let mut ends = Vec::new();
         for topic in topics {
             for at in self.partitions(topic)? {
@@ -266,6 +343,12 @@ fn watermarks(consumer: &BaseConsumer<Quiet>, at: &TopicPartition) -> Result<(i6
         .with_context(|| format!("cannot read where {at} begins and ends"))
 }
 
+/// Whether a broker did not answer, rather than say what is the matter with a partition.
+fn is_silence(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    matches!(error.rdkafka_error_code(), Some(OperationTimedOut | BrokerTransportFailure | AllBrokersDown))
+}
+
 #[cfg(test)]
 mod tests {
     use rdkafka::mocking::MockCluster;
@@ -306,6 +389,51 @@ mod tests {
         assert_eq!((whole.from, whole.to), (NextOffset(0), NextOffset(0)));
         cluster.request_errors(RDKafkaApiKey::ListOffsets, &not_yet);
         assert_eq!(topics.at_time(&whole, 1).expect("an offset"), NextOffset(0));
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_keeps_no_other_from_its_answer() {
+        let (cluster, topics) = there();
+        cluster.create_topic("two", 2, 1).expect("a topic");
+        cluster.partition_leader("two", 0, None).expect("it loses its leader");
+        let [first, second] = [0, 1].map(|partition| TopicPartition::new("two", partition));
+        for asked in [topics.each_whole("two", |_| true), topics.each_with_hidden("two")] {
+            let Answered { whole, silent } = asked.expect("an answer");
+            let empty = OffsetRange { at: second.clone(), from: NextOffset(0), to: NextOffset(0) };
+            assert_eq!(whole, [empty]);
+            assert_eq!(silent, [(first.clone(), "it has no leader".to_owned())]);
+        }
+        let Answered { whole, silent } =
+            topics.each_whole("two", |at| *at != first).expect("what is not asked for is left out");
+        assert_eq!((whole.len(), silent.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_waited_for_once_and_not_for_each_partition_that_it_leads() {
+        let cluster = MockCluster::new(2).expect("a mock cluster");
+        cluster.create_topic("four", 4, 1).expect("a topic");
+        for (partition, leader) in [(0, 2), (1, 2), (2, 1), (3, 1)] {
+            cluster.partition_leader("four", partition, Some(leader)).expect("a leader");
+        }
+        let kafka = KafkaArgs {
+            brokers: cluster.bootstrap_servers(),
+            kafka_password_file: None,
+            properties: Vec::new(),
+        };
+        let topics = Topics::connect(&kafka, "g").expect("a client");
+        let numbers =
+            |whole: &[OffsetRange]| -> Vec<i32> { whole.iter().map(|range| range.at.partition).collect() };
+        let all = topics.each_whole("four", |_| true).expect("an answer");
+        assert_eq!(numbers(&all.whole), [0, 1, 2, 3], "{all:?}");
+        cluster.broker_round_trip_time(2, Duration::from_secs(60)).expect("it falls silent");
+        // The question who leads may be put to the silent one.
+        let some =
+            (0..5).find_map(|_| topics.each(&topics.consumer, "four", Duration::from_secs(1), |_| true).ok());
+        let some = some.expect("an answer");
+        assert_eq!(numbers(&some.whole), [2, 3], "{some:?}");
+        let silent: Vec<_> = some.silent.iter().map(|(at, why)| (at.partition, why.as_str())).collect();
+        assert_eq!((silent.len(), silent[0].0), (2, 0), "{silent:?}");
+        assert_eq!(silent[1], (1, "its leader, broker 2, does not answer"), "{silent:?}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A Redis and topics of results that are others than they were: seen without any order or result that says so, and healed.
 
 use stock_verifier::gate::rule::Standing;
-use stock_verifier::ledger::Id;
+use stock_verifier::ledger::{Id, TopicPartition};
 
-use super::sale::{SOON, Sale, fresh, order};
+use super::sale::{BOUND, SOON, Sale, fresh, order};
 use crate::support::redis::MovingAddress;
 use crate::support::servers::wait_for;
 use crate::support::wait;
@@ -46,6 +46,37 @@ fn results_that_a_restored_redis_does_not_know_are_read_again_though_no_result_c
 }
 
 #[test]
+fn results_whose_offsets_a_filled_redis_does_not_know_are_read_again_from_their_beginning() {
+    let sale = Sale::new(&[("MUG", 10)]);
+    let verifier = sale.scene.start("a", &[]);
+    let (mut gate, shopper) = sale.gate("gate", &NO_BOUND);
+    let buy = || assert!(shopper.verdict(&order(&fresh(), &[("MUG", 1)])).is_accepted());
+    // Of both partitions, as a rule.
+    (0..4).for_each(|_| buy());
+    sale.comes_to_rest();
+    let topic = sale.scene.topic("accepted");
+    let partitions = [0, 1].map(|number| TopicPartition::new(topic.as_str(), number));
+    let known = || wait_for(sale.cache.offsets(&partitions)).expect("Redis answers");
+    let before = known();
+    // As a file has it that is older than the offsets.
+    for number in 0..2 {
+        sale.redis_command(&["DEL", &format!("offset:{topic}:{number}")]);
+    }
+    // No result need come.
+    gate.said("Redis does not know any more how far results were settled", SOON);
+    wait::until("they are settled again", SOON, || known() == before);
+    // And where results come at once.
+    for number in 0..2 {
+        sale.redis_command(&["DEL", &format!("offset:{topic}:{number}")]);
+    }
+    (0..4).for_each(|_| buy());
+    sale.comes_to_rest();
+    assert_eq!(sale.in_ledger("MUG"), 2);
+    gate.stop();
+    verifier.stop();
+}
+
+#[test]
 fn a_topic_of_results_that_is_made_anew_is_named_and_read_from_its_beginning() {
     let sale = Sale::new(&[("MUG", 10)]);
     let (mut gate, shopper) = sale.gate("gate", &NO_BOUND);
@@ -76,7 +107,7 @@ fn a_replica_that_takes_over_behind_the_same_address_is_found_and_nothing_is_sol
     let address = MovingAddress::of(&sale.redis);
     sale.redis_url = format!("redis://{}/", address.address);
     let verifier = sale.scene.start("a", &[]);
-    let (gate, shopper) = sale.gate("gate", &["--entry-bound", "6s"]);
+    let (gate, shopper) = sale.gate("gate", &BOUND);
     let replica = sale.redis.replica();
     let first = order(&fresh(), &[("MUG", 1)]);
     assert!(shopper.verdict(&first).is_accepted());

@@ -1,5 +1,9 @@
 //! A gate at work.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use stock_verifier::gate::openapi::document;
 
@@ -330,6 +334,65 @@ fn who_waits_for_the_verdict_is_not_given_that_of_another_order_with_the_same_id
     let other = shopper.order_and_wait(&order(&id, &[("MUG", 1)]));
     assert_eq!((other.status, other.problem()), (422, "order-conflict"), "{other:?}");
     wait::until("it is a dead letter", SOON, || sale.scene.kafka.count(&sale.scene.topic("dead")) == 1);
+    gate.stop();
+    verifier.stop();
+}
+
+#[test]
+fn large_orders_that_do_not_come_keep_out_other_large_ones_for_a_moment_and_no_small_one() {
+    /// Longest wait for a refusal; who is not refused is asked for the order itself.
+    const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+    let sale = Sale::new(&[("MUG", 3)]);
+    let (gate, shopper) = sale.gate("gate", &["--most-orders", "1"]);
+    let head = "POST /v1/orders HTTP/1.1\r\nhost: gate\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n";
+    let mut silent = Vec::new();
+    let refused = wait::value("there is no room for one more", SOON, || {
+        let mut asking = TcpStream::connect(shopper.address()).expect("a connection");
+        asking.write_all(head.as_bytes()).expect("sent");
+        asking.set_read_timeout(Some(REFUSED_WITHIN)).expect("set");
+        let mut answer = [0; 12];
+        let is_answered = asking.read_exact(&mut answer).is_ok();
+        silent.push(asking);
+        is_answered.then_some(answer)
+    });
+    assert_eq!(str::from_utf8(&refused), Ok("HTTP/1.1 429"));
+    let small = shopper.order(&order(&fresh(), &[("MUG", 1)]));
+    assert_eq!(small.status, 202, "{small:?}");
+    drop(silent);
+    let large = format!("{}{}", order(&fresh(), &[("MUG", 1)]), " ".repeat(900_000));
+    wait::until("there is room again", SOON, || {
+        let json = [("content-type", "application/json")];
+        let answer = shopper.try_send("POST", "/v1/orders", &json, &large);
+        answer.is_some_and(|answer| answer.status == 202)
+    });
+    gate.stop();
+}
+
+#[test]
+fn an_order_that_is_decided_is_not_called_let_in_where_the_database_does_not_show_it_yet() {
+    let sale = Sale::new(&[("MUG", 3)]);
+    let (gate, shopper) = sale.gate("gate", &[]);
+    // As where a replica is behind.
+    let id = fresh();
+    sale.redis_command(&["HSET", &format!("order:{id}"), "standing", "decided"]);
+    let bought = order(&id, &[("MUG", 1)]);
+    let behind = shopper.order(&bought);
+    assert_eq!(
+        (behind.status, behind.problem(), behind.header("retry-after")),
+        (503, "ledger-away", "1"),
+        "{behind:?}"
+    );
+    assert_eq!(sale.sent(), 0);
+    let verifier = sale.scene.start("a", &[]);
+    let mut record = bought.clone();
+    record["type"] = json!("order.created");
+    sale.scene.produce(&[sent(&id, record.to_string())]);
+    let decided = wait::value("a decision", SOON, || {
+        Some(shopper.order(&bought)).filter(|answer| answer.status != 503)
+    });
+    assert!(decided.is_accepted(), "{decided:?}");
+    let other = shopper.order(&order(&id, &[("MUG", 2)]));
+    assert_eq!((other.status, other.problem()), (422, "order-conflict"), "{other:?}");
     gate.stop();
     verifier.stop();
 }

@@ -20,7 +20,7 @@ use crate::support::wait;
 /// Longest wait for anything, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
 /// The shortest bound of an entry that a gate takes, so that tests need not wait for longer.
-pub const BOUND: [&str; 2] = ["--entry-bound", "6s"];
+pub const BOUND: [&str; 2] = ["--entry-bound", "7500ms"];
 
 /// Everything that a sale needs, and nothing another test sees.
 pub struct Sale {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use stock_verifier::gate::cache::{LevelRead, RedisCache};
 use stock_verifier::gate::rule::{
-    Admission, Asked, BuyerLimit, CachedStock, Millis, Sale, Standing, Unsettled,
+    Admission, Asked, BuyerLimit, CachedStock, MOST_PENDING, Millis, Sale, Standing, Unsettled,
 };
 use stock_verifier::ledger::{
     Action, Command, Id, Item, Level, Limits, Location, NextOffset, Quantity, Sku, Terms, TopicId,
@@ -45,6 +45,7 @@ enum Step {
     StoreLevel { which: usize, level: Option<Level> },
     Unsettled,
     SetSale { item: u8, sale: Sale },
+    Forget { number: u8 },
 }
 
 fn level() -> impl Strategy<Value = Level> {
@@ -85,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => order.clone().prop_map(|number| Step::Sent { number }),
         4 => (-2..3_i64, 1..4_i64, results).prop_map(|(back, many, results)| Step::Settle { back, many, results }),
         1 => (order.clone(), any::<bool>()).prop_map(|(number, accepted)| Step::SettleFound { number, accepted }),
+        1 => order.clone().prop_map(|number| Step::Forget { number }),
         2 => (order, any::<bool>()).prop_map(|(number, is_stale)| Step::GiveBack { number, is_stale }),
         3 => (0..ITEMS).prop_map(|item| Step::BeginRead { item }),
         4 => (0..4_usize, proptest::option::weighted(0.8, level()))
@@ -103,9 +105,11 @@ fn ask(number: u8, lines: &[(u8, i64)], all_or_none: bool, buyer: Option<u8>) ->
 }
 
 /// The rule and Redis, side by side.
-struct Both {
+struct Both<'r> {
     rule: CachedStock,
     redis: RedisCache,
+    server: &'r Redis,
+    prefix: String,
     now: Millis,
     asked: HashMap<Id, Asked>,
     /// The moments of new entries, of the rule and of Redis.
@@ -117,11 +121,14 @@ fn partition() -> TopicPartition {
     TopicPartition::new("stock.accepted", 3)
 }
 
-impl Both {
-    fn new(redis: RedisCache) -> Self {
+impl<'r> Both<'r> {
+    fn new(server: &'r Redis) -> Self {
+        let (redis, prefix) = server.cache();
         let mut both = Self {
             rule: CachedStock::default(),
             redis,
+            server,
+            prefix,
             now: 1_000_000,
             asked: HashMap::new(),
             moments: HashMap::new(),
@@ -232,6 +239,13 @@ impl Both {
                 wait_for(self.redis.set_sale(&sku, sale)).unwrap();
                 assert_eq!(wait_for(self.redis.sale(&sku)).unwrap(), *sale);
             }
+            Step::Forget { number } => {
+                // As when its time is over.
+                if self.rule.forget(&id(*number)) {
+                    let key = format!("{}order:{}", self.prefix, id(*number));
+                    assert_eq!(self.server.command(&["DEL", &key]).as_deref(), Some("1"));
+                }
+            }
         }
     }
 
@@ -258,6 +272,9 @@ impl Both {
         assert_eq!(waiting, begun.into_iter().map(|(item, _)| item).collect());
         let stored = wait_for(self.redis.offsets(&[partition()])).unwrap();
         assert_eq!(stored, [self.rule.offset(&partition())]);
+        let items: Vec<Item> = (0..ITEMS).map(item).collect();
+        let miscounted = wait_for(self.redis.recount(&items, false)).unwrap();
+        assert!(miscounted.is_empty(), "{miscounted:?}");
     }
 }
 
@@ -266,7 +283,7 @@ fn the_scripts_do_what_the_rule_says() {
     let redis = Redis::start_with(&["--appendonly", "no"]);
     let config = Config { cases: 250, failure_persistence: None, ..Config::default() };
     let done = TestRunner::new(config).run(&proptest::collection::vec(step(), 1..70), |steps| {
-        let mut both = Both::new(redis.cache().0);
+        let mut both = Both::new(&redis);
         for step in &steps {
             both.step(step);
         }
@@ -281,8 +298,8 @@ fn the_scripts_do_what_the_rule_says() {
 #[test]
 fn what_ended_is_forgotten_after_its_time_and_leaves_nothing_behind() {
     let redis = Redis::start_with(&["--appendonly", "no"]);
-    let (cache, prefix) = redis.cache();
-    let mut both = Both::new(cache);
+    let mut both = Both::new(&redis);
+    let prefix = both.prefix.clone();
     for (number, is_accepted) in [(1, true), (2, false)] {
         both.step(&Step::Admit {
             number,
@@ -327,6 +344,110 @@ fn what_ended_is_forgotten_after_its_time_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_is_subtracted_for_an_order_that_takes_what_there_is_stays_whole_numbers_to_its_end() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let mut both = Both::new(&redis);
+    // Of more than fourteen digits.
+    let most = 999_999_999_999;
+    both.reads.push((item(0), BTreeSet::new()));
+    let limits = Limits { order: Some(most), ..Limits::default() };
+    let level = Level { available: most, version: 2, limits };
+    both.step(&Step::StoreLevel { which: 0, level: Some(level) });
+    let greedy = vec![(0, 1_000_000_000_000); 1_000];
+    both.admit(&ask(1, &greedy, false, None), LONG);
+    assert_eq!(wait_for(both.redis.amount(&item(0))).unwrap(), (Some(level), most));
+    both.compare();
+    both.step(&Step::SettleFound { number: 1, accepted: false });
+    assert_eq!(wait_for(both.redis.amount(&item(0))).unwrap(), (Some(level), 0));
+    both.compare();
+}
+
+#[test]
+fn no_more_is_subtracted_than_numbers_hold_and_what_is_refused_for_that_changes_nothing() {
+    const MOST: i64 = 1_000_000_000_000;
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let mut both = Both::new(&redis);
+    let unknown = ITEMS - 1;
+    let large = vec![(unknown, MOST); 1_000];
+    // The tenth is refused, with another item that there is enough of.
+    for number in 0..10 {
+        let mut lines = large.clone();
+        lines.push((0, 1));
+        both.admit(&ask(number, &lines, false, None), LONG);
+    }
+    assert_eq!((both.rule.entries().count(), both.rule.pending(&item(0))), (9, 9));
+    both.compare();
+    let left = MOST_PENDING - both.rule.pending(&item(unknown));
+    let mut last: Vec<_> = (0..left / MOST).map(|_| (unknown, MOST)).collect();
+    last.push((unknown, left % MOST));
+    both.admit(&ask(10, &last, false, None), LONG);
+    both.admit(&ask(11, &[(unknown, 1)], false, None), LONG);
+    assert_eq!(wait_for(both.redis.amount(&item(unknown))).unwrap(), (None, MOST_PENDING));
+    both.compare();
+    for number in 0..=10 {
+        both.step(&Step::SettleFound { number, accepted: false });
+    }
+    assert_eq!(wait_for(both.redis.amount(&item(unknown))).unwrap(), (None, 0));
+    both.compare();
+}
+
+#[test]
+fn an_order_that_was_forgotten_is_no_second_purchase_of_its_buyer_when_it_is_sent_again() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let mut both = Both::new(&redis);
+    let window_ms = u64::try_from(LONG.as_millis()).unwrap();
+    let sale = Sale { buyer: Some(BuyerLimit { pieces: 2, window_ms }), ..Sale::default() };
+    both.step(&Step::SetSale { item: 0, sale });
+    let bought = ask(1, &[(0, 2)], true, Some(1));
+    both.admit(&bought, LONG);
+    both.step(&Step::SettleFound { number: 1, accepted: true });
+    both.step(&Step::BeginRead { item: 0 });
+    let level = Level { available: 3, version: 2, limits: Limits::default() };
+    both.step(&Step::StoreLevel { which: 0, level: Some(level) });
+    both.step(&Step::Forget { number: 1 });
+    assert_eq!(both.rule.entry(&id(1)), None);
+    // The same again; and with less, which counts instead.
+    both.admit(&bought, LONG);
+    assert!(both.rule.entry(&id(1)).is_some(), "it is let in");
+    both.step(&Step::SettleFound { number: 1, accepted: true });
+    both.step(&Step::BeginRead { item: 0 });
+    both.step(&Step::StoreLevel { which: 0, level: Some(level) });
+    both.step(&Step::Forget { number: 1 });
+    both.admit(&ask(1, &[(0, 1)], true, Some(1)), LONG);
+    both.admit(&ask(2, &[(0, 2)], true, Some(1)), LONG);
+    both.admit(&ask(3, &[(0, 1)], true, Some(1)), LONG);
+    assert_eq!((both.rule.entry(&id(2)), both.rule.entry(&id(3)).is_some()), (None, true));
+    both.compare();
+}
+
+#[test]
+fn that_an_order_without_an_entry_was_decided_is_remembered_for_minutes() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let mut both = Both::new(&redis);
+    both.admit(&ask(1, &[(0, 1)], true, None), LONG);
+    // Only the first was let in by a gate.
+    let results = vec![(1, false), (2, true), (3, false)];
+    both.step(&Step::Settle { back: 0, many: 3, results });
+    both.compare();
+    let left = |number| {
+        let key = format!("{}order:{}", both.prefix, id(number));
+        redis.command(&["PTTL", &key]).unwrap().parse::<i64>().unwrap()
+    };
+    // The cache of a test remembers entries for ten.
+    assert!((300_001..=600_000).contains(&left(1)), "{}", left(1));
+    assert!((1..=300_000).contains(&left(2)), "{}", left(2));
+    assert_eq!(left(3), -2, "nothing is kept");
+}
+
+#[test]
+fn nothing_is_asked_of_redis_about_no_partitions() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    let (cache, _) = redis.cache();
+    assert!(wait_for(cache.offsets(&[])).unwrap().is_empty());
+    wait_for(cache.begin_offsets(&[])).unwrap();
+}
+
+#[test]
 fn a_redis_that_is_emptied_while_it_is_filled_is_not_filled() {
     let redis = Redis::start_with(&["--appendonly", "no"]);
     let (cache, _) = redis.cache();
@@ -365,7 +486,7 @@ fn offsets_are_of_one_topic_and_forgotten_with_it() {
 #[test]
 fn when_memory_is_full_nothing_new_is_let_in_and_what_is_there_comes_to_its_end() {
     let redis = Redis::start_with(&["--appendonly", "no"]);
-    let mut both = Both::new(redis.cache().0);
+    let mut both = Both::new(&redis);
     both.step(&Step::Admit {
         number: 1,
         lines: vec![(0, 1), (1, 1)],

@@ -40,7 +40,7 @@ pub(super) struct OpenArgs {
     buyer_limit: Option<i64>,
 
     /// The time in which --buyer-limit counts
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = RedisArgs::parse_time)]
     buyer_window: Duration,
 
     #[command(flatten)]

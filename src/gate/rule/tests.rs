@@ -50,6 +50,7 @@ enum Event {
     BeginEnding { gate: usize, which: usize },
     End { which: usize },
     Time { by: Millis },
+    Forget { number: u8 },
     BeginFilling,
     Fill,
     KillGate { gate: usize },
@@ -232,6 +233,7 @@ impl World {
                 self.end(&entry);
             }
             Event::Time { by } => self.now += by,
+            Event::Forget { number } => drop(self.cache.forget(&id(*number))),
             Event::BeginFilling => {
                 if !self.cache.is_filled() {
                     self.filling = Some((self.published, self.orders.len()));
@@ -379,6 +381,7 @@ fn usual() -> impl Strategy<Value = Event> {
         2 => (gate.clone(), which.clone()).prop_map(|(gate, which)| Event::BeginEnding { gate, which }),
         2 => which.prop_map(|which| Event::End { which }),
         2 => (1..RESEND_AFTER).prop_map(|by| Event::Time { by }),
+        1 => (0..ORDERS).prop_map(|number| Event::Forget { number }),
         1 => gate.prop_map(|gate| Event::KillGate { gate }),
     ]
 }
@@ -532,4 +535,75 @@ fn a_buyer_has_what_is_allowed_in_a_time_and_what_was_rejected_does_not_count() 
     assert_eq!(world.cache.admit(&by(9, Some("ann")), 3_050, 0), admitted(3_050), "the second was rejected");
     world.cache.set_sale(sku.clone(), Sale { closed: true, ..Sale::default() });
     assert_eq!(world.cache.admit(&by(10, Some("eve")), 9_000, 0), Admission::NotOpen { sku, opens_at: None });
+}
+
+/// An order of one line that takes what there is.
+fn partial(number: u8, item: Item, pieces: &[i64]) -> Asked {
+    let lines = pieces.iter().map(|pieces| (item.clone(), Quantity::new(*pieces).unwrap())).collect();
+    let command = Command::order_created(id(number), lines, Terms::default());
+    let crate::ledger::Action::Take { lines, .. } = command.action else { unreachable!("an order takes") };
+    Asked { id: command.key.id, digest: command.digest, lines, all_or_none: false, buyer: None }
+}
+
+#[test]
+fn for_an_order_that_takes_what_there_is_no_more_is_subtracted_than_one_order_may_take() {
+    let mut cache = World::new().cache;
+    let at = item(0);
+    let limits = Limits { order: Some(2), ..Limits::default() };
+    cache.store_level(&at, Some(Level { available: 6, version: 2, limits }), &BTreeSet::new());
+    let buyer = Some(BuyerLimit { pieces: 2, window_ms: 1_000 });
+    cache.set_sale(at.sku.clone(), Sale { buyer, ..Sale::default() });
+    let greedy = Asked { buyer: Some("ann".to_owned()), ..partial(1, at.clone(), &[1_000_000]) };
+    let admitted = Admission::Admitted { undecided: true, at: 1_000 };
+    assert_eq!(cache.admit(&greedy, 1_000, RESEND_AFTER), admitted, "nor does its buyer have more");
+    assert_eq!((cache.amount(&at), cache.pending(&at)), (Some(4), 2));
+    // Whoever wants all or none is refused, as by the ledger.
+    let all = Asked { all_or_none: true, buyer: Some("bob".to_owned()), ..partial(2, at.clone(), &[3]) };
+    let over = LineRefusal::OverLimit { line: 0, limit: 2 };
+    assert_eq!(cache.admit(&all, 1_000, RESEND_AFTER), Admission::Short(vec![over]));
+    cache.settle_found(&greedy.id, &greedy.digest, false);
+    assert_eq!(cache.amount(&at), Some(6), "all that was subtracted is given back");
+    let again = Asked { buyer: Some("ann".to_owned()), ..partial(3, at.clone(), &[2]) };
+    assert_eq!(cache.admit(&again, 1_000, RESEND_AFTER), admitted, "and what its buyer had");
+}
+
+#[test]
+fn no_more_is_subtracted_than_numbers_hold() {
+    const MOST: i64 = crate::ledger::MAX_QUANTITY;
+    let mut cache = World::new().cache;
+    let unknown = Item { sku: Sku::new("NOPE").unwrap(), location: None };
+    let large = [MOST; 1_000];
+    for number in 0..9 {
+        let admitted = cache.admit(&partial(number, unknown.clone(), &large), 1_000, RESEND_AFTER);
+        assert_eq!(admitted, Admission::Admitted { undecided: true, at: 1_000 });
+    }
+    let before = cache.clone();
+    let no_more = Admission::Short(vec![LineRefusal::Short { line: 0, available: 0 }]);
+    assert_eq!(cache.admit(&partial(9, unknown.clone(), &large), 1_000, RESEND_AFTER), no_more);
+    assert_eq!(cache, before, "nothing was changed");
+    let left = MOST_PENDING - cache.pending(&unknown);
+    let last: Vec<i64> = (0..left / MOST).map(|_| MOST).chain([left % MOST]).collect();
+    let admitted = cache.admit(&partial(9, unknown.clone(), &last), 1_000, RESEND_AFTER);
+    assert_eq!(admitted, Admission::Admitted { undecided: true, at: 1_000 });
+    assert_eq!(cache.pending(&unknown), MOST_PENDING);
+    assert_eq!(cache.admit(&partial(10, unknown, &[1]), 1_000, RESEND_AFTER), no_more);
+}
+
+#[test]
+fn an_order_that_is_sent_again_once_it_is_forgotten_is_no_second_purchase_of_its_buyer() {
+    let mut world = World::new();
+    let sku = item(0).sku;
+    let buyer = Some(BuyerLimit { pieces: 2, window_ms: 1_000_000 });
+    world.cache.set_sale(sku.clone(), Sale { buyer, ..Sale::default() });
+    let bought = Asked { buyer: Some("ann".to_owned()), ..asked(6, 1) };
+    let admitted = |at| Admission::Admitted { undecided: false, at };
+    assert_eq!(world.cache.admit(&bought, 1_000, RESEND_AFTER), admitted(1_000));
+    assert!(!world.cache.forget(&bought.id), "it is under way");
+    world.cache.settle_found(&bought.id, &bought.digest, true);
+    let closes = world.cache.waiting(&item(0));
+    world.cache.store_level(&item(0), world.cache.level(&item(0)), &closes);
+    assert!(world.cache.forget(&bought.id));
+    assert_eq!(world.cache.admit(&bought, 2_000, RESEND_AFTER), admitted(2_000), "it is the same purchase");
+    let more = Asked { buyer: Some("ann".to_owned()), ..asked(9, 0) };
+    assert_eq!(world.cache.admit(&more, 2_000, RESEND_AFTER), Admission::BuyerLimit { sku, left: 0 });
 }

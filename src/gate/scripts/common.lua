@@ -41,6 +41,15 @@ local function by_sku(lines)
   return skus, pieces
 end
 
+-- Lines as JSON, each number whole: cjson writes fourteen digits.
+local function lines_text(lines)
+  local texts = {}
+  for index, line in ipairs(lines) do
+    texts[index] = '[' .. cjson.encode(line[1]) .. ',' .. string.format('%.0f', line[2]) .. ']'
+  end
+  return '[' .. table.concat(texts, ',') .. ']'
+end
+
 local function bought_key(sku, buyer) return P .. 'bought:' .. sku .. US .. buyer end
 local function purchase(pieces, id) return string.format('%.0f:', pieces) .. id end
 
@@ -65,13 +74,15 @@ local function remember(id, standing, keep_ms)
   call('PEXPIRE', key, keep_ms)
 end
 
--- A result: of an entry without one, or of none.
-local function settle_one(id, is_accepted, now, keep_ms)
+-- A result: of an entry without one, or of none. Where there is none, which is so of every order that came by no gate, a mark
+-- says that it was decided, for mark_ms. A gate may have let it in all the same, before Redis went back to an older moment
+-- or while it was away: whoever asks again then is answered from the ledger, and not let in a second time.
+local function settle_one(id, is_accepted, now, keep_ms, mark_ms)
   local key = order_key(id)
   local entry = call('HMGET', key, 'standing', 'lines', 'buyer')
   local standing = entry[1]
   if not standing then
-    if is_accepted then remember(id, 'decided', keep_ms) end
+    if is_accepted then remember(id, 'decided', mark_ms) end
     return
   end
   if standing ~= 'admitted' and standing ~= 'sent' then return end
