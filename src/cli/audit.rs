@@ -2,6 +2,7 @@
 
 mod repair;
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -207,10 +208,16 @@ async fn audit(
     // Before the ledger is looked at, which is never behind them then.
     let kafka = if args.offsets || args.with_topics {
         scope.check_group(&**store).await?;
-        let partitions: Vec<TopicPartition> =
-            store.snapshot().await?.positions().await?.into_keys().collect();
+        let known = store.snapshot().await?.positions().await?;
         Some(block_in_place(|| {
             let topics = Topics::connect(&args.kafka, &args.group)?;
+            let mut partitions: HashSet<TopicPartition> = known.into_keys().collect();
+            // Those too that the ledger knows nothing of: what was committed there it has lost. A topic that is not there
+            // has none.
+            for topic in [&args.topics.orders_topic, &args.topics.adjustments_topic] {
+                partitions.extend(topics.partitions(topic).unwrap_or_default());
+            }
+            let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
             anyhow::Ok((topics.group_is_running(&args.group)?, topics.committed(&partitions)?))
         })?)
     } else {

@@ -94,8 +94,8 @@ How values are written:
 * A flag that may be given many times is a list in the file.
 * In the environment and the file, spaces and line ends around a value are no part of it, and an empty value is not set.
 
-Passwords: give the files that hold them (`--database-password-file`, `--kafka-password-file`, `--into-password-file`). A
-password in a flag can be seen in the list of processes. Such a file is the password as it is, without one line end at
+Passwords: give the files that hold them (`--database-password-file`, `--kafka-password-file`, `--redis-password-file`,
+`--schema-registry-password-file`, `--into-password-file`). A password in a flag can be seen in the list of processes. Such a file is the password as it is, without one line end at
 its end. In a URL some signs of a password are to be escaped: `/` as `%2F`, `?` as `%3F`, `#` as `%23`, `@` as `%40` and
 `%` as `%25`. No value of a setting that may hold a secret is shown by `--help`, an error or the log.
 
@@ -127,8 +127,8 @@ is warned of at the start.
 PgBouncer and other poolers: with `pool_mode = session` they are as good as the server. `transaction` and `statement` are
 refused at the start, since time-outs and prepared statements are a session's; so give the ledger's user or database in
 PgBouncer `pool_mode = session`, or name PostgreSQL itself. It needs a pool of a session for each worker and five more for
-each instance, with `--http-listen` eleven. Let PgBouncer notice a host that vanished, whose locks stay else: `tcp_keepidle = 10`, `tcp_keepintvl = 5`,
-`tcp_keepcnt = 3`. `options` in the URL are not for PgBouncer: use `ALTER ROLE … SET` instead.
+each instance, with `--http-listen` eleven. Set TCP keepalives in PgBouncer (`tcp_keepidle = 10`, `tcp_keepintvl = 5`, `tcp_keepcnt = 3`):
+without them it does not notice that a host is gone, and that host's locks stay. `options` in the URL are not for PgBouncer: use `ALTER ROLE … SET` instead.
 
 ## The flags
 
@@ -141,6 +141,7 @@ These environment variables have no flag:
 | variable | meaning |
 |---|---|
 | `DATABASE_URL` | the ledger, where neither `STOCK_VERIFIER_DATABASE_URL` nor the flag is given |
+| `PGPASSWORD` | the database's password, where neither the URL nor `--database-password-file` has one |
 | `RUST_LOG` | what is logged: a level (`debug`), or one for each module (`info,rdkafka=debug`) |
 | `MALLOC_CONF` | settings of jemalloc, the allocator |
 ";

@@ -12,9 +12,9 @@ pub struct GroupArgs {
     #[arg(long, env = "STOCK_VERIFIER_GROUP", value_name = "GROUP", default_value = "stock-verifier")]
     pub group: String,
 
-    /// Names this instance; must differ between instances that run at once, and stay the same over a restart: whoever
-    /// comes back under it soon after a crash finds its partitions as they were. Default: the host's name, with a number
-    /// from the second process of the group on this host on
+    /// Names this instance: no other that runs may have this name, and over a restart it stays the same. Who comes back under
+    /// it within its session (10 s) after a crash keeps its partitions. Default: the host's name; a second process of the
+    /// group on this host gets -2 after it, a third -3
     #[arg(long, env = "STOCK_VERIFIER_INSTANCE_ID", value_name = "ID")]
     pub instance_id: Option<String>,
 

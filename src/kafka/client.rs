@@ -16,7 +16,11 @@ impl KafkaArgs {
     pub fn client(&self) -> Result<ClientConfig> {
         self.properties.iter().try_for_each(check)?;
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.software.name", "stock-verifier");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.software.name", "stock-verifier")
+            // A topic that was deleted stays so. A producer makes it anew else, where the broker allows that, by asking for it.
+            .set("allow.auto.create.topics", "false");
         if let Some(password) = self.password()? {
             config.set("sasl.password", password.expose_secret());
         }

@@ -387,6 +387,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn asking_after_a_topic_that_is_gone_does_not_make_it() {
+        // This broker makes every topic that it is asked for by who allows that.
+        let Scene { cluster: _cluster, sender } = scene();
+        for _ in 0..2 {
+            let error = sender.partitions("gone").await.expect_err("nobody made it");
+            assert!(error.to_string().contains("no partitions of topic gone"), "{error:#}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_batch_that_is_too_large_for_the_broker_is_sent_in_parts() {
         let Scene { cluster, sender } = scene();
         cluster

@@ -252,7 +252,8 @@ impl<M: GroupMember> Assignment<M> {
         let member = self.members[number].clone();
         let assigned: Vec<_> = self.assigned.iter().filter(|at| member.may_own(at)).cloned().collect();
         let ended = self.reading.extract_if(.., |reading| member.may_own(&reading.at));
-        ended.for_each(|reading| self.ownership.end(&reading.at));
+        // Still this pipeline's, should they not be begun: what of them is not published is for it to say.
+        ended.for_each(|reading| self.ownership.suspend(&reading.at));
         self.left_out.retain(|at| !member.may_own(at));
         if assigned.is_empty() {
             return Ok(());
@@ -264,6 +265,9 @@ impl<M: GroupMember> Assignment<M> {
         self.topics.extend(taken.topics);
         self.programs.extend(taken.programs);
         self.left_out.extend(taken.left_out);
+        for at in &assigned {
+            self.ownership.end(at);
+        }
         for begun in taken.begun {
             self.own(begun, epoch);
         }

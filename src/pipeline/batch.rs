@@ -128,10 +128,10 @@ impl Gathering {
         self.records.is_empty()
     }
 
-    /// Whether it must grow no more.
+    /// Whether it must grow no more. An empty one always grows: whatever the bounds, a record is a batch.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.records.len() >= self.bounds.records || self.bytes >= self.bounds.bytes
+        !self.is_empty() && (self.records.len() >= self.bounds.records || self.bytes >= self.bounds.bytes)
     }
 
     /// How long it may still wait for company; zero when it is full or old enough, `None` when it is empty.
@@ -224,5 +224,17 @@ fn drop_ended<R: OfRecord>(slices: &mut Vec<Slice>, records: &mut Vec<R>, owners
     *slices = current;
     if !ended.is_empty() {
         records.retain(|record| ended.iter().all(|slice| slice.at != record.source().at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_batch_is_never_full() {
+        let bounds = Bounds { records: 1, bytes: 0, age: Duration::ZERO };
+        let gathering = Gathering::new(bounds);
+        assert!(!gathering.is_full() && gathering.remaining_wait(Instant::now()).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -109,16 +109,16 @@ impl<'a, K: ResultSink, M: GroupMember<Name = K::Name>> BatchPublisher<'a, K, M>
     /// No batch comes any more.
     ///
     /// # Errors
-    /// [`PipelineError::Unfinished`] when the last one waits to be read again, and is this instance's still.
+    /// [`PipelineError::Unfinished`] when something of what is this instance's is decided and waits to be read again, whatever
+    /// for. What a stopped partition waits for no start brings.
     pub fn end(self) -> Result<(), PipelineError> {
-        match self.unpublished {
-            Some(why)
-                if self.comparison.progress().unpublished().iter().any(|at| self.ownership.is_owned(at)) =>
-            {
-                Err(PipelineError::Unfinished(why.into()))
-            }
-            _ => Ok(()),
+        let waits = |at: &TopicPartition| self.ownership.is_owned(at) && !self.ownership.is_stopped(at);
+        if !self.comparison.progress().unpublished().iter().any(waits) {
+            return Ok(());
         }
+        let why =
+            self.unpublished.map_or_else(|| anyhow!("it was to be read again, and was not yet"), Into::into);
+        Err(PipelineError::Unfinished(why))
     }
 
     /// Publishes a batch. What cannot be published now is read again and published from the ledger; what never can stops its partition.

@@ -126,6 +126,11 @@ impl Ownership {
         self.lock().generations.remove(at);
     }
 
+    /// Ends a partition's generation, and keeps the partition: it waits to be read again.
+    pub fn suspend(&self, at: &TopicPartition) {
+        self.lock().generations.insert(at.clone(), None);
+    }
+
     /// Whether what was read under a generation still counts.
     #[must_use]
     pub fn is_current(&self, at: &TopicPartition, generation: Generation) -> bool {
@@ -260,6 +265,8 @@ mod tests {
         ownership.begin_rewind();
         let second = ownership.begin(&at);
         assert!(ownership.is_current(&at, second) && !ownership.rewind_is_due());
+        ownership.suspend(&at);
+        assert!(ownership.is_owned(&at) && !ownership.is_current(&at, second));
         ownership.end(&at);
         assert!(!ownership.is_owned(&at));
     }

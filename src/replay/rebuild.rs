@@ -97,13 +97,17 @@ struct Begun {
 
 impl Begun {
     async fn of(into: &dyn Store) -> Result<Self> {
+        // A rebuild claims nothing: what has a group has a verifier, or had one, and is decided in by it.
+        if let Some(group) = into.group().await? {
+            bail!(
+                "the ledger that --into names is in use, by consumer group {group}: name an empty database"
+            );
+        }
         let mut found = into.snapshot().await?;
         let last = found.last_seq().await?;
         let decisions = found.count().await?;
+        // Without decisions where it was interrupted after dead letters alone.
         let positions = found.positions().await?;
-        if last.is_none() && !positions.is_empty() {
-            bail!("the ledger that --into names has positions but no decisions: name an empty database");
-        }
         Ok(Self { decisions, last, positions })
     }
 }

@@ -140,7 +140,9 @@ pub async fn reprocess(
         let mut page = Vec::new();
         let mut read = 0;
         block_in_place(|| {
+            // Few may be wanted of many that are read: a stop is heard, and the bar moves, all the same.
             while page.len() < PAGE
+                && read < PAGE
                 && let Some(record) = reader.take_next()?
             {
                 read += 1;

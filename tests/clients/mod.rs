@@ -1,5 +1,6 @@
 //! Each client of examples/clients, as its page shows it, against real Kafka and a real verifier.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -13,17 +14,19 @@ const PAGE: &str = include_str!("../../examples/clients/README.md");
 const PARTITIONS: i32 = 6;
 /// Orders whose partition is another by librdkafka's own partitioner, and by a murmur2 whose sign is taken otherwise.
 const ORDERS: [&str; 2] = ["o-2", "o-5"];
-/// What the page calls the order, and what of.
-const SHOWN: &str = "o-1001 MUG 2";
+/// What the page has after the order's id, which is another for each client.
+const SHOWN: &str = " MUG 2";
 
-/// What the page shows under a heading: the lines that prepare the client, and the one that runs it.
-fn shown(heading: &str) -> (Vec<&'static str>, &'static str) {
+/// What the page shows under a heading: the lines that prepare the client, the one that runs it as far as the order's id, and
+/// that id.
+fn shown(heading: &str) -> (Vec<&'static str>, &'static str, &'static str) {
     let section = PAGE.split("\n## ").find(|section| section.starts_with(heading)).expect(heading);
     let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
     let mut lines: Vec<&str> = block.lines().collect();
     let run = lines.pop().expect("a line");
-    assert!(run.ends_with(SHOWN), "{run}");
-    (lines, run)
+    let words = run.strip_suffix(SHOWN).and_then(|run| run.rsplit_once(' '));
+    let (follow, id) = words.unwrap_or_else(|| panic!("{run}"));
+    (lines, follow, id)
 }
 
 /// What `cargo tests` says besides, so that what is compiled for the tests serves for the client too.
@@ -50,7 +53,7 @@ fn types(output: &Output) -> Vec<String> {
 
 /// The client does what the page says.
 fn works(heading: &str, folder: &str) {
-    let (prepare, follow) = shown(heading);
+    let (prepare, follow, _) = shown(heading);
     let scene = Scene::new(PARTITIONS);
     scene.stock(&[("MUG", 3)]);
     for line in prepare {
@@ -59,7 +62,7 @@ fn works(heading: &str, folder: &str) {
     }
     let verifier = scene.start("a", &[]);
     let follows = |words: &str, status: i32, printed: &[&str]| {
-        let done = run(folder, &follow.replace(SHOWN, words), &scene);
+        let done = run(folder, &format!("{follow} {words}"), &scene);
         let text = String::from_utf8_lossy(&done.stderr);
         assert_eq!(types(&done), printed, "{words}: {text}");
         assert_eq!(done.status.code(), Some(status), "{words}: {text}");
@@ -85,6 +88,14 @@ fn the_orders_of_these_tests_tell_partitioners_apart() {
     for id in ORDERS {
         assert_ne!(partition_of(id.as_bytes(), PARTITIONS), crc32_partition_of(id.as_bytes(), PARTITIONS));
     }
+}
+
+#[test]
+fn each_client_is_shown_with_an_order_of_its_own() {
+    // A second one with the same would be absorbed, and have no verdict.
+    let clients = ["Python", "Java", "Node", "Rust", "kcat"];
+    let ids: BTreeSet<&str> = clients.map(|client| shown(client).2).into();
+    assert_eq!(ids.len(), clients.len(), "{ids:?}");
 }
 
 #[test]

@@ -251,7 +251,11 @@ fn doctor_names_what_each_lacks(shop: &Shop) {
 /// Beside a running verifier, which is stopped then.
 fn a_gate_lets_orders_in(shop: &Shop, verifier: Verifier) {
     let redis = Redis::start();
-    let words = ["gate", "--http-listen", "127.0.0.1:0", "--redis-url", &redis.url()];
+    let user = block_of("docs/permissions.md", "Redis", "text");
+    let user: Vec<&str> = user.split_whitespace().collect();
+    assert_eq!(redis.command(&user).as_deref(), Some("OK"), "{user:?}");
+    let url = redis.url().replace("redis://", "redis://gate:CHANGE-ME@");
+    let words = ["gate", "--http-listen", "127.0.0.1:0", "--redis-url", &url];
     let command = shop.command("stock-gate", "stock_auditor", &words);
     let mut gate = Verifier::start(command, "gate", shop.private.directory().join("gate.log"));
     let shopper = Shopper::of(&mut gate);
@@ -263,6 +267,15 @@ fn a_gate_lets_orders_in(shop: &Shop, verifier: Verifier) {
         wait_for(cache.status()).is_ok_and(|status| status.unsettled + status.accepted == 0)
     });
     assert!(!gate.log().contains("uthorization failed"), "{}", gate.log());
+    for (who, words) in [
+        ("operator", &["gate", "open", "HAT", "--at", "2026-01-02T03:04:05Z"][..]),
+        ("operator", &["gate", "status"]),
+        ("operator", &["gate", "close", "HAT"]),
+        ("auditor", &["audit", "--cache"]),
+        ("operator", &["audit", "--cache", "--repair"]),
+    ] {
+        shop.works(who, &[words, &["--redis-url", &url]].concat());
+    }
     gate.stop();
     verifier.stop();
 }

@@ -6,6 +6,7 @@ use super::{SOON, lived, report, run};
 use crate::support::database::Database;
 use crate::support::kafka::{Sent, header, order};
 use crate::support::scene::Scene;
+use crate::support::servers::Servers;
 use crate::support::wait;
 
 /// Audits a ledger against the scene's topics, and expects each text beside its invariant's number.
@@ -443,6 +444,17 @@ fn the_groups_offsets_moved_by_hand_are_named() {
         );
         names(&scene, &scene.database, &[], &[(6, &says)]);
     }
+}
+
+#[test]
+fn a_ledger_that_has_lost_its_positions_is_not_where_the_offsets_are() {
+    let scene = lived(100);
+    let empty = Database::fresh(&Servers::shared().database_url);
+    let mut audit = scene.tool(&["audit", "--offsets"]);
+    audit.args(["--database-url", &empty.url()]);
+    let (status, out, log) = run(audit);
+    assert_eq!(status, 1, "{out}\n{log}");
+    assert!(out.contains(&format!("{}[0]: the ledger was never here", scene.orders())), "{out}");
 }
 
 #[test]

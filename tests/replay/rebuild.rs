@@ -38,6 +38,15 @@ fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
     assert_eq!(status, 2);
     assert!(log.contains("is not empty, and is not the beginning of this one"), "{log}");
 
+    // The very ledger under another URL, or any that has a verifier, is not written to.
+    let alias = format!("{}?application_name=alias", scene.database.url());
+    for more in [&[][..], &["--from-topics-alone"]] {
+        let words = ["replay", "rebuild", "--into", &alias, "--execute"];
+        let (status, _, log) = super::run(scene.tool(&[&words[..], more].concat()));
+        assert_eq!(status, 2, "{log}");
+        assert!(log.contains(&format!("is in use, by consumer group {}", scene.group())), "{log}");
+    }
+
     // The comparison would have seen a difference in any table.
     for (change, back, says) in [
         (

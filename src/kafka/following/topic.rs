@@ -32,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// The pause before a topic is looked for again that could not be read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often the log says that it cannot be.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What a follower tells.
 #[derive(Debug)]
@@ -69,9 +71,13 @@ impl TopicFollower {
             .name("follower".to_owned())
             .spawn(move || {
                 let mut following = Following { consumer, asker, topic, nexts: Vec::new(), read: None };
+                let mut said: Option<Instant> = None;
                 while !stopped.load(Ordering::Acquire) {
                     if let Err(error) = following.go_on(&stopped, &mut told) {
-                        tracing::debug!("following {}: {error:#}", following.topic);
+                        if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                            tracing::warn!("topic {} cannot be followed: {error:#}", following.topic);
+                            said = Some(Instant::now());
+                        }
                         std::thread::sleep(RETRY_PAUSE);
                     }
                 }

@@ -36,6 +36,12 @@ pub(super) async fn hold(
         return Ok(past);
     }
     let mut transaction = connection.begin_with(gate::BEGIN).await.map_err(&doing)?;
+    // Another instance may be noting the same: one after the other, each on what the one before left. Nobody who reads waits.
+    sqlx::query("LOCK TABLE mapping_programs IN SHARE ROW EXCLUSIVE MODE")
+        .execute(&mut *transaction)
+        .await
+        .map_err(&doing)?;
+    past = all(&mut transaction).await?;
     for now in now {
         let Some(ProgramChange { remove, insert }) = program_change(&past, now) else { continue };
         if remove {

@@ -31,6 +31,8 @@ pub(super) async fn hold(
         return Ok(past);
     }
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    // Another process may have noted something since.
+    past = all(&mut tx).await?;
     for now in now {
         let Some(ProgramChange { remove, insert }) = program_change(&past, now) else { continue };
         if remove {
