@@ -126,6 +126,9 @@ topologySpreadConstraints:
 {{- range $name, $value := .settings }}
 - {name: STOCK_VERIFIER_{{ $name | replace "-" "_" | upper }}, value: {{ include "stock-verifier.plain" $value | quote }}}
 {{- end }}
+{{- with .extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "stock-verifier.secretFolder" -}}
@@ -143,6 +146,9 @@ topologySpreadConstraints:
 {{- if or .Values.certificates.secretName .Values.certificates.configMapName }}
 - {name: certificates, mountPath: /etc/stock-verifier/certificates, readOnly: true}
 {{- end }}
+{{- with .extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* The same. */}}
@@ -157,6 +163,9 @@ topologySpreadConstraints:
 - {name: certificates, secret: {secretName: {{ .Values.certificates.secretName }}}}
 {{- else if .Values.certificates.configMapName }}
 - {name: certificates, configMap: {name: {{ .Values.certificates.configMapName }}}}
+{{- end }}
+{{- with .extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
