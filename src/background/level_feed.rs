@@ -26,6 +26,9 @@ use crate::store::{ItemLevel, LedgerReader, WorkQueue};
 const MOST_WAITING: usize = 200_000;
 /// Levels read and published at once. Ten thousand took 15 MB more and were no quicker.
 const PAGE: usize = 2_000;
+/// Most items of operators' commands that are taken up at once, before all that waits is published and a rest follows: of an
+/// import of a million they come quicker than they are published, and each costs the database more than its record.
+const MOST_TAKEN: usize = 10_000;
 /// Levels of a round published at once, and the shortest rest after them: 5,000 a second at most, so that a round over a
 /// large catalogue takes its time and not the orders'.
 const ROUND_PAGE: usize = 500;
@@ -304,13 +307,11 @@ impl LevelFeed {
     }
 
     async fn take_unannounced(&self) -> Result<()> {
-        loop {
-            let items = self.queue.take_unannounced(PAGE).await?;
-            if items.is_empty() {
-                return Ok(());
-            }
-            self.mark_levels(self.reader.levels_of(&items).await?);
+        let items = self.queue.take_unannounced(MOST_TAKEN).await?;
+        for page in items.chunks(PAGE) {
+            self.mark_levels(self.reader.levels_of(page).await?);
         }
+        Ok(())
     }
 
     /// Publishes these levels, and waits until Kafka has them. What does not arrive waits on, and holds no other up.
@@ -378,9 +379,30 @@ mod tests {
     use super::*;
     use crate::config::{KafkaArgs, TopicArgs};
     use crate::kafka::in_process::MockBroker;
-    use crate::ledger::Stamp;
+    use crate::ledger::{Sku, Stamp};
     use crate::store::memory::MemoryStore;
     use crate::store::{DueHold, OverdueHolds, StoreError};
+
+    /// A queue in which an import notes items as quickly as they are taken.
+    struct Endless;
+
+    #[async_trait]
+    impl WorkQueue for Endless {
+        async fn take_due_holds(&self, _: usize, _: Duration) -> Result<Vec<DueHold>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn overdue_holds(&self, _: Duration) -> Result<Option<OverdueHolds>, StoreError> {
+            Ok(None)
+        }
+
+        async fn take_unannounced(&self, limit: usize) -> Result<Vec<Item>, StoreError> {
+            // So that who waits for its end can give it up.
+            tokio::task::yield_now().await;
+            let item = |number| Item::from(Sku::new(&format!("SKU-{number}")).unwrap());
+            Ok((0..limit).map(item).collect())
+        }
+    }
 
     /// A ledger that does what it is asked, and whose answers are lost at first.
     struct Unanswered(AtomicBool);
@@ -404,9 +426,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn all_levels_are_published_where_what_operators_moved_may_be_taken_and_lost() {
-        let broker = MockBroker::start().unwrap();
+    fn feed(broker: &MockBroker, queue: Arc<dyn WorkQueue>) -> LevelFeed {
         let kafka = KafkaArgs {
             brokers: broker.bootstrap_servers(),
             kafka_password_file: None,
@@ -423,10 +443,25 @@ mod tests {
         };
         let sender = Arc::new(Sender::new(&kafka, &topics).unwrap());
         let reader = Arc::new(MemoryStore::new(|| Stamp(0)));
-        let queue = Arc::new(Unanswered(AtomicBool::new(true)));
-        let feed = LevelFeed::new(sender, reader, queue.clone(), Duration::ZERO);
+        let feed = LevelFeed::new(sender, reader, queue, Duration::ZERO);
         // The round that every start begins with is done.
         feed.waiting.round.store(false, Ordering::SeqCst);
+        feed
+    }
+
+    #[tokio::test]
+    async fn an_import_that_goes_on_is_taken_up_in_parts() {
+        let broker = MockBroker::start().unwrap();
+        let feed = feed(&broker, Arc::new(Endless));
+        let taken = tokio::time::timeout(Duration::from_secs(60), feed.mark_unannounced()).await;
+        taken.expect("it comes to an end").unwrap();
+    }
+
+    #[tokio::test]
+    async fn all_levels_are_published_where_what_operators_moved_may_be_taken_and_lost() {
+        let broker = MockBroker::start().unwrap();
+        let queue = Arc::new(Unanswered(AtomicBool::new(true)));
+        let feed = feed(&broker, queue.clone());
         let is_due = || feed.waiting.round.swap(false, Ordering::SeqCst);
         for _ in 0..2 {
             feed.mark_unannounced().await.unwrap_err();

@@ -20,7 +20,7 @@ use crate::store::{CommandBatch, LedgerHistory, Store};
 const IMPORT_BATCH: usize = 2_000;
 
 /// After each transaction an import rests for the time that it took, divided by this: a verifier beside it loses less of its speed.
-const REST: u32 = 5;
+const REST: u32 = 20;
 
 /// Rows looked up at once, which locks nothing.
 const LOOK_BATCH: usize = 10_000;
