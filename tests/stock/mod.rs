@@ -532,8 +532,8 @@ async fn rows_that_are_read_otherwise_than_before_are_named_and_the_others_are_d
 ) {
     let store = database.ledger().await;
     // More rows than one transaction takes, of which the first import reads three.
-    let others = (0..2_100).map(|n| format!("SKU-{n:04},x,7\n")).collect::<String>();
-    let file = format!("sku,here,there\nMUG,10,10\nHAT,1,2\nTEE,3,4\n{others}");
+    let others: Vec<String> = (0..2_100).map(|n| format!("SKU-{n:04},x,7\n")).collect();
+    let file = format!("sku,here,there\nMUG,10,10\nHAT,1,2\nTEE,3,4\n{}", others.concat());
     let import_by = async |column: &str, args: ImportArgs| {
         import_with(&store, &file, ImportArgs { feed: by_column(column), ..args }).await
     };

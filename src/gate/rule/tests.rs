@@ -538,7 +538,7 @@ fn a_buyer_has_what_is_allowed_in_a_time_and_what_was_rejected_does_not_count() 
 }
 
 /// An order of one line that takes what there is.
-fn partial(number: u8, item: Item, pieces: &[i64]) -> Asked {
+fn partial(number: u8, item: &Item, pieces: &[i64]) -> Asked {
     let lines = pieces.iter().map(|pieces| (item.clone(), Quantity::new(*pieces).unwrap())).collect();
     let command = Command::order_created(id(number), lines, Terms::default());
     let crate::ledger::Action::Take { lines, .. } = command.action else { unreachable!("an order takes") };
@@ -553,17 +553,17 @@ fn for_an_order_that_takes_what_there_is_no_more_is_subtracted_than_one_order_ma
     cache.store_level(&at, Some(Level { available: 6, version: 2, limits }), &BTreeSet::new());
     let buyer = Some(BuyerLimit { pieces: 2, window_ms: 1_000 });
     cache.set_sale(at.sku.clone(), Sale { buyer, ..Sale::default() });
-    let greedy = Asked { buyer: Some("ann".to_owned()), ..partial(1, at.clone(), &[1_000_000]) };
+    let greedy = Asked { buyer: Some("ann".to_owned()), ..partial(1, &at, &[1_000_000]) };
     let admitted = Admission::Admitted { undecided: true, at: 1_000 };
     assert_eq!(cache.admit(&greedy, 1_000, RESEND_AFTER), admitted, "nor does its buyer have more");
     assert_eq!((cache.amount(&at), cache.pending(&at)), (Some(4), 2));
     // Whoever wants all or none is refused, as by the ledger.
-    let all = Asked { all_or_none: true, buyer: Some("bob".to_owned()), ..partial(2, at.clone(), &[3]) };
+    let all = Asked { all_or_none: true, buyer: Some("bob".to_owned()), ..partial(2, &at, &[3]) };
     let over = LineRefusal::OverLimit { line: 0, limit: 2 };
     assert_eq!(cache.admit(&all, 1_000, RESEND_AFTER), Admission::Short(vec![over]));
     cache.settle_found(&greedy.id, &greedy.digest, false);
     assert_eq!(cache.amount(&at), Some(6), "all that was subtracted is given back");
-    let again = Asked { buyer: Some("ann".to_owned()), ..partial(3, at.clone(), &[2]) };
+    let again = Asked { buyer: Some("ann".to_owned()), ..partial(3, &at, &[2]) };
     assert_eq!(cache.admit(&again, 1_000, RESEND_AFTER), admitted, "and what its buyer had");
 }
 
@@ -574,19 +574,19 @@ fn no_more_is_subtracted_than_numbers_hold() {
     let unknown = Item { sku: Sku::new("NOPE").unwrap(), location: None };
     let large = [MOST; 1_000];
     for number in 0..9 {
-        let admitted = cache.admit(&partial(number, unknown.clone(), &large), 1_000, RESEND_AFTER);
+        let admitted = cache.admit(&partial(number, &unknown, &large), 1_000, RESEND_AFTER);
         assert_eq!(admitted, Admission::Admitted { undecided: true, at: 1_000 });
     }
     let before = cache.clone();
     let no_more = Admission::Short(vec![LineRefusal::Short { line: 0, available: 0 }]);
-    assert_eq!(cache.admit(&partial(9, unknown.clone(), &large), 1_000, RESEND_AFTER), no_more);
+    assert_eq!(cache.admit(&partial(9, &unknown, &large), 1_000, RESEND_AFTER), no_more);
     assert_eq!(cache, before, "nothing was changed");
     let left = MOST_PENDING - cache.pending(&unknown);
     let last: Vec<i64> = (0..left / MOST).map(|_| MOST).chain([left % MOST]).collect();
-    let admitted = cache.admit(&partial(9, unknown.clone(), &last), 1_000, RESEND_AFTER);
+    let admitted = cache.admit(&partial(9, &unknown, &last), 1_000, RESEND_AFTER);
     assert_eq!(admitted, Admission::Admitted { undecided: true, at: 1_000 });
     assert_eq!(cache.pending(&unknown), MOST_PENDING);
-    assert_eq!(cache.admit(&partial(10, unknown, &[1]), 1_000, RESEND_AFTER), no_more);
+    assert_eq!(cache.admit(&partial(10, &unknown, &[1]), 1_000, RESEND_AFTER), no_more);
 }
 
 #[test]
