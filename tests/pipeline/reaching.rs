@@ -132,11 +132,15 @@ fn among_several_servers_the_one_that_can_be_written_is_found_again_after_a_fail
             ),
         );
     }
-    let store = open(url);
-    let available = || -> Result<i64, StoreError> {
+    let available_of = |store: &PostgresStore| -> Result<i64, StoreError> {
         Ok(wait_for(store.levels(None))?.first().expect("one level").level.available)
     };
-    assert_eq!(available().expect("the first answers"), 1);
+    // Again where the first took longer than its three seconds, as it does on a busy machine.
+    let store = wait::value("the first answers", SOON, || {
+        let store = open(url.clone());
+        (available_of(&store).expect("an answer") == 1).then_some(store)
+    });
+    let available = || available_of(&store);
     // Demoted: it lives, and takes no writes. Connections are ended, as a server that starts anew does.
     run_on(&first.url(), "ALTER SYSTEM SET default_transaction_read_only = on");
     run_on(&first.url(), "SELECT pg_reload_conf()");
