@@ -21,6 +21,7 @@ use crate::config::{DatabaseArgs, KafkaArgs, RedisArgs, RegistryArgs, TopicArgs}
 use crate::console;
 use crate::gate::audit as cache_audit;
 use crate::gate::cache::RedisCache;
+use crate::kafka::topic_ids::Described;
 use crate::kafka::topics::Topics;
 use crate::ledger::{Stamp, TopicPartition};
 use crate::replay::compare;
@@ -212,10 +213,12 @@ async fn audit(
         Some(block_in_place(|| {
             let topics = Topics::connect(&args.kafka, &args.group)?;
             let mut partitions: HashSet<TopicPartition> = known.into_keys().collect();
-            // Those too that the ledger knows nothing of: what was committed there it has lost. A topic that is not there
-            // has none.
-            for topic in [&args.topics.orders_topic, &args.topics.adjustments_topic] {
-                partitions.extend(topics.partitions(topic).unwrap_or_default());
+            // Those too that the ledger knows nothing of: what was committed there it has lost.
+            let sources = [&*args.topics.orders_topic, &*args.topics.adjustments_topic];
+            for (topic, described) in sources.into_iter().zip(topics.describe(&sources)?) {
+                if described != Described::Absent {
+                    partitions.extend(topics.partitions(topic)?);
+                }
             }
             let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
             anyhow::Ok((topics.group_is_running(&args.group)?, topics.committed(&partitions)?))

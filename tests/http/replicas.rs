@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stock_verifier::ledger::Sku;
-use stock_verifier::store::postgres::{Connections, PostgresStore, Replicas};
-use stock_verifier::store::{LedgerAdmin as _, LedgerQueries as _};
+use stock_verifier::store::LedgerQueries as _;
+use stock_verifier::store::postgres::Replicas;
 
 use crate::support::database::{boolean_on, run_on};
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Postgres, with_mugs};
 use crate::support::servers::{heavy, wait_for};
 use crate::support::wait;
 
@@ -17,22 +17,6 @@ use crate::support::wait;
 const SOON: Duration = Duration::from_secs(60);
 /// Above what a busy machine needs to look at a replica again, below what a test can wait for.
 const MAX_LAG: Duration = Duration::from_secs(5);
-
-/// A server with a ledger of seven mugs.
-fn with_mugs() -> Postgres {
-    let primary = Postgres::start("stock");
-    let few = Connections { batches: 1, readers: 1, others: 1 };
-    wait_for(async {
-        let store = PostgresStore::open(&primary.url(), few).await.expect("it is reached");
-        store.migrate().await.expect("migrated");
-        store.close().await;
-    });
-    run_on(
-        &primary.url(),
-        "INSERT INTO levels (sku, location, available, version, backorder_limit) VALUES ('MUG', '', 7, 1, 0)",
-    );
-    primary
-}
 
 /// The URL of a server with another one before it, which is tried first.
 fn after(port: u16, server: &Postgres) -> String {

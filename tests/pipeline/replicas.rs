@@ -9,7 +9,7 @@ use stock_verifier::store::postgres::{Connections, PostgresStore, Replicas};
 use stock_verifier::store::{LedgerAdmin as _, LedgerQueries as _};
 
 use crate::support::database::run_on;
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Postgres, with_mugs};
 use crate::support::servers::wait_for;
 use crate::support::wait;
 
@@ -42,17 +42,7 @@ enum By {
 impl Scene {
     /// A ledger with seven mugs, and a standby of it.
     fn new() -> Self {
-        let primary = Postgres::start("stock");
-        let few = Connections { batches: 1, readers: 1, others: 1 };
-        wait_for(async {
-            let store = PostgresStore::open(&primary.url(), few).await.expect("it is reached");
-            store.migrate().await.expect("migrated");
-            store.close().await;
-        });
-        run_on(
-            &primary.url(),
-            "INSERT INTO levels (sku, location, available, version, backorder_limit) VALUES ('MUG', '', 7, 1, 0)",
-        );
+        let primary = with_mugs();
         let standby = Postgres::standby_of(&primary);
         let (url, replica) = (primary.url(), standby.url());
         let replicas =

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use stock_verifier::store::LedgerAdmin as _;
+use stock_verifier::store::postgres::{Connections, PostgresStore};
+
+use super::database::run_on;
 use super::servers::{setting, wait_for};
 use super::wait;
 
@@ -344,4 +348,20 @@ impl PgBouncer {
     pub fn url(&self, database: &str) -> String {
         format!("postgres://stock@127.0.0.1:{}/{database}", self.server.port)
     }
+}
+
+/// A server with a ledger of seven mugs.
+pub fn with_mugs() -> Postgres {
+    let primary = Postgres::start("stock");
+    let few = Connections { batches: 1, readers: 1, others: 1 };
+    wait_for(async {
+        let store = PostgresStore::open(&primary.url(), few).await.expect("it is reached");
+        store.migrate().await.expect("migrated");
+        store.close().await;
+    });
+    run_on(
+        &primary.url(),
+        "INSERT INTO levels (sku, location, available, version, backorder_limit) VALUES ('MUG', '', 7, 1, 0)",
+    );
+    primary
 }
