@@ -111,9 +111,14 @@ impl Settings {
         Self(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
-    fn of(resource: ConfigResource) -> Self {
+    /// Kafka's settings of one thing are never none. Where it refuses to tell them, rdkafka (0.39) gives none in place of
+    /// Kafka's reason.
+    fn of(resource: ConfigResource) -> Result<Self, String> {
+        if resource.entries.is_empty() {
+            return Err("Kafka does not tell its settings".to_owned());
+        }
         let known = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-        Self(known.collect())
+        Ok(Self(known.collect()))
     }
 
     /// A setting's value.
@@ -171,7 +176,7 @@ async fn described(
     let options = AdminOptions::new().request_timeout(Some(limit));
     let admin = admin(kafka)?;
     let described = ask_again(|| admin.describe_configs(wanted, &options)).await?;
-    Ok(described.into_iter().map(|one| one.map(Settings::of).map_err(|why| why.to_string())).collect())
+    Ok(described.into_iter().map(|one| one.map_err(|why| why.to_string()).and_then(Settings::of)).collect())
 }
 
 /// Remembers the last error of a client, to say why a broker could not be reached.

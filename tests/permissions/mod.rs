@@ -246,6 +246,11 @@ fn doctor_names_what_each_lacks(shop: &Shop) {
     ] {
         assert!(looked.contains(line), "{line:?} is not in {looked}");
     }
+    // What Kafka does not tell is not taken for what is not set.
+    let line = "note      cannot look at min.insync.replicas of orders: Kafka does not tell its settings";
+    wait::until("doctor says that it is not told", SOON, || {
+        Shop::done(&mut shop.command("stock-gate", "stock_auditor", &["doctor"])).1.contains(line)
+    });
 }
 
 /// Beside a running verifier, which is stopped then.

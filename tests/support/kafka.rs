@@ -268,9 +268,12 @@ impl Cluster {
     /// A setting of a topic.
     pub fn config(&self, topic: &str, name: &str) -> String {
         let wanted = ResourceSpecifier::Topic(topic);
-        let found = asked_again(|| wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())));
-        let found = found.into_iter().next().expect("one topic").expect("the topic is there");
-        found.get(name).and_then(|entry| entry.value.clone()).expect("the setting is there")
+        // A broker that has not heard of a new topic yet says nothing of it.
+        wait::value("the setting is told", LIMIT, || {
+            let found = asked_again(|| wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())));
+            let found = found.into_iter().next().expect("one topic").ok()?;
+            found.get(name).and_then(|entry| entry.value.clone())
+        })
     }
 
     /// Commits an offset for a group that has no members, as an operator can.
