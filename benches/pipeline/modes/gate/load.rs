@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
+use stock_verifier::event::{TraceContext, submitted};
+use stock_verifier::kafka::order_producer::{Delivery, OrderProducer};
+use stock_verifier::ledger::Id;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -38,8 +41,15 @@ impl Template {
         Self { bytes: text.as_bytes().to_vec(), at }
     }
 
-    /// An order of one piece, to a gate.
+    /// An order of one piece, as it stands in Kafka.
     pub fn order(sku: &str) -> Self {
+        Self::new(&format!(
+            r#"{{"type":"order.created","order_id":"o-{NUMBER}","lines":[{{"sku":"{sku}","quantity":1}}]}}"#
+        ))
+    }
+
+    /// The same, to a gate.
+    pub fn posted_order(sku: &str) -> Self {
         let body = format!(r#"{{"order_id":"o-{NUMBER}","lines":[{{"sku":"{sku}","quantity":1}}]}}"#);
         Self::new(&format!(
             "POST /v1/orders HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -64,13 +74,15 @@ pub enum Expected {
 }
 
 /// Who is asked, and what.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Target {
     pub addresses: Vec<SocketAddr>,
     /// Sent first on each connection, and answered by one line.
     pub hello: Option<Vec<u8>>,
     pub request: Template,
     pub expected: Expected,
+    /// Sent to Kafka by this generator itself once the answer came, before it counts.
+    pub order: Option<(Template, Arc<OrderProducer>)>,
 }
 
 /// What was measured.
@@ -188,6 +200,11 @@ async fn ask_on_one(
                 let answer = connection.lines(count).await?;
                 ensure!(answer.starts_with(begin), "Redis answered {answer}");
             }
+        }
+        if let Some((template, producer)) = &mut target.order {
+            let id = Id::new(&format!("o-{order:0DIGITS$}"))?;
+            let delivery = producer.send(&submitted(&id, template.numbered(order), TraceContext::NONE)).await;
+            ensure!(matches!(delivery, Delivery::Written), "Kafka did not take an order: {delivery:?}");
         }
         if phase == COUNTED {
             latencies.saturating_record(micros(since.elapsed()));

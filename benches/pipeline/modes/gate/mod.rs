@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use stock_verifier::kafka::order_producer::OrderProducer;
 
 use self::load::{Answers, Expected, NUMBER, Target, Template, ask};
 use self::stage::Stage;
@@ -94,10 +95,27 @@ enum Who {
     Gate,
     TwoGates,
     GateAtHalf,
+    /// The script called straight, and each order sent to Kafka then by who called it. No gate runs: so much costs what
+    /// every gate has to do.
+    NoGate,
+    NoGateAtHalf,
 }
 
 impl Who {
-    const ALL: [Self; 4] = [Self::Script, Self::Gate, Self::TwoGates, Self::GateAtHalf];
+    const ALL: [Self; 6] =
+        [Self::Script, Self::Gate, Self::TwoGates, Self::GateAtHalf, Self::NoGate, Self::NoGateAtHalf];
+
+    /// Those who give such answers.
+    fn of(kind: Kind) -> &'static [Self] {
+        match kind {
+            Kind::SoldOut => &Self::ALL[..4],
+            Kind::Admitted => &Self::ALL,
+        }
+    }
+
+    fn is_without_gate(self) -> bool {
+        matches!(self, Self::NoGate | Self::NoGateAtHalf)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -105,6 +123,8 @@ impl Who {
             Self::Gate => "gate",
             Self::TwoGates => "two gates",
             Self::GateAtHalf => "gate, at half of that",
+            Self::NoGate => "script and Kafka, without a gate",
+            Self::NoGateAtHalf => "the same, at half of the gate's",
         }
     }
 }
@@ -131,19 +151,25 @@ pub fn rates(bench: &mut Bench) -> Result<()> {
         for round in 1..=rounds {
             for kind in Kind::ALL {
                 let mut most = 0.0;
-                for who in Who::ALL {
+                for who in Who::of(kind).iter().copied() {
                     let probe = probe::probe(&bench.services.disk)?;
-                    let rate = (who == Who::GateAtHalf).then_some(most / 2.0);
+                    let is_at_half = matches!(who, Who::GateAtHalf | Who::NoGateAtHalf);
+                    let rate = is_at_half.then_some(most / 2.0);
                     if who == Who::TwoGates {
                         stage.add_gate(bench)?;
+                    } else if who.is_without_gate() {
+                        stage.remove_gate()?;
                     }
                     let answers = measure(bench, &stage, kind, who, rate, &next)?;
                     if who == Who::Gate {
                         most = answers.per_second;
                     }
-                    let measured = Measured { kind, who, answers, probe, rest: stage.rest(bench)? };
+                    let rest = if who.is_without_gate() { stage.decided(bench)? } else { stage.rest(bench)? };
+                    let measured = Measured { kind, who, answers, probe, rest };
                     if who == Who::TwoGates {
                         stage.remove_gate()?;
+                    } else if who.is_without_gate() {
+                        stage.add_gate(bench)?;
                     }
                     eprintln!("round {round}, {}", line(&measured));
                     all.push(measured);
@@ -172,8 +198,9 @@ fn of_gates(addresses: &[SocketAddr], kind: Kind) -> Target {
     Target {
         addresses: addresses.to_vec(),
         hello: None,
-        request: Template::order(&kind.sku()),
+        request: Template::posted_order(&kind.sku()),
         expected: Expected::Status(kind.status()),
+        order: None,
     }
 }
 
@@ -188,12 +215,17 @@ fn measure(
     let addresses = stage.addresses();
     let target = match who {
         Who::Script => of_script(stage, kind)?,
+        Who::NoGate | Who::NoGateAtHalf => {
+            let producer = OrderProducer::new(&bench.kafka.args(), &stage.names.orders_topic)?;
+            let order = Some((Template::order(&kind.sku()), Arc::new(producer)));
+            Target { order, ..of_script(stage, kind)? }
+        }
         Who::Gate | Who::GateAtHalf => of_gates(&addresses[..1], kind),
         Who::TwoGates => of_gates(&addresses, kind),
     };
     let watched = stage.watched(bench);
     let answers = ask(&target, bench.args.connections, bench.args.gate_seconds(), rate, next, &watched)?;
-    if who == Who::Script {
+    if who == Who::Script || who.is_without_gate() {
         let mut redis = stage.redis.connection()?;
         ::redis::cmd("SELECT").arg(OWN_DATABASE).exec(&mut redis)?;
         ::redis::cmd("FLUSHDB").arg("SYNC").exec(&mut redis)?;
@@ -222,6 +254,7 @@ fn of_script(stage: &Stage, kind: Kind) -> Result<Target> {
         hello: Some(encode(&["SELECT", &OWN_DATABASE.to_string()]).into_bytes()),
         request: Template::new(&encode(&words)),
         expected: kind.lines(),
+        order: None,
     })
 }
 
@@ -257,14 +290,14 @@ fn report(bench: &Bench, about: &str, all: &[Measured]) -> Result<()> {
     let mut rows = Vec::new();
     for kind in Kind::ALL {
         let straight = of(kind, Who::Script, |answers| answers.per_second);
-        for who in Who::ALL {
+        for who in Who::of(kind).iter().copied() {
             let rate = of(kind, who, |answers| answers.per_second);
             let (p50, p99) =
                 (of(kind, who, |answers| answers.p50_ms), of(kind, who, |answers| answers.p99_ms));
             let bar = match who {
                 Who::Gate => Some(rate / straight >= kind.wanted()),
                 Who::GateAtHalf => Some(p99 < P99_LIMIT_MS),
-                Who::Script | Who::TwoGates => None,
+                Who::Script | Who::TwoGates | Who::NoGate | Who::NoGateAtHalf => None,
             };
             let mark = match bar {
                 Some(true) => " ✓",

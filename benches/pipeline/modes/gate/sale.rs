@@ -242,7 +242,7 @@ fn pass(
 }
 
 async fn pass_of_one(address: SocketAddr, buyers: Vec<Buyer>, counts: Arc<Counts>) -> Result<Pass> {
-    let mut request = Template::order(&sku_name(0));
+    let mut request = Template::posted_order(&sku_name(0));
     let (mut pass, mut connection) = (Pass::default(), None);
     for mut buyer in buyers {
         let Answer { status, body } = loop {
@@ -295,7 +295,7 @@ fn is_accepted(body: &str) -> bool {
 
 /// Whether a buyer who asks once more is told that the order was accepted.
 fn is_told(bench: &Bench, stage: &Stage, number: u64) -> Result<bool> {
-    let mut request = Template::order(&sku_name(0));
+    let mut request = Template::posted_order(&sku_name(0));
     let answer = bench.block(ask(&mut None, stage.addresses()[0], request.numbered(number)))?;
     Ok(answer.status == 200 && is_accepted(&answer.body))
 }

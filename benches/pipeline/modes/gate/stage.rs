@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use stock_verifier::config::TopicArgs;
 use stock_verifier::gate::audit;
 use stock_verifier::gate::cache::{CacheStatus, RedisCache, RedisSettings};
+use stock_verifier::store::LedgerWriter as _;
 use stock_verifier::store::postgres::{Connections, PostgresStore};
 
 use super::redis::Redis;
@@ -22,6 +23,8 @@ use crate::usage::Watched;
 const PREFIX: &str = "bench:";
 /// Longest wait for the cache to be filled, and for entries to end when nothing was killed.
 pub const REST_LIMIT: Duration = Duration::from_secs(60);
+/// A verifier that moved no position for so long has nothing to decide.
+const STANDS: Duration = Duration::from_secs(1);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -146,6 +149,24 @@ impl Stage {
         self.wait(bench, "entries do not end", |status| {
             status.filled && status.unsettled + status.accepted == 0
         })
+    }
+
+    /// Waits until the verifier has decided all there is, as far as can be seen: its positions move no more. How long that took.
+    pub fn decided(&mut self, bench: &Bench) -> Result<Duration> {
+        let begun = Instant::now();
+        let mut moved = (begun, None);
+        while moved.0.elapsed() < STANDS {
+            self.verifier.check()?;
+            let at = Some(bench.block(self.store.all_positions())?);
+            if moved.1 != at {
+                moved = (Instant::now(), at);
+            }
+            if begun.elapsed() > REST_LIMIT {
+                bail!("the verifier goes on deciding after {REST_LIMIT:?}");
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(moved.0 - begun)
     }
 
     /// What in the cache is not what the ledger says.
