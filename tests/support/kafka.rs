@@ -270,7 +270,8 @@ impl Cluster {
         let wanted = ResourceSpecifier::Topic(topic);
         // A broker that has not heard of a new topic yet says nothing of it.
         wait::value("the setting is told", LIMIT, || {
-            let found = asked_again(|| wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())));
+            let found =
+                asked_again(|| wait_for(self.admin().describe_configs([&wanted], &AdminOptions::new())));
             let found = found.into_iter().next().expect("one topic").ok()?;
             found.get(name).and_then(|entry| entry.value.clone())
         })

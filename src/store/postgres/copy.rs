@@ -3,7 +3,6 @@
 //! Format: <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>
 
 use sqlx::PgConnection;
-use sqlx::postgres::PgCopyIn;
 
 /// The signature, then a flags word and the length of a header extension, both zero.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -14,46 +13,43 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// PostgreSQL counts microseconds from 2000-01-01, the ledger from 1970-01-01.
 const EPOCH_SHIFT_MICROS: i64 = 946_684_800_000_000;
 
-/// Bytes gathered before they are sent: PostgreSQL stores one part while the next is made.
+/// Bytes sent at once, when they are at least so many: what was sent is let go while PostgreSQL stores the rest.
 const PART: usize = 64 * 1024;
 
-/// A `COPY` under way; each row is [`CopyRows::row`] and then its fields in the columns' order.
-pub(super) struct CopyRows<'c> {
-    copy: PgCopyIn<&'c mut PgConnection>,
-    buffer: Vec<u8>,
+/// The rows of a `COPY`, made before it begins, so that they can be made while PostgreSQL does something else. Each is
+/// [`CopyRows::row`] and then its fields in the columns' order.
+pub(super) struct CopyRows {
     columns: i16,
     rows: u64,
+    /// Parts that are full.
+    full: Vec<Vec<u8>>,
+    /// The part that the next row goes to.
+    part: Vec<u8>,
 }
 
-impl<'c> CopyRows<'c> {
-    /// Begins the statement, for rows of so many columns.
-    pub(super) async fn begin(
-        connection: &'c mut PgConnection,
-        statement: &'static str,
-        columns: i16,
-    ) -> Result<Self, sqlx::Error> {
-        let copy = connection.copy_in_raw(statement).await?;
-        let mut buffer = Vec::with_capacity(PART + PART / 4);
-        buffer.extend_from_slice(HEADER);
-        Ok(Self { copy, buffer, columns, rows: 0 })
+impl CopyRows {
+    /// None yet, of so many columns.
+    pub(super) fn new(columns: i16) -> Self {
+        let mut part = new_part();
+        part.extend_from_slice(HEADER);
+        Self { columns, rows: 0, full: Vec::new(), part }
     }
 
     /// Starts a row.
-    pub(super) async fn row(&mut self) -> Result<&mut Self, sqlx::Error> {
-        if self.buffer.len() >= PART {
-            self.copy.send(self.buffer.as_slice()).await?;
-            self.buffer.clear();
+    pub(super) fn row(&mut self) -> &mut Self {
+        if self.part.len() >= PART {
+            self.full.push(std::mem::replace(&mut self.part, new_part()));
         }
         self.rows += 1;
-        self.buffer.extend_from_slice(&self.columns.to_be_bytes());
-        Ok(self)
+        self.part.extend_from_slice(&self.columns.to_be_bytes());
+        self
     }
 
     pub(super) fn bytes(&mut self, field: &[u8]) -> &mut Self {
         // Holds because every field is a bounded id, a digest, or the detail of one command.
         let length = i32::try_from(field.len()).expect("a field is far below 2 GiB");
-        self.buffer.extend_from_slice(&length.to_be_bytes());
-        self.buffer.extend_from_slice(field);
+        self.part.extend_from_slice(&length.to_be_bytes());
+        self.part.extend_from_slice(field);
         self
     }
 
@@ -83,19 +79,34 @@ impl<'c> CopyRows<'c> {
     }
 
     pub(super) fn null(&mut self) -> &mut Self {
-        self.buffer.extend_from_slice(&NULL);
+        self.part.extend_from_slice(&NULL);
         self
     }
 
-    /// Ends the statement; the server's count must be the number of rows made.
-    pub(super) async fn finish(mut self) -> Result<(), sqlx::Error> {
-        self.buffer.extend_from_slice(&TRAILER);
-        self.copy.send(self.buffer.as_slice()).await?;
-        let written = self.copy.finish().await?;
+    /// Runs the statement, where there is a row; the server's count must be the number of rows made.
+    pub(super) async fn copy(
+        mut self,
+        connection: &mut PgConnection,
+        statement: &'static str,
+    ) -> Result<(), sqlx::Error> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        self.part.extend_from_slice(&TRAILER);
+        let mut copy = connection.copy_in_raw(statement).await?;
+        for part in self.full.into_iter().chain([self.part]) {
+            copy.send(part).await?;
+        }
+        let written = copy.finish().await?;
         if written == self.rows {
             Ok(())
         } else {
             Err(sqlx::Error::Protocol(format!("COPY wrote {written} rows of {}", self.rows)))
         }
     }
+}
+
+/// A part, with room for the row that makes it full.
+fn new_part() -> Vec<u8> {
+    Vec::with_capacity(PART + PART / 4)
 }

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row};
 use super::copy::CopyRows;
 use super::failure::failed;
 use super::rows;
-use super::rows::{Ctid, LevelColumns};
+use super::rows::{Ctid, LevelColumns, location_column};
 use crate::ledger::{Changes, Item, Level, Limits, Map};
 use crate::store::{Advance, StoreError};
 
@@ -162,10 +162,7 @@ pub(super) async fn write_with_positions(
     if !limited.0.is_empty() {
         state_levels(connection, limited).await?;
     }
-    if !new.is_empty() {
-        insert_levels(connection, &new).await?;
-    }
-    Ok(())
+    insert_levels(connection, &new).await
 }
 
 /// Writes levels whose limits stay, and the positions.
@@ -255,14 +252,11 @@ pub(super) async fn insert_levels(
     connection: &mut PgConnection,
     new: &[(&Item, Level)],
 ) -> Result<(), StoreError> {
-    let doing = failed("writing the levels of new items");
-    let statement = "COPY levels (sku, location, available, version, backorder_limit, order_limit)
-                     FROM STDIN WITH (FORMAT binary)";
-    let mut copied = CopyRows::begin(connection, statement, 6).await.map_err(&doing)?;
+    let mut rows = CopyRows::new(6);
     for (item, level) in new {
-        let row = copied.row().await.map_err(&doing)?;
+        let row = rows.row();
         row.text(item.sku.as_str())
-            .text(rows::location_column(item))
+            .text(location_column(item))
             .bigint(level.available)
             .bigint(level.version)
             .bigint(level.limits.backorder);
@@ -271,5 +265,7 @@ pub(super) async fn insert_levels(
             None => row.null(),
         };
     }
-    copied.finish().await.map_err(doing)
+    let statement = "COPY levels (sku, location, available, version, backorder_limit, order_limit)
+                     FROM STDIN WITH (FORMAT binary)";
+    rows.copy(connection, statement).await.map_err(failed("writing the levels of new items"))
 }

@@ -11,7 +11,7 @@
 //! | 4 | lock and read the positions | where the batch stands in its partitions |
 //! | 5 | read decisions by command id; draw the batch's ledger sequences | after the locks: sees all that any earlier holder of them wrote. Of ids taken for new only cancellations |
 //! | 6, 7 | read what followed orders gave back, and their holds | |
-//! | 8 | write levels and positions | one statement |
+//! | 8 | write levels and positions | one statement; the rows of 11 to 14 are made meanwhile |
 //! | 9, 10 | write levels whose limits changed; `COPY` those of new items | |
 //! | 11, 12 | `COPY` the decisions | two trips each: open, then send and end |
 //! | 13, 14 | `COPY` the movements | |

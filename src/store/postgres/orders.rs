@@ -166,16 +166,12 @@ pub(super) async fn note_unannounced(
 
 /// Notes items of which none is noted. An import has many.
 async fn note_new(connection: &mut PgConnection, items: &BTreeSet<&Item>) -> Result<(), StoreError> {
-    if items.is_empty() {
-        return Ok(());
-    }
-    let doing = failed("noting new levels to announce");
-    let statement = "COPY unannounced_levels (sku, location) FROM STDIN WITH (FORMAT binary)";
-    let mut rows = CopyRows::begin(connection, statement, 2).await.map_err(&doing)?;
+    let mut rows = CopyRows::new(2);
     for item in items {
-        rows.row().await.map_err(&doing)?.text(item.sku.as_str()).text(location_column(item));
+        rows.row().text(item.sku.as_str()).text(location_column(item));
     }
-    rows.finish().await.map_err(doing)
+    let statement = "COPY unannounced_levels (sku, location) FROM STDIN WITH (FORMAT binary)";
+    rows.copy(connection, statement).await.map_err(failed("noting new levels to announce"))
 }
 
 async fn note_known(connection: &mut PgConnection, items: &BTreeSet<&Item>) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, PgConnection, Postgres, Row, Transaction};
@@ -148,8 +149,10 @@ impl<'c> LedgerTx<'c> for PostgresTx<'c> {
         changes: &Changes,
     ) -> Result<(), StoreError> {
         let connection = &mut *self.transaction;
-        levels::write_with_positions(connection, (items, &self.rows), changes, &batch.advances).await?;
-        write_decided(connection, changes, self.lookup).await
+        let writing = levels::write_with_positions(connection, (items, &self.rows), changes, &batch.advances);
+        let (written, decided) = meanwhile(writing, || DecidedRows::of(changes)).await;
+        written?;
+        decided.write(connection, changes, self.lookup).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -177,17 +180,15 @@ impl<'c> OfflineTx<'c> for PostgresTx<'c> {
     }
 }
 
-/// Writes what was decided, beside levels and positions. Where the batch's ids were taken for new, so are the notes of items that
-/// are: what shows neither to be so is `failure::met_known`.
-pub(super) async fn write_decided(
-    connection: &mut PgConnection,
-    changes: &Changes,
-    lookup: IdLookup,
-) -> Result<(), StoreError> {
-    copy_decisions(connection, changes).await?;
-    copy_movements(connection, changes).await?;
-    orders::write_states(connection, &changes.orders).await?;
-    orders::note_unannounced(connection, &changes.movements, lookup).await
+/// Makes something while a statement is under way: the statement is sent, this is made, and then its answer is awaited.
+pub(super) async fn meanwhile<F: Future, T>(statement: F, make: impl FnOnce() -> T) -> (F::Output, T) {
+    let mut statement = std::pin::pin!(statement);
+    let answer = std::future::poll_fn(|context| Poll::Ready(statement.as_mut().poll(context))).await;
+    let made = make();
+    match answer {
+        Poll::Ready(answer) => (answer, made),
+        Poll::Pending => (statement.await, made),
+    }
 }
 
 /// The decisions there are for orders that commands follow, before anything is locked.
@@ -213,16 +214,41 @@ pub(super) async fn look_up(
     .collect()
 }
 
-async fn copy_decisions(connection: &mut PgConnection, changes: &Changes) -> Result<(), StoreError> {
-    if changes.decisions.is_empty() {
-        return Ok(());
+/// The rows of what a batch decided.
+pub(super) struct DecidedRows {
+    decisions: CopyRows,
+    movements: CopyRows,
+}
+
+impl DecidedRows {
+    /// Makes them.
+    pub(super) fn of(changes: &Changes) -> Self {
+        Self { decisions: decisions(changes), movements: movements(changes) }
     }
-    let doing = failed("writing the decisions");
-    let statement = r#"COPY decisions (seq, decided_at, "offset", partition, kind, accepted, id, topic, digest, detail)
-                       FROM STDIN WITH (FORMAT binary)"#;
-    let mut rows = CopyRows::begin(connection, statement, 10).await.map_err(&doing)?;
+
+    /// Writes what was decided, beside levels and positions. Where the batch's ids were taken for new, so are the notes of items
+    /// that are: what shows neither to be so is `failure::met_known`.
+    pub(super) async fn write(
+        self,
+        connection: &mut PgConnection,
+        changes: &Changes,
+        lookup: IdLookup,
+    ) -> Result<(), StoreError> {
+        let statement = r#"COPY decisions (seq, decided_at, "offset", partition, kind, accepted, id, topic, digest, detail)
+                           FROM STDIN WITH (FORMAT binary)"#;
+        self.decisions.copy(connection, statement).await.map_err(failed("writing the decisions"))?;
+        let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
+                           FROM STDIN WITH (FORMAT binary)"#;
+        self.movements.copy(connection, statement).await.map_err(failed("writing the movements"))?;
+        orders::write_states(connection, &changes.orders).await?;
+        orders::note_unannounced(connection, &changes.movements, lookup).await
+    }
+}
+
+fn decisions(changes: &Changes) -> CopyRows {
+    let mut rows = CopyRows::new(10);
     for decision in &changes.decisions {
-        let row = rows.row().await.map_err(&doing)?;
+        let row = rows.row();
         row.bigint(decision.seq.0).timestamp(decision.decided_at.0);
         match &decision.source {
             Some(source) => row.bigint(source.offset.0).integer(source.at.partition),
@@ -235,13 +261,10 @@ async fn copy_decisions(connection: &mut PgConnection, changes: &Changes) -> Res
         };
         row.bytes(&decision.digest.0).text(&decision.detail);
     }
-    rows.finish().await.map_err(doing)
+    rows
 }
 
-async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Result<(), StoreError> {
-    if changes.movements.is_empty() {
-        return Ok(());
-    }
+fn movements(changes: &Changes) -> CopyRows {
     // In the order of the primary key: neighbours go to the same page of its index.
     // Sorted by numbers, since there are many movements of few items: the items' order is known.
     let indexes: Map<&Item, usize> =
@@ -249,12 +272,9 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
     let mut movements: Vec<(usize, &Movement)> =
         changes.movements.iter().map(|movement| (indexes[&movement.item], movement)).collect();
     movements.sort_unstable_by_key(|(index, movement)| (*index, movement.version));
-    let doing = failed("writing the movements");
-    let statement = r#"COPY movements (version, quantity, balance, seq, "offset", partition, kind, sku, location, id)
-                       FROM STDIN WITH (FORMAT binary)"#;
-    let mut rows = CopyRows::begin(connection, statement, 10).await.map_err(&doing)?;
+    let mut rows = CopyRows::new(10);
     for (_, movement) in movements {
-        let row = rows.row().await.map_err(&doing)?;
+        let row = rows.row();
         row.bigint(movement.version)
             .bigint(movement.quantity)
             .bigint(movement.balance)
@@ -268,5 +288,5 @@ async fn copy_movements(connection: &mut PgConnection, changes: &Changes) -> Res
             .text(location_column(&movement.item))
             .text(movement.cause.id.as_str());
     }
-    rows.finish().await.map_err(doing)
+    rows
 }

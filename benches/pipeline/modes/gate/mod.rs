@@ -164,7 +164,8 @@ pub fn rates(bench: &mut Bench) -> Result<()> {
                     if who == Who::Gate {
                         most = answers.per_second;
                     }
-                    let rest = if who.is_without_gate() { stage.decided(bench)? } else { stage.rest(bench)? };
+                    let rest =
+                        if who.is_without_gate() { stage.decided(bench)? } else { stage.rest(bench)? };
                     let measured = Measured { kind, who, answers, probe, rest };
                     if who == Who::TwoGates {
                         stage.remove_gate()?;

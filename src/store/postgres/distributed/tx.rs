@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row as _};
 use super::super::failure::failed;
 use super::super::levels;
 use super::super::rows::{self, LevelColumns};
-use super::super::tx::{self, PostgresTx};
+use super::super::tx::{self, DecidedRows, PostgresTx};
 use super::turn;
 use crate::ledger::{
     Changes, CommandKey, Decision, Id, Item, Level, Map, NextOffset, OrderState, Seq, Sequenced, Stamp,
@@ -75,10 +75,12 @@ impl<'c> LedgerTx<'c> for DistributedTx<'c> {
         changes: &Changes,
     ) -> Result<(), StoreError> {
         let connection = self.plain.connection();
-        write_levels(connection, (items, &self.read), changes).await?;
+        let writing = write_levels(connection, (items, &self.read), changes);
+        let (written, decided) = tx::meanwhile(writing, || DecidedRows::of(changes)).await;
+        written?;
         write_positions(connection, &batch.advances).await?;
         // Not as if all were new: the notes are on the coordinator, and nodes may lose what they are of.
-        tx::write_decided(connection, changes, IdLookup::Any).await
+        decided.write(connection, changes, IdLookup::Any).await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -213,7 +215,7 @@ async fn write_levels(
             true,
         )
         .await?;
-    if new.is_empty() { Ok(()) } else { levels::insert_levels(connection, &new).await }
+    levels::insert_levels(connection, &new).await
 }
 
 /// Levels to write over what was read.
