@@ -7,7 +7,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::heavy;
 
 /// Some 100 bytes each, of which reading all of them ahead would take several times as much: it would show in either test.
-const ORDERS: usize = 300_000;
+const ORDERS: usize = 200_000;
 const MANY_ORDERS: usize = 1_000_000;
 const SKUS: usize = 10_000;
 /// Orders that are in the test's own memory at once.

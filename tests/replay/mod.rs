@@ -120,7 +120,7 @@ pub fn lived(orders: usize) -> Scene {
 
 #[test]
 fn a_ledger_that_lived_is_the_same_when_decided_again_and_all_of_it_was_decided() {
-    let scene = lived(2_000);
+    let scene = lived(800);
     let found = report(&scene, 0, &["replay", "diff"]);
     let published = scene.kafka.count(&scene.topic("accepted")) + scene.kafka.count(&scene.topic("rejected"));
     assert_eq!(found["decisions"], json!(published), "{found:#}");

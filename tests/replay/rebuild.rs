@@ -15,7 +15,7 @@ use crate::support::wait;
 
 #[test]
 fn a_ledger_that_lived_is_rebuilt_equal_to_the_row() {
-    let scene = lived(1_500);
+    let scene = lived(700);
     let new = Database::empty(&Servers::shared().database_url);
     let words = ["replay", "rebuild", "--into", &new.url()];
     let looked = report(&scene, 0, &words);
