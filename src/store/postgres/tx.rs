@@ -180,11 +180,11 @@ impl<'c> OfflineTx<'c> for PostgresTx<'c> {
     }
 }
 
-/// Makes something while a statement is under way: the statement is sent, this is made, and then its answer is awaited.
-pub(super) async fn meanwhile<F: Future, T>(statement: F, make: impl FnOnce() -> T) -> (F::Output, T) {
+/// Does some work while a statement is under way: the statement is sent, the work done, and then its answer is awaited.
+pub(super) async fn meanwhile<F: Future, T>(statement: F, work: impl FnOnce() -> T) -> (F::Output, T) {
     let mut statement = std::pin::pin!(statement);
     let answer = std::future::poll_fn(|context| Poll::Ready(statement.as_mut().poll(context))).await;
-    let made = make();
+    let made = work();
     match answer {
         Poll::Ready(answer) => (answer, made),
         Poll::Pending => (statement.await, made),
