@@ -23,6 +23,7 @@ pub mod recovery;
 mod sharing;
 mod take_over;
 mod topic_watch;
+mod unread;
 mod verifier;
 
 use std::sync::Arc;

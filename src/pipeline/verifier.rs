@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -16,10 +17,11 @@ use super::ports::Observer;
 use super::progress::Progress;
 use super::sharing::{GroupWatch, Sharing};
 use super::topic_watch::{TopicNews, TopicWatch};
+use super::unread::UnreadWatch;
 use super::{Comparison, Pipeline, StoppedPartitions, graver};
 use crate::background::{Background, LevelChanges};
 use crate::causes;
-use crate::config::{BatchArgs, GroupArgs, KafkaArgs, LevelsArgs, RegistryArgs, TopicArgs};
+use crate::config::{BatchArgs, GroupArgs, GroupProtocol, KafkaArgs, LevelsArgs, RegistryArgs, TopicArgs};
 use crate::kafka::consumer::Memberships;
 use crate::kafka::transactional::Publisher;
 use crate::mapping::Mappings;
@@ -145,18 +147,29 @@ async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result
         };
         let Some(sharing) = sharing else { break };
         let own_stop = stop.child_token();
+        let is_anew = AtomicBool::new(false);
         let pipeline = pipeline(&worker, sharing, own_stop.clone(), &stop);
-        let ended = match group.as_ref().filter(|_| sharing == Sharing::Together) {
-            None => pipeline.await,
-            Some(group) => {
+        let ended = match (&group, sharing) {
+            (Some(group), Sharing::Together) => {
                 tokio::select! {
                     ended = pipeline => ended,
                     never = stop_without_older(group, *number, &own_stop) => match never {},
                 }
             }
+            // One for all workers of the process. With the other protocol the broker assigns, and knows what is unread.
+            (Some(_), Sharing::EachTopic)
+                if *number == 0 && settings.group.group_protocol == GroupProtocol::Classic =>
+            {
+                let unread = UnreadWatch::new(&settings.kafka, &settings.group, &settings.topics);
+                tokio::select! {
+                    ended = pipeline => ended,
+                    never = stop_where_unread(&unread, &own_stop, &is_anew) => match never {},
+                }
+            }
+            _ => pipeline.await,
         };
         match ended {
-            Ok(()) if sharing == Sharing::EachTopic => break,
+            Ok(()) if sharing == Sharing::EachTopic && !is_anew.into_inner() => break,
             Ok(()) => {}
             Err(error) => go_on_after(error, *number, &mut fenced, stop.is_cancelled())?,
         }
@@ -205,6 +218,24 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
         }
         Err(error) => {
             tracing::warn!("not looking for older instances any more: {}", causes::of(error.as_ref()));
+        }
+    }
+    std::future::pending().await
+}
+
+/// Stops a pipeline that is to join the group anew, since partitions are unread, and says so. Never ends by itself.
+async fn stop_where_unread(
+    unread: &UnreadWatch,
+    stop: &CancellationToken,
+    is_anew: &AtomicBool,
+) -> Infallible {
+    match unread.is_to_join_anew().await {
+        Ok(()) => {
+            is_anew.store(true, Ordering::Relaxed);
+            stop.cancel();
+        }
+        Err(error) => {
+            tracing::warn!("not looking for unread partitions any more: {}", causes::of(error.as_ref()));
         }
     }
     std::future::pending().await

@@ -1,10 +1,13 @@
 //! Processes that end without warning.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
+use crate::support::kafka::order;
 use crate::support::scene::Scene;
 use crate::support::servers::heavy;
 use crate::support::{stream, wait};
@@ -69,4 +72,40 @@ fn a_dozen_kills_at_random_moments_lose_and_repeat_nothing() {
     assert_eq!(ends.accepted + ends.rejected, ORDERS);
     assert_eq!(ends.accepted + ends.rejected + ends.dead + ends.absorbed, stream.records.len());
     assert!(ends.accepted > 0 && ends.rejected > 0 && ends.dead > 0 && ends.absorbed > 0, "{ends:?}");
+}
+
+#[test]
+fn what_a_killed_member_was_to_let_go_of_is_read_though_it_is_back_under_its_name_at_once() {
+    const SOON: Duration = Duration::from_secs(90);
+    let scene = Scene::new(4);
+    scene.stock(&[("MUG", 10)]);
+    // Stands for another instance. It is killed where nobody polls it any more: it lets go of nothing then.
+    let joined = || scene.kafka.static_member(scene.group(), "stock-verifier-z-orders", &scene.orders());
+    let has = |member: &BaseConsumer, count: usize| {
+        let _ = member.poll(Duration::from_millis(10));
+        member.assignment().is_ok_and(|given| given.count() == count)
+    };
+    let killed = joined();
+    wait::until("it reads all orders", SOON, || has(&killed, 4));
+    let verifier = scene.start("a", &[]);
+    let asker = scene.kafka.asker();
+    wait::until("it is to let go of half of them", SOON, || {
+        let members = asker.group(scene.group()).map_or(Vec::new(), |group| group.members);
+        members.iter().any(|member| {
+            member.client_id == "stock-verifier-z-orders"
+                && member.partitions.values().map(BTreeSet::len).sum::<usize>() == 2
+        })
+    });
+    let back = joined();
+    wait::until("it is back, with the other half", SOON, || has(&back, 2));
+    scene.produce(&[0, 1, 2, 3].map(|at| order(&format!("o-{at}"), &[("MUG", 1)]).to(at)));
+    // What it has itself it never decides.
+    wait::until("the verifier reads what nobody read", SOON, || {
+        let _ = back.poll(Duration::from_millis(10));
+        scene.database.applied() == 2
+    });
+    assert!(verifier.log().contains("no member of the group reads"), "{}", verifier.log());
+    verifier.stop();
+    // Who is killed closes nothing.
+    std::mem::forget(killed);
 }

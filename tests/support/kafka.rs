@@ -15,7 +15,9 @@ use rdkafka::message::{BorrowedMessage, Header as KafkaHeader, Headers as _, Mes
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
+use stock_verifier::config::KafkaArgs;
 use stock_verifier::event::{Header, Record};
+use stock_verifier::kafka::asker::Asker;
 use stock_verifier::ledger::{Offset, Source, TopicPartition};
 
 use super::servers::wait_for;
@@ -145,6 +147,31 @@ impl Cluster {
             .set("fetch.wait.max.ms", "10")
             .create()
             .expect("a consumer")
+    }
+
+    /// A static member of a group, which joins while it is polled. Its name in the group is its client id.
+    pub fn static_member(&self, group: &str, name: &str, topic: &str) -> BaseConsumer {
+        let member: BaseConsumer = self
+            .client()
+            .set("group.id", group)
+            .set("client.id", name)
+            .set("group.instance.id", name)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            // Whoever is killed is still a member when it comes back.
+            .set("session.timeout.ms", "120000")
+            .create()
+            .expect("a consumer");
+        member.subscribe(&[topic]).expect("subscribed");
+        member
+    }
+
+    /// Asks about groups.
+    pub fn asker(&self) -> Asker {
+        let kafka =
+            KafkaArgs { brokers: self.brokers.clone(), kafka_password_file: None, properties: Vec::new() };
+        Asker::new(&kafka, "tests", None).expect("a client that asks")
     }
 
     fn asking(&self, isolation: &str, group: &str) -> Arc<BaseConsumer> {

@@ -30,14 +30,15 @@ pub(super) struct CopyRows {
 impl CopyRows {
     /// None yet, of so many columns.
     pub(super) fn new(columns: i16) -> Self {
-        let mut part = new_part();
-        part.extend_from_slice(HEADER);
-        Self { columns, rows: 0, full: Vec::new(), part }
+        Self { columns, rows: 0, full: Vec::new(), part: Vec::new() }
     }
 
     /// Starts a row.
     pub(super) fn row(&mut self) -> &mut Self {
-        if self.part.len() >= PART {
+        if self.rows == 0 {
+            self.part = new_part();
+            self.part.extend_from_slice(HEADER);
+        } else if self.part.len() >= PART {
             self.full.push(std::mem::replace(&mut self.part, new_part()));
         }
         self.rows += 1;
