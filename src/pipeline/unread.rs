@@ -24,6 +24,10 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long partitions stay unread before the first instance joins anew; each next one waits as long again. Between two
 /// rebalances it takes an owner the time of its batches in hand.
 const STANDS: Duration = Duration::from_secs(20);
+/// Instances that one waits for at most.
+const MOST_BEFORE: u32 = 1_000;
+/// How often that time is doubled at most, where joining anew did not help.
+const MOST_DOUBLED: u32 = 6;
 /// What Kafka calls a group in which no rebalance goes on.
 const STABLE: &str = "Stable";
 
@@ -35,20 +39,22 @@ pub(super) struct UnreadWatch {
     kafka: KafkaArgs,
     group: GroupArgs,
     topics: [String; 2],
+    /// How often this instance joined anew in vain.
+    tries: u32,
 }
 
 impl UnreadWatch {
     /// Of this group, which reads these topics.
     pub(super) fn new(kafka: &KafkaArgs, group: &GroupArgs, topics: &TopicArgs) -> Self {
         let topics = [topics.orders_topic.clone(), topics.adjustments_topic.clone()];
-        Self { kafka: kafka.clone(), group: group.clone(), topics }
+        Self { kafka: kafka.clone(), group: group.clone(), topics, tries: 0 }
     }
 
     /// Comes back when this instance is to join anew, as partitions stay unread.
     ///
     /// # Errors
     /// When the Kafka configuration is refused.
-    pub(super) async fn is_to_join_anew(&self) -> Result<()> {
+    pub(super) async fn is_to_join_anew(&mut self) -> Result<()> {
         let own = client_id(&self.group, Some(Role::Orders));
         let mut unread = Unread::default();
         tokio::time::sleep(LOOK).await;
@@ -59,9 +65,11 @@ impl UnreadWatch {
             match looked {
                 Ok((group, all)) => {
                     unread.seen(unread_of(&group, all), Instant::now());
+                    let limit = STANDS * (1 + place_of(&own, &group)) * 2_u32.pow(self.tries);
                     if let Some(stood) = unread.stood()
-                        && stood >= STANDS * (1 + place_of(&own, &group))
+                        && stood >= limit
                     {
+                        self.tries = MOST_DOUBLED.min(self.tries + 1);
                         let names: Vec<String> =
                             unread.partitions.iter().map(|(topic, at)| format!("{topic}[{at}]")).collect();
                         tracing::warn!(
@@ -70,6 +78,9 @@ impl UnreadWatch {
                             names.join(", ")
                         );
                         return Ok(());
+                    }
+                    if group.state == STABLE && unread.partitions.is_empty() {
+                        self.tries = 0;
                     }
                 }
                 // It says nothing for or against.
@@ -121,7 +132,7 @@ fn place_of(own: &str, group: &GroupDescription) -> u32 {
     let suffix = format!("-{}", Role::Orders.name());
     let others = group.members.iter().map(|member| member.client_id.as_str());
     let before: BTreeSet<&str> = others.filter(|other| other.ends_with(&suffix) && *other < own).collect();
-    u32::try_from(before.len()).unwrap_or(u32::MAX - 1)
+    u32::try_from(before.len()).unwrap_or(MOST_BEFORE).min(MOST_BEFORE)
 }
 
 /// What was unread at each of the last looks.

@@ -135,10 +135,12 @@ struct Worker<O> {
     observer: O,
 }
 
-/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]).
+/// One worker: a pipeline, and another once the group has no older instances any more (see [`Sharing`]), or where partitions of
+/// it are unread (see [`UnreadWatch`]).
 async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result<(), PipelineError> {
     let Worker { number, settings, .. } = &worker;
     let group = settings.may_have_older.then(|| GroupWatch::new(&settings.kafka, &settings.group));
+    let mut unread = UnreadWatch::new(&settings.kafka, &settings.group, &settings.topics);
     let mut fenced: Option<Instant> = None;
     while !stop.is_cancelled() {
         let sharing = match &group {
@@ -160,10 +162,9 @@ async fn work<O: Observer>(worker: Worker<O>, stop: CancellationToken) -> Result
             (Some(_), Sharing::EachTopic)
                 if *number == 0 && settings.group.group_protocol == GroupProtocol::Classic =>
             {
-                let unread = UnreadWatch::new(&settings.kafka, &settings.group, &settings.topics);
                 tokio::select! {
                     ended = pipeline => ended,
-                    never = stop_where_unread(&unread, &own_stop, &is_anew) => match never {},
+                    never = stop_where_unread(&mut unread, &own_stop, &is_anew) => match never {},
                 }
             }
             _ => pipeline.await,
@@ -225,7 +226,7 @@ async fn stop_without_older(group: &GroupWatch, worker: usize, stop: &Cancellati
 
 /// Stops a pipeline that is to join the group anew, since partitions are unread, and says so. Never ends by itself.
 async fn stop_where_unread(
-    unread: &UnreadWatch,
+    unread: &mut UnreadWatch,
     stop: &CancellationToken,
     is_anew: &AtomicBool,
 ) -> Infallible {

@@ -12,7 +12,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::heavy;
 use crate::support::{stream, wait};
 
-const ORDERS: usize = 24_000;
+const ORDERS: usize = 12_000;
 const PARTITIONS: i32 = 6;
 const PROCESSES: usize = 3;
 const KILLS: usize = 12;

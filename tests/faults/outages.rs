@@ -8,7 +8,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Private, heavy};
 use crate::support::{stream, wait};
 
-const ORDERS: usize = 8_000;
+const ORDERS: usize = 5_000;
 const PARTITIONS: i32 = 4;
 const LONG: Duration = Duration::from_secs(120);
 /// Orders at once while results may not be written.

@@ -11,7 +11,7 @@ use crate::support::scene::Scene;
 use crate::support::servers::{Servers, heavy, wait_for};
 use crate::support::{stream, wait};
 
-const ORDERS: usize = 10_000;
+const ORDERS: usize = 6_000;
 const LONG: Duration = Duration::from_secs(90);
 
 #[test]
