@@ -305,7 +305,7 @@ ensure_kubernetes_validate() {
 
 # The program of the version that landed before this one, which it must run beside. Built once per machine from its
 # commit, beside a copy of what is compiled here already: most dependencies are the same.
-LAST_LANDED=218dc9d7c45798ab395b648b357a9a4163e5155e
+LAST_LANDED=07a2b5c455eb396f7a1d3d7d18ad4197e64961b1
 ensure_last_landed() {
   local cache work
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/stock-verifier/last-landed-$LAST_LANDED

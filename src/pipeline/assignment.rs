@@ -31,6 +31,8 @@ struct ReadPartition {
     generation: Generation,
     /// The least epoch of its records.
     epoch: u64,
+    /// The next record that is taken in.
+    next: NextOffset,
     /// Where the ledger must be at least when the next record is applied.
     expected: NextOffset,
 }
@@ -139,7 +141,11 @@ impl<M: GroupMember> Assignment<M> {
     }
 
     /// Takes a record in: the slice it belongs to. `None` when its partition is not being read, or was begun elsewhere since
-    /// it was fetched.
+    /// it was fetched; or when the record was taken in already.
+    ///
+    /// librdkafka can give one a second time: when the group rebalances, its own thread pauses what the member has, and notes
+    /// where to go on. If a poll has taken a record then and not noted it yet, that record comes again after the rebalance
+    /// (`rd_kafka_assignment_pause` and `rd_kafka_fetch_op_app_prepare` of 2.12).
     pub(super) fn admit(&mut self, fetched: &FetchedRecord) -> Option<Slice> {
         let source = &fetched.record.source;
         // The number first: comparing texts for each record would be work for nothing.
@@ -150,12 +156,17 @@ impl<M: GroupMember> Assignment<M> {
         if fetched.epoch < reading.epoch {
             return None;
         }
+        if reading.next.covers(source.offset) {
+            tracing::debug!(partition = %source.at, offset = %source.offset, "a record came again");
+            return None;
+        }
         let slice = Slice {
             at: reading.at.clone(),
             generation: reading.generation,
             expected: reading.expected,
             next: source.offset.next(),
         };
+        reading.next = slice.next;
         reading.expected = reading.expected.max(slice.next);
         Some(slice)
     }
@@ -305,6 +316,7 @@ impl<M: GroupMember> Assignment<M> {
         let known = Known { topic_id, applied: start.ledger, published: start.from };
         self.progress.begin(&at, known);
         let generation = self.ownership.begin(&at);
-        self.reading.push(ReadPartition { at, generation, epoch, expected: start.ledger });
+        let (next, expected) = (start.from, start.ledger);
+        self.reading.push(ReadPartition { at, generation, epoch, next, expected });
     }
 }

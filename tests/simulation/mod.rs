@@ -313,6 +313,7 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
         disconnected: 0.1,
         unanswered: 0.1,
         unsaid: 0.1,
+        again: 0.1,
     };
     let mut happened: BTreeMap<&str, usize> = BTreeMap::new();
     for round in 0..150 {
@@ -328,7 +329,9 @@ fn whatever_goes_wrong_and_whenever_it_is_killed_each_order_is_published_once() 
         holds(&world, ORDERS, PIECES);
         world.lock().events.iter().for_each(|event| *happened.entry(event).or_default() += 1);
     }
-    for what in ["killed", "aborted", "unknown", "moved", "lost", "disconnected", "unanswered", "unsaid"] {
+    for what in
+        ["killed", "aborted", "unknown", "moved", "lost", "disconnected", "unanswered", "unsaid", "again"]
+    {
         assert!(happened.get(what).is_some_and(|times| *times > 20), "{what} hardly happened: {happened:?}");
     }
 }

@@ -2,6 +2,7 @@
 //! for is done between two of them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -33,8 +34,8 @@ const BACKLOG_LOOK: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Membership {
     notices: Vec<Notice>,
-    /// What is fetched next of each partition that is read.
-    reading: HashMap<TopicPartition, usize>,
+    /// Where each partition that is read was begun, and what is fetched next of it.
+    reading: HashMap<TopicPartition, Range<usize>>,
     epoch: u64,
     /// Fetched, and not handed over yet: whatever the group says meanwhile comes before it.
     fetched: Vec<FetchedRecord>,
@@ -67,7 +68,7 @@ impl Member {
 
     fn read(shared: &mut Membership, from: &[(TopicPartition, NextOffset)]) {
         let next = |next: &NextOffset| usize::try_from(next.0).expect("an offset");
-        shared.reading.extend(from.iter().map(|(at, from)| (at.clone(), next(from))));
+        shared.reading.extend(from.iter().map(|(at, from)| (at.clone(), next(from)..next(from))));
     }
 
     fn give(&self, partitions: Vec<TopicPartition>) {
@@ -105,8 +106,8 @@ impl Member {
     fn fetch(&self) -> Vec<FetchedRecord> {
         let mut membership = self.lock();
         let mut world = self.world.lock();
-        let has_more = |(at, next): (&TopicPartition, &usize)| {
-            (*next < world.log[at.partition.cast_unsigned() as usize].len()).then(|| at.clone())
+        let has_more = |(at, read): (&TopicPartition, &Range<usize>)| {
+            (read.end < world.log[at.partition.cast_unsigned() as usize].len()).then(|| at.clone())
         };
         let mut ready: Vec<_> = membership.reading.iter().filter_map(has_more).collect();
         ready.sort_unstable_by_key(|at| at.partition);
@@ -116,10 +117,13 @@ impl Member {
         let at = &ready[world.random.random_range(0..ready.len())];
         let most = world.random.random_range(1..=CHUNK);
         let epoch = membership.epoch;
-        let next = membership.reading.get_mut(at).expect("it is read");
-        let records: Vec<_> =
-            world.log[at.partition.cast_unsigned() as usize].iter().skip(*next).take(most).cloned().collect();
-        *next += records.len();
+        let read = membership.reading.get_mut(at).expect("it is read");
+        if read.start < read.end && world.happens("again", |faults| faults.again) {
+            read.end -= 1;
+        }
+        let log = &world.log[at.partition.cast_unsigned() as usize];
+        let records: Vec<_> = log.iter().skip(read.end).take(most).cloned().collect();
+        read.end += records.len();
         records.into_iter().map(|record| FetchedRecord { record, bytes: 1, epoch }).collect()
     }
 }

@@ -38,6 +38,8 @@ pub struct Faults {
     pub unanswered: f64,
     /// Kafka cannot say what was committed of a partition.
     pub unsaid: f64,
+    /// The record of a partition that came last comes once more before the next.
+    pub again: f64,
 }
 
 /// Kafka and the database, and the process's fate.
@@ -67,6 +69,18 @@ pub struct Inner {
     pub stop_at: Option<u64>,
     /// What went wrong, in words: for checks that a run was not empty.
     pub events: Vec<&'static str>,
+}
+
+impl Inner {
+    /// Whether something goes wrong now.
+    pub fn happens(&mut self, what: &'static str, likely: impl Fn(&Faults) -> f64) -> bool {
+        let likely = likely(&self.faults);
+        let happens = likely > 0.0 && self.random.random_bool(likely);
+        if happens {
+            self.events.push(what);
+        }
+        happens
+    }
 }
 
 /// Appends an order to a partition.
@@ -164,13 +178,7 @@ impl World {
 
     /// Whether something goes wrong now.
     pub fn happens(&self, what: &'static str, likely: impl Fn(&Faults) -> f64) -> bool {
-        let mut world = self.lock();
-        let likely = likely(&world.faults);
-        let happens = likely > 0.0 && world.random.random_bool(likely);
-        if happens {
-            world.events.push(what);
-        }
-        happens
+        self.lock().happens(what, likely)
     }
 
     /// Whether all records are decided and published.
