@@ -39,15 +39,14 @@ pub(super) struct UnreadWatch {
     kafka: KafkaArgs,
     group: GroupArgs,
     topics: [String; 2],
-    /// How often this instance joined anew in vain.
-    tries: u32,
+    patience: Patience,
 }
 
 impl UnreadWatch {
     /// Of this group, which reads these topics.
     pub(super) fn new(kafka: &KafkaArgs, group: &GroupArgs, topics: &TopicArgs) -> Self {
         let topics = [topics.orders_topic.clone(), topics.adjustments_topic.clone()];
-        Self { kafka: kafka.clone(), group: group.clone(), topics, tries: 0 }
+        Self { kafka: kafka.clone(), group: group.clone(), topics, patience: Patience::default() }
     }
 
     /// Comes back when this instance is to join anew, as partitions stay unread.
@@ -65,11 +64,10 @@ impl UnreadWatch {
             match looked {
                 Ok((group, all)) => {
                     unread.seen(unread_of(&group, all), Instant::now());
-                    let limit = STANDS * (1 + place_of(&own, &group)) * 2_u32.pow(self.tries);
                     if let Some(stood) = unread.stood()
-                        && stood >= limit
+                        && stood >= self.patience.of(place_of(&own, &group))
                     {
-                        self.tries = MOST_DOUBLED.min(self.tries + 1);
+                        self.patience.ended();
                         let names: Vec<String> =
                             unread.partitions.iter().map(|(topic, at)| format!("{topic}[{at}]")).collect();
                         tracing::warn!(
@@ -80,7 +78,7 @@ impl UnreadWatch {
                         return Ok(());
                     }
                     if group.state == STABLE && unread.partitions.is_empty() {
-                        self.tries = 0;
+                        self.patience = Patience::default();
                     }
                 }
                 // It says nothing for or against.
@@ -133,6 +131,25 @@ fn place_of(own: &str, group: &GroupDescription) -> u32 {
     let others = group.members.iter().map(|member| member.client_id.as_str());
     let before: BTreeSet<&str> = others.filter(|other| other.ends_with(&suffix) && *other < own).collect();
     u32::try_from(before.len()).unwrap_or(MOST_BEFORE).min(MOST_BEFORE)
+}
+
+/// How long an instance waits until it joins anew: twice as long as before each time that this did not help.
+#[derive(Debug, Default)]
+struct Patience {
+    /// How often it was in vain.
+    tries: u32,
+}
+
+impl Patience {
+    /// How long who has this place in the group waits.
+    fn of(&self, place: u32) -> Duration {
+        STANDS * (1 + place) * 2_u32.pow(self.tries)
+    }
+
+    /// It joins anew, in vain for all that it knows.
+    fn ended(&mut self) {
+        self.tries = MOST_DOUBLED.min(self.tries + 1);
+    }
 }
 
 /// What was unread at each of the last looks.
@@ -205,6 +222,20 @@ mod tests {
         assert_eq!(unread.stood(), Some(Duration::ZERO));
         unread.seen(Partitions::new(), begin + 3 * second);
         assert_eq!(unread.stood(), None);
+    }
+
+    #[test]
+    fn who_joins_anew_in_vain_waits_twice_as_long_but_not_for_ever() {
+        let mut patience = Patience::default();
+        assert_eq!([0, 1, 2].map(|place| patience.of(place)), [STANDS, STANDS * 2, STANDS * 3]);
+        patience.ended();
+        assert_eq!([0, 1].map(|place| patience.of(place)), [STANDS * 2, STANDS * 4]);
+        for _ in 0..100 {
+            patience.ended();
+        }
+        assert_eq!(patience.of(0), STANDS * 64);
+        // However large the group is: no overflow.
+        assert!(patience.of(MOST_BEFORE) > STANDS * 64_000);
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn without_levels_the_topic_is_not_needed() {
 
 #[test]
 fn who_follows_the_levels_ends_with_the_ledgers_whoever_is_killed_and_whenever() {
-    const ORDERS: usize = 20_000;
+    const ORDERS: usize = 10_000;
     heavy();
     let seed = stream::seed();
     let mut random = StdRng::seed_from_u64(seed);

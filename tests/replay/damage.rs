@@ -477,7 +477,7 @@ fn results_behind_an_open_transaction_are_not_republished() {
     again.said("reading partition", SOON);
     again.stop();
     let published = scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted");
-    for words in [&["audit", "--topics", "--repair"][..], &["audit", "--topics"], &["replay", "diff"]] {
+    let is_said = |words: &[&str]| {
         let (status, out, log) = run(scene.tool(words));
         assert_ne!(status, 0, "{out}\n{log}");
         assert!(log.contains("a transaction stays open"), "{out}\n{log}");
@@ -485,7 +485,13 @@ fn results_behind_an_open_transaction_are_not_republished() {
             log.contains(&format!("{}[0] from offset 0 to {}", scene.topic("accepted"), published[0])),
             "{log}"
         );
-    }
+    };
+    // Side by side: each waits for a while first.
+    std::thread::scope(|threads| {
+        for words in [&["audit", "--topics", "--repair"][..], &["audit", "--topics"], &["replay", "diff"]] {
+            threads.spawn(|| is_said(words));
+        }
+    });
     assert_eq!(
         scene.kafka.ends(&scene.topic("accepted"), "read_uncommitted"),
         published,

@@ -1,7 +1,7 @@
 //! The servers the tests run on: those of the environment, or an instance of one's own to be killed at will.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,19 +63,31 @@ const HEAVY: usize = 2;
 /// in its place once no heavy one waits any more. At the end of a run only some of one kind are left.
 const PLACES_OF_HEAVY: usize = 2;
 
+/// Where the processor was idle for this share of the last second, one more begins, as long as no more than so many are at
+/// work.
+const IDLE: f64 = 0.15;
+const MOST_AT_WORK: usize = 12;
+/// How often that is looked at.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+
 /// A test at work for longer hangs: it ends the run, which would else never end and say nothing of any test that failed.
 const HANGS_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How often that is looked for.
 const WATCHED_EVERY: Duration = Duration::from_secs(10);
 
-/// Who is at work and since when, and how many wait.
+/// Who is at work and since when, and who waits, each kind in the order they came: a test of minutes that others overtook
+/// would be the last, alone.
 struct AtWork {
     ordinary: usize,
     heavy: usize,
-    ordinary_waiting: usize,
-    heavy_waiting: usize,
+    ordinary_waiting: BTreeSet<u64>,
+    heavy_waiting: BTreeSet<u64>,
+    /// How many came.
+    came: u64,
     /// Whether a heavy test has begun: before that none waits since none was started yet.
     heavy_begun: bool,
+    /// Whether the processor has room for one more.
+    is_idle: bool,
     since: BTreeMap<String, Instant>,
 }
 
@@ -87,19 +99,22 @@ impl AtWork {
 
     /// Places for ordinary tests that heavy ones leave.
     fn left(&self) -> usize {
-        let are_over = self.heavy_begun && self.heavy_waiting == 0;
+        let are_over = self.heavy_begun && self.heavy_waiting.is_empty();
         if are_over { HEAVY.saturating_sub(self.heavy) * PLACES_OF_HEAVY } else { 0 }
     }
 
-    fn may_begin(&self, weight: Weight) -> bool {
+    fn may_begin(&mut self, weight: Weight, place: u64) -> bool {
         let free = (ORDINARY + self.left()).saturating_sub(self.ordinary + self.lent());
-        match weight {
+        let has_place = match weight {
             Weight::Ordinary => free > 0,
             Weight::Heavy => {
                 self.heavy < HEAVY
-                    || self.heavy == HEAVY && self.ordinary_waiting == 0 && free >= PLACES_OF_HEAVY
+                    || self.heavy == HEAVY && self.ordinary_waiting.is_empty() && free >= PLACES_OF_HEAVY
             }
-        }
+        };
+        // A heavy one first: it takes longer.
+        let fills = self.is_idle && (weight == Weight::Heavy || self.heavy_waiting.is_empty());
+        (has_place || fills) && self.waiting(weight).first() == Some(&place)
     }
 
     fn of(&mut self, weight: Weight) -> &mut usize {
@@ -109,7 +124,7 @@ impl AtWork {
         }
     }
 
-    fn waiting(&mut self, weight: Weight) -> &mut usize {
+    fn waiting(&mut self, weight: Weight) -> &mut BTreeSet<u64> {
         match weight {
             Weight::Ordinary => &mut self.ordinary_waiting,
             Weight::Heavy => &mut self.heavy_waiting,
@@ -126,9 +141,11 @@ enum Weight {
 static AT_WORK: Mutex<AtWork> = Mutex::new(AtWork {
     ordinary: 0,
     heavy: 0,
-    ordinary_waiting: 0,
-    heavy_waiting: 0,
+    ordinary_waiting: BTreeSet::new(),
+    heavy_waiting: BTreeSet::new(),
+    came: 0,
     heavy_begun: false,
+    is_idle: false,
     since: BTreeMap::new(),
 });
 static CHANGED: Condvar = Condvar::new();
@@ -147,23 +164,58 @@ impl Permit {
     /// Waits for one.
     fn take(weight: Weight) -> Self {
         let mut now = at_work();
-        *now.waiting(weight) += 1;
-        now = CHANGED.wait_while(now, |now| !now.may_begin(weight)).unwrap_or_else(PoisonError::into_inner);
-        *now.waiting(weight) -= 1;
+        let place = now.came;
+        now.came += 1;
+        now.waiting(weight).insert(place);
+        now = CHANGED
+            .wait_while(now, |now| !now.may_begin(weight, place))
+            .unwrap_or_else(PoisonError::into_inner);
+        now.waiting(weight).remove(&place);
         *now.of(weight) += 1;
+        now.is_idle = false;
         now.heavy_begun |= weight == Weight::Heavy;
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         now.since.insert(test.clone(), Instant::now());
         drop(now);
+        // There may be a place for the next too.
+        CHANGED.notify_all();
         watch();
         Self { weight, test }
     }
 }
 
-/// Ends the run when a test hangs, from now on.
+/// Ticks of all processors: idle ones, and all. `None` where the system does not say.
+fn processor_ticks() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    // user, nice, system, idle, iowait, and what interrupts and other machines took
+    let ticks: Vec<u64> =
+        text.lines().next()?.split_whitespace().skip(1).take(8).map_while(|tick| tick.parse().ok()).collect();
+    Some((ticks.get(3)? + ticks.get(4)?, ticks.iter().sum()))
+}
+
+/// Lets one more begin whenever the processor was idle.
+fn fill_idle_processor() {
+    let mut before = processor_ticks();
+    while let Some((idle_before, all_before)) = before {
+        std::thread::sleep(IDLE_LOOK);
+        let now = processor_ticks();
+        if let Some((idle, all)) = now {
+            let share =
+                idle.saturating_sub(idle_before) as f64 / all.saturating_sub(all_before).max(1) as f64;
+            let mut at_work = at_work();
+            at_work.is_idle = share > IDLE && at_work.ordinary + at_work.heavy < MOST_AT_WORK;
+            drop(at_work);
+            CHANGED.notify_all();
+        }
+        before = now;
+    }
+}
+
+/// Ends the run when a test hangs, from now on, and keeps the processor busy.
 fn watch() {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
+        std::thread::spawn(fill_idle_processor);
         std::thread::spawn(|| {
             loop {
                 std::thread::sleep(WATCHED_EVERY);
